@@ -1,0 +1,70 @@
+"""Decoding and resizing of photos: the one place that decides what the pixels of an image are."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cuts3d_cli.errors import SampleError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+MIN_SIDE = 16
+"""Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""
+MAX_PIXELS = 178_956_970
+"""Images with more pixels are refused before they are decoded (decompression bombs). Pillow's own limit, doubled."""
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode an encoded photo to upright 8-bit RGB.
+
+    EXIF orientation is applied, so that width and height are those that a person sees. CMYK is converted, alpha is
+    dropped, 16-bit gray is scaled to 8 bits (Pillow would clip it to white).
+
+    Args:
+        data: the bytes of a JPEG, PNG or WebP file.
+
+    Returns:
+        An RGB image, fully decoded.
+
+    Raises:
+        SampleError: the data is empty, truncated, not an image, too large, or has a side under `MIN_SIDE` pixels.
+    """
+    if not data:
+        raise SampleError("the image file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_PIXELS:
+                raise SampleError(f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except SampleError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise SampleError(f"the image is too large: {error}") from error
+    except Exception as error:  # Pillow's decoders raise many types on damaged input; all mean the same here.
+        raise SampleError(f"the image cannot be decoded: {error}") from error
+    if min(image.size) < MIN_SIDE:
+        raise SampleError(f"the image is {image.width}x{image.height}, a side is under {MIN_SIDE} pixels")
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Resize to a square without keeping the aspect ratio, by LANCZOS, as MaskCut and the paper do.
+
+    Args:
+        image: an RGB image.
+        size: side of the result, pixels.
+
+    Returns:
+        (size, size, 3) uint8, RGB.
+    """
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), dtype=np.uint8)
