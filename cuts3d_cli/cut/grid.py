@@ -1,0 +1,41 @@
+"""The depth map at patch resolution."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cuts3d_cli.errors import SampleError
+
+DepthSampling = Literal["nearest", "area"]
+
+
+def depth_to_grid(
+    depth: NDArray[np.floating], grid: tuple[int, int], *, sampling: DepthSampling
+) -> NDArray[np.float32]:
+    """Bring a depth map to patch resolution (Sec. 3.2; the paper does not say how).
+
+    Args:
+        depth: (h, w) in [0, 1], without holes.
+        grid: (H, W).
+        sampling: "nearest" takes the pixel at the patch's centre and keeps a step a step; "area" averages over the
+            patch, which puts patches half-way between an object and what lies behind it and so bridges them.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        SampleError: the map holds NaN or infinite values.
+    """
+    values = np.ascontiguousarray(depth, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise SampleError("the depth map contains NaN or infinite values")
+    if sampling == "nearest":
+        rows = ((np.arange(grid[0]) + 0.5) * values.shape[0] / grid[0]).astype(np.intp)
+        columns = ((np.arange(grid[1]) + 0.5) * values.shape[1] / grid[1]).astype(np.intp)
+        return values[rows[:, None], columns[None, :]]
+    resized = cv2.resize(values, (grid[1], grid[0]), interpolation=cv2.INTER_AREA)
+    return np.clip(np.asarray(resized, dtype=np.float32), 0.0, 1.0)

@@ -1,0 +1,85 @@
+"""Masks from patch grid to image: upsampling, overlap, holes, size, and run-length codes."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+
+class Rle(TypedDict):
+    """A COCO run-length code: `size` is [height, width], `counts` the compressed ASCII string."""
+
+    size: list[int]
+    counts: str
+
+
+def upsample_nearest(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Enlarge a patch mask so that each patch becomes a block, as `nearest` interpolation in MaskCut.
+
+    Args:
+        mask: (H, W) bool.
+        size: (h, w) of the result.
+
+    Returns:
+        (h, w) bool.
+    """
+    rows = np.arange(size[0]) * mask.shape[0] // size[0]
+    columns = np.arange(size[1]) * mask.shape[1] // size[1]
+    return mask[rows[:, None], columns[None, :]]
+
+
+def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Intersection over union; 0 for two empty masks (MaskCut's own helper gives NaN there)."""
+    union = np.count_nonzero(first | second)
+    return float(np.count_nonzero(first & second)) / union if union else 0.0
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill background regions that the mask encloses. (h, w) bool in and out."""
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
+    return filled
+
+
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize a mask to the image: bicubic on 0 and 255, then over one half, as MaskCut does.
+
+    Args:
+        mask: (h, w) bool.
+        size: (height, width) of the result.
+
+    Returns:
+        (height, width) bool.
+    """
+    gray = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    resized = gray.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(resized) > 127
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> Rle:
+    """Encode a mask as a COCO run-length code. (h, w) bool in."""
+    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def decode_rle(code: Rle) -> NDArray[np.bool_]:
+    """Decode a COCO run-length code. (h, w) bool out.
+
+    Raises:
+        ValueError: the code is damaged.
+    """
+    return np.asarray(coco_mask.decode({"size": code["size"], "counts": code["counts"].encode("ascii")}), dtype=bool)
+
+
+def rle_box(code: Rle) -> list[float]:
+    """Bounding box [x, y, width, height], pixels, of a run-length code."""
+    return [float(value) for value in coco_mask.toBbox({"size": code["size"], "counts": code["counts"].encode()})]
+
+
+def rle_area(code: Rle) -> int:
+    """Number of pixels of a run-length code."""
+    return int(coco_mask.area({"size": code["size"], "counts": code["counts"].encode()}))

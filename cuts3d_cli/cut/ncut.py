@@ -1,0 +1,142 @@
+"""Normalized Cut: the eigenvector of the second smallest eigenvalue of (Z - W) x = lambda Z x (Sec. 3.1)."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+from cuts3d_cli.cut.affinity import EPSILON
+
+Eigensolver = Literal["lanczos", "dense"]
+
+TIE_TOLERANCE = 1e-7
+"""Eigenvector entries closer than this, relative to the largest, are the same number computed twice.
+
+Nodes with the same neighbours have the same exact entry, and solvers differ in its last digits; without a tolerance the
+seed would depend on rounding."""
+
+
+NO_STRUCTURE = 1e-6
+"""A second eigenvalue this close to 1, that of a graph whose edges are all equal, means that nothing hangs together more
+than anything else: the eigenvector is noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eigenpair:
+    """Solution of the Normalized Cut.
+
+    Attributes:
+        vector: (K,) float64, scaled so that its largest absolute entry is +1.
+        value: the eigenvalue, in [0, 2].
+        solver: what solved it.
+        fell_back: Lanczos did not converge and the dense solver was used.
+    """
+
+    vector: NDArray[np.float64]
+    value: float
+    solver: Eigensolver
+    fell_back: bool = False
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the vector tells anything about the graph (not in the paper)."""
+        return self.value < 1.0 - NO_STRUCTURE
+
+
+def solve_ncut(edges: NDArray[np.bool_], *, solver: Eigensolver = "lanczos") -> Eigenpair:
+    """Second smallest generalised eigenpair of the binarised graph.
+
+    The sign of an eigenvector is arbitrary and the rules that follow depend on it, so it is fixed here: the entry of
+    largest absolute value (the first of them, within `TIE_TOLERANCE`) is positive.
+
+    Args:
+        edges: (K, K) bool, symmetric: True is a weight of 1, False one of `EPSILON`.
+        solver: "lanczos", or "dense" (LAPACK, as MaskCut calls it).
+
+    Returns:
+        The eigenpair. If Lanczos does not converge, the dense solution, marked as such.
+
+    Raises:
+        ValueError: fewer than three nodes.
+    """
+    if len(edges) < 3:
+        raise ValueError(f"a graph of {len(edges)} nodes cannot be cut")
+    if solver == "dense":
+        value, vector = _dense(edges)
+        return Eigenpair(vector=_canonical(vector), value=value, solver="dense")
+    try:
+        value, vector = _lanczos(edges)
+    except ArpackError:
+        value, vector = _dense(edges)
+        return Eigenpair(vector=_canonical(vector), value=value, solver="dense", fell_back=True)
+    return Eigenpair(vector=_canonical(vector), value=value, solver="lanczos")
+
+
+def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | None = None) -> int:
+    """Index of the largest value; of those equal within `TIE_TOLERANCE`, the first.
+
+    Args:
+        values: (K,) floats on the scale of 1.
+        candidates: (K,) bool, the nodes to choose from; all by default.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: there is no candidate.
+    """
+    allowed = np.ones(len(values), dtype=bool) if candidates is None else candidates
+    if not allowed.any():
+        raise ValueError("no node to choose from")
+    best = values[allowed].max()
+    return int(np.flatnonzero(allowed & (values >= best - TIE_TOLERANCE))[0])
+
+
+def _degrees(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return EPSILON * edges.shape[0] + (1.0 - EPSILON) * edges.sum(axis=1, dtype=np.float64)
+
+
+def _lanczos(edges: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
+    """Largest eigenpair of D^-1/2 W D^-1/2 with its trivial one, D^1/2 1, taken out; mapped back by D^-1/2."""
+    count = len(edges)
+    weights = edges.astype(np.float64)
+    degrees = _degrees(edges)
+    scale = 1.0 / np.sqrt(degrees)
+    trivial = np.sqrt(degrees)
+    trivial /= np.linalg.norm(trivial)
+
+    def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        vector = vector.reshape(-1)
+        scaled = scale * vector
+        product = scale * (EPSILON * scaled.sum() + (1.0 - EPSILON) * (weights @ scaled))
+        # Moves the trivial eigenvalue from 1 to -1: out of the way, also where the wanted one is not positive.
+        return product - 2.0 * trivial * (trivial @ vector)
+
+    # A constant start can be orthogonal to the wanted vector on symmetric input; a fixed random one is not.
+    start = np.random.default_rng(0).standard_normal(count)
+    operator = LinearOperator((count, count), matvec=multiply, dtype=np.float64)
+    krylov = min(count - 1, 40)
+    options: dict[str, Any] = {}
+    if "rng" in inspect.signature(eigsh).parameters:  # where SciPy draws restart vectors itself, from here
+        options["rng"] = np.random.default_rng(0)
+    values, vectors = eigsh(operator, k=1, which="LA", v0=start, ncv=krylov, tol=1e-10, maxiter=1000, **options)
+    return 1.0 - float(values[0]), scale * vectors[:, 0]
+
+
+def _dense(edges: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
+    affinity = np.where(edges, 1.0, EPSILON)
+    degrees = np.diag(affinity.sum(axis=1))
+    values, vectors = linalg.eigh(degrees - affinity, degrees, subset_by_index=[1, 2])
+    return float(values[0]), vectors[:, 0]
+
+
+def _canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    magnitude = np.abs(vector)
+    vector = vector / magnitude.max()
+    return vector if vector[argmax_first(np.abs(vector))] > 0 else -vector

@@ -1,0 +1,49 @@
+"""What an extraction returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What one iteration of the cut found, at patch resolution.
+
+    Attributes:
+        iteration: from 0.
+        bipartition: (H, W) bool, the semantic mask B.
+        mask: (H, W) bool, the instance.
+        source: row-major index of the most foreground node s (MaskCut: of the seed).
+        sink: row-major index of the most background node t; None where the whole background is the sink, or in 2D.
+        vector: (H, W) float64, the eigenvector, largest absolute entry +1.
+        dropped: why this is no instance; None if it is one.
+    """
+
+    iteration: int
+    bipartition: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    source: int
+    sink: int | None
+    vector: NDArray[np.float64]
+    dropped: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """All iterations on one image.
+
+    Attributes:
+        candidates: one per iteration, the dropped ones too.
+        stopped: why there are fewer iterations than asked for; None if all were done.
+        fallbacks: how many eigenproblems Lanczos could not solve and the dense solver did.
+        seconds: time spent in each step.
+    """
+
+    candidates: Sequence[Candidate]
+    stopped: str | None = None
+    fallbacks: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)

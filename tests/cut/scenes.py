@@ -1,0 +1,53 @@
+"""Tiny inputs whose answer is known by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuts3d_cli.cut.cuts3d import CutParameters
+
+GRID = (12, 12)
+PARAMETERS = CutParameters(
+    instances=3,
+    tau_ncut=0.5,
+    tau_knn=0.2,
+    sharpen=False,
+    beta=0.45,
+    sigma=1.0,
+    pairing="mean",
+    separation="local",
+    sink="eigenvector",
+    knn=8,
+    background_level=1.0,
+    capacity="gaussian",
+    min_cut_solver="pymaxflow",
+    eigensolver="lanczos",
+    min_area=0.0,
+    rest_iou=0.9,
+)
+
+
+def parameters(**changes: object) -> CutParameters:
+    return replace(PARAMETERS, **changes)
+
+
+def two_class_features(foreground: NDArray[np.bool_], *, noise: float = 0.0, seed: int = 0) -> NDArray[np.float32]:
+    """One direction for the foreground, another one for the rest: (3, H, W)."""
+    features = np.zeros((3, *foreground.shape), dtype=np.float32)
+    features[0] = ~foreground
+    features[1] = foreground
+    if noise:
+        features += np.random.default_rng(seed).normal(0, noise, features.shape).astype(np.float32)
+    return features
+
+
+def touching_blobs() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two same-looking blobs side by side, touching in 2D."""
+    left = np.zeros(GRID, dtype=bool)
+    right = np.zeros(GRID, dtype=bool)
+    left[4:8, 2:6] = True
+    right[4:8, 6:10] = True
+    return left, right

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from cuts3d_cli.cut.cuts3d import check_tau_knn, extract_cuts3d
+from cuts3d_cli.errors import SampleError, UsageError
+from tests.cut.scenes import GRID, parameters, touching_blobs, two_class_features
+
+
+def scene(near: float = 0.2, far: float = 0.6):
+    left, right = touching_blobs()
+    depth = np.where(left, near, np.where(right, far, 0.9))
+    return two_class_features(left | right), depth, left, right
+
+
+def masks_of(extraction) -> list[np.ndarray]:
+    return [item.mask for item in extraction.candidates if item.dropped is None]
+
+
+@pytest.mark.parametrize("sharpen", [False, True])
+@pytest.mark.parametrize("eigensolver", ["lanczos", "dense"])
+def test_touching_blobs_at_two_depths_become_two_instances(sharpen: bool, eigensolver: str):
+    features, depth, left, right = scene()
+    found = extract_cuts3d(features, depth, parameters=parameters(sharpen=sharpen, eigensolver=eigensolver))
+    first, second = masks_of(found)[:2]
+    np.testing.assert_array_equal(first, left)
+    np.testing.assert_array_equal(second, right)
+    assert found.stopped == "the cut predicts the rest of the image"
+
+
+def test_at_one_depth_they_stay_one():
+    features, depth, left, right = scene(near=0.4, far=0.4)
+    found = masks_of(extract_cuts3d(features, depth, parameters=parameters()))
+    np.testing.assert_array_equal(found[0], left | right)
+
+
+def test_in_2d_they_stay_one():
+    features, depth, left, right = scene()
+    found = masks_of(extract_cuts3d(features, depth, parameters=parameters(separation="component")))
+    np.testing.assert_array_equal(found[0], left | right)
+    no_depth = masks_of(extract_cuts3d(features, None, parameters=parameters(separation="component")))
+    np.testing.assert_array_equal(no_depth[0], left | right)
+
+
+def test_the_rest_stops_the_loop():
+    blob = np.zeros(GRID, dtype=bool)
+    blob[4:8, 4:8] = True
+    depth = np.where(blob, 0.2, 0.9)
+    found = extract_cuts3d(two_class_features(blob), depth, parameters=parameters(instances=10))
+    assert [item.mask.sum() for item in found.candidates] == [16]
+    assert found.stopped == "the cut predicts the rest of the image"
+
+
+def test_removed_nodes_never_return():
+    generator = np.random.default_rng(5)
+    for seed in range(5):
+        features = np.random.default_rng(seed).normal(size=(4, *GRID)).astype(np.float32)
+        depth = generator.random(GRID)
+        for separation in ("local", "component"):
+            found = extract_cuts3d(
+                features,
+                depth,
+                parameters=parameters(instances=6, tau_ncut=0.3, separation=separation, rest_iou=1.0, sharpen=True),
+            )
+            removed = np.zeros(GRID, dtype=bool)
+            for item in found.candidates:
+                assert not (item.bipartition & removed).any()
+                assert not (item.mask & removed).any()
+                assert not removed.reshape(-1)[item.source]
+                assert item.sink is None or not removed.reshape(-1)[item.sink]
+                removed |= item.mask
+
+
+def test_a_removed_node_does_not_come_back_through_an_exponent_of_zero():
+    # With beta 1 every exponent is 0 and every positive similarity becomes 1; what is removed must stay removed.
+    left, right = touching_blobs()
+    features = two_class_features(left | right)
+    depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
+    found = masks_of(extract_cuts3d(features, depth, parameters=parameters(sharpen=True, beta=1.0)))
+    np.testing.assert_array_equal(found[0], left)
+    np.testing.assert_array_equal(found[1], right)
+
+
+def test_small_instances_are_dropped_but_removed():
+    features, depth, left, right = scene()
+    depth = depth.copy()
+    found = extract_cuts3d(features, depth, parameters=parameters(min_area=16 / 144))
+    assert [item.dropped for item in found.candidates[:2]] == ["too small", "too small"]  # at most, so equal counts
+    np.testing.assert_array_equal(found.candidates[1].mask, right)
+
+
+def test_a_constant_depth_map_cuts_in_2d():
+    features, _, left, right = scene()
+    found = masks_of(extract_cuts3d(features, np.zeros(GRID), parameters=parameters(sharpen=True)))
+    np.testing.assert_array_equal(found[0], left | right)
+
+
+def test_an_image_of_one_colour_has_nothing_to_cut():
+    features = np.ones((3, *GRID), dtype=np.float32)
+    found = extract_cuts3d(features, np.full(GRID, 0.5), parameters=parameters(sharpen=True))
+    assert list(found.candidates) == []
+    assert found.stopped == "the semantic graph has no structure to cut"
+
+
+def test_a_mirrored_image_gives_mirrored_masks():
+    left, right = touching_blobs()
+    features = two_class_features(left | right, noise=0.02)
+    depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
+    plain = masks_of(extract_cuts3d(features, depth, parameters=parameters(sharpen=True)))
+    mirrored = masks_of(
+        extract_cuts3d(features[:, :, ::-1], depth[:, ::-1], parameters=parameters(sharpen=True))
+    )
+    assert {mask.tobytes() for mask in plain} == {np.ascontiguousarray(mask[:, ::-1]).tobytes() for mask in mirrored}
+
+
+def test_a_threshold_under_the_grid_is_refused():
+    with pytest.raises(UsageError, match="diagonal spacing of the 12x12 grid, 0.1286"):
+        check_tau_knn(0.115, GRID)
+    features, depth, _, _ = scene()
+    with pytest.raises(UsageError, match="take every object apart"):
+        extract_cuts3d(features, depth, parameters=parameters(tau_knn=0.1))
+
+
+def test_bad_input():
+    features, depth, _, _ = scene()
+    with pytest.raises(ValueError, match="need a depth map"):
+        extract_cuts3d(features, None, parameters=parameters())
+    with pytest.raises(ValueError, match="depth must be"):
+        extract_cuts3d(features, depth[:-1], parameters=parameters())
+    with pytest.raises(ValueError, match="depth must be"):
+        extract_cuts3d(features, np.full(GRID, np.nan), parameters=parameters())
+    with pytest.raises(SampleError):
+        extract_cuts3d(np.full((3, *GRID), np.nan), depth, parameters=parameters())

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from cuts3d_cli.cut.masks import (
+    decode_rle,
+    encode_rle,
+    fill_holes,
+    mask_iou,
+    resize_mask,
+    rle_area,
+    rle_box,
+    upsample_nearest,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=30)))
+def test_rle_round_trip(mask: np.ndarray):
+    code = encode_rle(mask)
+    np.testing.assert_array_equal(decode_rle(code), mask)
+    assert rle_area(code) == mask.sum()
+    assert code["counts"].isascii()
+
+
+def test_box_is_xywh():
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[2:5, 7:13] = True
+    code = encode_rle(mask)
+    assert code["size"] == [10, 20]
+    assert rle_box(code) == [7, 2, 6, 3]
+
+
+def test_iou_by_hand():
+    first = np.array([[True, True, False, False]])
+    second = np.array([[False, True, True, False]])
+    assert mask_iou(first, second) == pytest.approx(1 / 3)
+    assert mask_iou(first, first) == 1
+    assert mask_iou(first & ~first, second & ~second) == 0
+
+
+def test_patches_become_blocks():
+    mask = np.array([[True, False], [False, True]])
+    np.testing.assert_array_equal(upsample_nearest(mask, (4, 6)), np.kron(mask, np.ones((2, 3), dtype=bool)))
+
+
+@pytest.mark.parametrize(("grid", "size"), [(46, 480), (60, 480), (34, 100), (7, 5)])
+def test_upsampling_equals_torch(grid: int, size: int):
+    torch = pytest.importorskip("torch")
+    mask = np.random.default_rng(0).random((grid, grid)) > 0.5
+    expected = torch.nn.functional.interpolate(torch.from_numpy(mask[None, None]).double(), size=(size, size))[0, 0]
+    np.testing.assert_array_equal(upsample_nearest(mask, (size, size)), expected.numpy() > 0)
+
+
+def test_holes_are_filled():
+    mask = np.ones((5, 5), dtype=bool)
+    mask[2, 2] = False
+    mask[0, 0] = False  # open to the outside
+    filled = fill_holes(mask)
+    assert filled[2, 2]
+    assert not filled[0, 0]
+
+
+def test_resizing_keeps_halves_apart():
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[:, :5] = True
+    resized = resize_mask(mask, (30, 40))
+    assert resized.shape == (30, 40)
+    assert resized[:, :20].all()
+    assert not resized[:, 20:].any()
+    np.testing.assert_array_equal(resize_mask(mask, (10, 10)), mask)
