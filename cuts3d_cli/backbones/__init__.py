@@ -1,0 +1,1 @@
+"""Feature backbones: self-supervised ViTs, and their weights."""

