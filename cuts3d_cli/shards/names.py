@@ -1,0 +1,268 @@
+"""Names of shards: how the files of one shard relate, and what people type to mean many of them.
+
+A base shard is `NAME-000.tar`. Each stage writes a sidecar beside it, `NAME-000.depth.tar`, and each tar has a manifest
+with its own name and the ending `.json`: `NAME-000.json`, `NAME-000.depth.json`.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cuts3d_cli.errors import ShardError, UsageError
+
+STAGES = ("depth", "features", "pseudo", "confidence")
+"""The stages that write a sidecar, in the order in which they can run."""
+MAX_SHARDS = 1_000_000
+"""One pattern may not stand for more files than this: beyond it, a slip of the finger is likelier."""
+_SHOWN = 3
+_GROUP = re.compile(r"<(?P<angle>[^<>{}]*)>|\{(?P<brace>[^<>{}]*)\}")
+_RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_MAX_DIGITS = 18
+
+
+def stage_of(path: Path) -> str | None:
+    """Tell which stage a tar or a manifest belongs to, by its name alone.
+
+    Args:
+        path: `NAME-000.depth.tar`, `NAME-000.tar`, or the manifest of one.
+
+    Returns:
+        One of `STAGES`, or None for a base shard (which `pack` or the user made).
+    """
+    stem, dot, ending = path.stem.rpartition(".")
+    return ending if stem and dot and ending in STAGES else None
+
+
+def base_of(path: Path) -> Path:
+    """Name the base shard that a sidecar or a manifest belongs to; a base shard is its own.
+
+    Args:
+        path: a tar or a manifest.
+
+    Returns:
+        The path of the base tar, in the same folder. It need not exist.
+    """
+    stage = stage_of(path)
+    stem = path.stem if stage is None else path.stem[: -len(stage) - 1]
+    return path.with_name(f"{stem}.tar")
+
+
+def sidecar(base: Path, stage: str) -> Path:
+    """Name the sidecar that a stage writes beside a base shard.
+
+    Args:
+        base: a base shard.
+        stage: one of `STAGES`.
+
+    Returns:
+        `NAME-000.STAGE.tar`, in the folder of the base shard.
+
+    Raises:
+        ValueError: the stage is unknown, or `base` is itself a sidecar.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}, expected one of {', '.join(STAGES)}")
+    if stage_of(base) is not None:
+        raise ValueError(f"{base} is a sidecar, not a base shard")
+    return base.with_name(f"{base.stem}.{stage}.tar")
+
+
+def manifest_path(tar: Path) -> Path:
+    """Name the manifest of a base shard or sidecar.
+
+    Args:
+        tar: `NAME-000.tar` or `NAME-000.STAGE.tar`.
+
+    Returns:
+        The same name, ending in `.json` in place of `.tar`.
+    """
+    return tar.with_suffix(".json")
+
+
+def expand(specs: Sequence[str]) -> list[Path]:
+    """List the base shards that the arguments of `--shards` stand for.
+
+    Understood are: a tar; a range, `a-<000..999>.tar` or `a-{000..999}.tar`, whose zeros are kept and of which a
+    pattern may hold several; a list, `{train,val}-000.tar`; a glob; a folder (its base shards, sorted); a `.txt` file
+    with one of these on each line, `#` starting a comment, relative to the folder of the file. Ranges and globs may be
+    mixed. A name that exists is taken as it stands, whatever characters it holds.
+
+    Sidecars that a glob or folder happens to match are left out. A sidecar given by its own name is left out when its
+    base shard is given too (a glob that the shell has expanded), and is an error otherwise.
+
+    Args:
+        specs: one or many arguments, as the shell passed them.
+
+    Returns:
+        Paths of existing base shards, without duplicates, in the order given.
+
+    Raises:
+        UsageError: a pattern is malformed, a sidecar or another file is named, or nothing is given.
+        ShardError: a named shard is missing, or a glob or folder holds none.
+    """
+    if not specs:
+        raise UsageError("no shards are given: name a tar, a range such as 'a-<000..009>.tar', a glob or a folder")
+    unique: dict[str, Path] = {}
+    for spec in specs:
+        for path in _of_argument(_at_home(spec)):
+            unique.setdefault(os.path.abspath(path), path)
+    paths = list(unique.values())
+    _refuse_missing(paths)
+    return _without_sidecars(paths)
+
+
+def _at_home(spec: str) -> str:
+    if "\0" in spec:
+        raise UsageError(f"{spec!r} has a NUL character, which no file name can have")
+    return os.path.expanduser(spec)
+
+
+def _of_argument(spec: str) -> Iterator[Path]:
+    if spec.endswith(".txt") and not os.path.isdir(spec):
+        yield from _of_list_file(Path(spec))
+    else:
+        yield from _of_spec(spec, folder="")
+
+
+def _of_spec(spec: str, *, folder: str) -> Iterator[Path]:
+    """List what one argument, or one line of a list file in `folder`, stands for. `folder` is never a pattern."""
+    if not spec.strip():
+        raise UsageError("an empty shard name is given: is a shell variable unset?")
+    if "://" in spec or spec.startswith("pipe:"):
+        raise UsageError(f"{spec} is not a local file: shards are read from local folders, copy it first")
+    names = [spec] if os.path.lexists(os.path.join(folder, spec)) else _of_pattern(spec)
+    for name in names:
+        path = Path(folder, name)
+        if path.is_dir():
+            yield from _of_folder(path)
+        elif glob.has_magic(name) and not os.path.lexists(path):
+            yield from _of_glob(os.path.join(glob.escape(folder), name))
+        else:
+            yield _checked_name(path)
+
+
+def _checked_name(path: Path) -> Path:
+    if path.suffix == ".tar":
+        return path
+    if not os.path.lexists(path):
+        raise ShardError(f"{path} does not exist: expected a .tar, a folder of them, or a .txt list")
+    if path.name.endswith((".tgz", ".gz", ".bz2", ".xz", ".zst")):
+        raise UsageError(f"{path} is compressed: unpack it to a plain .tar, so that samples can be found in it")
+    if path.suffix == ".json":
+        raise UsageError(f"{path} is not a shard: pass {base_of(path)}, whose manifest it may be")
+    raise UsageError(f"{path} is not a shard: expected a .tar, a folder of them, or a .txt list")
+
+
+def _tars_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise ShardError(f"folder {folder} cannot be listed: {error.strerror}") from error
+    return [folder / name for name in names if _is_tar_name(name)]
+
+
+def _is_tar_name(name: str) -> bool:
+    return name.endswith(".tar") and not name.startswith(".")
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    tars = _tars_in(folder)
+    bases = [tar for tar in tars if stage_of(tar) is None]
+    if not bases:
+        holds = "only sidecars" if tars else "no .tar"
+        raise ShardError(f"folder {folder} holds {holds}: make base shards of photos with `cuts3d pack`")
+    return bases
+
+
+def _of_glob(pattern: str) -> list[Path]:
+    tars: list[Path] = []
+    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
+        if path.is_dir():
+            tars.extend(_tars_in(path))
+        elif _is_tar_name(path.name):
+            tars.append(path)
+    bases = [tar for tar in tars if stage_of(tar) is None]
+    if not bases and tars:
+        raise ShardError(f"{pattern!r} matches only sidecars: pass base shards such as {base_of(tars[0])}")
+    if not bases:
+        raise ShardError(f"no shard matches {pattern!r}: check the folder and the ending .tar")
+    return bases
+
+
+def _of_list_file(path: Path) -> Iterator[Path]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ShardError(f"list file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ShardError(f"list file {path} is not UTF-8 text: save it as such") from error
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines()]
+    if not any(lines):
+        raise ShardError(f"list file {path} names no shards: write one on each line")
+    for line in filter(None, lines):
+        if line.endswith(".txt"):
+            raise UsageError(f"list file {path} names another list, {line}: name its shards instead")
+        yield from _of_spec(_at_home(line), folder=str(path.parent))
+
+
+def _of_pattern(spec: str) -> Iterator[str]:
+    """Replace each `<..>` and `{..}` of a pattern by its values, the last one running fastest, as the shell does."""
+    pieces: list[Sequence[str]] = []
+    end = 0
+    for match in _GROUP.finditer(spec):
+        pieces += [[_checked_literal(spec[end : match.start()], spec)], _values(match, spec)]
+        end = match.end()
+    pieces.append([_checked_literal(spec[end:], spec)])
+    _check_count(math.prod(len(piece) for piece in pieces), spec)
+    return map("".join, itertools.product(*pieces))
+
+
+def _check_count(count: int, spec: str) -> None:
+    if count > MAX_SHARDS:
+        raise UsageError(f"{spec!r} stands for more than {MAX_SHARDS} shards: check its ranges")
+
+
+def _checked_literal(literal: str, spec: str) -> str:
+    if set(literal) & set("<>{}"):
+        raise UsageError(f"{spec!r} has a bracket without its partner, or brackets in brackets: write <000..999>")
+    return literal
+
+
+def _values(match: re.Match[str], spec: str) -> list[str]:
+    inside = match["angle"] if match["angle"] is not None else match["brace"]
+    if limits := _RANGE.fullmatch(inside):
+        first, last = limits.groups()
+        if max(len(first), len(last)) > _MAX_DIGITS:
+            raise UsageError(f"{match[0]!r} in {spec!r} has numbers of more than {_MAX_DIGITS} digits")
+        step = 1 if int(first) <= int(last) else -1
+        numbers = range(int(first), int(last) + step, step)
+        _check_count(len(numbers), spec)
+        padded = any(len(text) > 1 and text.startswith("0") for text in (first, last))
+        width = max(len(first), len(last)) if padded else 0
+        return [str(number).zfill(width) for number in numbers]
+    if match["brace"] is not None and "," in inside:
+        return inside.split(",")
+    raise UsageError(f"{match[0]!r} in {spec!r} is not a range: write <000..999> or {{000..999}}, or a list {{a,b}}")
+
+
+def _refuse_missing(paths: Sequence[Path]) -> None:
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        raise ShardError(f"{len(missing)} of {len(paths)} shards are missing: {shown} (shorten the range or make them)")
+
+
+def _without_sidecars(paths: Sequence[Path]) -> list[Path]:
+    bases = [path for path in paths if stage_of(path) is None]
+    given = {os.path.abspath(path) for path in bases}
+    for path in paths:
+        base = base_of(path)
+        if os.path.abspath(base) not in given:
+            raise UsageError(f"{path} is a sidecar of stage {stage_of(path)}: pass its base shard {base}")
+    return bases

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import tarfile
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.shards.reader import Sample, SidecarReader, image_member, read_shard
+from cuts3d_cli.shards.writer import ShardWriter
+
+
+def tar_of(path: Path, members: Sequence[str | tarfile.TarInfo | tuple[str, bytes]], *, mode: str = "w") -> Path:
+    """Write a tar as other tools would, with whatever names."""
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                name, data = (member, b"1") if isinstance(member, str) else member
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def special(name: str, kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = "/etc/passwd"
+    return info
+
+
+def read(path: Path) -> dict[str, list[str]]:
+    return {sample.key: list(sample.members) for sample in read_shard(path)}
+
+
+def test_members_of_a_sample_come_together(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", [("x/a.JPG", b"one"), ("x/a.sensor.PNG", b"two"), ("b.json", b""), "a.webp"])
+    assert list(read_shard(path)) == [
+        Sample(key="x/a", members={"jpg": b"one", "sensor.png": b"two"}),
+        Sample(key="b", members={"json": b""}),
+        Sample(key="a", members={"webp": b"1"}),
+    ]
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_formats_of_other_writers(tmp_path: Path, kind: int) -> None:
+    name = "f" * 90 + "/" + "ü" * 40 + ".jpg"
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+        info = tarfile.TarInfo(name)
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+    assert list(read_shard(tmp_path / "a.tar")) == [Sample(key=name[:-4], members={"jpg": b"abc"})]
+
+
+def test_what_webdataset_passes_over(tmp_path: Path) -> None:
+    members = [special("x", tarfile.DIRTYPE), "x/.DS_Store", "x/._a.jpg", "__meta__", "__m__/a.jpg", "x/a.jpg"]
+    assert read(tar_of(tmp_path / "a.tar", members)) == {"x/a": ["jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["a.jpg", "b.jpg", "a.json"], r"member 'a\.json' returns to key 'a' after other samples"),
+        (["a.jpg", "b.jpg", "a.jpg"], r"member 'a\.jpg' returns to key 'a'"),
+        (["a.jpg", "a.jpg"], r"member 'a\.jpg' is there twice"),
+        (["a.jpg", "a.JPG"], r"member 'a\.JPG' is there twice \(extensions are compared in lower case\)"),
+        (["a.b.jpg"], r"member 'a\.b\.jpg' reads as image 'b\.jpg' of key 'a': .*must not contain dots.*'a_b\.jpg'"),
+        (["x/a.v1.2.png"], r"rename it to 'x/a_v1_2\.png'"),
+        (["a.jpg", "a.seg.png"], r"member 'a\.seg\.png' reads as image"),
+        (["v1.0/a.jpg"], r"its key 'v1\.0/a' has a dot"),
+        (["./a.jpg"], r"starts with './'"),
+        (["/a.jpg"], "absolute name"),
+        (["x/../../a.jpg"], "leads out of its folder"),
+        (["a//b.jpg"], "folder without a name"),
+        (["a\nb.jpg"], r"'a\\nb.jpg'.*control character"),
+        (["README"], "'README' has no extension"),
+        (["a."], "'a.' has no extension"),
+        ([special("a.jpg", tarfile.SYMTYPE)], "'a.jpg' is not a plain file"),
+        ([special("a.jpg", tarfile.LNKTYPE)], "'a.jpg' is not a plain file"),
+        ([special("a.jpg", tarfile.FIFOTYPE)], "'a.jpg' is not a plain file"),
+        ([special("a.jpg", tarfile.CHRTYPE)], "'a.jpg' is not a plain file"),
+        ([special("../x", tarfile.DIRTYPE)], "leads out"),
+    ],
+)
+def test_refusals_name_the_file_and_the_member(tmp_path: Path, members: list, message: str) -> None:
+    path = tar_of(tmp_path / "a-000.tar", members)
+    with pytest.raises(ShardError, match=message) as caught:
+        list(read_shard(path))
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sidecar_may_hold_images_of_any_name(tmp_path: Path) -> None:
+    assert read(tar_of(tmp_path / "a-000.depth.tar", ["a.depth.png"])) == {"a": ["depth.png"]}
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("é.jpg"))
+    with pytest.raises(ShardError, match="not valid UTF-8"):
+        list(read_shard(tmp_path / "a.tar"))
+
+
+def test_too_large_a_member(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", [("a.jpg", b"123")])
+    assert len(list(read_shard(path, max_member_bytes=3))) == 1
+    with pytest.raises(ShardError, match=r"'a\.jpg' has 3 bytes, more than 2"):
+        list(read_shard(path, max_member_bytes=2))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A tar of three samples, 512 bytes of header and 512 of content each, then the end mark."""
+    with ShardWriter(tmp_path / "a-000.tar") as shard:
+        for key in "abc":
+            shard.write(key, {"jpg": key.encode() * 300})
+    return tmp_path / "a-000.tar"
+
+
+@pytest.mark.parametrize("size", range(1, 3 * 1024 + 512, 128))
+def test_a_tar_cut_anywhere_is_refused(three: Path, size: int) -> None:
+    three.write_bytes(three.read_bytes()[:size])
+    with pytest.raises(ShardError, match=r"a-000\.tar.*(damaged|truncated)"):
+        list(read_shard(three))
+    with pytest.raises(ShardError, match=r"a-000\.tar.*(damaged|truncated)"):
+        SidecarReader(three)
+
+
+def test_a_tar_may_lack_its_padding(three: Path) -> None:
+    three.write_bytes(three.read_bytes()[: 3 * 1024 + 512])
+    assert list(read(three)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("place", [0, 100, 124, 148, 156])
+@pytest.mark.parametrize("header", [0, 1, 2])
+def test_a_damaged_header_is_not_taken_for_the_end(three: Path, header: int, place: int) -> None:
+    data = bytearray(three.read_bytes())
+    data[header * 1024 + place] ^= 0x55
+    three.write_bytes(data)
+    with pytest.raises(ShardError, match="damaged"):
+        list(read_shard(three))
+
+
+def test_a_size_below_zero_does_not_go_round_in_circles(three: Path) -> None:
+    data = bytearray(three.read_bytes())
+    info = tarfile.TarInfo("b.jpg")
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + b"\xfc\x00"  # -1024 in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    three.write_bytes(data)
+    with pytest.raises(ShardError, match="damaged"):
+        list(read_shard(three))
+
+
+def test_what_is_no_tar(tmp_path: Path) -> None:
+    empty, text, packed = tmp_path / "empty.tar", tmp_path / "text.tar", tmp_path / "packed.tar"
+    empty.touch()
+    text.write_bytes(b"hello" * 1000)
+    tar_of(packed, ["a.jpg"], mode="w:gz")
+    cases = {
+        empty: r"empty\.tar is empty \(0 bytes\)",
+        text: r"text\.tar is not an uncompressed tar",
+        packed: r"packed\.tar is not an uncompressed tar",
+        tmp_path / "none.tar": r"none\.tar does not exist",
+        tmp_path: "cannot be read: Is a directory",
+    }
+    for path, message in cases.items():
+        with pytest.raises(ShardError, match=message):
+            list(read_shard(path))
+        with pytest.raises(ShardError, match=message):
+            SidecarReader(path)
+
+
+def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "a.tar") as shard:
+        for number in range(64):
+            shard.write(f"{number:03d}", {"jpg": bytes(1 << 20)})
+    tracemalloc.start()
+    try:
+        assert sum(len(sample.members["jpg"]) for sample in read_shard(tmp_path / "a.tar")) == 64 << 20
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_image_member() -> None:
+    assert image_member(Sample(key="a", members={"json": b"", "webp": b"1", "sensor.png": b"2"})) == ("webp", b"1")
+    with pytest.raises(SampleError, match=r"no image, only json, sensor\.png"):
+        image_member(Sample(key="a", members={"sensor.png": b"", "json": b""}))
+    with pytest.raises(SampleError, match="several images: jpg, png"):
+        image_member(Sample(key="a", members={"png": b"", "jpg": b""}))
+
+
+def test_sidecar_by_the_keys_of_its_base(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "s.depth.tar", [("b.depth.png", b"B"), ("b.json", b"{}"), "d.json", "e.json"])
+    with SidecarReader(path) as reader:
+        assert reader.keys == ("b", "d", "e")
+        assert reader.get("a") is None
+        assert reader.get("b") == Sample(key="b", members={"depth.png": b"B", "json": b"{}"})
+        assert reader.get("c") is None
+        assert reader.get("e") == Sample(key="e", members={"json": b"1"})  # d failed since
+        assert reader.get("f") is None
+
+
+def test_sidecar_in_another_order_than_its_base(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "s.depth.tar", ["b.json", "a.json", "c.json"])
+    with SidecarReader(path) as reader:
+        assert reader.get("a") is not None
+        with pytest.raises(ShardError, match=r"s\.depth\.tar: key 'b' comes before 'a'.*overwrite"):
+            reader.get("b")
+
+
+def test_sidecar_that_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="twice"):
+        SidecarReader(tar_of(tmp_path / "s.depth.tar", ["a.json", "a.json"]))
