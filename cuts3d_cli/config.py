@@ -186,6 +186,8 @@ _LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("depth", "max_side"): (32, 8192),
     ("depth", "marigold_steps"): (1, 1000),
     ("depth", "marigold_ensemble"): (1, 100),
+    ("depth", "seed"): (0, 2**32 - 1),
+    ("features", "size"): (1, 8192),
     ("pseudo", "instances"): (1, 100),
     ("pseudo", "tau_ncut"): (0.0, 1.0),
     ("pseudo", "tau_knn"): (1e-6, 2.0),
@@ -229,7 +231,7 @@ def resolve(
     stored = _read_file(path)
     from_file = stored.pop("preset", None)
     name = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET") or from_file or "paper"
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
     for section, values in stored.items():
@@ -319,16 +321,16 @@ def _convert(value: Any, kind: Any, *, where: str) -> Any:
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
         raise UsageError(f"{where} is '{value}': it must be true or false")
-    if kind is Path:
-        return Path(value).expanduser()
+    if kind in (str, Path):
+        if not isinstance(value, (str, Path)):
+            raise UsageError(f"{where} is '{value}': it must be {'a path' if kind is Path else 'text'}, in quotes")
+        return Path(os.path.expanduser(value)) if kind is Path else str(value)
+    wanted = {int: "a whole number", float: "a number"}[kind]
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise UsageError(
-            f"{where} is '{value}': it must be {'a whole number' if kind is int else 'a ' + kind.__name__}"
-        )
+        raise UsageError(f"{where} is '{value}': it must be {wanted}")
     try:
         return kind(value)
-    except (TypeError, ValueError) as error:
-        wanted = {int: "a whole number", float: "a number"}.get(kind, f"a {kind.__name__}")
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where} is '{value}': it must be {wanted}") from error
 
 
@@ -336,4 +338,4 @@ def _check_limits(config: Config) -> None:
     for (section, key), (low, high) in _LIMITS.items():
         value = getattr(getattr(config, section), key)
         if value is not None and not low <= value <= high:
-            raise UsageError(f"{section}.{key} is {value}: it must lie between {low:g} and {high:g}")
+            raise UsageError(f"{section}.{key} is {value}: it must lie between {low} and {high}")

@@ -28,7 +28,7 @@ class WeightsError(Cuts3dError):
 
 
 class HubUnreachableError(WeightsError):
-    """Weights are not in the cache and the model hub cannot be reached (or is switched off by its offline variables)."""
+    """Weights are not in the cache and the model hub cannot be reached (or is switched off)."""
 
 
 class SampleError(Exception):

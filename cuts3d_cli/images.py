@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cuts3d_cli.errors import SampleError
 
@@ -47,6 +47,8 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise SampleError(f"the image is too large: {error}") from error
+    except UnidentifiedImageError as error:  # whose message names an address in memory
+        raise SampleError("this is not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged input; all mean the same here.
         raise SampleError(f"the image cannot be decoded: {error}") from error
     if min(image.size) < MIN_SIDE:

@@ -56,8 +56,8 @@ def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
     spacing = grid_spacing(grid)
     if tau_knn < spacing:
         raise UsageError(
-            f"--tau-knn {tau_knn:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and would"
-            " take every object apart: raise it, or give the backbone a larger --size"
+            f"--tau-knn {tau_knn:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f},"
+            " and would take every object apart: raise it, or give the backbone a larger --size"
         )
 
 

@@ -102,7 +102,7 @@ def edge_capacity(length: NDArray[np.float64], *, form: Capacity, tau_knn: float
 
     Args:
         length: (E,) in units of the image's side.
-        form: "gaussian" exp(-(d / tau)^2), "exponential" exp(-d / tau), "inverse" 1 / (1 + d / tau), "distance" d / tau.
+        form: "gaussian" exp(-(d/tau)^2), "exponential" exp(-d/tau), "inverse" 1/(1 + d/tau), "distance" d/tau.
         tau_knn: the length scale.
 
     Returns:

@@ -27,8 +27,8 @@ def extract_maskcut(
     """Cut an image into at most `instances` masks with MaskCut's rules.
 
     Unlike in `extract_cuts3d`, nodes that were found before stay in the graph with edges of `EPSILON`, and take part in
-    everything. From the second iteration on, a mask that overlaps the one before with an IoU over 0.5, or covers at most
-    1 % of the grid, counts as empty. An empty mask removes nothing, so that the next iteration meets the same graph.
+    everything. From the second iteration on, a mask that overlaps the one before with an IoU over 0.5, or covers at
+    most 1 % of the grid, counts as empty. An empty mask removes nothing: the next iteration meets the same graph.
 
     Args:
         features: (C, H, W).

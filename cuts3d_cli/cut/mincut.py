@@ -92,8 +92,9 @@ def _dinic(
     source: int,
     sinks: NDArray[np.int64],
 ) -> MinCut:
-    rows = np.concatenate([first, second, sinks])
-    columns = np.concatenate([second, first, np.full(len(sinks), nodes)])
+    # int32 indices: older SciPy takes no others here
+    rows = np.concatenate([first, second, sinks]).astype(np.int32)
+    columns = np.concatenate([second, first, np.full(len(sinks), nodes)]).astype(np.int32)
     terminal = np.full(len(sinks), _UNBOUNDED, dtype=np.int32)
     data = np.concatenate([capacity, capacity, terminal]).astype(np.int32)
     network = csr_array(coo_array((data, (rows, columns)), shape=(nodes + 1, nodes + 1)))

@@ -23,8 +23,8 @@ seed would depend on rounding."""
 
 
 NO_STRUCTURE = 1e-6
-"""A second eigenvalue this close to 1, that of a graph whose edges are all equal, means that nothing hangs together more
-than anything else: the eigenvector is noise."""
+"""A second eigenvalue this close to 1, that of a graph whose edges are all equal, means that nothing hangs together
+more than anything else: the eigenvector is noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

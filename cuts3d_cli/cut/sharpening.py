@@ -36,8 +36,8 @@ def spatial_importance(depth: NDArray[np.floating], *, sigma: float, beta: float
 def pair_importance(importance: NDArray[np.float32], *, pairing: Pairing) -> NDArray[np.float32]:
     """Importance of a pair of nodes from the importance of each.
 
-    Eq. 3 needs a value per pair, Eq. 2 gives one per node; the paper leaves open how one becomes the other. Every choice
-    here is symmetric, or the eigenproblem would not be.
+    Eq. 3 needs a value per pair, Eq. 2 gives one per node; the paper leaves open how one becomes the other. Every
+    choice here is symmetric, or the eigenproblem would not be.
 
     Args:
         importance: (H, W) in [0, 1].

@@ -14,7 +14,7 @@ def picture() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_unary_is_the_softmax_of_a_one_hot_label():
-    assert FOREGROUND_PROBABILITY == np.exp(1) / (np.exp(0) + np.exp(1))
+    assert np.exp(1) / (np.exp(0) + np.exp(1)) == FOREGROUND_PROBABILITY
 
 
 def test_a_mask_is_drawn_to_the_edge():

@@ -81,8 +81,7 @@ def test_a_removed_node_does_not_come_back_through_an_exponent_of_zero():
 
 
 def test_small_instances_are_dropped_but_removed():
-    features, depth, left, right = scene()
-    depth = depth.copy()
+    features, depth, _, right = scene()
     found = extract_cuts3d(features, depth, parameters=parameters(min_area=16 / 144))
     assert [item.dropped for item in found.candidates[:2]] == ["too small", "too small"]  # at most, so equal counts
     np.testing.assert_array_equal(found.candidates[1].mask, right)
@@ -106,14 +105,12 @@ def test_a_mirrored_image_gives_mirrored_masks():
     features = two_class_features(left | right, noise=0.02)
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
     plain = masks_of(extract_cuts3d(features, depth, parameters=parameters(sharpen=True)))
-    mirrored = masks_of(
-        extract_cuts3d(features[:, :, ::-1], depth[:, ::-1], parameters=parameters(sharpen=True))
-    )
+    mirrored = masks_of(extract_cuts3d(features[:, :, ::-1], depth[:, ::-1], parameters=parameters(sharpen=True)))
     assert {mask.tobytes() for mask in plain} == {np.ascontiguousarray(mask[:, ::-1]).tobytes() for mask in mirrored}
 
 
 def test_a_threshold_under_the_grid_is_refused():
-    with pytest.raises(UsageError, match="diagonal spacing of the 12x12 grid, 0.1286"):
+    with pytest.raises(UsageError, match=r"diagonal spacing of the 12x12 grid, 0\.1286"):
         check_tau_knn(0.115, GRID)
     features, depth, _, _ = scene()
     with pytest.raises(UsageError, match="take every object apart"):

@@ -56,7 +56,8 @@ def test_cost_falls_with_length(form: str):
 
 
 def test_cost_as_the_length_itself():
-    assert edge_capacity(np.array([0.05, 0.1]), form="distance", tau_knn=0.1).tolist() == [CAPACITY_SCALE // 2, CAPACITY_SCALE]
+    cost = edge_capacity(np.array([0.05, 0.1]), form="distance", tau_knn=0.1)
+    assert cost.tolist() == [CAPACITY_SCALE // 2, CAPACITY_SCALE]
 
 
 def test_sink_is_the_smallest_entry_that_is_left():
@@ -104,7 +105,5 @@ def test_the_cut_follows_a_mirrored_scene():
     left, right = touching_blobs()
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
     plain = local_cut(depth, left | right, source=LEFT, sink=None, tau_knn=0.2, **OPTIONS)
-    mirrored = local_cut(
-        depth[:, ::-1], (left | right)[:, ::-1], source=5 * 12 + 8, sink=None, tau_knn=0.2, **OPTIONS
-    )
+    mirrored = local_cut(depth[:, ::-1], (left | right)[:, ::-1], source=5 * 12 + 8, sink=None, tau_knn=0.2, **OPTIONS)
     np.testing.assert_array_equal(mirrored[:, ::-1], plain)

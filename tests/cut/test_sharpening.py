@@ -15,7 +15,7 @@ def test_importance_spans_beta_to_one_and_peaks_at_the_step():
 
 
 def test_importance_by_hand():
-    # A Gaussian of sigma 1 cut off at 4 sigma, on an impulse in 1D: the centre keeps w0 = 0.39894, its neighbour gets w1.
+    # A Gaussian of sigma 1 cut off at 4 sigma, on an impulse in 1D: the result is its weights, less the impulse.
     weights = np.exp(-0.5 * np.arange(-4, 5) ** 2)
     weights /= weights.sum()
     depth = np.zeros((1, 11))

@@ -1,0 +1,124 @@
+"""Progress bars on stderr, or plain lines where stderr is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.2f} images/s" if speed else "- images/s", style="progress.data.speed")
+
+
+class StageProgress:
+    """Shows a bar for the current shard and one for all of them. Fits `cuts3d_cli.stages.results.Progress`."""
+
+    def __init__(self, console: Console, *, name: str) -> None:
+        """Show nothing yet.
+
+        Args:
+            console: on stderr.
+            name: of the stage.
+        """
+        self._console = console
+        self._name = name
+        self._sizes: dict[Path, int | None] = {}
+        self._left = 0
+        self._failed = 0
+        self._begun = 0.0
+        self._done = 0
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._all: TaskID | None = None
+        self._one: TaskID | None = None
+
+    def __enter__(self) -> StageProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
+        """See `Progress`."""
+        self._sizes = dict(shards)
+        self._left = len(shards)
+        total = sum(size or 0 for size in self._sizes.values()) if all(self._sizes.values()) else None
+        self._one = self._bars.add_task("shard", total=None, note="", visible=False)
+        self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note())
+
+    def skip(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._left -= 1
+        size = self._sizes.get(shard)
+        if self._all is not None:
+            task = next(task for task in self._bars.tasks if task.id == self._all)
+            if task.total is not None and size is not None:
+                self._bars.update(self._all, total=task.total - size)
+            self._bars.update(self._all, note=self._note())
+        self._console.print(f"{shard.name}: finished before, skipped", highlight=False, markup=False, soft_wrap=True)
+
+    def start(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+        if why:
+            self._console.print(f"{shard.name}: {why}", highlight=False, markup=False, soft_wrap=True)
+        self._begun, self._done = time.perf_counter(), 0
+        if self._one is not None:
+            self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
+
+    def advance(self, *, failed: bool) -> None:
+        """See `Progress`."""
+        self._done += 1
+        self._failed += failed
+        for task in (self._one, self._all):
+            if task is not None:
+                self._bars.update(task, advance=1, note=self._note() if task == self._all else "")
+
+    def finish(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._left -= 1
+        if self._all is not None:
+            self._bars.update(self._all, note=self._note())
+        if not self._console.is_terminal:
+            rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
+            self._console.print(
+                f"{shard.name}: {self._done} images, {rate:.2f} images/s, {self._note()}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def _note(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._left} shard{'' if self._left == 1 else 's'} to go{failed}"

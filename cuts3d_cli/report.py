@@ -1,0 +1,72 @@
+"""What a command prints when it is done: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cuts3d_cli.stages.results import StageResult
+
+SHOWN_FAILURES = 20
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_stage(result: StageResult, *, console: Console, errors: Console) -> None:
+    """The closing table of a stage on stdout; failed samples, with their reasons, on stderr.
+
+    Args:
+        result: of the run.
+        console: on stdout.
+        errors: on stderr.
+    """
+    table = Table(title=f"cuts3d {result.stage}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    skipped = sum(shard.status == "skipped" for shard in result.shards)
+    table.add_row("shards", f"{len(result.shards)} ({skipped} finished before)" if skipped else f"{len(result.shards)}")
+    images = result.count("samples_in")
+    table.add_row("images", str(images))
+    table.add_row("failed", str(result.count("failed")))
+    if result.stage == "pseudo":
+        masks, good = result.count("masks"), result.count("samples_out")
+        table.add_row("masks", str(masks))
+        table.add_row("masks per image", f"{masks / good:.2f}" if good else "-")
+        table.add_row("images without a mask", str(result.count("without_mask")))
+        table.add_row("stopped at 'the rest'", str(result.count("stopped_early")))
+        for reason, number in result.dropped_by_reason().items():
+            table.add_row(f"dropped: {reason}", str(number))
+        if result.count("dense_fallbacks"):
+            table.add_row("eigenproblems solved densely", str(result.count("dense_fallbacks")))
+    done = sum(shard.counts.get("samples_in", 0) for shard in result.shards if shard.status == "done")
+    table.add_section()
+    table.add_row("seconds", f"{result.seconds:.1f}")
+    if done:
+        table.add_row("images per second", f"{done / result.seconds:.2f}")
+        for step, seconds in result.step_seconds().items():
+            if step != "total":
+                table.add_row(f"  {step}, seconds per image", f"{seconds / done:.3f}")
+    console.print(table)
+    print_failures(result.failed, errors=errors)
+
+
+def print_failures(failed: Sequence[dict[str, str]], *, errors: Console) -> None:
+    """The failed samples with their reasons, on stderr; the manifests hold them all."""
+    for item in failed[:SHOWN_FAILURES]:
+        where = item.get("shard") or ""
+        name = item.get("key") or item.get("file") or "?"
+        errors.print(
+            f"failed: {where + ': ' if where else ''}{name}: {item['reason']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    if len(failed) > SHOWN_FAILURES:
+        errors.print(f"... and {len(failed) - SHOWN_FAILURES} more: see `failed` in the manifests", highlight=False)

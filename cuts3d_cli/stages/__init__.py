@@ -1,0 +1,1 @@
+"""One module a subcommand: what it reads, what it writes, one run()."""

@@ -1,0 +1,101 @@
+"""Feeds a network in batches, without one bad sample taking its neighbours down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cuts3d_cli.errors import Cuts3dError, SampleError
+from cuts3d_cli.shards.reader import Sample
+
+Prepared = TypeVar("Prepared")
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred(Generic[Prepared, Output]):
+    """One sample after the network: what went in and came out, or why nothing did."""
+
+    sample: Sample
+    prepared: Prepared | None = None
+    output: Output | None = None
+    failure: str | None = None
+
+
+def infer_in_batches(
+    samples: Iterable[Sample],
+    *,
+    batch_size: int,
+    prepare: Callable[[Sample], Prepared],
+    infer: Callable[[Sequence[Prepared]], Sequence[Output]],
+) -> Iterator[Inferred[Prepared, Output]]:
+    """Prepare samples one by one and put them through a network in batches, keeping their order.
+
+    A batch that fails is tried again image by image, so that only the culprit is lost.
+
+    Args:
+        samples: from a shard.
+        batch_size: at most so many at once.
+        prepare: raises SampleError where a sample is unusable.
+        infer: the network; as many outputs as inputs.
+
+    Yields:
+        One result a sample.
+
+    Raises:
+        Cuts3dError: from `prepare` or `infer`: what concerns the whole run, not one sample.
+    """
+    waiting: list[Inferred[Prepared, Output]] = []
+    ready = 0
+    for sample in samples:
+        try:
+            waiting.append(Inferred(sample=sample, prepared=prepare(sample)))
+            ready += 1
+        except SampleError as error:
+            waiting.append(Inferred(sample=sample, failure=str(error)))
+        if ready in (0, batch_size):  # with nothing to wait for, failed samples go on at once
+            yield from _flush(waiting, infer)
+            waiting, ready = [], 0
+    yield from _flush(waiting, infer)
+
+
+def _flush(
+    waiting: Sequence[Inferred[Prepared, Output]], infer: Callable[[Sequence[Prepared]], Sequence[Output]]
+) -> Iterator[Inferred[Prepared, Output]]:
+    inputs = [item.prepared for item in waiting if item.prepared is not None]
+    outputs = iter(_infer_batch(inputs, infer))
+    for item in waiting:
+        if item.prepared is None:
+            yield item
+            continue
+        result = next(outputs)
+        if isinstance(result, _Failed):
+            yield Inferred(sample=item.sample, prepared=item.prepared, failure=result.reason)
+        else:
+            yield Inferred(sample=item.sample, prepared=item.prepared, output=result)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    reason: str
+
+
+def _infer_batch(
+    inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]]
+) -> list[Output | _Failed]:
+    if not inputs:
+        return []
+    try:
+        return list(infer(inputs))
+    except Cuts3dError:
+        raise
+    except Exception as error:  # A network raises what it likes; alone, each image shows whether it is to blame.
+        if len(inputs) == 1:
+            return [_Failed(f"the network failed: {type(error).__name__}: {first_line(error)}")]
+        return [result for item in inputs for result in _infer_batch([item], infer)]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]

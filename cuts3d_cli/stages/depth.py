@@ -1,0 +1,170 @@
+"""`cuts3d depth`: reads base shards, writes a depth map for every image."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuts3d_cli.config import Config, DepthConfig, output_dict
+from cuts3d_cli.depths.base import DepthBackend, DepthSpec
+from cuts3d_cli.depths.catalogue import DEPTHS, load_depth
+from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.errors import SampleError, WeightsError
+from cuts3d_cli.images import decode_image
+from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.stages.batches import infer_in_batches
+from cuts3d_cli.stages.devices import choose_device
+from cuts3d_cli.stages.driver import run_shards
+from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+
+Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
+
+
+def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = None) -> StageResult:
+    """Estimate, or take from the sensor, the depth of every image.
+
+    Args:
+        shards: base shards.
+        config: sections `depth` and `run`.
+        progress: told how far it is.
+
+    Returns:
+        What became of every shard.
+
+    Raises:
+        WeightsError: the estimator's weights cannot be had.
+        ShardError: a shard is missing or damaged.
+    """
+    settings = config.depth
+    device = choose_device(config.run.device) if settings.backend != "sensor" else "cpu"
+    # Given weights are inputs: what they hold decides, not where they lie.
+    recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
+    weights = _weight_files(settings)
+    if settings.backend == "sensor":
+        spec = DEPTHS["sensor"]
+
+        def outcomes(base: Path) -> Iterator[Outcome]:
+            for sample in read_shard(base):
+                yield _from_sensor(sample, spec)
+
+    else:
+
+        @functools.cache
+        def loaded() -> DepthBackend:
+            return load_depth(
+                settings.backend,
+                weights=settings.weights,
+                device=device,
+                half=config.run.half,
+                seed=settings.seed,
+                marigold_steps=settings.marigold_steps,
+                marigold_ensemble=settings.marigold_ensemble,
+            )
+
+        def outcomes(base: Path) -> Iterator[Outcome]:
+            backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for
+
+            def predict(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
+                return backend.predict(images, max_side=settings.max_side)
+
+            results = infer_in_batches(
+                read_shard(base), batch_size=config.run.batch_size, prepare=_pixels, infer=predict
+            )
+            for item in results:
+                if item.output is None:
+                    yield Outcome(key=item.sample.key, failure=item.failure)
+                else:
+                    yield _to_outcome(item.sample.key, item.output, backend.spec)
+
+    return run_shards(
+        shards,
+        stage="depth",
+        config=recorded,
+        inputs=lambda base: {"base": base, **weights},
+        outcomes=outcomes,
+        if_exists=config.run.if_exists,
+        info={"device": device},
+        progress=progress,
+    )
+
+
+def _weight_files(settings: DepthConfig) -> dict[str, Path]:
+    """The files of `--weights` by role; those of a folder by their paths in it, hidden ones left out."""
+    path = settings.weights
+    if path is None or settings.backend == "sensor":
+        return {}
+    if path.is_dir():
+        files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+        return {
+            f"weights/{name.as_posix()}": files[name]
+            for name in sorted(files)
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    if not path.is_file():
+        hint = DEPTHS[settings.backend].weights_hint
+        raise WeightsError(f"{path}: no such file or folder; for {settings.backend}: {hint}")
+    return {"weights": path}
+
+
+def sensor_map(sample: Sample) -> NDArray[np.float32]:
+    """The map of a depth sensor that was packed with an image.
+
+    Returns:
+        (h, w) float32, metres, NaN where nothing was measured.
+
+    Raises:
+        SampleError: the sample holds no map, or a damaged one.
+    """
+    if "sensor.npy" in sample.members:
+        return decode_sensor_npy(sample.members["sensor.npy"])
+    if "sensor.png" not in sample.members:
+        raise SampleError("no sensor map is packed with the image")
+    try:
+        scale = float(json.loads(sample.members.get("json", b"{}"))["depth"]["scale"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SampleError("the sample's JSON does not say what a unit of its sensor map stands for") from error
+    return decode_sensor_png(sample.members["sensor.png"], scale=scale)
+
+
+def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
+    try:
+        return _to_outcome(sample.key, sensor_map(sample), spec)
+    except SampleError as error:
+        return Outcome(key=sample.key, failure=str(error))
+
+
+def _pixels(sample: Sample) -> NDArray[np.uint8]:
+    _, data = image_member(sample)
+    return np.asarray(decode_image(data), dtype=np.uint8)
+
+
+def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
+    try:
+        normalised = normalise(raw, direction=spec.direction, unit=spec.unit, zero_is_missing=spec.name == "sensor")
+    except SampleError as error:
+        return Outcome(key=key, failure=str(error))
+    facts = {
+        "min": normalised.minimum,
+        "max": normalised.maximum,
+        "unit": spec.unit,
+        "direction": spec.direction,
+        "conversion": normalised.conversion,
+        "model": spec.model if spec.name != "sensor" else "sensor",
+        "backend": spec.name,
+        "height": raw.shape[0],
+        "width": raw.shape[1],
+    }
+    return Outcome(
+        key=key,
+        members={"depth.png": encode_depth_png(normalised.depth), "depth.json": to_json_bytes(facts)},
+    )
+
+
+def to_json_bytes(value: object) -> bytes:
+    """JSON with sorted keys, as bytes that depend on nothing but the value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

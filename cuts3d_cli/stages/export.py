@@ -1,0 +1,118 @@
+"""All pseudo-masks of some shards as one COCO JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuts3d_cli import __version__
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.writer import atomic_write_json
+from cuts3d_cli.stages.driver import finished_sidecar
+
+_EXPORTED = ("segmentation", "bbox", "area")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """How much was written."""
+
+    images: int
+    annotations: int
+
+
+def export_coco(shards: Sequence[Path], path: Path) -> Exported:
+    """Write the pseudo-masks of shards as one COCO JSON of a single category.
+
+    Image ids are those of the base shards where all of them are different, else they are counted from 1. Annotation ids
+    start at 1, since COCO's evaluation takes 0 for "no match". Images without a mask are in the file too; images that
+    failed are not.
+
+    Args:
+        shards: base shards with finished pseudo sidecars.
+        path: of the JSON; it appears only when it is whole.
+
+    Returns:
+        The number of images and annotations.
+
+    Raises:
+        ShardError: a pseudo sidecar is missing or damaged.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    found = list(_records(shards))
+    ids = [facts.get("id") for facts, _ in found]
+    unique = all(isinstance(item, int) for item in ids) and len(set(ids)) == len(ids)
+    for number, (facts, record) in enumerate(found, start=1):
+        image_id = facts["id"] if unique else number
+        images.append(
+            {
+                "id": image_id,
+                "file_name": facts["source"],
+                "width": record["width"],
+                "height": record["height"],
+            }
+        )
+        annotations += [
+            {
+                "id": len(annotations) + offset,
+                "image_id": image_id,
+                "category_id": 1,
+                "segmentation": instance["segmentation"],
+                "bbox": instance["bbox"],
+                "area": instance["area"],
+                "iscrowd": 0,
+            }
+            for offset, instance in enumerate(record["instances"], start=1)
+        ]
+    atomic_write_json(
+        path,
+        {
+            "info": {"description": f"pseudo-masks by cuts3d {__version__}"},
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "fg", "supercategory": "fg"}],
+        },
+        indent=None,
+    )
+    return Exported(images=len(images), annotations=len(annotations))
+
+
+def _records(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The facts of each image with what is exported of its masks, in the order of the shards."""
+    for base in shards:
+        if finished_sidecar(base, "pseudo") is None:
+            raise ShardError(f"{sidecar(base, 'pseudo')} is missing or unfinished: run `cuts3d pseudo --shards {base}`")
+        with SidecarReader(sidecar(base, "pseudo")) as masks:
+            for sample in read_shard(base):
+                record = masks.get(sample.key)
+                if record is not None:
+                    content = read_json(record, "pseudo.json")
+                    content["instances"] = [{name: item[name] for name in _EXPORTED} for item in content["instances"]]
+                    yield image_facts(sample), content
+
+
+def image_facts(sample: Sample) -> dict[str, Any]:
+    """What a base shard's JSON says of an image; `source` is at least its key."""
+    facts = read_json(sample, "json") if "json" in sample.members else {}
+    return {"source": sample.key, **facts}
+
+
+def read_json(sample: Sample, extension: str) -> dict[str, Any]:
+    """A JSON member of a sample.
+
+    Raises:
+        ShardError: it is missing, or no JSON object.
+    """
+    try:
+        value = json.loads(sample.members[extension])
+    except (KeyError, ValueError) as error:
+        raise ShardError(f"sample {sample.key}: member {sample.key}.{extension} is missing or damaged") from error
+    if not isinstance(value, dict):
+        raise ShardError(f"sample {sample.key}: member {sample.key}.{extension} is no JSON object")
+    return value
