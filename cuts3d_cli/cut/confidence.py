@@ -1,0 +1,84 @@
+"""Spatial Confidence (Sec. 3.4): how far an instance depends on the threshold it was cut with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuts3d_cli.cut.localcut import Capacity, cut_graph, knn_graph, point_cloud
+from cuts3d_cli.cut.mincut import MinCutSolver
+
+
+def confidence_counts(
+    depth: NDArray[np.floating],
+    mask: NDArray[np.bool_],
+    *,
+    source: int,
+    sink: int | None,
+    tau_knn_min: float,
+    tau_knn: float,
+    cuts: int,
+    k: int,
+    background_level: float,
+    capacity: Capacity,
+    solver: MinCutSolver,
+) -> NDArray[np.uint8]:
+    """In how many of `cuts` LocalCuts a patch belongs to the instance (the sum in Eq. 4).
+
+    The thresholds run linearly from tau_knn_min to tau_knn, both included; all cuts share bipartition, source, sink and
+    k-NN graph, which is built once.
+
+    Args:
+        depth: (H, W) in [0, 1], larger is farther, no NaN.
+        mask: (H, W) bool, the semantic bipartition B.
+        source: row-major index, inside the mask.
+        sink: row-major index, or None: all nodes outside the mask.
+        tau_knn_min, tau_knn: the first and the last threshold.
+        cuts: T, from 1 to 255.
+        k: see `knn_graph`.
+        background_level: see `point_cloud`.
+        capacity: see `edge_capacity`.
+        solver: see `min_cut`.
+
+    Returns:
+        (H, W) uint8 in [0, cuts]; `cuts` at the source.
+
+    Raises:
+        ValueError: the number of cuts does not fit a byte.
+    """
+    if not 1 <= cuts <= 255:
+        raise ValueError(f"{cuts} cuts do not fit a byte")
+    graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
+    counts = np.zeros(mask.shape, dtype=np.uint8)
+    for tau in np.linspace(tau_knn_min, tau_knn, cuts):
+        counts += cut_graph(
+            graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity, solver=solver
+        )
+    return counts
+
+
+def spatial_confidence(counts: NDArray[np.uint8], *, levels: int, floor: float) -> NDArray[np.float32]:
+    """Spatial Confidence from stored counts: their share, but at least the floor (Eq. 4, Table 10a).
+
+    Args:
+        counts: (..., H, W) uint8 in [0, levels].
+        levels: the count that stands for 1.
+        floor: lower bound, in [0, 1].
+
+    Returns:
+        (..., H, W) float32 in [floor, 1].
+    """
+    return np.maximum(counts.astype(np.float32) / np.float32(levels), np.float32(floor))
+
+
+def mean_confidence(confidence: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """Mean confidence over a mask: the score by which masks are ranked (Sec. 3.4, confident copy-paste).
+
+    Args:
+        confidence: (H, W) in [0, 1].
+        mask: (H, W) bool.
+
+    Returns:
+        The mean, in [0, 1]; 0 for an empty mask.
+    """
+    return float(confidence[mask].mean(dtype=np.float64)) if mask.any() else 0.0

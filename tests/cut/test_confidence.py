@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
+from cuts3d_cli.cut.localcut import local_cut
+from tests.cut.scenes import touching_blobs
+
+SOURCE, SINK = 5 * 12 + 3, 0
+OPTIONS = {"k": 16, "background_level": 1.0, "capacity": "gaussian", "solver": "pymaxflow"}
+
+
+def counts(step: float, *, low: float = 0.15, high: float = 0.4, cuts: int = 6) -> np.ndarray:
+    left, right = touching_blobs()
+    depth = np.where(left, 0.2, np.where(right, 0.2 + step, 0.95))
+    return confidence_counts(
+        depth, left | right, source=SOURCE, sink=SINK, tau_knn_min=low, tau_knn=high, cuts=cuts, **OPTIONS
+    )
+
+
+def test_a_clear_border_is_certain():
+    left, _ = touching_blobs()
+    np.testing.assert_array_equal(counts(0.6), np.where(left, 6, 0))
+
+
+def test_no_border_is_certain_too():
+    left, right = touching_blobs()
+    np.testing.assert_array_equal(counts(0.0), np.where(left | right, 6, 0))
+
+
+def test_an_unclear_border_by_hand():
+    # Thresholds 0.15, 0.2, ..., 0.4. Neighbours across the step lie hypot(1/11, 0.3) = 0.3135 apart: linked for 2 of 6.
+    left, right = touching_blobs()
+    found = counts(0.3)
+    np.testing.assert_array_equal(found, np.where(left, 6, np.where(right, 2, 0)))
+    confidence = spatial_confidence(found, levels=6, floor=0.5)
+    assert set(np.unique(confidence)) == {np.float32(0.5), np.float32(1.0)}  # 2/6 is under the floor
+    assert mean_confidence(confidence, left) == 1.0
+    assert mean_confidence(confidence, left | right) == pytest.approx(0.75)
+
+
+def test_it_equals_so_many_single_cuts():
+    generator = np.random.default_rng(0)
+    left, right = touching_blobs()
+    depth = np.clip(np.where(left, 0.2, np.where(right, 0.5, 0.9)) + generator.normal(0, 0.05, left.shape), 0, 1)
+    found = confidence_counts(
+        depth, left | right, source=SOURCE, sink=SINK, tau_knn_min=0.15, tau_knn=0.4, cuts=4, **OPTIONS
+    )
+    single = [
+        local_cut(depth, left | right, source=SOURCE, sink=SINK, tau_knn=tau, **OPTIONS)
+        for tau in np.linspace(0.15, 0.4, 4)
+    ]
+    np.testing.assert_array_equal(found, np.sum(single, axis=0))
+
+
+def test_values_are_those_of_the_paper():
+    values = spatial_confidence(np.arange(7, dtype=np.uint8), levels=6, floor=0.5)
+    np.testing.assert_allclose(values, [0.5, 0.5, 0.5, 0.5, 4 / 6, 5 / 6, 1.0])
+
+
+def test_the_number_of_cuts_fits_a_byte():
+    with pytest.raises(ValueError, match="do not fit"):
+        counts(0.3, cuts=256)
+
+
+def test_an_empty_mask_has_no_confidence():
+    assert mean_confidence(np.ones((2, 2), dtype=np.float32), np.zeros((2, 2), dtype=bool)) == 0.0
