@@ -1,0 +1,251 @@
+"""The picture that `cuts3d viz` makes: inputs, every iteration of the cut, and the masks. Not in the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli.figures.cloud import cloud_view
+from cuts3d_cli.figures.overlay import Marker, colour_map, mark_points, overlay_masks, upsample_grid
+from cuts3d_cli.figures.palette import RGB, instance_colours
+from cuts3d_cli.figures.sheet import Bar, Block, Item, Key, Panel, gap_width, sheet, span_width
+
+SOURCE_COLOUR: RGB = (220, 38, 38)
+SINK_COLOUR: RGB = (37, 99, 235)
+SEMANTIC_COLOUR: RGB = (255, 255, 255)
+_DROPPED_COLOUR: RGB = (30, 30, 30)
+_LETTERBOX: RGB = (238, 239, 241)
+_COLUMNS = 12
+"""Narrow columns in a sheet: four common panels, or six small ones, stand beside each other."""
+_COMMON = 3
+_LARGE = 6
+_TALLEST = 1.4
+_SHORTEST_SIDE = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationView:
+    """One iteration of the cut, at patch resolution.
+
+    Attributes:
+        eigenvector: (H, W), NaN where a patch takes no part any more; None: not shown.
+        bipartition: (H, W) bool, the semantic mask B.
+        instance: (H, W) bool, what was taken out of it; None where nothing was.
+        source: (row, column) of the patch s; None for none.
+        sink: (row, column) of the patch t; None for none.
+        outcome: what became of it in a few words: "kept", "dropped: area 0.4 % <= 1 %".
+        mask: index into the masks that it became, for its colour; None: nearly black.
+    """
+
+    eigenvector: NDArray[np.floating[Any]] | None
+    bipartition: NDArray[np.bool_]
+    instance: NDArray[np.bool_] | None
+    source: tuple[int, int] | None
+    sink: tuple[int, int] | None
+    outcome: str
+    mask: int | None = None
+
+
+def visualise(
+    *,
+    image: NDArray[np.uint8],
+    depth: NDArray[np.floating[Any]] | None,
+    importance: NDArray[np.floating[Any]] | None,
+    iterations: Sequence[IterationView],
+    masks: Sequence[NDArray[np.bool_]],
+    labels: Sequence[str] | None,
+    title: str,
+    notes: Sequence[str] = (),
+    width: int = 320,
+) -> Image.Image:
+    """Draw how an image was cut.
+
+    Patch maps are stretched over the image; all panels keep its aspect ratio (very long images are framed).
+
+    Args:
+        image: (h, w, 3) uint8, RGB.
+        depth: (h, w) in [0, 1], larger is farther, NaN where unknown; None: the 3D panels are left out.
+        importance: (H, W) Spatial Importance (Eq. 3); None: left out.
+        iterations: in order.
+        masks: (h, w) bool each, the final masks.
+        labels: one short text a mask; None numbers them from 1.
+        title: above everything.
+        notes: below everything.
+        width: of a common panel, pixels, four of which fill a row; at least 160.
+
+    Returns:
+        an RGB picture.
+
+    Raises:
+        ValueError: shapes, the width, or the index of a mask do not fit.
+    """
+    for name, item in [("depth", depth), *((f"mask {i}", mask) for i, mask in enumerate(masks))]:
+        if item is not None and item.shape != image.shape[:2]:
+            raise ValueError(f"{name} is {item.shape}, the image {image.shape[:2]}")
+    for view in iterations:
+        if view.mask is not None and not 0 <= view.mask < len(masks):
+            raise ValueError(f"an iteration refers to mask {view.mask}, there are {len(masks)}")
+    if width < 160:
+        raise ValueError(f"width is {width}: it must be at least 160")
+    column = (width - (_COMMON - 1) * gap_width(width)) // _COMMON
+
+    def frame(columns: int) -> _Frame:
+        return _Frame(image.shape[:2], span_width(columns, width=column, nominal=width), columns)
+
+    small, large = frame(_COMMON), frame(_LARGE)
+    colours = instance_colours(len(masks))
+    names = list(labels) if labels is not None else [str(i + 1) for i in range(len(masks))]
+    final = Panel(
+        title=f"Instances: {len(masks) or 'none'}",
+        caption="Every colour is one instance; what belongs to none is paler." if masks else None,
+        image=large.pad(
+            overlay_masks(
+                large.photo(image), [large.mask(mask) for mask in masks], labels=names, outline=3, dim=0.35, alpha=0.55
+            )
+        ),
+        columns=_LARGE,
+    )
+    rows: list[list[Item]] = []
+    if depth is None:
+        photo = Panel(title="Image", image=large.pad(large.photo(image)), columns=_LARGE)
+        rows.append([photo, final])
+        if importance is not None:
+            rows.append([_importance_panel(importance, small)])
+    else:
+        inputs = [
+            Panel(title="Image", image=small.pad(small.photo(image)), columns=_COMMON),
+            Panel(
+                title="Depth",
+                image=small.pad(colour_map(small.numbers(depth), name="inferno_r", lo=0, hi=1)),
+                legend=Bar(name="inferno_r", low="near", high="far"),
+                columns=_COMMON,
+            ),
+        ]
+        cloud = Panel(
+            title="Point cloud, from the side",
+            image=cloud_view(
+                small.photo(image),
+                small.numbers(depth),
+                [small.mask(mask) for mask in masks],
+                size=(max(small.outer[0], width // 2), small.outer[1]),
+                colours=colours,
+            ),
+            columns=_COMMON,
+        )
+        second = [cloud] if importance is None else [_importance_panel(importance, small), cloud]
+        rows.append([final, Block(rows=[inputs, second])])
+    beside = 2 if len(iterations) in (1, 2, 4) else 3  # iterations in a row
+    cell = frame(_COLUMNS // (2 * beside))
+    for start in range(0, len(iterations), beside):
+        line: list[Item] = []
+        for number, view in enumerate(iterations[start : start + beside], start=start + 1):
+            line += _iteration_panels(number, view, image, cell, colours)
+        rows.append(line)
+    return sheet(rows, title=title, notes=notes, width=column, nominal=width)
+
+
+def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
+    low, high = float(np.nanmin(importance)), float(np.nanmax(importance))
+    return Panel(
+        title="Spatial Importance",
+        image=frame.pad(colour_map(upsample_grid(importance, frame.inner), name="viridis", lo=low, hi=high)),
+        legend=Bar(name="viridis", low=f"{low:.2f}", high=f"{high:.2f}"),
+        columns=frame.columns,
+    )
+
+
+def _iteration_panels(
+    number: int, view: IterationView, image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
+) -> list[Panel]:
+    """The eigenvector, and the semantic mask with the instance, source and sink on it."""
+    panels = []
+    if view.eigenvector is not None:
+        finite = np.abs(view.eigenvector[np.isfinite(view.eigenvector)])
+        limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+        picture = colour_map(upsample_grid(view.eigenvector, frame.inner), name="diverging", lo=-limit, hi=limit)
+        panels.append(
+            Panel(
+                title=f"{number}. Eigenvector",
+                image=frame.pad(picture),
+                legend=Bar(name="diverging", low=f"{-limit:.2g}", high=f"{limit:.2g}"),
+                columns=frame.columns,
+            )
+        )
+    colour = colours[view.mask] if view.mask is not None else _DROPPED_COLOUR
+    picture = frame.photo(image)
+    gray = picture.mean(axis=2, keepdims=True)
+    picture = np.rint(0.55 * (0.35 * picture + 0.65 * gray)).astype(np.uint8)
+    semantic = upsample_grid(view.bipartition, frame.inner)
+    picture = overlay_masks(picture, [semantic], colours=[SEMANTIC_COLOUR], alpha=0.5, outline=1)
+    entries: list[tuple[RGB, str]] = [(SEMANTIC_COLOUR, "semantic")]
+    if view.instance is not None and view.instance.any():
+        instance = upsample_grid(view.instance, frame.inner)
+        picture = overlay_masks(picture, [instance], colours=[colour], alpha=0.75, outline=2)
+        entries.append((colour, "instance"))
+    marks = []
+    for place, label, tone, shape in (
+        (view.source, "s", SOURCE_COLOUR, "circle"),
+        (view.sink, "t", SINK_COLOUR, "square"),
+    ):
+        if place is not None:
+            marks.append(
+                Marker(
+                    row=(place[0] + 0.5) * frame.inner[0] / view.bipartition.shape[0],
+                    column=(place[1] + 0.5) * frame.inner[1] / view.bipartition.shape[1],
+                    label=label,
+                    colour=tone,
+                    shape="circle" if shape == "circle" else "square",
+                )
+            )
+            entries.append((tone, "source" if label == "s" else "sink"))
+    head, _, reason = view.outcome.partition(":")
+    panels.append(
+        Panel(
+            title=f"{number}. Cut: {head.strip()}",
+            caption=reason.strip(),
+            columns=frame.columns,
+            image=frame.pad(mark_points(picture, marks, radius=max(round(0.035 * min(frame.inner)), 8))),
+            legend=Key(entries=entries),
+        )
+    )
+    return panels
+
+
+class _Frame:
+    """The size at which a panel shows the image: `inner`, centred on a ground of size `outer`, both (height, width)."""
+
+    def __init__(self, size: tuple[int, ...], width: int, columns: int) -> None:
+        self.columns = columns
+        scale = min(width / size[1], _TALLEST * width / size[0])
+        self.inner = (
+            min(max(round(size[0] * scale), _SHORTEST_SIDE), round(_TALLEST * width)),
+            min(max(round(size[1] * scale), _SHORTEST_SIDE), width),
+        )
+        self.outer = (self.inner[0], width)
+
+    def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(h, w, 3) -> (*inner, 3)."""
+        size = (self.inner[1], self.inner[0])
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(h, w) bool -> `inner` bool: where at least half of the pixel is covered."""
+        size = (self.inner[1], self.inner[0])
+        covered = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(covered) >= 128
+
+    def numbers(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """(h, w) -> `inner`, by nearest neighbour: NaN stays NaN and steps stay steps."""
+        return np.asarray(upsample_grid(values, self.inner))
+
+    def pad(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(*inner, 3) -> (*outer, 3)."""
+        left = (self.outer[1] - self.inner[1]) // 2
+        framed = np.full((*self.outer, 3), _LETTERBOX, dtype=np.uint8)
+        framed[:, left : left + self.inner[1]] = picture
+        return framed

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cuts3d_cli.figures.cloud import cloud_view
+from cuts3d_cli.figures.palette import instance_colours
+from cuts3d_cli.figures.sheet import png_bytes
+from cuts3d_cli.figures.viz_sheet import IterationView, visualise
+
+DATA = Path(os.environ.get("CUTS3D_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def _view(**changes: Any) -> IterationView:
+    bipartition = np.zeros((12, 12), bool)
+    bipartition[3:9, 2:10] = True
+    instance = bipartition.copy()
+    instance[:, 6:] = False
+    vector = np.where(bipartition, 1.0, -0.2)
+    view = IterationView(
+        eigenvector=vector,
+        bipartition=bipartition,
+        instance=instance,
+        source=(5, 4),
+        sink=(0, 11),
+        outcome="kept",
+        mask=0,
+    )
+    return replace(view, **changes)
+
+
+def _arguments(size: tuple[int, int] = (96, 128), **changes: Any) -> dict[str, Any]:
+    height, width = size
+    rng = np.random.default_rng(0)
+    mask = np.zeros(size, bool)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = True
+    arguments: dict[str, Any] = {
+        "image": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        "depth": np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1)),
+        "importance": np.linspace(0.45, 1, 144).reshape(12, 12),
+        "iterations": [_view(), _view(outcome="dropped: area 0.4 % ≤ 1 %", mask=None)],
+        "masks": [mask],
+        "labels": None,
+        "title": "photo.jpg",
+        "notes": ["a note"],
+        "width": 160,
+    }
+    return {**arguments, **changes}
+
+
+def test_it_draws_the_same_bytes_twice() -> None:
+    first, second = (png_bytes(visualise(**_arguments())) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": None, "importance": None},
+        {"importance": None},
+        {"depth": None},
+        {"masks": [], "iterations": [_view(mask=None)]},
+        {"iterations": []},
+        {"masks": [], "iterations": [], "depth": None, "importance": None, "notes": []},
+        {"labels": ["1: 0.93"]},
+        {"depth": np.full((96, 128), np.nan)},
+        {"depth": np.full((96, 128), 0.5)},
+        {"iterations": [_view(eigenvector=None)]},
+        {"iterations": [_view(eigenvector=np.zeros((12, 12)))]},
+        {"iterations": [_view(eigenvector=np.full((12, 12), np.nan))]},
+        {"iterations": [_view(instance=None, source=None, sink=None, mask=None)]},
+        {"iterations": [_view(instance=np.zeros((12, 12), bool))] * 7},
+    ],
+)
+def test_whatever_is_missing_there_is_a_picture(changes: dict[str, Any]) -> None:
+    picture = visualise(**_arguments(**changes))
+    assert picture.mode == "RGB"
+    assert picture.width == visualise(**_arguments()).width
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
+def test_iterations_never_widen_the_sheet(count: int) -> None:
+    assert visualise(**_arguments(iterations=[_view()] * count)).width == visualise(**_arguments(iterations=[])).width
+
+
+@pytest.mark.parametrize("size", [(20, 2000), (2000, 20), (16, 16), (300, 200)])
+def test_odd_shapes_are_framed(size: tuple[int, int]) -> None:
+    picture = visualise(**_arguments(size=size, title="long " * 200))
+    assert picture.width == visualise(**_arguments()).width
+    assert picture.height < 2500
+
+
+def test_the_mask_is_drawn_in_its_colour() -> None:
+    def plain(picture: Image.Image) -> int:
+        return int((np.asarray(picture) == instance_colours(1)[0]).all(axis=2).sum())
+
+    with_mask, without = visualise(**_arguments(iterations=[])), visualise(**_arguments(iterations=[], masks=[]))
+    assert plain(with_mask) > 100
+    assert plain(without) == 0
+
+
+def test_wrong_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match="depth is"):
+        visualise(**_arguments(depth=np.zeros((3, 3))))
+    with pytest.raises(ValueError, match="mask 0"):
+        visualise(**_arguments(masks=[np.zeros((3, 3), bool)]))
+    with pytest.raises(ValueError, match="refers to mask 0, there are 0"):
+        visualise(**_arguments(masks=[]))
+    with pytest.raises(ValueError, match="width is 50"):
+        visualise(**_arguments(width=50))
+
+
+def test_nearer_points_hide_farther_ones_in_the_cloud() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:, :] = (0, 0, 200)
+    image[10:30, 10:30] = (200, 0, 0)
+    depth = np.ones((40, 40))
+    depth[10:30, 10:30] = 0.0
+    red = (0.45 * np.array([200, 0, 0]) + 0.55 * np.array([0, 255, 0])).astype(np.uint8)
+    seen = cloud_view(image, depth, [depth == 0], size=(200, 200), colours=[(0, 255, 0)])
+    rows, columns = np.nonzero((seen == red).all(axis=2))
+    assert len(rows) > 1000
+    # The near square is seen as a parallelogram without a hole: nothing farther is painted over it.
+    for row in np.unique(rows):
+        here = np.sort(columns[rows == row])
+        assert np.ptp(here) + 1 == len(here)
+
+
+def test_the_cloud_leaves_out_unknown_depth() -> None:
+    image = np.full((20, 20, 3), 9, np.uint8)
+    assert not (cloud_view(image, np.full((20, 20), np.nan), [], size=(50, 60)) == 9).all(axis=2).any()
+    assert cloud_view(image, np.zeros((20, 20)), [], size=(50, 60)).shape == (50, 60, 3)
+
+
+def test_a_real_photo_with_holes_in_its_depth() -> None:
+    folder = DATA / "mosd"
+    if not folder.is_dir():
+        pytest.skip("needs the evaluation photos (CUTS3D_TEST_DATA)")
+    photo = sorted((folder / "images").iterdir())[0]
+    raw = np.asarray(Image.open(folder / "depth" / f"{photo.stem}.png")).astype(np.float32)
+    raw[raw == 0] = np.nan
+    depth = (raw - np.nanmin(raw)) / (np.nanmax(raw) - np.nanmin(raw))
+    image = np.asarray(Image.open(photo).convert("RGB"))
+    picture = visualise(**_arguments(image=image, depth=depth, masks=[], iterations=[_view(mask=None)], width=320))
+    assert picture.width > 1300
