@@ -167,6 +167,16 @@ def pseudo(
 
 
 @app.command()
+@with_config("confidence", "run")
+def confidence(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:
+    """Score how sure every mask is, patch by patch: writes NAME-000.confidence.tar beside each shard."""
+    from cuts3d_cli.stages.confidence import run
+
+    result = _run_stage("confidence", run, shards=_expand(shards, more_shards), config=config, json=json)
+    raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
+
+
+@app.command()
 @with_config("pseudo", "features", "depth", "run")
 def viz(
     image: Annotated[Optional[Path], typer.Argument(help="A photo.", show_default=False)] = None,  # noqa: UP045

@@ -137,6 +137,19 @@ class PseudoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfidenceConfig:
+    """How sure a mask is (paper: Sec. 3.4 and Table 15)."""
+
+    source: Literal["depth", "crf"] = _option(
+        "depth", "depth: LocalCuts at several thresholds; crf: the probabilities of the CRF (paper, B.5)."
+    )
+    tau_knn_min: float = _option(0.05, "Lowest threshold. Lowering it makes unclear borders less sure.")
+    tau_knn: float | None = _option(None, "Highest threshold. Default: that of the masks.")
+    cuts: int = _option(6, "T: thresholds between the lowest and the highest.", flags=("-t",))
+    floor: float = _option(0.5, "Lower bound of the confidence.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How the work is done; none of it changes a result's meaning."""
 
@@ -165,6 +178,7 @@ class Config:
     depth: DepthConfig = DepthConfig()
     features: FeaturesConfig = FeaturesConfig()
     pseudo: PseudoConfig = PseudoConfig()
+    confidence: ConfidenceConfig = ConfidenceConfig()
     run: RunConfig = RunConfig()
 
 
@@ -200,6 +214,10 @@ _LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("pseudo", "crf_size"): (16, 4096),
     ("pseudo", "crf_iterations"): (1, 1000),
     ("pseudo", "crf_min_iou"): (0.0, 1.0),
+    ("confidence", "tau_knn_min"): (1e-6, 2.0),
+    ("confidence", "tau_knn"): (1e-6, 2.0),
+    ("confidence", "cuts"): (1, 255),
+    ("confidence", "floor"): (0.0, 1.0),
     ("run", "batch_size"): (1, 4096),
     ("run", "workers"): (0, 1024),
 }

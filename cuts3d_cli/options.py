@@ -19,6 +19,7 @@ PANELS = {
     "depth": "Depth",
     "features": "Features",
     "pseudo": "Cutting",
+    "confidence": "Confidence",
     "run": "Running",
 }
 

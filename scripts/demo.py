@@ -22,7 +22,7 @@ from rich.table import Table
 
 from cuts3d_cli.depths.maps import decode_sensor_png, normalise
 from cuts3d_cli.figures.overlay import colour_map, overlay_masks
-from cuts3d_cli.figures.sheet import Panel, compare, png_bytes
+from cuts3d_cli.figures.sheet import Panel, compare
 
 CUTS = 5
 """Cuts per image: the scenes hold up to five objects."""
@@ -69,9 +69,9 @@ def main() -> None:
         cuts3d("viz", photo, "--preset", "offline", "--out", drawn / f"{photo.stem}.png")
 
     found = {method: masks_by_name(out / f"{method}.json") for method in METHODS}
-    draw_comparison(drawn / "comparison.png", rgbd, groups, found)
+    draw_comparison(drawn / "comparison.jpg", rgbd, groups, found)
     print_figures(rgbd, groups, found)
-    print(f"\nPictures: {drawn}/ (comparison.png first). Took {time.perf_counter() - begun:.0f} s.")
+    print(f"\nPictures: {drawn}/ (comparison.jpg first). Took {time.perf_counter() - begun:.0f} s.")
 
 
 def cuts3d(*arguments: object) -> None:
@@ -169,7 +169,7 @@ def draw_comparison(
                     )
                 )
             rows.append((name, panels))
-    path.write_bytes(png_bytes(compare(rows, title="The same features, with and without depth")))
+    compare(rows, title="The same features, with and without depth").save(path, quality=88)
 
 
 if __name__ == "__main__":

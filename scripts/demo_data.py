@@ -78,7 +78,8 @@ def _write(folder: Path, name: str, image: NDArray[np.uint8], metres: NDArray[np
 
 
 def _coco(folder: Path, masks: dict[str, list[NDArray[np.bool_]]]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (name, instances) in enumerate(masks.items(), start=1):
         with Image.open(folder / "images" / f"{name}.png") as image:
             size = {"width": image.width, "height": image.height}

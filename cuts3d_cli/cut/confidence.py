@@ -51,9 +51,7 @@ def confidence_counts(
     graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
     counts = np.zeros(mask.shape, dtype=np.uint8)
     for tau in np.linspace(tau_knn_min, tau_knn, cuts):
-        counts += cut_graph(
-            graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity, solver=solver
-        )
+        counts += cut_graph(graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity, solver=solver)
     return counts
 
 

@@ -61,6 +61,8 @@ def visualise(
     labels: Sequence[str] | None,
     title: str,
     notes: Sequence[str] = (),
+    confidences: Sequence[NDArray[np.floating[Any]]] = (),
+    scores: Sequence[float] = (),
     width: int = 320,
 ) -> Image.Image:
     """Draw how an image was cut.
@@ -76,6 +78,9 @@ def visualise(
         labels: one short text a mask; None numbers them from 1.
         title: above everything.
         notes: below everything.
+        confidences: (H, W) in [0, 1] each, the Spatial Confidence of each mask (Eq. 4), NaN where nothing was cut; or
+            empty: left out.
+        scores: as many numbers, the mean of each map over its mask.
         width: of a common panel, pixels, four of which fill a row; at least 160.
 
     Returns:
@@ -90,6 +95,8 @@ def visualise(
     for view in iterations:
         if view.mask is not None and not 0 <= view.mask < len(masks):
             raise ValueError(f"an iteration refers to mask {view.mask}, there are {len(masks)}")
+    if len(scores) != len(confidences) or len(confidences) not in (0, len(masks)):
+        raise ValueError(f"{len(confidences)} confidence maps and {len(scores)} scores for {len(masks)} masks")
     if width < 160:
         raise ValueError(f"width is {width}: it must be at least 160")
     column = (width - (_COMMON - 1) * gap_width(width)) // _COMMON
@@ -146,6 +153,11 @@ def visualise(
         for number, view in enumerate(iterations[start : start + beside], start=start + 1):
             line += _iteration_panels(number, view, image, cell, colours)
         rows.append(line)
+    panels: list[Item] = [
+        _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
+        for name, score, values in zip(names, scores, confidences, strict=False)
+    ]
+    rows += [panels[start : start + _COMMON] for start in range(0, len(panels), _COMMON)]
     return sheet(rows, title=title, notes=notes, width=column, nominal=width)
 
 
@@ -156,6 +168,15 @@ def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> P
         image=frame.pad(colour_map(upsample_grid(importance, frame.inner), name="viridis", lo=low, hi=high)),
         legend=Bar(name="viridis", low=f"{low:.2f}", high=f"{high:.2f}"),
         columns=frame.columns,
+    )
+
+
+def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
+    return Panel(
+        title=title,
+        image=frame.pad(colour_map(upsample_grid(confidence, frame.inner), name="viridis", lo=0.0, hi=1.0)),
+        legend=Bar(name="viridis", low="0", high="1"),
+        columns=_COMMON,
     )
 
 

@@ -16,7 +16,6 @@ from cuts3d_cli import __version__
 from cuts3d_cli.backbones.hub import hub_endpoint, hub_offline, hub_problem
 from cuts3d_cli.backbones.weights import cache_dir, list_weights
 from cuts3d_cli.config import CONFIG_FILE, PAPER
-from cuts3d_cli.depths.catalogue import DEPTHS
 from cuts3d_cli.depths.base import DepthSpec
 from cuts3d_cli.depths.catalogue import DEPTHS
 from cuts3d_cli.report import print_json
@@ -179,8 +178,15 @@ def _depths() -> list[Finding]:
             found.append(Finding(state="ok", what=spec.name, found=str(path)))
         elif spec.name != "sensor":
             default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
-            found.append(Finding(state="note", what=spec.name, found=f"not here{default}: {spec.weights_hint}"))
+            fetched = "`cuts3d depth` fetches it from the hub; or " if _is_on_hub(spec) else ""
+            found.append(
+                Finding(state="note", what=spec.name, found=f"not here{default}: {fetched}{spec.weights_hint}")
+            )
     return found
+
+
+def _is_on_hub(spec: DepthSpec) -> bool:
+    return spec.extra is not None  # the package that loads them comes with a client of the hub
 
 
 def _depth_weights(spec: DepthSpec) -> Path | None:
@@ -193,25 +199,7 @@ def _depth_weights(spec: DepthSpec) -> Path | None:
     if spec.name == "midas-small":
         files = [Path(torch.hub.get_dir()) / "checkpoints" / name for name in CACHED_NAMES]
         return next((file for file in files if file.is_file()), None)
-    if "/" not in spec.model:  # not on the hub
+    if not _is_on_hub(spec):
         return None
     paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
     return next((Path(path).parent for path in paths if isinstance(path, str)), None)
-
-
-def _depths() -> list[Finding]:
-    """Which depth models lie in the cache of the hub's client; the others come from a file, or from a sensor."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = []
-    for spec in DEPTHS.values():
-        if spec.extra is None:
-            continue
-        file = "model_index.json" if spec.extra == "marigold" else "config.json"
-        default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
-        if isinstance(try_to_load_from_cache(spec.model, file), str):
-            found.append(Finding(state="ok", what=spec.name, found="in the cache of the hub's client"))
-        else:
-            advice = f"not here{default}: `cuts3d depth` fetches it from the hub; or {spec.weights_hint}"
-            found.append(Finding(state="note", what=spec.name, found=advice))
-    return found

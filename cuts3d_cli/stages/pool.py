@@ -6,17 +6,20 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from cuts3d_cli.errors import Cuts3dError
+from cuts3d_cli.errors import Cuts3dError, SampleError
+from cuts3d_cli.stages.batches import first_line
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -76,6 +79,29 @@ class WorkerPool:
         except BrokenProcessPool as error:
             raise WorkerDiedError from error
 
+    def in_order(
+        self, function: Callable[[_Argument], _Result], pairs: Iterable[tuple[_Item, _Argument | None]]
+    ) -> Iterator[tuple[_Item, Future[_Result] | None]]:
+        """Run a function over many arguments, a bounded number ahead, and give the results back in order.
+
+        Args:
+            function: of one argument.
+            pairs: what comes back with the result, and the argument; None where there is nothing to run.
+
+        Yields:
+            The first of each pair, with its future, or None.
+
+        Raises:
+            WorkerDiedError: a process ended of itself.
+        """
+        waiting: deque[tuple[_Item, Future[_Result] | None]] = deque()
+        for item, argument in pairs:
+            waiting.append((item, None if argument is None else self.submit(function, argument)))
+            while len(waiting) > self.ahead:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+
 
 class WorkerDiedError(Cuts3dError):
     """A worker process ended of itself: killed from outside, or by a crash in a library."""
@@ -85,6 +111,22 @@ class WorkerDiedError(Cuts3dError):
         super().__init__(
             "a worker process died, most often for want of memory: rerun with fewer --workers; finished shards are kept"
         )
+
+
+def result_of(future: Future[_Result]) -> _Result:
+    """The result of a task on one image.
+
+    Raises:
+        SampleError: from the task, or in place of whatever the image did to the numerics: its failure, not the shard's.
+        Cuts3dError: from the task: what concerns the whole run.
+        WorkerDiedError: a process ended of itself.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise WorkerDiedError from error
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
+        raise SampleError(f"it could not be computed: {type(error).__name__}: {first_line(error)}") from error
 
 
 @contextmanager

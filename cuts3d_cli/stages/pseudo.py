@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +23,13 @@ from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.batches import first_line, infer_in_batches
+from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.cutting import CutTask, cut_image, needs_depth, to_record
 from cuts3d_cli.stages.depth import to_json_bytes
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.features import FeatureExtractor, Say, photo, read_features, stored_features
-from cuts3d_cli.stages.pool import WorkerDiedError, WorkerPool
+from cuts3d_cli.stages.pool import WorkerPool, result_of
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
 
@@ -141,7 +139,7 @@ def _prepare(base: Path, *, config: Config, extractor: FeatureExtractor, with_de
         def prepare(sample: Sample) -> _Input:
             with timer.step("read"):
                 image = photo(sample)
-                depth = _stored_depth(depths.get(sample.key), reasons.get(sample.key)) if depths else None
+                depth = stored_depth(depths.get(sample.key), reasons.get(sample.key)) if depths else None
                 return _Input(image=image, depth=depth)
 
         def infer(batch: Sequence[_Input]) -> Sequence[NDArray[np.float16]]:
@@ -203,29 +201,19 @@ def _cut_all(
     pool: WorkerPool,
     method: str,
 ) -> Iterator[Outcome]:
-    """Cut images in the pool, a bounded number ahead, and give the outcomes back in order."""
-    waiting: deque[tuple[_Prepared, Future[Any] | None]] = deque()
-    for item in prepared:
-        waiting.append((item, None if item.failure else pool.submit(cut_image, make_task(item))))
-        while len(waiting) > pool.ahead:
-            yield _outcome(*waiting.popleft(), method=method)
-    while waiting:
-        yield _outcome(*waiting.popleft(), method=method)
+    """Cut images in the pool and give the outcomes back in order."""
+    pairs = ((item, None if item.failure else make_task(item)) for item in prepared)
+    for item, future in pool.in_order(cut_image, pairs):
+        yield _outcome(item, future, method=method)
 
 
 def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Outcome:
     if future is None or item.image is None:
         return Outcome(key=item.key, failure=item.failure, seconds=item.seconds)
     try:
-        result = future.result()
+        result = result_of(future)
     except SampleError as error:
         return Outcome(key=item.key, failure=str(error), seconds=item.seconds)
-    except BrokenProcessPool as error:
-        raise WorkerDiedError from error
-    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
-        # Whatever an image does to the numerics is that image's failure, not the shard's.
-        reason = f"cutting failed: {type(error).__name__}: {first_line(error)}"
-        return Outcome(key=item.key, failure=reason, seconds=item.seconds)
     record = to_record(result, size=(item.image.height, item.image.width), method=method)
     return Outcome(
         key=item.key,
@@ -242,7 +230,19 @@ def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Out
     )
 
 
-def _stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
+def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
+    """The depth map of a sample of a depth sidecar.
+
+    Args:
+        sample: of the sidecar; None if it holds none of that key.
+        reason: why it failed there, if that is known.
+
+    Returns:
+        (h, w) float32 in [0, 1], NaN where nothing was measured.
+
+    Raises:
+        SampleError: there is none, or it is damaged.
+    """
     if sample is None or "depth.png" not in sample.members:
         raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
     return decode_depth_png(sample.members["depth.png"])

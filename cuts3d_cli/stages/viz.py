@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +26,14 @@ from cuts3d_cli.depths.maps import (
     normalise,
 )
 from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
+from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.figures.sheet import png_bytes
 from cuts3d_cli.figures.viz_sheet import IterationView, visualise
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import atomic_write_bytes
+from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, node_position
 from cuts3d_cli.stages.driver import finished_sidecar
 from cuts3d_cli.stages.export import read_json
@@ -113,7 +115,7 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         raise Cuts3dError(f"{path}: {error}") from error
     picture = visualise(
         image=np.asarray(image),
-        depth=depth,
+        depth=_over(image, depth),
         importance=_importance(depth, extractor.grid, settings) if needs_depth(settings) else None,
         iterations=_views(result, removes=settings.method == "cuts3d"),
         masks=[decode_rle(item.segmentation) for item in result.instances],
@@ -166,13 +168,16 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
     for line in notes:
         say(line)
     instances = record["instances"]
+    confidences, scores = _stored_confidence(base, key, instances) if instances else ([], [])
     notes += [f"iteration {item['iteration'] + 1} gave no mask: {item['reason']}" for item in record.get("dropped", [])]
     if record.get("stopped"):
         notes.append(f"stopped: {record['stopped']}")
     picture = visualise(
         image=np.asarray(image),
-        depth=depth,
+        depth=_over(image, depth),
         importance=importance,
+        confidences=confidences,
+        scores=scores,
         iterations=[
             IterationView(
                 eigenvector=None,
@@ -292,6 +297,38 @@ def _method(settings: PseudoConfig, has_depth: bool) -> str:
     steps = ["sharpened"] if settings.sharpen else []
     steps.append("LocalCut" if settings.cut == "local" else "2D component")
     return f"CutS3D ({', '.join(steps)})"
+
+
+def _over(image: Image.Image, depth: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """A depth map at the photo's size."""
+    return None if depth is None else upsample_grid(depth, (image.height, image.width))
+
+
+def _stored_confidence(
+    base: Path, key: str, instances: Sequence[Mapping[str, Any]]
+) -> tuple[list[NDArray[np.float32]], list[float]]:
+    """Confidence and score of each mask of a sample, blank outside its bipartition; empty where nothing is stored.
+
+    Raises:
+        ShardError: the masks were cut anew since they were scored.
+        Cuts3dError: what is stored is damaged.
+    """
+    found = current_confidence(base)
+    if found is None:
+        return [], []
+    with SidecarReader(found[0]) as reader:
+        sample = reader.get(key)
+    if sample is None:
+        return [], []
+    try:
+        maps, scores = read_confidence(sample)
+    except SampleError as error:
+        raise Cuts3dError(f"{found[0]}: {key}: {error}") from error
+    blank = np.float32(np.nan)
+    shown = [
+        np.where(decode_rle(item["bipartition"]), values, blank) for values, item in zip(maps, instances, strict=True)
+    ]
+    return shown, scores
 
 
 def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:

@@ -1,0 +1,300 @@
+"""`cuts3d confidence`: reads pseudo-masks and depth, writes a Spatial Confidence map and a score for every mask."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from cuts3d_cli.config import ConfidenceConfig, Config, output_dict
+from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
+from cuts3d_cli.cut.crf import refine_masks
+from cuts3d_cli.cut.grid import DepthSampling, depth_to_grid
+from cuts3d_cli.cut.localcut import grid_spacing
+from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
+from cuts3d_cli.depths.maps import fill_holes
+from cuts3d_cli.errors import SampleError, ShardError, UsageError
+from cuts3d_cli.images import resize_square
+from cuts3d_cli.shards.manifest import Manifest
+from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.stages.depth import to_json_bytes
+from cuts3d_cli.stages.devices import worker_count
+from cuts3d_cli.stages.driver import finished_sidecar, run_shards
+from cuts3d_cli.stages.export import read_json
+from cuts3d_cli.stages.features import photo
+from cuts3d_cli.stages.pool import WorkerPool, result_of
+from cuts3d_cli.stages.pseudo import finished_depth, stored_depth
+from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+
+CRF_LEVELS = 255
+"""Probabilities of the CRF are stored in steps of 1/255."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTask:
+    """The masks of one image, ready to be scored.
+
+    Attributes:
+        record: the pseudo sidecar's JSON.
+        depth: (h, w) float32 in [0, 1], NaN where nothing was measured; for source "depth".
+        image: (s, s, 3) uint8, RGB, the square image of the CRF; for source "crf".
+        config: the section of the configuration, tau_knn resolved.
+        cut: the configuration that the masks were cut with.
+    """
+
+    record: Mapping[str, Any]
+    depth: NDArray[np.float32] | None
+    image: NDArray[np.uint8] | None
+    config: ConfidenceConfig
+    cut: Mapping[str, Any]
+
+
+def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = None) -> StageResult:
+    """Score the pseudo-masks of every image.
+
+    Args:
+        shards: base shards with pseudo sidecars, and depth sidecars unless the CRF is the source.
+        config: sections `confidence` and `run`.
+        progress: told how far it is.
+
+    Returns:
+        What became of every shard.
+
+    Raises:
+        ShardError: a sidecar is missing, or holds masks that were not cut in 3D.
+        UsageError: the thresholds do not fit the masks.
+    """
+    from_depth = config.confidence.source == "depth"
+
+    def inputs(base: Path) -> Mapping[str, Path]:
+        tar, _ = finished_pseudo(base)
+        return {"pseudo": tar, **({"depth": finished_depth(base)[0]} if from_depth else {"base": base})}
+
+    settings = config.confidence
+    if from_depth and settings.tau_knn is None:
+        settings = replace(settings, tau_knn=_common_tau_knn(shards))
+
+    with WorkerPool(worker_count(config.run.workers)) as pool:
+
+        def outcomes(base: Path) -> Iterator[Outcome]:
+            pairs = _tasks(base, config=settings)
+            for item, future in pool.in_order(score_masks, pairs):
+                yield _outcome(item, future, config=settings)
+
+        return run_shards(
+            shards,
+            stage="confidence",
+            config={"confidence": output_dict(settings)},
+            inputs=inputs,
+            outcomes=outcomes,
+            if_exists=config.run.if_exists,
+            info={"workers": pool.workers},
+            progress=progress,
+        )
+
+
+def finished_pseudo(base: Path) -> tuple[Path, Manifest]:
+    """The finished pseudo sidecar of a base shard, with its manifest.
+
+    Raises:
+        ShardError: there is none; the line says how to make it.
+    """
+    found = finished_sidecar(base, "pseudo")
+    if found is None:
+        raise ShardError(
+            f"{sidecar(base, 'pseudo')} is missing or unfinished: run `cuts3d pseudo --shards {base}` first"
+        )
+    return found
+
+
+def current_confidence(base: Path) -> tuple[Path, Manifest] | None:
+    """The finished confidence sidecar of a base shard, with its manifest.
+
+    Returns:
+        Both, or None if there is none.
+
+    Raises:
+        ShardError: the masks were cut anew since it was written.
+    """
+    found = finished_sidecar(base, "confidence")
+    if found is None:
+        return None
+    tar, manifest = found
+    _, pseudo = finished_pseudo(base)
+    scored = manifest.inputs.get("pseudo")
+    if scored is None or scored.sha256 != pseudo.sha256:
+        raise ShardError(
+            f"{tar} scores other masks than {sidecar(base, 'pseudo').name} holds now: run `cuts3d confidence --shards"
+            f" {base}` again, or delete it"
+        )
+    return tar, manifest
+
+
+def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
+    """Confidence of the masks of one image, in steps: what a worker process does.
+
+    Returns:
+        (M, H, W) uint8, one map a mask, in the order of the record.
+
+    Raises:
+        SampleError: the depth map is unusable.
+        UsageError: the thresholds do not fit the grid.
+    """
+    instances = task.record["instances"]
+    grid = tuple(task.record["grid"] or (0, 0))
+    if not instances:
+        return np.zeros((0, *grid), dtype=np.uint8)
+    with threadpool_limits(limits=1):
+        if task.config.source == "crf":
+            return _from_crf(task, grid)
+        return _from_depth(task, grid)
+
+
+def read_confidence(sample: Sample) -> tuple[NDArray[np.float32], list[float]]:
+    """What a confidence sidecar holds for one image.
+
+    Returns:
+        (M, H, W) float32 in [floor, 1], one map a mask; and the mean of each over its mask.
+
+    Raises:
+        SampleError: a member is missing or damaged.
+    """
+    try:
+        counts = np.load(io.BytesIO(sample.members["confidence.npy"]), allow_pickle=False)
+        facts = read_json(sample, "confidence.json")
+        maps = spatial_confidence(counts, levels=int(facts["levels"]), floor=float(facts["floor"]))
+        scores = [float(score) for score in facts["scores"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SampleError(f"the stored confidence cannot be read: {error}") from error
+    if len(scores) != len(maps):
+        raise SampleError(f"the stored confidence has {len(maps)} maps and {len(scores)} scores")
+    return maps, scores
+
+
+def _common_tau_knn(shards: Sequence[Path]) -> float:
+    """The tau_knn that all masks were cut with; they must have been cut in 3D."""
+    found = set()
+    for base in shards:
+        tar, manifest = finished_pseudo(base)
+        cut = manifest.config["pseudo"]
+        if cut["method"] != "cuts3d" or cut["cut"] != "local":
+            raise ShardError(
+                f"{tar} holds masks that were cut in 2D, without a threshold to vary: run `cuts3d pseudo` with --method"
+                " cuts3d --cut local, or pass --source crf"
+            )
+        found.add(float(cut["tau_knn"]))
+    if len(found) != 1:
+        raise ShardError(
+            f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): pass"
+            " --tau-knn, or score them in runs of their own"
+        )
+    return found.pop()
+
+
+def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, ...]) -> None:
+    assert config.tau_knn is not None
+    spacing = grid_spacing((grid[0], grid[1]))
+    if config.tau_knn_min > config.tau_knn:
+        raise UsageError(
+            f"--tau-knn-min {config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not"
+            f" under {spacing:.4f}, the diagonal spacing of the {grid[0]}x{grid[1]} grid"
+        )
+    if config.tau_knn_min < spacing:
+        raise UsageError(
+            f"--tau-knn-min {config.tau_knn_min:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid,"
+            f" {spacing:.4f}, and would take every object apart: raise it"
+        )
+
+
+def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
+    assert task.depth is not None
+    assert task.config.tau_knn is not None
+    _check_thresholds(task.config, grid)
+    sampling: DepthSampling = task.cut["depth_sampling"]
+    depth = depth_to_grid(fill_holes(task.depth), (grid[0], grid[1]), sampling=sampling)
+    return np.stack(
+        [
+            confidence_counts(
+                depth,
+                decode_rle(item["bipartition"]),
+                source=item["source"][0] * grid[1] + item["source"][1],
+                sink=None if item["sink"] is None else item["sink"][0] * grid[1] + item["sink"][1],
+                tau_knn_min=task.config.tau_knn_min,
+                tau_knn=task.config.tau_knn,
+                cuts=task.config.cuts,
+                k=task.cut["knn"],
+                background_level=task.cut["background_level"],
+                capacity=task.cut["capacity"],
+                solver=task.cut["min_cut"],
+            )
+            for item in task.record["instances"]
+        ]
+    )
+
+
+def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The CRF's foreground probability of each mask, averaged over the patches (B.5)."""
+    assert task.image is not None
+    square = task.image.shape[:2]
+    masks = [upsample_nearest(decode_rle(item["patch_mask"]), square) for item in task.record["instances"]]
+    refined = refine_masks(task.image, masks, iterations=task.cut["crf_iterations"])
+    maps = [depth_to_grid(np.clip(share, 0, 1), (grid[0], grid[1]), sampling="area") for _, share in refined]
+    return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
+
+
+_Key = tuple[str, str | None, Mapping[str, Any] | None]
+
+
+def _tasks(base: Path, *, config: ConfidenceConfig) -> Iterator[tuple[_Key, ScoreTask | None]]:
+    """A task an image that has masks on record; the others were reported by `pseudo` already."""
+    pseudo_tar, pseudo = finished_pseudo(base)
+    cut = pseudo.config["pseudo"]
+    with ExitStack() as stack:
+        masks = stack.enter_context(SidecarReader(pseudo_tar))
+        depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
+        for sample in read_shard(base):
+            record_sample = masks.get(sample.key)
+            if record_sample is None:
+                continue
+            try:
+                record = read_json(record_sample, "pseudo.json")
+                depth = stored_depth(depths.get(sample.key), None) if depths else None
+                image = resize_square(photo(sample), cut["crf_size"]) if config.source == "crf" else None
+            except SampleError as error:
+                yield (sample.key, str(error), None), None
+                continue
+            task = ScoreTask(record=record, depth=depth, image=image, config=config, cut=cut)
+            yield (sample.key, None, record), task
+
+
+def _outcome(item: _Key, future: Future[NDArray[np.uint8]] | None, *, config: ConfidenceConfig) -> Outcome:
+    key, failure, record = item
+    if future is None or record is None:
+        return Outcome(key=key, failure=failure)
+    try:
+        counts = result_of(future)
+    except SampleError as error:
+        return Outcome(key=key, failure=str(error))
+    levels = CRF_LEVELS if config.source == "crf" else config.cuts
+    maps = spatial_confidence(counts, levels=levels, floor=config.floor)
+    scores = [
+        round(mean_confidence(values, decode_rle(item["patch_mask"])), 6)
+        for values, item in zip(maps, record["instances"], strict=True)
+    ]
+    facts = {"source": config.source, "levels": levels, "floor": config.floor, "scores": scores}
+    buffer = io.BytesIO()
+    np.save(buffer, counts, allow_pickle=False)
+    return Outcome(
+        key=key,
+        members={"confidence.npy": buffer.getvalue(), "confidence.json": to_json_bytes(facts)},
+        counts={"masks": len(scores)},
+    )
