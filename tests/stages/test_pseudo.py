@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset as wds
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from scipy.sparse.linalg import ArpackNoConvergence
+
+from cuts3d_cli.config import Config
+from cuts3d_cli.cut import ncut
+from cuts3d_cli.cut.masks import decode_rle, mask_iou
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.manifest import load_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.stages import depth, features, pack
+from cuts3d_cli.stages import pseudo as stage
+from cuts3d_cli.stages.features import FeatureExtractor
+from tests.photos import (
+    encoded,
+    pack_photos,
+    records,
+    scene_of,
+    settings,
+    two_boxes,
+    write_photos,
+    write_shard,
+)
+from tests.running import Ran
+
+SCRIPT = Path(sys.executable).with_name("cuts3d")
+GRID = (14, 14)
+BACKBONE = ("--backbone", "dino-vits16", "--size", "224")
+
+
+def config(weights: Path | None, *, run: dict[str, Any] | None = None, size: int = 224, **changes: Any) -> Config:
+    return settings(
+        {
+            "pseudo": {"crf_size": 160, **changes},
+            "features": {"backbone": "dino-vits16", "size": size, "weights": weights},
+            "run": {"device": "cpu", "workers": 0, **(run or {})},
+        }
+    )
+
+
+def pseudo_records(base: Path) -> dict[str, dict[str, Any]]:
+    return records(sidecar(base, "pseudo"), "pseudo.json")
+
+
+def manifest_of(base: Path, name: str = "pseudo") -> Any:
+    return load_manifest(manifest_path(sidecar(base, name)))
+
+
+def left_over(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix not in (".tar", ".json")]
+
+
+# ---------------------------------------------------------------------------------------------- what comes out
+
+
+def test_touching_boxes_are_told_apart_by_depth_and_not_without(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 4)
+    stage.run([base], config=config(weights))
+    for number, record in enumerate(pseudo_records(base).values()):
+        scene = scene_of(number)
+        assert (record["height"], record["width"]) == scene.depth.shape
+        masks = [decode_rle(item["segmentation"]) for item in record["instances"]]
+        for box in scene.boxes:
+            assert max(mask_iou(mask, box) for mask in masks) > 0.7
+    stage.run([base], config=config(weights, method="maskcut"))
+    for number, record in enumerate(pseudo_records(base).values()):
+        both = scene_of(number).boxes[0] | scene_of(number).boxes[1]
+        assert mask_iou(decode_rle(record["instances"][0]["segmentation"]), both) > 0.7
+        assert record["method"] == "maskcut"
+
+
+@pytest.mark.parametrize("method", ["cuts3d", "maskcut"])
+def test_every_number_of_a_record_agrees_with_the_others(alone: Path, weights: Path, method: str):
+    (base,) = pack_photos(alone, 4)
+    stage.run([base], config=config(weights, method=method))
+    found = pseudo_records(base)
+    assert list(found) == ["p0", "p1", "p2", "p3"]
+    assert sum(len(record["instances"]) for record in found.values()) >= 4
+    for number, record in enumerate(found.values()):
+        shape = scene_of(number).depth.shape
+        assert (record["height"], record["width"]) == shape
+        assert tuple(record["grid"]) == GRID
+        covered = np.zeros(GRID, dtype=int)
+        for item in record["instances"]:
+            code = item["segmentation"]
+            assert tuple(code["size"]) == shape
+            assert item["area"] == coco_mask.area(code) > 0
+            assert item["bbox"] == list(coco_mask.toBbox(code))
+            assert tuple(item["patch_mask"]["size"]) == tuple(item["bipartition"]["size"]) == GRID
+            patch, bipartition = decode_rle(item["patch_mask"]), decode_rle(item["bipartition"])
+            covered += patch
+            assert not (patch & ~bipartition).any()
+            assert bipartition[tuple(item["source"])]
+            if method == "cuts3d":
+                assert patch[tuple(item["source"])]
+                assert not patch[tuple(item["sink"])]
+            else:
+                assert item["sink"] is None
+            assert 0.5 <= item["crf_iou"] <= 1
+        assert covered.max() == 1
+        iterations = [item["iteration"] for item in record["instances"]]
+        assert iterations == sorted(set(iterations))
+        assert not set(iterations) & {item["iteration"] for item in record["dropped"]}
+    manifest = manifest_of(base)
+    assert manifest.counts["masks"] == sum(len(record["instances"]) for record in found.values())
+    assert manifest.counts["dropped"] == len(manifest.dropped)
+    assert manifest.dropped == [{"key": key, **item} for key, record in found.items() for item in record["dropped"]]
+    assert manifest.config["pseudo"]["tau_ncut"] == 0.13  # what suits the backbone, not "unset"
+
+
+def test_the_export_is_a_coco_file(cuts3d: Callable[..., Ran], shards: list[Path], weights: Path):
+    ran = cuts3d(
+        *("pseudo", "--shards", ".", *BACKBONE, "--weights", weights, "--crf-size", 160, "-j", 0),
+        *("--export-coco", "m.json"),
+    )
+    assert ran.code == 0
+    coco = COCO("m.json")
+    annotations = coco.dataset["annotations"]
+    assert [item["id"] for item in annotations] == list(range(1, len(annotations) + 1))
+    assert f"m.json: {len(annotations)} masks of 4 images" in ran.err
+    for image in coco.dataset["images"]:
+        number = int(image["file_name"][1])
+        assert (image["height"], image["width"]) == scene_of(number).depth.shape
+        masks = [coco.annToMask(item).astype(bool) for item in coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))]
+        assert all(max(mask_iou(mask, box) for mask in masks) > 0.7 for box in scene_of(number).boxes)
+
+
+def test_webdataset_reads_base_and_sidecars(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 3)
+    features.run([base], config=config(weights))
+    stage.run([base], config=config(weights))
+    expected = {
+        "": {"jpg", "json", "sensor.png"},
+        ".depth": {"depth.png", "depth.json"},
+        ".features": {"features.npy", "features.json"},
+        ".pseudo": {"pseudo.json"},
+    }
+    for suffix, members in expected.items():
+        samples = list(wds.WebDataset(str(base.with_suffix(f"{suffix}.tar")), shardshuffle=False))
+        assert [sample["__key__"] for sample in samples] == ["p0", "p1", "p2"]
+        for sample in samples:
+            assert {name for name in sample if not name.startswith("__")} == members
+    decoded = next(iter(wds.WebDataset(str(sidecar(base, "pseudo")), shardshuffle=False).decode()))
+    assert (decoded["pseudo.json"]["height"], decoded["pseudo.json"]["width"]) == (60, 80)
+    decoded = next(iter(wds.WebDataset(str(sidecar(base, "features")), shardshuffle=False).decode()))
+    assert (decoded["features.npy"].shape, decoded["features.npy"].dtype) == ((384, 14, 14), np.float16)
+
+
+# ---------------------------------------------------------------------------------------------- determinism
+
+
+def test_two_runs_of_every_stage_give_the_same_bytes(alone: Path, weights: Path):
+    """Whatever the number of workers, and whether the features lie in a sidecar or are computed on the way."""
+    source = write_photos(alone / "source", 5)
+    seen: list[dict[str, bytes]] = []
+    for folder, workers, with_features in (("a", 0, True), ("b", 2, False), ("c", 2, True)):
+        run = {"workers": workers}
+        packed = pack.run(
+            source=source / "photos", out=alone / folder, name="s", depth_dir=source / "maps", shard_size=3
+        )
+        bases = [item.shard for item in packed.shards]
+        depth.run(bases, config=settings({"depth": {"backend": "sensor"}}))
+        features.run(bases, config=config(weights))
+        if not with_features:
+            kept = {path.name: path.read_bytes() for path in (alone / folder).glob("*.features.tar")}
+            for path in (alone / folder).glob("*.features.*"):
+                path.unlink()
+        stage.run(bases, config=config(weights, run=run))
+        tars = {path.name: path.read_bytes() for path in (alone / folder).glob("*.tar")}
+        seen.append(tars if with_features else tars | kept)
+        assert left_over(alone / folder) == []
+    assert sorted(seen[0]) == [f"s-00{n}{part}.tar" for n in (0, 1) for part in (".depth", ".features", ".pseudo", "")]
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_how_the_work_is_done_makes_no_shard_stale(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 3)
+    stage.run([base], config=config(weights, run={"batch_size": 1}))
+    tar = sidecar(base, "pseudo").read_bytes()
+    assert stage.run([base], config=config(weights, run={"batch_size": 4})).shards[0].status == "skipped"
+    stage.run([base], config=config(weights, run={"batch_size": 4, "if_exists": "overwrite"}))
+    assert sidecar(base, "pseudo").read_bytes() == tar
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def bad_members() -> dict[str, dict[str, bytes]]:
+    """Photos of every kind with their sensor maps; `ok` says which are good."""
+    scene = two_boxes()
+    whole = encoded(scene.image)
+    gray = (np.asarray(Image.fromarray(scene.image).convert("L"), dtype=np.uint16) * 257).astype(np.uint16)
+    long = two_boxes(8000, 100)
+    kinds = {
+        "cmyk": ("jpg", encoded(scene.image, mode="CMYK"), scene),
+        "empty": ("jpg", b"", scene),
+        "gray16": ("png", encoded(gray, "PNG"), scene),
+        "long": ("jpg", encoded(long.image), long),
+        "plain": ("jpg", whole, scene),
+        "point": ("png", encoded(scene.image[:1, :1], "PNG"), scene),
+        "rgba": ("png", encoded(scene.image, "PNG", mode="RGBA"), scene),
+        "torn": ("jpg", whole[: len(whole) // 2], scene),
+    }
+    facts = json.dumps({"depth": {"scale": 0.001, "unit": "metre"}}).encode()
+    return {
+        key: {extension: data, "json": facts, "sensor.png": encoded(item.depth, "PNG")}
+        for key, (extension, data, item) in kinds.items()
+    }
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_bad_photos_fail_with_a_reason_and_nothing_is_lost(
+    cuts3d: Callable[..., Ran], alone: Path, weights: Path, stored: bool
+):
+    base = write_shard(alone / "bad.tar", bad_members())
+    bad = {"empty": "the image file is empty", "point": "1x1", "torn": "cannot be decoded"}
+    network = (*BACKBONE, "--weights", weights)
+    assert cuts3d("depth", base, "--backend", "sensor").code == 0  # the maps are good
+    if stored:
+        assert cuts3d("features", base, *network).code == 3
+    ran = cuts3d("pseudo", base, *network, "-j", 0, "--crf-size", 160)
+    assert ran.code == 3
+    manifest = manifest_of(base)
+    counts = manifest.counts
+    assert (counts["samples_in"], counts["samples_out"], counts["failed"]) == (8, 5, 3)
+    assert [item["key"] for item in manifest.failed] == list(bad)
+    for item in manifest.failed:
+        assert bad[item["key"]] in item["reason"]
+        assert f"failed: {base}: {item['key']}: {item['reason']}" in ran.err.splitlines()
+    found = pseudo_records(base)
+    assert list(found) == ["cmyk", "gray16", "long", "plain", "rgba"]
+    for key, record in found.items():
+        height, width = (100, 8000) if key == "long" else (60, 80)
+        assert (record["height"], record["width"]) == (height, width)
+        for item in record["instances"]:
+            assert item["segmentation"]["size"] == [height, width]
+    for key in ("cmyk", "plain", "rgba"):
+        assert found[key]["instances"], key
+
+
+def test_pack_leaves_bad_photos_out_with_a_reason(cuts3d: Callable[..., Ran], alone: Path):
+    for key, members in bad_members().items():
+        for extension in ("jpg", "png"):
+            if extension in members:
+                (alone / "in").mkdir(exist_ok=True)
+                (alone / f"in/{key}.{extension}").write_bytes(members[extension])
+    ran = cuts3d("pack", "in", "--out", "out")
+    assert ran.code == 3
+    manifest = load_manifest(alone / "out/in-000.json")
+    assert [item["file"] for item in manifest.failed] == ["empty.jpg", "point.png", "torn.jpg"]
+    assert (manifest.counts["samples_in"], manifest.counts["samples_out"]) == (8, 5)
+
+
+def test_an_image_without_depth_fails_with_the_depth_stages_reason(alone: Path, weights: Path):
+    members = bad_members()
+    del members["plain"]["sensor.png"]
+    base = write_shard(alone / "s.tar", {key: members[key] for key in ("cmyk", "plain")})
+    depth.run([base], config=settings({"depth": {"backend": "sensor"}}))
+    result = stage.run([base], config=config(weights))
+    assert result.failed == [
+        {"shard": str(base), "key": "plain", "reason": "it has no depth: no sensor map is packed with the image"}
+    ]
+    assert list(pseudo_records(base)) == ["cmyk"]
+
+
+def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
+    alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (base,) = pack_photos(alone, 3)
+    original = FeatureExtractor.extract
+
+    def extract(self: FeatureExtractor, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
+        if any(image.width == 70 for image in images):
+            raise RuntimeError("the image of width 70")
+        return original(self, images)
+
+    monkeypatch.setattr(FeatureExtractor, "extract", extract)
+    result = stage.run([base], config=config(weights))
+    assert [item["key"] for item in result.failed] == ["p1"]
+    assert result.failed[0]["reason"] == "the network failed: RuntimeError: the image of width 70"
+    assert list(pseudo_records(base)) == ["p0", "p2"]
+
+
+def test_an_image_that_breaks_the_numerics_is_lost_alone(alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+    (base,) = pack_photos(alone, 3)
+    original = stage.cut_image
+
+    def cut(task: Any) -> Any:
+        if task.size == (90, 70):
+            raise np.linalg.LinAlgError("singular matrix\nfor ever")
+        return original(task)
+
+    monkeypatch.setattr(stage, "cut_image", cut)
+    result = stage.run([base], config=config(weights))
+    assert [(item["key"], item["reason"]) for item in result.failed] == [
+        ("p1", "it could not be computed: LinAlgError: singular matrix")
+    ]
+    assert list(pseudo_records(base)) == ["p0", "p2"]
+
+
+def test_eigenproblems_solved_densely_are_counted(alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+    (base,) = pack_photos(alone, 2)
+    stage.run([base], config=config(weights))
+    expected = pseudo_records(base)
+    assert manifest_of(base).counts["dense_fallbacks"] == 0
+
+    def give_up(*_: object, **__: object) -> None:
+        raise ArpackNoConvergence("no convergence", np.empty(0), np.empty((0, 0)))
+
+    monkeypatch.setattr(ncut, "eigsh", give_up)
+    result = stage.run([base], config=config(weights, run={"if_exists": "overwrite"}))
+    assert result.count("dense_fallbacks") == manifest_of(base).counts["dense_fallbacks"] >= 4
+    for key, record in pseudo_records(base).items():
+        assert [item["patch_mask"] for item in record["instances"]] == [
+            item["patch_mask"] for item in expected[key]["instances"]
+        ]
+
+
+# ---------------------------------------------------------------------------------------------- resume
+
+
+def test_a_run_goes_on_where_it_was_left(cuts3d: Callable[..., Ran], shards: list[Path], weights: Path):
+    arguments = ("pseudo", "--shards", ".", *BACKBONE, "--weights", weights, "--crf-size", 160, "-j", 0)
+    assert cuts3d(*arguments).code == 0
+    first = {path: sidecar(path, "pseudo").read_bytes() for path in shards}
+
+    again = cuts3d(*arguments, "--json")
+    assert [item["status"] for item in json.loads(again.out)["shards"]] == ["skipped", "skipped"]
+
+    manifest_path(sidecar(shards[1], "pseudo")).unlink()
+    again = cuts3d(*arguments, "--json")
+    assert [item["status"] for item in json.loads(again.out)["shards"]] == ["skipped", "done"]
+    assert "s-001.tar: redone, unfinished: it has no manifest" in again.err
+
+    changed = cuts3d(*arguments, "--tau-knn", "0.2", "--no-crf")
+    assert "s-000.tar: redone, config changed: pseudo.crf true -> false, pseudo.tau_knn 0.115 -> 0.2" in changed.err
+
+    refused = cuts3d(*arguments, "--if-exists", "fail")
+    assert refused.code == 1
+    assert "s-000.pseudo.tar exists: pass --if-exists resume" in refused.line
+
+    assert cuts3d(*arguments, "--if-exists", "overwrite").code == 0
+    assert {path: sidecar(path, "pseudo").read_bytes() for path in shards} == first
+
+    # Depth that is made again is the same, and so nothing is to be done.
+    assert cuts3d("depth", "--shards", ".", "--backend", "sensor", "--if-exists", "overwrite").code == 0
+    assert cuts3d(*arguments).err.count("finished before, skipped") == 2
+
+
+def test_changed_inputs_are_redone_and_said(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 2)
+    arguments = ("pseudo", base, *BACKBONE, "--weights", weights, "--crf-size", 160, "-j", 0)
+    assert cuts3d(*arguments).code == 0
+
+    assert cuts3d("features", base, *BACKBONE, "--weights", weights).code == 0
+    ran = cuts3d(*arguments)
+    assert "redone, inputs changed: base+depth+weights -> base+depth+features" in ran.err
+
+    # Other photos under the same names: what was made from the old ones is refused, one stage after the other.
+    source = alone / "source"
+    for number in (0, 1):
+        (source / f"photos/p{number}.jpg").write_bytes(encoded(scene_of(number + 2).image))
+    pack.run(source=source / "photos", out=alone, name="s", depth_dir=source / "maps", shard_size=100)
+    assert (
+        f"s-000.depth.tar was made from another s-000.tar: run `cuts3d depth --shards {base}` again"
+        in cuts3d(*arguments).err
+    )
+    assert "redone, input changed: base" in cuts3d("depth", base, "--backend", "sensor").err
+    assert "s-000.features.tar was made from another s-000.tar" in cuts3d(*arguments).err
+    assert "redone, input changed: base" in cuts3d("features", base, *BACKBONE, "--weights", weights).err
+    ran = cuts3d(*arguments)
+    assert ran.code == 0
+    assert "redone, input changed: base (s-000.tar)" in ran.err
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+
+def test_missing_depth_is_one_line_with_the_way_out(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 1, with_depth=False)
+    arguments = ("pseudo", base, *BACKBONE, "--weights", weights, "--crf-size", 160, "-j", 0)
+    ran = cuts3d(*arguments)
+    assert ran.code == 1
+    for words in (
+        "s-000.depth.tar is missing",
+        f"cuts3d depth --shards {base}",
+        "--backend sensor",
+        "--method maskcut",
+    ):
+        assert words in ran.line
+    assert not sidecar(base, "pseudo").exists()
+    assert cuts3d(*arguments, "--method", "maskcut").code == 0
+    assert cuts3d(*arguments, "--no-sharpen", "--cut", "component", "--if-exists", "overwrite").code == 0
+
+
+def test_features_of_another_backbone_are_one_line_with_the_way_out(
+    cuts3d: Callable[..., Ran], alone: Path, weights: Path
+):
+    (base,) = pack_photos(alone, 1)
+    assert cuts3d("features", base, *BACKBONE, "--weights", weights).code == 0
+    ran = cuts3d("pseudo", base, "--backbone", "dino-vits8", "--size", "224")
+    assert ran.code == 1
+    for words in ("s-000.features.tar", "dino-vits16 at 224", "dino-vits8 at 224", "delete the file"):
+        assert words in ran.line
+
+
+def test_with_stored_features_no_weights_are_needed(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 1)
+    assert cuts3d("features", base, *BACKBONE, "--weights", weights).code == 0
+    assert cuts3d("pseudo", base, *BACKBONE, "--crf-size", 160, "-j", 0).code == 0
+
+
+def test_a_tau_knn_under_the_grids_spacing_is_one_line_with_the_way_out(
+    cuts3d: Callable[..., Ran], alone: Path, weights: Path
+):
+    (base,) = pack_photos(alone, 1)
+    ran = cuts3d("pseudo", base, *BACKBONE, "--weights", weights, "--tau-knn", "0.108")
+    assert ran.code == 2
+    for words in ("--tau-knn 0.108", "14x14 grid", "0.1088", "--size"):
+        assert words in ran.line
+    assert cuts3d("pseudo", base, *BACKBONE, "--weights", weights, "--tau-knn", "0.109", "--no-crf", "-j", 0).code == 0
+
+
+def test_a_worker_that_dies_is_told_and_leaves_nothing_behind(
+    alone: Path, weights: Path, cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    (base,) = pack_photos(alone, 3)
+    monkeypatch.setattr(stage, "cut_image", os._exit)
+    monkeypatch.setattr(stage, "_task", lambda *_, **__: 9)
+    ran = cuts3d("pseudo", base, *BACKBONE, "--weights", weights, "-j", 1)
+    assert ran.code == 1
+    assert "a worker process died" in ran.line
+    assert not sidecar(base, "pseudo").exists()
+    assert [name for name in left_over(alone) if name != "source"] == []
+
+
+def test_damaged_shards_are_one_line(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 2)
+    data = base.read_bytes()
+    base.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ShardError, match=r"s-000\."):
+        stage.run([base], config=config(weights, method="maskcut"))
+    assert not sidecar(base, "pseudo").exists()
+    assert [name for name in left_over(alone) if name != "source"] == []
+
+
+# ---------------------------------------------------------------------------------------------- interrupts
+
+
+def test_ctrl_c_in_the_middle(alone: Path, weights: Path):
+    """130, a line, no trace of the unfinished shard, no process left; the same command then goes on to the same end."""
+    bases = pack_photos(alone, 6, shard_size=2)
+    command = [str(SCRIPT), "pseudo", "--shards", str(alone), *BACKBONE, "--weights", str(weights), "-j", "2"]
+    # The CRF at this size takes a third of a second an image: the signal comes while the second shard is being cut.
+    command += ["--crf-size", "320"]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert running.stderr is not None
+    told = []
+    for line in running.stderr:
+        told.append(line)
+        if line.startswith("s-000.tar: 2 images"):
+            wait_until(lambda: any(alone.glob(".s-001.pseudo.tar.*.tmp")))
+            os.killpg(running.pid, signal.SIGINT)
+            break
+    out, rest = running.communicate(timeout=120)
+    assert running.returncode == 130, "".join(told) + rest
+    assert out == ""
+    assert rest.splitlines() == ["cuts3d: interrupted; finished shards are kept, run the same command again to go on"]
+    wait_until(lambda: not group_lives(running.pid))
+    assert [sidecar(base, "pseudo").exists() for base in bases] == [True, False, False]
+    assert [name for name in left_over(alone) if name != "source"] == []
+
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "s-000.tar: finished before, skipped" in ended.stderr
+    cut_short = [sidecar(base, "pseudo").read_bytes() for base in bases]
+    stage.run(bases, config=config(weights, crf_size=320, run={"if_exists": "overwrite"}))
+    assert [sidecar(base, "pseudo").read_bytes() for base in bases] == cut_short
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
