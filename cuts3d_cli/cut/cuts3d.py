@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.affinity import binarise, cosine_affinity, without_nodes
+from cuts3d_cli.cut.affinity import binarise, cosine_affinity
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.localcut import Capacity, Sink, choose_sink, grid_spacing, local_cut
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.mincut import MinCutSolver
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigensolver, solve_ncut
-from cuts3d_cli.cut.sharpening import Pairing, sharpen, spatial_importance
+from cuts3d_cli.cut.sharpening import Pairing, sharpened_edges, spatial_importance
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.errors import UsageError
@@ -101,9 +101,12 @@ def extract_cuts3d(
     if parameters.sharpen and depth is not None:
         with timer.step("sharpen"):
             importance = spatial_importance(depth, sigma=parameters.sigma, beta=parameters.beta)
-            affinity = sharpen(affinity, importance, pairing=parameters.pairing)
-    with timer.step("affinity"):
-        edges = binarise(affinity, tau_ncut=parameters.tau_ncut)
+            edges = sharpened_edges(
+                affinity, importance, pairing=parameters.pairing, tau_ncut=parameters.tau_ncut
+            ).astype(np.float64)
+    else:
+        with timer.step("affinity"):
+            edges = binarise(affinity, tau_ncut=parameters.tau_ncut).astype(np.float64)
     del affinity
 
     removed = np.zeros(grid, dtype=bool)
@@ -115,7 +118,7 @@ def extract_cuts3d(
             stopped = "all patches belong to instances"
             break
         with timer.step("eigen"):
-            pair = solve_ncut(without_nodes(edges, removed.reshape(-1)), solver=parameters.eigensolver)
+            pair = solve_ncut(edges, removed=removed.reshape(-1), solver=parameters.eigensolver)
         fallbacks += pair.fell_back
         if not pair.has_structure:
             stopped = NO_STRUCTURE_REASON

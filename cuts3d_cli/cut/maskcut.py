@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.affinity import binarise, cosine_affinity, without_nodes
+from cuts3d_cli.cut.affinity import binarise, cosine_affinity
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.masks import mask_iou
@@ -45,7 +45,7 @@ def extract_maskcut(
     timer = StepTimer()
     grid = (features.shape[1], features.shape[2])
     with timer.step("affinity"):
-        edges = binarise(cosine_affinity(features), tau_ncut=tau_ncut)
+        edges = binarise(cosine_affinity(features), tau_ncut=tau_ncut).astype(np.float64)
     painted = np.zeros(grid, dtype=bool)
     previous = np.zeros(grid, dtype=bool)
     candidates: list[Candidate] = []
@@ -53,7 +53,7 @@ def extract_maskcut(
     stopped = None
     for iteration in range(instances):
         with timer.step("eigen"):
-            pair = solve_ncut(without_nodes(edges, painted.reshape(-1)), solver=eigensolver)
+            pair = solve_ncut(edges, removed=painted.reshape(-1), solver=eigensolver)
         fallbacks += pair.fell_back
         with timer.step("cut"):
             split = bipartition(pair.vector, grid) if pair.has_structure else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+from scipy.linalg import blas
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from cuts3d_cli.cut.affinity import EPSILON
@@ -49,14 +50,21 @@ class Eigenpair:
         return self.value < 1.0 - NO_STRUCTURE
 
 
-def solve_ncut(edges: NDArray[np.bool_], *, solver: Eigensolver = "lanczos") -> Eigenpair:
+def solve_ncut(
+    edges: NDArray[np.bool_] | NDArray[np.float64],
+    *,
+    removed: NDArray[np.bool_] | None = None,
+    solver: Eigensolver = "lanczos",
+) -> Eigenpair:
     """Second smallest generalised eigenpair of the binarised graph.
 
     The sign of an eigenvector is arbitrary and the rules that follow depend on it, so it is fixed here: the entry of
     largest absolute value (the first of them, within `TIE_TOLERANCE`) is positive.
 
     Args:
-        edges: (K, K) bool, symmetric: True is a weight of 1, False one of `EPSILON`.
+        edges: (K, K), symmetric: True or 1.0 is a weight of 1, False or 0.0 one of `EPSILON`. Float64 saves a
+            conversion where the same graph is solved several times.
+        removed: (K,) bool, nodes that are taken out, see `cuts3d_cli.cut.affinity.without_nodes`.
         solver: "lanczos", or "dense" (LAPACK, as MaskCut calls it).
 
     Returns:
@@ -67,13 +75,14 @@ def solve_ncut(edges: NDArray[np.bool_], *, solver: Eigensolver = "lanczos") -> 
     """
     if len(edges) < 3:
         raise ValueError(f"a graph of {len(edges)} nodes cannot be cut")
+    kept = np.ones(len(edges)) if removed is None else (~removed).astype(np.float64)
     if solver == "dense":
-        value, vector = _dense(edges)
+        value, vector = _dense(edges, kept)
         return Eigenpair(vector=_canonical(vector), value=value, solver="dense")
     try:
-        value, vector = _lanczos(edges)
+        value, vector = _lanczos(np.asarray(edges, dtype=np.float64), kept)
     except ArpackError:
-        value, vector = _dense(edges)
+        value, vector = _dense(edges, kept)
         return Eigenpair(vector=_canonical(vector), value=value, solver="dense", fell_back=True)
     return Eigenpair(vector=_canonical(vector), value=value, solver="lanczos")
 
@@ -98,39 +107,43 @@ def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | N
     return int(np.flatnonzero(allowed & (values >= best - TIE_TOLERANCE))[0])
 
 
-def _degrees(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return EPSILON * edges.shape[0] + (1.0 - EPSILON) * edges.sum(axis=1, dtype=np.float64)
+def _lanczos(weights: NDArray[np.float64], kept: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Largest eigenpair of D^-1/2 W D^-1/2 with its trivial one, D^1/2 1, moved away; mapped back by D^-1/2."""
+    count = len(weights)
 
+    def affinity_times(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        # The matrix is symmetric: reading one half of it is faster. Its transpose has the order that BLAS wants.
+        near = kept * blas.dsymv(1.0, weights.T, kept * vector)
+        return EPSILON * vector.sum() + (1.0 - EPSILON) * near
 
-def _lanczos(edges: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
-    """Largest eigenpair of D^-1/2 W D^-1/2 with its trivial one, D^1/2 1, taken out; mapped back by D^-1/2."""
-    count = len(edges)
-    weights = edges.astype(np.float64)
-    degrees = _degrees(edges)
+    degrees = affinity_times(np.ones(count))
     scale = 1.0 / np.sqrt(degrees)
     trivial = np.sqrt(degrees)
     trivial /= np.linalg.norm(trivial)
 
     def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         vector = vector.reshape(-1)
-        scaled = scale * vector
-        product = scale * (EPSILON * scaled.sum() + (1.0 - EPSILON) * (weights @ scaled))
+        product = scale * affinity_times(scale * vector)
         # Moves the trivial eigenvalue from 1 to -1: out of the way, also where the wanted one is not positive.
         return product - 2.0 * trivial * (trivial @ vector)
 
     # A constant start can be orthogonal to the wanted vector on symmetric input; a fixed random one is not.
     start = np.random.default_rng(0).standard_normal(count)
     operator = LinearOperator((count, count), matvec=multiply, dtype=np.float64)
-    krylov = min(count - 1, 40)
     options: dict[str, Any] = {}
     if "rng" in inspect.signature(eigsh).parameters:  # where SciPy draws restart vectors itself, from here
         options["rng"] = np.random.default_rng(0)
+    # On binarised cosine graphs one small Krylov space is mostly enough, and every product reads the whole matrix.
+    krylov = min(count - 1, 12)
     values, vectors = eigsh(operator, k=1, which="LA", v0=start, ncv=krylov, tol=1e-10, maxiter=1000, **options)
     return 1.0 - float(values[0]), scale * vectors[:, 0]
 
 
-def _dense(edges: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
-    affinity = np.where(edges, 1.0, EPSILON)
+def _dense(
+    edges: NDArray[np.bool_] | NDArray[np.float64], kept: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    affinity = np.where(edges, kept[:, None] * kept, 0.0)
+    affinity[affinity == 0.0] = EPSILON
     degrees = np.diag(affinity.sum(axis=1))
     values, vectors = linalg.eigh(degrees - affinity, degrees, subset_by_index=[1, 2])
     return float(values[0]), vectors[:, 0]

@@ -47,14 +47,7 @@ def pair_importance(importance: NDArray[np.float32], *, pairing: Pairing) -> NDA
         (K, K) float32 in [0, 1], symmetric.
     """
     nodes = importance.reshape(-1)
-    first, second = nodes[:, None], nodes[None, :]
-    if pairing == "mean":
-        return (first + second) / np.float32(2)
-    if pairing == "max":
-        return np.maximum(first, second)
-    if pairing == "min":
-        return np.minimum(first, second)
-    return first * second
+    return _paired(nodes[:, None], nodes[None, :], pairing)
 
 
 def sharpen(affinity: NDArray[np.float32], importance: NDArray[np.float32], *, pairing: Pairing) -> NDArray[np.float32]:
@@ -73,3 +66,45 @@ def sharpen(affinity: NDArray[np.float32], importance: NDArray[np.float32], *, p
     exponent = np.float32(1) - pair_importance(importance, pairing=pairing)
     sharpened = np.power(affinity, exponent)
     return np.where(affinity > 0, sharpened, np.float32(0))
+
+
+def sharpened_edges(
+    affinity: NDArray[np.float32], importance: NDArray[np.float32], *, pairing: Pairing, tau_ncut: float
+) -> NDArray[np.bool_]:
+    """Edges of the graph after sharpening: `sharpen` and `binarise` in one, computing only what can matter.
+
+    An exponent of at most 1 never lowers an affinity, so one over the threshold stays over it; and one so small that
+    even the smallest exponent in its row leaves it under the threshold stays under it. What lies between is raised to
+    its power.
+
+    Args:
+        affinity: (K, K) in [0, 1].
+        importance: (H, W) in [0, 1], K = H * W.
+        pairing: see `pair_importance`.
+        tau_ncut: the threshold, in [0, 1).
+
+    Returns:
+        (K, K) bool.
+    """
+    threshold = np.float32(tau_ncut)
+    nodes = importance.reshape(-1)
+    edges = affinity > threshold
+    # The smallest exponent that a node can have, with the most important partner there is. x ^ least > tau asks for
+    # x > tau ^ (1 / least); a little lower, to leave the last digits to the exact computation.
+    least = 1.0 - _paired(nodes, nodes.max(keepdims=True), pairing).astype(np.float64)
+    inverse = np.divide(1.0, least, out=np.full_like(least, np.inf), where=least > 0)
+    lowest = np.where(np.isinf(inverse), 0.0, 0.999 * tau_ncut**inverse).astype(np.float32)
+    rows, columns = np.nonzero((affinity > lowest[:, None]) & ~edges)
+    exponent = np.float32(1) - _paired(nodes[rows], nodes[columns], pairing)
+    edges[rows, columns] = np.power(affinity[rows, columns], exponent) > threshold
+    return edges
+
+
+def _paired(first: NDArray[np.float32], second: NDArray[np.float32], pairing: Pairing) -> NDArray[np.float32]:
+    if pairing == "mean":
+        return (first + second) / np.float32(2)
+    if pairing == "max":
+        return np.maximum(first, second)
+    if pairing == "min":
+        return np.minimum(first, second)
+    return first * second

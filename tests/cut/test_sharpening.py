@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cuts3d_cli.cut.sharpening import pair_importance, sharpen, spatial_importance
+from cuts3d_cli.cut.affinity import binarise
+from cuts3d_cli.cut.sharpening import pair_importance, sharpen, sharpened_edges, spatial_importance
 
 
 def test_importance_spans_beta_to_one_and_peaks_at_the_step():
@@ -63,3 +66,20 @@ def test_sharpening_is_symmetric_and_never_lowers():
         np.testing.assert_array_equal(sharpened, sharpened.T)
         assert np.all(sharpened >= affinity - 1e-6)
         assert sharpened.max() <= 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["mean", "max", "min", "product"]),
+    st.floats(0.0, 0.99),
+    st.floats(0.0, 1.0),
+)
+def test_edges_in_one_step_equal_sharpening_and_binarising(seed: int, pairing: str, tau: float, beta: float):
+    generator = np.random.default_rng(seed)
+    affinity = generator.choice([0.0, 1.0, tau], (12, 12)).astype(np.float32)
+    affinity = np.where(generator.random((12, 12)) < 0.8, generator.random((12, 12)), affinity).astype(np.float32)
+    affinity = np.maximum(affinity, affinity.T)
+    importance = spatial_importance(generator.random((3, 4)), sigma=1.0, beta=beta)
+    expected = binarise(sharpen(affinity, importance, pairing=pairing), tau_ncut=tau)
+    np.testing.assert_array_equal(sharpened_edges(affinity, importance, pairing=pairing, tau_ncut=tau), expected)
