@@ -192,7 +192,7 @@ def load_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise _DamagedManifestError(f"{path} is not JSON ({error}): delete it and run the stage again") from error
+        raise _DamagedManifestError(f"{path} is not JSON ({error}): move it away and run the stage again") from error
     return _from_json(values, path)
 
 
@@ -309,7 +309,7 @@ _TYPES: dict[str, type] = {
 
 def _from_json(values: Any, path: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
-        raise _DamagedManifestError(f"{path} is not a manifest of cuts3d: delete it and run the stage again")
+        raise _DamagedManifestError(f"{path} is not a manifest of cuts3d: move it away and run the stage again")
     version = values["format_version"]
     if version != FORMAT_VERSION:
         raise ShardError(
@@ -327,7 +327,7 @@ def _from_json(values: Any, path: Path) -> Manifest:
             raise ValueError("its configuration was edited by hand")
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
-        message = f"{path} is damaged ({what}): delete it and run the stage again"
+        message = f"{path} is damaged ({what}): move it away and run the stage again"
         raise _DamagedManifestError(message) from error
     return manifest
 

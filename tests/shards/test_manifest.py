@@ -199,7 +199,7 @@ def test_unknown_fields_are_passed_over(stage: Stage) -> None:
 )
 def test_damaged(stage: Stage, changes: dict[str, Any], message: str) -> None:
     edited(stage, **changes)
-    with pytest.raises(ShardError, match=rf"a-000\.pseudo\.json is damaged \(.*{message}.*delete it and run"):
+    with pytest.raises(ShardError, match=rf"a-000\.pseudo\.json is damaged \(.*{message}.*move it away and run"):
         load_manifest(stage.manifest)
     assert stage.reason().startswith("its manifest is unreadable: ")
 
@@ -207,7 +207,7 @@ def test_damaged(stage: Stage, changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"{}", b"[" * 100_000])
 def test_not_a_manifest(stage: Stage, content: bytes) -> None:
     stage.manifest.write_bytes(content)
-    with pytest.raises(ShardError, match=r"a-000\.pseudo\.json is not .*delete it and run") as caught:
+    with pytest.raises(ShardError, match=r"a-000\.pseudo\.json is not .*move it away and run") as caught:
         load_manifest(stage.manifest)
     assert "\n" not in str(caught.value)
     assert stage.reason().startswith("its manifest is unreadable: ")

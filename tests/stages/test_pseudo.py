@@ -464,8 +464,20 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
 # ---------------------------------------------------------------------------------------------- interrupts
 
 
-def test_ctrl_c_in_the_middle(alone: Path, weights: Path):
-    """130, a line, no trace of the unfinished shard, no process left; the same command then goes on to the same end."""
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [
+        (
+            lambda group: os.killpg(group, signal.SIGINT),
+            130,
+            ["cuts3d: interrupted; finished shards are kept, run the same command again to go on"],
+        ),
+        (lambda group: os.kill(group, signal.SIGTERM), 143, []),
+    ],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_an_end_in_the_middle(alone: Path, weights: Path, stop: Callable[[int], None], code: int, said: list[str]):
+    """No trace of the unfinished shard, no process left; the same command then goes on to the same end."""
     bases = pack_photos(alone, 6, shard_size=2)
     command = [str(SCRIPT), "pseudo", "--shards", str(alone), *BACKBONE, "--weights", str(weights), "-j", "2"]
     # The CRF at this size takes a third of a second an image: the signal comes while the second shard is being cut.
@@ -479,12 +491,12 @@ def test_ctrl_c_in_the_middle(alone: Path, weights: Path):
         told.append(line)
         if line.startswith("s-000.tar: 2 images"):
             wait_until(lambda: any(alone.glob(".s-001.pseudo.tar.*.tmp")))
-            os.killpg(running.pid, signal.SIGINT)
+            stop(running.pid)
             break
     out, rest = running.communicate(timeout=120)
-    assert running.returncode == 130, "".join(told) + rest
+    assert running.returncode == code, "".join(told) + rest
     assert out == ""
-    assert rest.splitlines() == ["cuts3d: interrupted; finished shards are kept, run the same command again to go on"]
+    assert rest.splitlines() == said
     wait_until(lambda: not group_lives(running.pid))
     assert [sidecar(base, "pseudo").exists() for base in bases] == [True, False, False]
     assert [name for name in left_over(alone) if name != "source"] == []
