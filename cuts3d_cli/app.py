@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -15,6 +16,7 @@ from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.options import with_config
 
 DONE, FAILURE, USAGE, FAILED_SAMPLES, INTERRUPTED = 0, 1, 2, 3, 130
+TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
     name="cuts3d",
@@ -220,6 +222,29 @@ def viz(
         typer.launch(str(drawn.path))
 
 
+@app.command("eval")
+def evaluate(
+    ground_truth: Annotated[
+        Path,
+        typer.Option(
+            "--gt", help="The ground truth: a COCO JSON with boxes or masks, of any classes.", show_default=False
+        ),
+    ],
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    json: Json = False,
+) -> None:
+    """Compare the masks with a ground truth: class-agnostic AP and AR, recall, precision, mean best IoU."""
+    from cuts3d_cli.report import print_json
+    from cuts3d_cli.stages.eval import print_evaluation, run
+
+    result = run(_expand(shards, more_shards), ground_truth=ground_truth, say=_say)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_evaluation(result, console=stdout)
+
+
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A shard, a sidecar, or a manifest.", show_default=False)],
@@ -312,6 +337,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: without the program's name; sys.argv by default.
     """
+    # As with Ctrl-C, what is half written is taken away; batch systems end jobs like this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(exit_code(arguments))
 
 

@@ -45,6 +45,7 @@ class CutParameters:
     eigensolver: Eigensolver
     min_area: float
     rest_iou: float
+    retries: int
 
 
 def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
@@ -70,7 +71,8 @@ def extract_cuts3d(
     """Cut an image into at most `parameters.instances` instances.
 
     Each iteration solves the Normalized Cut on what is left, and removes the instance that it found, also one that is
-    dropped for its size: the next iteration would find it again. It stops early when a cut predicts "the rest", the
+    dropped for its size: the next iteration would find it again. Up to `parameters.retries` further iterations make up
+    for dropped ones (not in the paper). It stops early when a cut predicts "the rest", the
     inverse of all instances so far.
 
     Args:
@@ -113,7 +115,9 @@ def extract_cuts3d(
     candidates: list[Candidate] = []
     fallbacks = 0
     stopped = None
-    for iteration in range(parameters.instances):
+    for iteration in range(parameters.instances + parameters.retries):
+        if sum(item.dropped is None for item in candidates) == parameters.instances:
+            break
         if np.count_nonzero(~removed) < 3:
             stopped = "all patches belong to instances"
             break

@@ -13,6 +13,27 @@ from cuts3d_cli.errors import SampleError
 DepthSampling = Literal["nearest", "area"]
 
 
+def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.float32]:
+    """Clip the nearest and the farthest share of a depth map and stretch the rest to [0, 1] (not in the paper).
+
+    A few pixels far away, or wrong, flatten everything near; this undoes it.
+
+    Args:
+        depth: (h, w) in [0, 1], NaN where nothing was measured.
+        percent: share that is clipped at either end, in [0, 50); 0 changes nothing.
+
+    Returns:
+        (h, w) float32 in [0, 1], NaN where it was; the input itself where it has no range left.
+    """
+    valid = depth[np.isfinite(depth)]
+    if percent == 0 or not valid.size:
+        return depth
+    low, high = np.percentile(valid, [percent, 100.0 - percent])
+    if high <= low:
+        return depth
+    return np.clip((depth - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
 def depth_to_grid(
     depth: NDArray[np.floating], grid: tuple[int, int], *, sampling: DepthSampling
 ) -> NDArray[np.float32]:

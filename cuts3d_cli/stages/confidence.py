@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cuts3d_cli.config import ConfidenceConfig, Config, output_dict
+from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.grid import DepthSampling, depth_to_grid
+from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
-from cuts3d_cli.depths.maps import fill_holes
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.stages.cutting import patch_depth
 from cuts3d_cli.stages.depth import to_json_bytes
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
@@ -219,8 +219,8 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
     assert task.depth is not None
     assert task.config.tau_knn is not None
     _check_thresholds(task.config, grid)
-    sampling: DepthSampling = task.cut["depth_sampling"]
-    depth = depth_to_grid(fill_holes(task.depth), (grid[0], grid[1]), sampling=sampling)
+    settings = replace(PAPER.pseudo, **{name: task.cut[name] for name in ("depth_sampling", "depth_clip")})
+    depth = patch_depth(task.depth, (grid[0], grid[1]), settings)
     return np.stack(
         [
             confidence_counts(

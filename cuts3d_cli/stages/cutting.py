@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.cuts3d import CutParameters, extract_cuts3d
-from cuts3d_cli.cut.grid import depth_to_grid
+from cuts3d_cli.cut.grid import clip_depth, depth_to_grid
 from cuts3d_cli.cut.maskcut import extract_maskcut, subtract_earlier
 from cuts3d_cli.cut.masks import (
     Rle,
@@ -49,6 +49,24 @@ class CutTask:
     depth: NDArray[np.float32] | None
     config: PseudoConfig
     tau_ncut: float
+
+
+def patch_depth(depth: NDArray[np.float32], grid: tuple[int, int], config: PseudoConfig) -> NDArray[np.float32]:
+    """The depth that the cut sees: clipped if asked for, without holes, at patch resolution.
+
+    Args:
+        depth: (h, w) in [0, 1], NaN where nothing was measured.
+        grid: (H, W).
+        config: the section of the configuration.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        SampleError: no pixel is valid.
+    """
+    clipped = clip_depth(depth, percent=config.depth_clip)
+    return depth_to_grid(fill_depth_holes(clipped), grid, sampling=config.depth_sampling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +120,7 @@ def cut_parameters(config: PseudoConfig, tau_ncut: float) -> CutParameters:
         eigensolver=config.eigensolver,
         min_area=config.min_area,
         rest_iou=config.rest_iou,
+        retries=config.retries,
     )
 
 
@@ -129,7 +148,7 @@ def _cut_image(task: CutTask) -> CutResult:
     else:
         depth = None
         if needs_depth(config) and task.depth is not None:
-            depth = depth_to_grid(fill_depth_holes(task.depth), grid, sampling=config.depth_sampling)
+            depth = patch_depth(task.depth, grid, config)
         extraction = extract_cuts3d(features, depth, parameters=cut_parameters(config, task.tau_ncut))
 
     timer = StepTimer()

@@ -14,7 +14,6 @@ from PIL import Image
 
 from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.config import PAPER, Config, PseudoConfig
-from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.depths.catalogue import load_depth
@@ -22,7 +21,6 @@ from cuts3d_cli.depths.maps import (
     decode_depth_png,
     decode_sensor_npy,
     decode_sensor_png,
-    fill_holes,
     normalise,
 )
 from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
@@ -34,7 +32,7 @@ from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import atomic_write_bytes
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, node_position
+from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, node_position, patch_depth
 from cuts3d_cli.stages.driver import finished_sidecar
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import FeatureExtractor, photo
@@ -162,7 +160,7 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
     if depth is not None and record["grid"] and recorded.get("sharpen") and record.get("method") == "cuts3d":
         settings = replace(
             PAPER.pseudo,
-            **{name: recorded[name] for name in ("sigma", "beta", "depth_sampling")},
+            **{name: recorded[name] for name in ("sigma", "beta", "depth_sampling", "depth_clip")},
         )
         importance = _importance(depth, tuple(record["grid"]), settings)
     for line in notes:
@@ -259,8 +257,7 @@ def _importance(
 ) -> NDArray[np.float32] | None:
     if depth is None:
         return None
-    patches = depth_to_grid(fill_holes(depth), grid, sampling=settings.depth_sampling)
-    return spatial_importance(patches, sigma=settings.sigma, beta=settings.beta)
+    return spatial_importance(patch_depth(depth, grid, settings), sigma=settings.sigma, beta=settings.beta)
 
 
 def _views(result: CutResult, *, removes: bool) -> list[IterationView]:

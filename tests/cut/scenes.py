@@ -27,6 +27,7 @@ PARAMETERS = CutParameters(
     eigensolver="lanczos",
     min_area=0.0,
     rest_iou=0.9,
+    retries=0,
 )
 
 

@@ -87,6 +87,22 @@ def test_small_instances_are_dropped_but_removed():
     np.testing.assert_array_equal(found.candidates[1].mask, right)
 
 
+def test_further_cuts_make_up_for_dropped_ones():
+    features, depth, left, right = scene()
+    small = np.zeros(GRID, dtype=bool)
+    small[9:11, 9:11] = True  # a third object, alone, of 4 patches
+    features = two_class_features(left | right | small)
+    depth = np.where(small, 0.4, depth)
+    changes = {"instances": 2, "min_area": 4 / 144}
+    for retries, expected in ((0, 2), (1, 3), (5, 3)):
+        found = extract_cuts3d(features, depth, parameters=parameters(**changes, retries=retries))
+        kept = [item.dropped is None for item in found.candidates]
+        # Whatever the order in which the three are found: never more than two masks, never more cuts than allowed.
+        assert sum(kept) <= 2
+        assert len(kept) <= expected
+    assert sum(kept) == 2
+
+
 def test_a_constant_depth_map_cuts_in_2d():
     features, _, left, right = scene()
     found = masks_of(extract_cuts3d(features, np.zeros(GRID), parameters=parameters(sharpen=True)))
