@@ -1,5 +1,9 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.localcut import local_cut
@@ -64,3 +68,23 @@ def test_the_number_of_cuts_fits_a_byte():
 
 def test_an_empty_mask_has_no_confidence():
     assert mean_confidence(np.ones((2, 2), dtype=np.float32), np.zeros((2, 2), dtype=bool)) == 0.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000))
+def test_cuts_nest_where_the_sink_is_out_of_reach(seed: int):
+    """A lower threshold leaves less of the graph: as long as no flow reaches the sink, it reaches no further."""
+    generator = np.random.default_rng(seed)
+    left, right = touching_blobs()
+    mask = left | right
+    depth = np.where(mask, generator.uniform(0.0, 0.5, mask.shape), 0.95)
+    source = int(generator.choice(np.flatnonzero(mask)))
+    cuts = [
+        local_cut(depth, mask, source=source, sink=SINK, tau_knn=tau, **OPTIONS)
+        for tau in np.linspace(0.15, 0.4, 6)  # the background level, 1, stays farther than this from all of the mask
+    ]
+    for smaller, larger in pairwise(cuts):
+        assert not (smaller & ~larger).any()
+    counts = confidence_counts(depth, mask, source=source, sink=SINK, tau_knn_min=0.15, tau_knn=0.4, cuts=6, **OPTIONS)
+    for level, found in enumerate(reversed(cuts), start=1):
+        np.testing.assert_array_equal(counts >= level, found)
