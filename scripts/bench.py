@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""How fast and how good the cutting is, against the peer's way in the same run.
+
+ncut     our eigensolver against scipy.linalg.eigh as MaskCut calls it, on real features
+pseudo   seconds an image for each step of both methods, against MaskCut's way of computing, and what 3D adds
+crf      one CRF for each mask against ours
+quality  AP, AR, recall and precision on the sets of real photos beside the checkout: Table 4's order, sweeps
+scale    images a second against workers, peak memory against the number of images
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import bench_pseudo
+import bench_quality
+import bench_scale
+import bench_speed
+from bench_common import Report, load_average, machine, print_machine, print_report, say
+from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
+from rich.console import Console
+
+from cuts3d_cli.errors import Cuts3dError
+
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale")
+BUSY = 0.7
+"""Load average over which the figures come with a warning."""
+WIDTH = 170
+"""Of the tables, in characters, where stdout is no terminal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    load_before = load_average()
+    if load_before is not None and load_before > BUSY:
+        say(f"the load average is {load_before}: others use this machine, so that times and ratios are rough")
+    features = Features(options.cache)
+    folder = data_folder(options.data)
+    actions: dict[str, Callable[[], Report]] = {
+        "ncut": lambda: bench_speed.ncut(
+            some_photos(folder, options.images, sets=("mosd", "coco")),
+            sizes=options.sizes,
+            features=features,
+            repeats=options.repeats,
+        ),
+        "pseudo": lambda: bench_pseudo.pseudo(
+            some_photos(folder, options.images, sets=("mosd",)),
+            features=features,
+            repeats=options.repeats,
+            size=max(options.sizes),
+        ),
+        "crf": lambda: bench_speed.crf(
+            some_photos(folder, options.images, sets=("mosd",)), features=features, repeats=options.repeats
+        ),
+        "quality": lambda: _quality(options, folder, features),
+        "scale": lambda: bench_scale.scale(
+            counts=sorted(options.counts),
+            workers=(1, 2),
+            repeats=options.repeats,
+            speed_images=options.speed_images,
+        ),
+    }
+    try:
+        reports = [actions[name]() for name in dict.fromkeys(options.benchmarks)]
+    except Cuts3dError as error:
+        sys.exit(f"bench: {error}")
+    facts = machine(load_before=load_before)
+    if options.json:
+        print(json.dumps({"machine": facts, **{report.name: report.to_json() for report in reports}}, indent=2))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    print_machine(facts, console)
+    for report in reports:
+        print_report(report, console)
+
+
+def _quality(options: argparse.Namespace, folder: Path, features: Features) -> Report:
+    wanted = options.sets or (*WITH_DEPTH, *WITHOUT_DEPTH)
+    found: dict[str, list[Photo]] = {}
+    skipped = []
+    for name in wanted:
+        photos = read_set(folder, name)
+        if photos is None:
+            skipped.append(f"{name}: there is no {folder / name / 'annotations.json'}")
+            say(f"skipped: {skipped[-1]}")
+        else:
+            found[name] = photos
+    if not found:
+        say(f"quality: none of the sets is there, taking {RENDERED} scenes")
+        found[RENDERED] = read_set(folder, RENDERED) or []
+    variants = {**bench_quality.VARIANTS, **dict(options.variant)}
+    if options.only:
+        variants = {name: variant for name, variant in variants.items() if name in options.only}
+    report = bench_quality.quality(
+        found,
+        features=features,
+        half=options.half,
+        variants=variants,
+        sweeps=bench_quality.SWEEPS if options.sweeps else {},
+        workers=options.workers,
+    )
+    report.skipped += skipped
+    return report
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmarks", nargs="+", choices=NAMES, metavar="BENCHMARK", help=", ".join(NAMES))
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--repeats", type=_positive, default=3, help="rounds of every timing (3)")
+    parser.add_argument("--images", type=_positive, default=3, help="photos for ncut, pseudo and crf (3)")
+    parser.add_argument(
+        "--sizes", type=_numbers, default=(490, 840), help="pixels, for ncut; the largest for pseudo (490,840)"
+    )
+    parser.add_argument("--data", type=Path, help="folder of the sets ($CUTS3D_TEST_DATA, or ../shared/data)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps features for further runs (none)")
+    group = parser.add_argument_group("quality")
+    group.add_argument("--half", choices=("all", "even", "odd"), default="all", help="which photos of each set (all)")
+    group.add_argument(
+        "--sets", type=_words, help=f"e.g. mosd,ycbv; also {RENDERED}, scenes that are always there (all)"
+    )
+    group.add_argument("--no-sweeps", dest="sweeps", action="store_false", help="leave out the sweeps")
+    group.add_argument("--only", type=_words, help="names of variants, with commas (all)")
+    group.add_argument(
+        "--variant",
+        action=_AddVariant,
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="one more: NAME pseudo.beta=0.3 confidence.cuts=8 preset=best ranked=true table_top=false",
+    )
+    group.add_argument("--workers", type=int, default=2, help="processes that cut; 0 works in this one (2)")
+    group = parser.add_argument_group("scale")
+    group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
+    group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
+    return parser
+
+
+class _AddVariant(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: object = None
+    ) -> None:
+        """Parse and check one variant."""
+        assert isinstance(values, list)
+        try:
+            name, variant = bench_quality.parse_variant(values)
+            variant.config()
+        except (ValueError, Cuts3dError) as error:
+            parser.error(f"--variant {' '.join(values)}: {error}")
+        namespace.variant = [*namespace.variant, (name, variant)]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return value
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(_positive(word) for word in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+if __name__ == "__main__":
+    main()

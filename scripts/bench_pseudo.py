@@ -1,0 +1,264 @@
+"""Benchmark of whole images: seconds of each step of both methods, against the peer's way in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from bench_common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
+from bench_data import Features, Photo
+from bench_peer import PeerResult, peer_maskcut
+from bench_speed import INSTANCES, cut_task, names_of, table_top
+from numpy.typing import NDArray
+
+from cuts3d_cli.config import Config, as_dict
+from cuts3d_cli.cut.localcut import knn_graph, point_cloud
+from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.stages.confidence import ScoreTask, score_masks
+from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, patch_depth, to_record
+
+METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")
+PEER = METHODS[:2]
+SHARED_STEPS = ("eigen", "crf", "encode")
+"""Steps in which both methods do the same; in the others working in 3D takes longer."""
+PAPER_SHARES = {"sharpen": 0.00001, "cut": 0.008, "confidence": 0.03, "all": 0.04}
+"""The paper's overhead over MaskCut ("Computational Complexity")."""
+
+
+def pseudo(photos: Sequence[Photo], *, features: Features, repeats: int, size: int = 840) -> Report:
+    """Whole images, features to run-length codes: the peer's way, our MaskCut, CutS3D, and confidence on top.
+
+    Args:
+        photos: with depth.
+        features: where features come from.
+        repeats: rounds of peer, maskcut, cuts3d, confidence, ...
+        size: side of the resized photos, pixels: 840 gives K = 3600.
+
+    Returns:
+        Seconds of each step, ratios to the peer's way, and what the 3D steps add.
+    """
+    config = table_top(features, size=size)
+    extractor = features.extractor(config)
+    maskcut = replace(config, pseudo=replace(config.pseudo, method="maskcut"))
+    images = [
+        _time_image(photo, vectors, config=config, maskcut=maskcut, features=features, repeats=repeats)
+        for photo, vectors in zip(photos, features.of(photos, config), strict=True)
+    ]
+    return Report(
+        name="pseudo",
+        tables=[
+            Table(f"seconds an image, K = {extractor.grid[0] * extractor.grid[1]}, N = {INSTANCES}", _steps(images)),
+            Table("ratios of pairs in the same round", _ratio_rows(images)),
+            Table("what the 3D steps add", _shares(images)),
+            Table("what was cut", _counts(images)),
+        ],
+        notes=[
+            f"{names_of(photos)}; {repeats} repeats in turn; medians. Depth is given. The network takes all threads,"
+            " ours one, as a worker process does; the peer's way is run in all and in one, and ratios are to the faster"
+            " of the two in each round.",
+            "'of which k-NN' times the k-NN graphs of the same cuts again, apart. 'all but features' is the whole.",
+        ],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TimedImage:
+    """Figures of one photo; lists run over the repeats.
+
+    Attributes:
+        steps: method -> for each repeat, step -> seconds.
+        total: method -> seconds of the whole call, features left out; "peer" is the faster of its two.
+        features: seconds of the network.
+        confidence: seconds of scoring the masks of cuts3d.
+        knn: seconds of its k-NN graphs alone.
+        cuts, masks: method -> number of eigenproblems that led to a mask or a drop, and of masks.
+        same: IoU of each mask of the peer's way with that of our MaskCut.
+    """
+
+    steps: dict[str, list[dict[str, float]]]
+    total: dict[str, Sequence[float]]
+    features: Sequence[float]
+    confidence: Sequence[float]
+    knn: Sequence[float]
+    cuts: dict[str, int]
+    masks: dict[str, int]
+    same: Sequence[float]
+
+
+def _time_image(
+    photo: Photo, vectors: NDArray[np.float16], *, config: Config, maskcut: Config, features: Features, repeats: int
+) -> _TimedImage:
+    say(f"pseudo: {photo.name}")
+    extractor = features.extractor(config)
+    flat, deep = (cut_task(photo, vectors, settings, features) for settings in (maskcut, config))
+    extractor.extract([photo.image])  # loads the network
+    result = cut_image(deep)  # the same every time
+    scoring = ScoreTask(
+        record=to_record(result, size=photo.size, method="cuts3d"),
+        depth=deep.depth,
+        image=None,
+        config=replace(config.confidence, tau_knn=config.pseudo.tau_knn),
+        cut=as_dict(config.pseudo),
+    )
+    peer = partial(
+        peer_maskcut,
+        vectors.astype(np.float32),
+        flat.image,
+        size=photo.size,
+        tau_ncut=flat.tau_ncut,
+        instances=INSTANCES,
+    )
+    timed = interleaved(
+        {
+            "features": partial(extractor.extract, [photo.image]),
+            PEER[0]: peer,
+            PEER[1]: partial(in_one_thread, peer),
+            "maskcut": partial(cut_image, flat),
+            "cuts3d": partial(cut_image, deep),
+            "confidence": partial(score_masks, scoring),
+            "k-NN": partial(_knn_alone, _clouds(deep, result), config.pseudo.knn),
+        },
+        repeats=repeats,
+    )
+    found: PeerResult = timed.results[PEER[1]][-1]
+    baseline: CutResult = timed.results["maskcut"][-1]
+    theirs = [decode_rle(code) for code in found.masks]
+    own = [decode_rle(item.segmentation) for item in baseline.instances]
+    # A mask that only one of them has agrees with nothing.
+    same = [agreement(a, b) for a, b in zip(theirs, own, strict=False)] + [0.0] * abs(len(theirs) - len(own))
+    return _TimedImage(
+        steps={name: [dict(run.seconds) for run in timed.results[name]] for name in METHODS},
+        total={name: timed.seconds[name] for name in METHODS}
+        | {"peer": faster(timed.seconds[PEER[0]], timed.seconds[PEER[1]])},
+        features=timed.seconds["features"],
+        confidence=timed.seconds["confidence"],
+        knn=timed.seconds["k-NN"],
+        cuts={
+            "peer": INSTANCES,
+            "maskcut": len(baseline.extraction.candidates),
+            "cuts3d": len(result.extraction.candidates),
+        },
+        masks={"peer": len(theirs), "maskcut": len(own), "cuts3d": len(result.instances)},
+        same=same,
+    )
+
+
+def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
+    """The point clouds that an image's cuts were made in."""
+    assert task.depth is not None
+    grid = (task.features.shape[1], task.features.shape[2])
+    depth = patch_depth(task.depth, grid, task.config)
+    level = task.config.background_level
+    return [point_cloud(depth, item.bipartition, background_level=level) for item in result.extraction.candidates]
+
+
+def _knn_alone(clouds: Sequence[NDArray[np.float64]], k: int) -> None:
+    for cloud in clouds:
+        knn_graph(cloud, k=k)
+
+
+def _steps(images: Sequence[_TimedImage]) -> list[Row]:
+    """A row a step, a column a method: medians over images and repeats."""
+    names = list(
+        dict.fromkeys(step for image in images for name in METHODS for run in image.steps[name] for step in run)
+    )
+    rows: list[Row] = [{"step": "features", **dict.fromkeys(METHODS, _median(image.features for image in images))}]
+    for step in names:
+        cells = {
+            name: median([run.get(step, 0.0) for image in images for run in image.steps[name]]) for name in METHODS
+        }
+        rows.append({"step": step, **{name: value or None for name, value in cells.items()}})
+        if step == "cut":
+            alone = _median(image.knn for image in images)
+            rows.append({"step": "of which k-NN", **dict.fromkeys(METHODS), "cuts3d": alone})
+    other = {
+        name: median(
+            [
+                total - sum(run.values())
+                for image in images
+                for run, total in zip(image.steps[name], image.total[name], strict=True)
+            ]
+        )
+        for name in METHODS
+    }
+    rows.append({"step": "other", **other})
+    totals = {name: _median(image.total[name] for image in images) for name in METHODS}
+    confidence = _median(image.confidence for image in images)
+    rows.append({"step": "all but features", **totals})
+    rows.append({"step": "confidence", **dict.fromkeys(METHODS), "cuts3d": confidence})
+    return rows
+
+
+def _ratio_rows(images: Sequence[_TimedImage]) -> list[Row]:
+    peer = [value for image in images for value in image.total["peer"]]
+    alone = [value for image in images for value in image.total[PEER[1]]]
+    flat = [value for image in images for value in image.total["maskcut"]]
+    ours = [value for image in images for value in image.total["cuts3d"]]
+    scored = [
+        value + more for image in images for value, more in zip(image.total["cuts3d"], image.confidence, strict=True)
+    ]
+    return [
+        {"figure": "peer / cuts3d, CRF included", **ratios(peer, ours)},
+        {"figure": "peer / (cuts3d + confidence)", **ratios(peer, scored)},
+        {"figure": "peer / our maskcut", **ratios(peer, flat)},
+        {"figure": "peer in one thread / cuts3d", **ratios(alone, ours)},
+        {"figure": "(cuts3d + confidence) / cuts3d", **ratios(scored, ours)},
+        {"figure": "(cuts3d + confidence) / our maskcut", **ratios(scored, flat)},
+    ]
+
+
+def _shares(images: Sequence[_TimedImage]) -> list[Row]:
+    """Seconds of what only 3D does, as shares of MaskCut's time: our MaskCut and the peer's."""
+
+    def extra(step: str) -> float:
+        pairs = [
+            run.get(step, 0.0) - other.get(step, 0.0)
+            for image in images
+            for run, other in zip(image.steps["cuts3d"], image.steps["maskcut"], strict=True)
+        ]
+        return median(pairs)
+
+    names = dict.fromkeys(step for image in images for run in image.steps["cuts3d"] for step in run)
+    added = {step: extra(step) for step in names if step not in SHARED_STEPS}
+    added["sharpen"] = added.get("sharpen", 0.0) + added.pop("affinity", 0.0)  # sharpening also binarises the graph
+    added["confidence"] = _median(image.confidence for image in images)
+    added["all"] = sum(added.values())
+    network = _median(image.features for image in images)
+    ours = _median(image.total["maskcut"] for image in images)
+    peer = _median(image.total["peer"] for image in images)
+    return [
+        {
+            "step": step,
+            "seconds": seconds,
+            "of our maskcut": seconds / ours,
+            "with features": seconds / (ours + network),
+            "of the peer's with features": seconds / (peer + network),
+            "in the paper": PAPER_SHARES.get(step),
+        }
+        for step, seconds in added.items()
+    ]
+
+
+def _counts(images: Sequence[_TimedImage]) -> list[Row]:
+    same = [value for image in images for value in image.same]
+    return [
+        {
+            "method": name,
+            "cuts an image": mean(image.cuts[name] for image in images),
+            "masks an image": mean(image.masks[name] for image in images),
+            **(
+                spread(same, name="IoU with the peer's")
+                if name == "maskcut"
+                else spread([], name="IoU with the peer's")
+            ),
+        }
+        for name in ("peer", "maskcut", "cuts3d")
+    ]
+
+
+def _median(parts: Any) -> float:
+    return median([value for part in parts for value in part])
