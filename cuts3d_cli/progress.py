@@ -62,13 +62,15 @@ class StageProgress:
         self._one: TaskID | None = None
 
     def __enter__(self) -> StageProgress:
-        self._bars.start()
+        if self._console.is_terminal:  # rich ends a bar that was never shown with an empty line, in some versions
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
         """See `Progress`."""
