@@ -23,8 +23,7 @@ from PIL import Image
 
 from cuts3d_cli.depths.maps import encode_depth_png
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.stages.depth import to_json_bytes
+from cuts3d_cli.shards.writer import ShardWriter, to_json_bytes
 from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.results import Outcome
 

@@ -12,7 +12,7 @@ from scipy import linalg
 from scipy.linalg import blas
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from cuts3d_cli.cut.affinity import EPSILON
+from cuts3d_cli.cut.affinity import EPSILON, without_nodes
 
 Eigensolver = Literal["lanczos", "dense"]
 
@@ -75,14 +75,15 @@ def solve_ncut(
     """
     if len(edges) < 3:
         raise ValueError(f"a graph of {len(edges)} nodes cannot be cut")
-    kept = np.ones(len(edges)) if removed is None else (~removed).astype(np.float64)
+    if removed is None:
+        removed = np.zeros(len(edges), dtype=bool)
     if solver == "dense":
-        value, vector = _dense(edges, kept)
+        value, vector = _dense(edges, removed)
         return Eigenpair(vector=_canonical(vector), value=value, solver="dense")
     try:
-        value, vector = _lanczos(np.asarray(edges, dtype=np.float64), kept)
+        value, vector = _lanczos(np.asarray(edges, dtype=np.float64), (~removed).astype(np.float64))
     except ArpackError:
-        value, vector = _dense(edges, kept)
+        value, vector = _dense(edges, removed)
         return Eigenpair(vector=_canonical(vector), value=value, solver="dense", fell_back=True)
     return Eigenpair(vector=_canonical(vector), value=value, solver="lanczos")
 
@@ -140,10 +141,9 @@ def _lanczos(weights: NDArray[np.float64], kept: NDArray[np.float64]) -> tuple[f
 
 
 def _dense(
-    edges: NDArray[np.bool_] | NDArray[np.float64], kept: NDArray[np.float64]
+    edges: NDArray[np.bool_] | NDArray[np.float64], removed: NDArray[np.bool_]
 ) -> tuple[float, NDArray[np.float64]]:
-    affinity = np.where(edges, kept[:, None] * kept, 0.0)
-    affinity[affinity == 0.0] = EPSILON
+    affinity = np.where(without_nodes(np.asarray(edges, dtype=bool), removed), 1.0, EPSILON)
     degrees = np.diag(affinity.sum(axis=1))
     values, vectors = linalg.eigh(degrees - affinity, degrees, subset_by_index=[1, 2])
     return float(values[0]), vectors[:, 0]

@@ -140,6 +140,11 @@ class ShardWriter:
         self.sha256 = self._hash.hexdigest()
 
 
+def to_json_bytes(value: object) -> bytes:
+    """JSON with sorted keys, as bytes that depend on nothing but the value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+
+
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that its name holds either the old content or the new, whole, whatever happens.
 

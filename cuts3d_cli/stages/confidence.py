@@ -25,8 +25,8 @@ from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.cutting import patch_depth
-from cuts3d_cli.stages.depth import to_json_bytes
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.export import read_json
@@ -251,6 +251,12 @@ def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
 
 
+def _square(sample: Sample | None, size: int) -> NDArray[np.uint8]:
+    if sample is None:
+        raise SampleError("the base shard has no such image")
+    return resize_square(photo(sample), size)
+
+
 _Key = tuple[str, str | None, Mapping[str, Any] | None]
 
 
@@ -259,16 +265,14 @@ def _tasks(base: Path, *, config: ConfidenceConfig) -> Iterator[tuple[_Key, Scor
     pseudo_tar, pseudo = finished_pseudo(base)
     cut = pseudo.config["pseudo"]
     with ExitStack() as stack:
-        masks = stack.enter_context(SidecarReader(pseudo_tar))
+        # Of depth and photos only what the source asks for is read.
         depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
-        for sample in read_shard(base):
-            record_sample = masks.get(sample.key)
-            if record_sample is None:
-                continue
+        photos = stack.enter_context(SidecarReader(base)) if config.source == "crf" else None
+        for sample in read_shard(pseudo_tar):
             try:
-                record = read_json(record_sample, "pseudo.json")
+                record = read_json(sample, "pseudo.json")
                 depth = stored_depth(depths.get(sample.key), None) if depths else None
-                image = resize_square(photo(sample), cut["crf_size"]) if config.source == "crf" else None
+                image = _square(photos.get(sample.key), cut["crf_size"]) if photos else None
             except SampleError as error:
                 yield (sample.key, str(error), None), None
                 continue

@@ -17,6 +17,7 @@ from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png, encode_
 from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import run_shards
@@ -163,8 +164,3 @@ def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
         key=key,
         members={"depth.png": encode_depth_png(normalised.depth), "depth.json": to_json_bytes(facts)},
     )
-
-
-def to_json_bytes(value: object) -> bytes:
-    """JSON with sorted keys, as bytes that depend on nothing but the value."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

@@ -19,8 +19,8 @@ from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest, digest_file
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.batches import first_line, infer_in_batches
-from cuts3d_cli.stages.depth import to_json_bytes
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult

@@ -23,9 +23,9 @@ from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.cutting import CutTask, cut_image, needs_depth, to_record
-from cuts3d_cli.stages.depth import to_json_bytes
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.features import FeatureExtractor, Say, photo, read_features, stored_features
