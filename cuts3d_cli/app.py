@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from cuts3d_cli import __version__
 from cuts3d_cli.config import PRESETS, Config, resolve
 from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.options import with_config
+from cuts3d_cli.options import Only, with_config
 
 DONE, FAILURE, USAGE, FAILED_SAMPLES, INTERRUPTED = 0, 1, 2, 3, 130
 TERMINATED = 128 + signal.SIGTERM
@@ -54,13 +55,16 @@ def _say(line: str) -> None:
     stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _expand(shards: list[str] | None, more: list[str] | None) -> list[Path]:
-    from cuts3d_cli.shards.names import expand
+def _expand(shards: list[str] | None, more: list[str] | None, config: Config) -> list[Path]:
+    """The shards that were named, on the command line or in the configuration, else the one set that is here."""
+    from cuts3d_cli.shards.names import expand, only_set
 
-    specs = [*(shards or []), *(more or [])]
-    if not specs:
-        raise UsageError("no shards were named: pass --shards, for example --shards 'in1k-<000..999>.tar'")
-    return expand(specs)
+    specs = [*(shards or []), *(more or [])] or ([config.run.shards] if config.run.shards else [])
+    if specs:
+        return expand(specs)
+    found = only_set(Path())
+    _say(f"shards: {found[0]}" + (f" to {found[-1]} ({len(found)})" if len(found) > 1 else ""))
+    return found
 
 
 def _run_stage(stage: str, run: Any, *, json: bool, **arguments: Any) -> Any:
@@ -128,7 +132,7 @@ def depth(shards: Shards = None, more_shards: MoreShards = None, json: Json = Fa
     """Estimate the depth of every image: writes NAME-000.depth.tar beside each shard."""
     from cuts3d_cli.stages.depth import run
 
-    result = _run_stage("depth", run, shards=_expand(shards, more_shards), config=config, json=json)
+    result = _run_stage("depth", run, shards=_expand(shards, more_shards, config), config=config, json=json)
     raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
 
 
@@ -138,7 +142,8 @@ def features(shards: Shards = None, more_shards: MoreShards = None, json: Json =
     """Compute the patch features of every image: writes NAME-000.features.tar. `pseudo` does without."""
     from cuts3d_cli.stages.features import run
 
-    result = _run_stage("features", run, shards=_expand(shards, more_shards), config=config, json=json, say=_say)
+    paths = _expand(shards, more_shards, config)
+    result = _run_stage("features", run, shards=paths, config=config, json=json, say=_say)
     raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
 
 
@@ -158,7 +163,7 @@ def pseudo(
     """Cut the pseudo-masks of every image: writes NAME-000.pseudo.tar beside each shard."""
     from cuts3d_cli.stages.pseudo import run
 
-    paths = _expand(shards, more_shards)
+    paths = _expand(shards, more_shards, config)
     result = _run_stage("pseudo", run, shards=paths, config=config, json=json, say=_say)
     if export_coco:
         from cuts3d_cli.stages.export import export_coco as export
@@ -174,7 +179,7 @@ def confidence(shards: Shards = None, more_shards: MoreShards = None, json: Json
     """Score how sure every mask is, patch by patch: writes NAME-000.confidence.tar beside each shard."""
     from cuts3d_cli.stages.confidence import run
 
-    result = _run_stage("confidence", run, shards=_expand(shards, more_shards), config=config, json=json)
+    result = _run_stage("confidence", run, shards=_expand(shards, more_shards, config), config=config, json=json)
     raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
 
 
@@ -213,13 +218,88 @@ def viz(
     else:
         if key is None or depth_file is not None:
             raise UsageError("--shards goes with --key, and not with --depth")
-        drawn = stage.draw_sample(_expand(shards, None), key=key, out=out, say=_say)
+        drawn = stage.draw_sample(_expand(shards, None, config), key=key, out=out, say=_say)
     if json:
         print_json(drawn.to_json())
     else:
         stdout.print(str(drawn.path), highlight=False, soft_wrap=True)
     if open_picture:
         typer.launch(str(drawn.path))
+
+
+def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    return {"train": "selftrain"} if arguments.get("round") else {}
+
+
+@app.command()
+@with_config("train", Only("run", ("device",)), switch=_self_training)
+def train(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    round: Annotated[
+        int,
+        typer.Option("--round", min=0, help="0 learns from the pseudo-masks, 1 and on from those of self-training."),
+    ] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder. Default: detector-initial, detector-st1, ...", show_default=False),
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine. Or use torchrun.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run that is in the folder.")] = False,
+    init: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--init", help="A trained detector to begin with. From round 1 on: the last.", show_default=False),
+    ] = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Train a class-agnostic Cascade Mask R-CNN on the masks."""
+    from cuts3d_cli.progress import TrainingProgress
+    from cuts3d_cli.report import print_json
+    from cuts3d_cli.stages.train import default_out, run
+
+    watcher = TrainingProgress(stderr)
+    try:
+        result = run(
+            _expand(shards, more_shards, config),
+            round=round,
+            out=out,
+            config=config.selftrain if round else config.train,
+            device=config.run.device,
+            gpus=gpus,
+            resume=resume,
+            overwrite=overwrite,
+            init=init or (default_out(round - 1) / "model-final.safetensors" if round and not resume else None),
+            watcher=watcher,
+        )
+    finally:
+        watcher.close()
+    if json:
+        print_json(result.to_json())
+    else:
+        stdout.print(str(result.weights), highlight=False, soft_wrap=True)
+
+
+@app.command()
+@with_config("predict", Only("run", ("device", "batch_size", "half", "if_exists")))
+def predict(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)
+    ],
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Detect the instances of every image: writes NAME-000.predict.tar beside each shard."""
+    from cuts3d_cli.stages.predict import run
+
+    paths = _expand(shards, more_shards, config)
+    result = _run_stage("predict", run, shards=paths, checkpoint=checkpoint, config=config, json=json)
+    raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
 
 
 @app.command("eval")
@@ -232,13 +312,16 @@ def evaluate(
     ],
     shards: Shards = None,
     more_shards: MoreShards = None,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="Evaluate what `cuts3d predict` found, not the pseudo-masks.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compare the masks with a ground truth: class-agnostic AP and AR, recall, precision, mean best IoU."""
     from cuts3d_cli.report import print_json
     from cuts3d_cli.stages.eval import print_evaluation, run
 
-    result = run(_expand(shards, more_shards), ground_truth=ground_truth, say=_say)
+    result = run(_expand(shards, more_shards, resolve()), ground_truth=ground_truth, say=_say, predicted=predicted)
     if json:
         print_json(result.to_json())
     else:

@@ -28,13 +28,23 @@ ENVIRONMENT_PREFIX = "CUTS3D_"
 NOT_SETTINGS = frozenset({"CUTS3D_CACHE", "CUTS3D_TEST_DATA"})
 """Variables with our prefix that are no fields of the configuration."""
 
+PYRAMID_LEVELS = 5
+"""Levels of the detector's feature pyramid, p2 to p6."""
+
 IfExists = Literal["resume", "overwrite", "fail"]
 Method = Literal["cuts3d", "maskcut"]
 
 _T = TypeVar("_T")
 
 
-def _option(default: Any, help_text: str, *, flags: tuple[str, ...] = (), shapes_output: bool = True) -> Any:
+def _option(
+    default: Any,
+    help_text: str,
+    *,
+    flags: tuple[str, ...] = (),
+    shapes_output: bool = True,
+    advanced: bool = False,
+) -> Any:
     """A field with its help text.
 
     Args:
@@ -43,8 +53,11 @@ def _option(default: Any, help_text: str, *, flags: tuple[str, ...] = (), shapes
         flags: further names on the command line.
         shapes_output: False for fields that change how fast a result comes, not what it is. They stay out of the
             configuration's hash, so that changing them makes no finished shard stale.
+        advanced: True for fields without an option of their own: `--set field=value`, the file and the environment
+            still change them.
     """
-    return field(default=default, metadata={"help": help_text, "flags": flags, "shapes_output": shapes_output})
+    facts = {"help": help_text, "flags": flags, "shapes_output": shapes_output, "advanced": advanced}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +167,135 @@ class ConfidenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the detector is trained (paper: Sec. 3.4, Tables 16 and 17; what the paper leaves open is CutLER's).
+
+    Sizes are in pixels, learning rates belong to `images_per_batch`.
+    """
+
+    # Data.
+    images_per_batch: int = _option(4, "Images in a batch, over all GPUs.")
+    min_sizes: tuple[int, ...] = _option(
+        (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024),
+        "Shorter sides that training images are resized to, one of them at random.",
+    )
+    max_size: int = _option(1333, "Longest side of a training image.")
+    test_min_size: int = _option(800, "Shorter side of an image at test time.")
+    test_max_size: int = _option(1333, "Longest side of an image at test time.", advanced=True)
+    flip: float = _option(0.5, "Chance that a training image is flipped.", advanced=True)
+    group_by_aspect: bool = _option(True, "Batches hold only upright or only lying images.", advanced=True)
+    shuffle_window: int = _option(
+        10_000, "Images over which the order is mixed, in whole shards, which are drawn at random.", advanced=True
+    )
+    loader_workers: int = _option(2, "Processes that read and decode, for each GPU.", shapes_output=False)
+    # Copy-paste (Sec. 3.4).
+    copy_paste: bool = _option(True, "Paste instances of one image of the batch into another.")
+    copy_paste_select: Literal["confident", "random"] = _option(
+        "confident", "Which instances are pasted: those of highest mean Spatial Confidence, or any."
+    )
+    copy_paste_min: float = _option(0.3, "Least scale of what is pasted.")
+    copy_paste_max: float = _option(1.0, "Greatest scale of what is pasted.")
+    copy_paste_rate: float = _option(1.0, "Chance that an image gets something pasted.", advanced=True)
+    copy_paste_overlap: float = _option(
+        0.5, "Leave out a pasted instance that would hide this share of an instance.", advanced=True
+    )
+    alpha: Literal["spatial", "scalar", "none"] = _option(
+        "spatial", "Blending of what is pasted: by Spatial Confidence (Eq. 5), by its mean (Table 8b), or none."
+    )
+    # Losses.
+    soft_loss: bool = _option(True, "Weigh the mask loss by Spatial Confidence (Eq. 6).")
+    drop_loss: bool = _option(True, "No classification loss for boxes far from every mask (CutLER's DropLoss).")
+    drop_loss_iou: float = _option(0.01, "Boxes with at most this IoU with every mask's box are dropped.")
+    # Solver.
+    max_iter: int = _option(160_000, "Iterations.")
+    learning_rate: float = _option(0.01, "Base learning rate.", flags=("--lr",))
+    warmup_iter: int = _option(1000, "Iterations over which the learning rate rises.")
+    warmup_factor: float = _option(0.001, "Share of the learning rate that warm-up starts from.", advanced=True)
+    decay_steps: tuple[int, ...] = _option((80_000,), "Iterations at which the learning rate decays.")
+    decay_factor: float = _option(0.02, "What the learning rate is multiplied by then.")
+    momentum: float = _option(0.9, "Momentum of SGD.", advanced=True)
+    weight_decay: float = _option(5e-5, "Weight decay; normalisation layers have none.")
+    clip_norm: float = _option(1.0, "Largest norm of all gradients together; 0 for no limit.", advanced=True)
+    amp: bool = _option(True, "Mixed precision on CUDA.")
+    seed: int = _option(0, "Seed of the data order, the augmentation and the random weights.")
+    # Model.
+    backbone_weights: str = _option(
+        "dino-resnet50",
+        "What the ResNet-50 starts from: dino-resnet50, a checkpoint file in torchvision's format, or 'random'.",
+    )
+    resnet_depth: Literal[18, 34, 50] = _option(50, "Layers of the backbone's ResNet.", advanced=True)
+    norm: Literal["SyncBN", "BN", "FrozenBN"] = _option("SyncBN", "Normalisation of backbone and FPN.")
+    freeze_at: int = _option(0, "Stages of the backbone that are frozen.", advanced=True)
+    fpn_channels: int = _option(256, "Channels of the FPN.", advanced=True)
+    anchor_sizes: tuple[int, ...] = _option(
+        (32, 64, 128, 256, 512), "Side of the anchors at each of the five levels.", advanced=True
+    )
+    rpn_pre_nms: int = _option(2000, "Proposals a level before NMS, training.", advanced=True)
+    rpn_post_nms: int = _option(4000, "Proposals an image after NMS, training.", advanced=True)
+    rpn_nms: float = _option(0.65, "IoU of the proposals' NMS.", advanced=True)
+    rpn_test_proposals: int = _option(1000, "Proposals an image, at test time.", advanced=True)
+    rpn_batch: int = _option(256, "Anchors an image in the proposals' loss.", advanced=True)
+    roi_batch: int = _option(512, "Boxes an image in the heads' losses.", advanced=True)
+    box_head_width: int = _option(1024, "Width of the box heads' two layers.", advanced=True)
+    mask_head_width: int = _option(256, "Channels of the mask head.", advanced=True)
+    mask_head_layers: int = _option(4, "Convolutions of the mask head.", advanced=True)
+    # Inference.
+    test_score: float = _option(0.0, "Lowest score of a detection.", advanced=True)
+    test_nms: float = _option(0.5, "IoU of the detections' NMS.", advanced=True)
+    test_detections: int = _option(100, "Most detections an image.", advanced=True)
+    # Bookkeeping.
+    checkpoint_every: int = _option(5000, "Iterations between checkpoints.", shapes_output=False)
+    checkpoints_kept: int = _option(3, "Checkpoints that are kept, the newest ones.", shapes_output=False)
+    log_every: int = _option(20, "Iterations between lines of metrics.jsonl.", shapes_output=False)
+    precise_bn: int = _option(200, "Batches that settle the batch norm's statistics at the end; 0 for none.")
+
+
+def _changed(name: str, default: Any) -> Any:
+    """A field of `TrainConfig` with another default."""
+    return field(default=default, metadata=TrainConfig.__dataclass_fields__[name].metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrainConfig(TrainConfig):
+    """How the detector is trained on its own predictions (paper: Sec. 4.3 and Table 17; the rest is CutLER's).
+
+    Predicted masks have no Spatial Confidence, so nothing that uses it is on.
+    """
+
+    rounds: int = _option(1, "Rounds of self-training; the paper's tables show three.")
+    score_thresholds: tuple[float, ...] = _option(
+        (0.7, 0.65), "Lowest score of a prediction that becomes a mask, by round; the last holds for all that follow."
+    )
+    keep_iou: float = _option(0.5, "A mask of the round before is kept if its IoU with every prediction is under this.")
+    images_per_batch: int = _changed("images_per_batch", 8)
+    copy_paste_select: Literal["confident", "random"] = _changed("copy_paste_select", "random")
+    copy_paste_min: float = _changed("copy_paste_min", 0.5)
+    alpha: Literal["spatial", "scalar", "none"] = _changed("alpha", "none")
+    soft_loss: bool = _changed("soft_loss", False)
+    drop_loss: bool = _changed("drop_loss", False)
+    max_iter: int = _changed("max_iter", 80_000)
+    learning_rate: float = _changed("learning_rate", 0.005)
+    decay_steps: tuple[int, ...] = _changed("decay_steps", ())
+    weight_decay: float = _changed("weight_decay", 1e-4)
+    rpn_post_nms: int = _changed("rpn_post_nms", 1000)
+    rpn_nms: float = _changed("rpn_nms", 0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Which detections are kept."""
+
+    min_score: float = _option(0.0, "Lowest score of a detection that is written.")
+    max_detections: int = _option(100, "Most detections an image.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How the work is done; none of it changes a result's meaning."""
 
+    shards: str | None = _option(
+        None, "Base shards of commands that are given none, as --shards takes them.", shapes_output=False, advanced=True
+    )
     device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where it is.", shapes_output=False)
     batch_size: int = _option(4, "Images that go through a network at once.", shapes_output=False)
     half: bool = _option(True, "Half precision on CUDA; a CPU always works in single precision.", shapes_output=False)
@@ -183,10 +322,45 @@ class Config:
     features: FeaturesConfig = FeaturesConfig()
     pseudo: PseudoConfig = PseudoConfig()
     confidence: ConfidenceConfig = ConfidenceConfig()
+    train: TrainConfig = TrainConfig()
+    selftrain: SelfTrainConfig = SelfTrainConfig()
+    predict: PredictConfig = PredictConfig()
     run: RunConfig = RunConfig()
 
 
 PAPER = Config()
+_TINY: Mapping[str, Any] = dict(
+    images_per_batch=4,
+    min_sizes=(128, 144, 160, 176, 192),
+    max_size=256,
+    test_min_size=160,
+    test_max_size=256,
+    loader_workers=0,
+    max_iter=800,
+    learning_rate=0.004,
+    warmup_iter=50,
+    decay_steps=(640,),
+    decay_factor=0.1,
+    amp=False,
+    backbone_weights="random",
+    resnet_depth=18,
+    norm="BN",
+    fpn_channels=64,
+    anchor_sizes=(16, 32, 64, 96, 128),
+    rpn_pre_nms=500,
+    rpn_post_nms=300,
+    rpn_test_proposals=100,
+    rpn_batch=128,
+    roi_batch=64,
+    box_head_width=128,
+    mask_head_width=64,
+    mask_head_layers=2,
+    test_detections=30,
+    checkpoint_every=200,
+    log_every=10,
+    precise_bn=20,
+)
+"""A detector and images small enough for minutes on a CPU."""
 PRESETS: Mapping[str, Config] = {
     "paper": PAPER,
     # Tuned for recall on every other scene of a set of table-top photos; the other half is what was reported.
@@ -197,13 +371,27 @@ PRESETS: Mapping[str, Config] = {
         features=replace(PAPER.features, backbone="dinov2-vits14-pypi"),
         depth=replace(PAPER.depth, backend="sensor"),
     ),
+    "cutler": replace(
+        PAPER,
+        pseudo=replace(PAPER.pseudo, method="maskcut"),
+        train=replace(PAPER.train, images_per_batch=16, copy_paste_select="random", alpha="none", soft_loss=False),
+        selftrain=replace(PAPER.selftrain, images_per_batch=16, rounds=3),
+    ),
+    "tiny": replace(
+        PAPER,
+        train=replace(PAPER.train, **_TINY),
+        selftrain=replace(PAPER.selftrain, **{**_TINY, "max_iter": 300, "learning_rate": 0.002, "decay_steps": ()}),
+    ),
+    # Another round on other images, such as COCO's, from a detector that was trained on ImageNet (Sec. 4.3).
+    "in-domain": replace(PAPER, selftrain=replace(PAPER.selftrain, max_iter=14_000)),
 }
 PRESET_HELP = (
-    "paper: the paper's values; best: finds more objects; maskcut: CutLER's; offline: no model hub (backbone from PyPI,"
-    " sensor depth)."
+    "paper: the paper's values; best: finds more objects; maskcut: CutLER's masks; offline: no model hub (backbone from"
+    " PyPI, sensor depth); cutler: CutLER's masks and training; tiny: a small detector, for a CPU; in-domain:"
+    " self-training on other images."
 )
 
-_LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
+_OWN_LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("pack", "shard_size"): (1, 10**6),
     ("pack", "depth_scale"): (1e-9, 1e3),
     ("depth", "max_side"): (32, 8192),
@@ -229,8 +417,59 @@ _LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("confidence", "tau_knn"): (1e-6, 2.0),
     ("confidence", "cuts"): (1, 255),
     ("confidence", "floor"): (0.0, 1.0),
+    ("train", "images_per_batch"): (1, 4096),
+    ("train", "min_sizes"): (32, 8192),
+    ("train", "max_size"): (32, 8192),
+    ("train", "test_min_size"): (32, 8192),
+    ("train", "test_max_size"): (32, 8192),
+    ("train", "flip"): (0.0, 1.0),
+    ("train", "shuffle_window"): (1, 10**6),
+    ("train", "loader_workers"): (0, 256),
+    ("train", "copy_paste_min"): (0.01, 1.0),
+    ("train", "copy_paste_max"): (0.01, 1.0),
+    ("train", "copy_paste_rate"): (0.0, 1.0),
+    ("train", "copy_paste_overlap"): (0.0, 1.0),
+    ("train", "drop_loss_iou"): (0.0, 1.0),
+    ("train", "max_iter"): (1, 10**9),
+    ("train", "learning_rate"): (0.0, 100.0),
+    ("train", "warmup_iter"): (0, 10**9),
+    ("train", "warmup_factor"): (0.0, 1.0),
+    ("train", "decay_steps"): (1, 10**9),
+    ("train", "decay_factor"): (0.0, 1.0),
+    ("train", "momentum"): (0.0, 1.0),
+    ("train", "weight_decay"): (0.0, 1.0),
+    ("train", "clip_norm"): (0.0, 1e9),
+    ("train", "seed"): (0, 2**32 - 1),
+    ("train", "freeze_at"): (0, 5),
+    ("train", "fpn_channels"): (8, 4096),
+    ("train", "anchor_sizes"): (1, 8192),
+    ("train", "rpn_pre_nms"): (1, 10**6),
+    ("train", "rpn_post_nms"): (1, 10**6),
+    ("train", "rpn_nms"): (0.0, 1.0),
+    ("train", "rpn_test_proposals"): (1, 10**6),
+    ("train", "rpn_batch"): (1, 10**6),
+    ("train", "roi_batch"): (1, 10**6),
+    ("train", "box_head_width"): (8, 65536),
+    ("train", "mask_head_width"): (8, 65536),
+    ("train", "mask_head_layers"): (0, 32),
+    ("train", "test_score"): (0.0, 1.0),
+    ("train", "test_nms"): (0.0, 1.0),
+    ("train", "test_detections"): (1, 10**6),
+    ("train", "checkpoint_every"): (1, 10**9),
+    ("train", "checkpoints_kept"): (1, 10**6),
+    ("train", "log_every"): (1, 10**9),
+    ("train", "precise_bn"): (0, 10**6),
+    ("predict", "min_score"): (0.0, 1.0),
+    ("predict", "max_detections"): (1, 10**6),
+    ("selftrain", "rounds"): (1, 100),
+    ("selftrain", "score_thresholds"): (0.0, 1.0),
+    ("selftrain", "keep_iou"): (0.0, 1.0),
     ("run", "batch_size"): (1, 4096),
     ("run", "workers"): (0, 1024),
+}
+_LIMITS: Mapping[tuple[str, str], tuple[float, float]] = {
+    **_OWN_LIMITS,
+    **{("selftrain", key): limits for (section, key), limits in _OWN_LIMITS.items() if section == "train"},
 }
 
 
@@ -331,9 +570,15 @@ def _convert(value: Any, kind: Any, *, where: str) -> Any:
             return None
         return _convert(value, inner[0], where=where)
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UsageError(f"{where} is '{value}': choose one of {', '.join(get_args(kind))}")
-        return value
+        for choice in get_args(kind):
+            if value == choice or (isinstance(value, str) and value == str(choice)):
+                return choice
+        raise UsageError(f"{where} is '{value}': choose one of {', '.join(map(str, get_args(kind)))}")
+    if get_origin(kind) is tuple:
+        items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise UsageError(f"{where} is '{value}': it must be a list of numbers, as in 240,320")
+        return tuple(_convert(item, get_args(kind)[0], where=where) for item in items)
     if kind is bool:
         words = {
             "1": True,
@@ -366,5 +611,26 @@ def _convert(value: Any, kind: Any, *, where: str) -> Any:
 def _check_limits(config: Config) -> None:
     for (section, key), (low, high) in _LIMITS.items():
         value = getattr(getattr(config, section), key)
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"{section}.{key} is {value}: it must lie between {low} and {high}")
+        if value is not None and not all(
+            low <= item <= high for item in (value if isinstance(value, tuple) else [value])
+        ):
+            shown = ",".join(str(item) for item in value) if isinstance(value, tuple) else value
+            raise UsageError(f"{section}.{key} is {shown}: it must lie between {low} and {high}")
+    for section, train in (("train", config.train), ("selftrain", config.selftrain)):
+        _check_training(section, train)
+    if not config.selftrain.score_thresholds:
+        raise UsageError("selftrain.score_thresholds is empty: name at least one threshold")
+
+
+def _check_training(section: str, train: TrainConfig) -> None:
+    if not train.min_sizes:
+        raise UsageError(f"{section}.min_sizes is empty: name at least one size")
+    if len(train.anchor_sizes) != PYRAMID_LEVELS:
+        raise UsageError(
+            f"{section}.anchor_sizes has {len(train.anchor_sizes)} sizes: there are {PYRAMID_LEVELS} levels"
+        )
+    if train.copy_paste_min > train.copy_paste_max:
+        raise UsageError(
+            f"{section}.copy_paste_min {train.copy_paste_min:g} is over {section}.copy_paste_max"
+            f" {train.copy_paste_max:g}"
+        )

@@ -6,13 +6,15 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields
+from cuts3d_cli.errors import UsageError
 
 PANELS = {
     "pack": "Packing",
@@ -20,17 +22,36 @@ PANELS = {
     "features": "Features",
     "pseudo": "Cutting",
     "confidence": "Confidence",
+    "train": "Training",
+    "selftrain": "Self-training",
+    "predict": "Detections",
     "run": "Running",
 }
 
 
-def with_config(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `--preset` and an option for every field of some sections of the configuration.
+@dataclass(frozen=True)
+class Only:
+    """Some fields of a section, for a command that has no use for the others."""
+
+    section: str
+    fields: tuple[str, ...]
+
+
+Switch = Callable[[Mapping[str, Any]], Mapping[str, str]]
+
+
+def with_config(
+    *sections: str | Only, switch: Switch | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
     The command is called with the resolved configuration as its keyword argument `config`, in place of those options.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
+            Fields that are marked as advanced get no option of their own.
+        switch: told the command's own arguments, it names sections to fill in place of others, as {"train":
+            "selftrain"}.
 
     Returns:
         A decorator for the function of a Typer command.
@@ -50,8 +71,11 @@ def with_config(*sections: str) -> Callable[[Callable[..., None]], Callable[...,
                 typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel="Running"),
             )
         )
-        for section in sections:
+        names = [wanted.section if isinstance(wanted, Only) else wanted for wanted in sections]
+        for section, wanted in zip(names, sections, strict=True):
             for item, kind in section_fields(type(getattr(Config(), section))):
+                if item.metadata["advanced"] or (isinstance(wanted, Only) and item.name not in wanted.fields):
+                    continue
                 # Two sections may use the same word, as in --weights; the later one says whose it is.
                 name = item.name if item.name not in fields else f"{section}_{item.name}"
                 fields[name] = (section, item.name)
@@ -62,6 +86,7 @@ def with_config(*sections: str) -> Callable[[Callable[..., None]], Callable[...,
                     rich_help_panel=PANELS[section],
                 )
                 parameters.append(_parameter(name, kind, option))
+        parameters.append(_parameter("set", list[str], _set_option(names)))
 
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
@@ -70,6 +95,12 @@ def with_config(*sections: str) -> Callable[[Callable[..., None]], Callable[...,
                 value = arguments.pop(name)
                 if value is not None:
                     overrides.setdefault(section, {})[key] = value.value if isinstance(value, Enum) else value
+            for assignment in arguments.pop("set") or []:
+                section, key, text = _assignment(assignment, names)
+                overrides.setdefault(section, {})[key] = text
+            for section, instead in (switch(arguments) if switch else {}).items():
+                if section in overrides:
+                    overrides.setdefault(instead, {}).update(overrides.pop(section))
             config = resolve(preset=arguments.pop("preset"), overrides=overrides)
             command(**arguments, config=config)
 
@@ -80,10 +111,43 @@ def with_config(*sections: str) -> Callable[[Callable[..., None]], Callable[...,
     return decorate
 
 
+def _set_option(sections: Sequence[str]) -> Any:
+    advanced = [item.name for name in sections for item, _ in _fields(name) if item.metadata["advanced"]]
+    further = f" Further fields: {', '.join(advanced)}." if advanced else ""
+    return typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help=f"Set any field of the configuration, as `config show` prints it; may be repeated.{further}",
+        show_default=False,
+        rich_help_panel="Running",
+    )
+
+
+def _fields(section: str) -> list[tuple[Any, Any]]:
+    return section_fields(type(getattr(Config(), section)))
+
+
+def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
+    """Section, field and value of `field=value` or `section.field=value`."""
+    target, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write it as FIELD=VALUE")
+    section, dot, key = target.strip().rpartition(".")
+    if not dot:
+        owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
+        if len(owners) != 1:
+            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else "is no field here"
+            raise UsageError(f"--set {text}: '{key}' {problem}")
+        section = owners[0]
+    return section, key, value.strip()
+
+
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = next(part for part in get_args(kind) if part is not type(None))
+    if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
+        inner = str
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -108,4 +172,6 @@ def _shown(default: Any) -> str | bool:
         return False
     if isinstance(default, bool):
         return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(str(item) for item in default)
     return str(default)

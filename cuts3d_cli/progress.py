@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -124,3 +125,68 @@ class StageProgress:
     def _note(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._left} shard{'' if self._left == 1 else 's'} to go{failed}"
+
+
+class TrainingProgress:
+    """Shows how training goes. Fits `cuts3d_cli.detector.training.Watcher`.
+
+    It can be handed to another process as long as no bar is shown.
+
+    Args:
+        console: on stderr; None makes one where it is used.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """See the class."""
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def begin(self, *, start: int, total: int) -> None:
+        """Training begins after so many iterations that were done before."""
+        self._bar = RichProgress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._out(),
+            disable=not self._out().is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=start, note="")
+        self._bar.start()
+
+    def advance(self, iteration: int) -> None:
+        """So many iterations are done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=iteration)
+
+    def step(self, step: Any) -> None:
+        """Some iterations are done."""
+        note = (
+            f"loss {step.losses['total']:.3f}, learning rate {step.learning_rate:.2g},"
+            f" {step.images_per_second:.1f} images/s"
+        )
+        if self._out().is_terminal and self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=note)
+        else:
+            self.say(f"iteration {step.iteration}: {note}, {step.seconds_left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """Something to tell."""
+        self._out().print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Consoles and bars hold locks; the process that gets this makes its own.
+        return {"_console": None, "_bar": None, "_task": None}
+
+    def _out(self) -> Console:
+        if self._console is None:
+            self._console = Console(stderr=True)
+        return self._console

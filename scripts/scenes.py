@@ -13,8 +13,10 @@ OUT/annotations.json (COCO, one category, RLE masks).
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -254,10 +256,11 @@ def write_scenes(
     *,
     count: int,
     seed: int,
-    kind: Kind = "touching",
+    kind: Kind | Literal["both"] = "touching",
     objects: int | None = None,
     height: int = 480,
     width: int = 640,
+    workers: int = 1,
 ) -> Path:
     """Render scenes into a folder as photos, depth maps and COCO masks.
 
@@ -265,45 +268,70 @@ def write_scenes(
         folder: made if missing; files of the same names are replaced.
         count: how many scenes; scene i has the seed `seed` + i.
         seed: of the first scene.
-        kind: see `render_scene`.
+        kind: see `render_scene`; "both" takes both kinds in turn.
         objects: per scene; None takes 3, 4, 5, 3, ... in turn.
         height: of the images, pixels.
         width: of the images, pixels.
+        workers: processes that render; the files do not depend on it.
 
     Returns:
         the path of annotations.json. Its annotations' masks are compressed RLE, ids count from 1.
     """
-    from pycocotools import mask as rle
-
     folder = Path(folder)
     for part in ("images", "depth"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
+    kinds = get_args(Kind) if kind == "both" else (kind,)
     for index in range(count):
-        number = objects if objects is not None else 3 + index % 3
-        scene = render_scene(seed + index, height=height, width=width, kind=kind, objects=number)
         name = f"{index:03d}.png"
-        Image.fromarray(scene.image).save(folder / "images" / name)
-        Image.fromarray(np.rint(scene.depth * 1000).astype(np.uint16)).save(folder / "depth" / name)
         images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-        for instance in range(1, number + 1):
-            encoded = rle.encode(np.asfortranarray(scene.instances == instance, dtype=np.uint8))
-            annotations.append(
+    with ProcessPoolExecutor(max_workers=workers) as pool:
+        found = pool.map(
+            functools.partial(_write_scene, height=height, width=width),
+            [folder / "images" / str(image["file_name"]) for image in images],
+            [folder / "depth" / str(image["file_name"]) for image in images],
+            [seed + index for index in range(count)],
+            [kinds[index % len(kinds)] for index in range(count)],
+            [objects if objects is not None else 3 + index % 3 for index in range(count)],
+        )
+        for image, masks in zip(images, found, strict=True):
+            annotations += [
                 {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
+                    "id": len(annotations) + offset,
+                    "image_id": image["id"],
                     "category_id": 1,
                     "iscrowd": 0,
-                    "area": int(rle.area(encoded)),
-                    "bbox": [float(v) for v in rle.toBbox(encoded)],
-                    "segmentation": {"size": [height, width], "counts": encoded["counts"].decode("ascii")},
+                    **mask,
                 }
-            )
+                for offset, mask in enumerate(masks, start=1)
+            ]
     path = folder / "annotations.json"
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fg"}]}
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return path
+
+
+def _write_scene(
+    photo: Path, depth: Path, seed: int, kind: Kind, objects: int, *, height: int, width: int
+) -> list[dict[str, object]]:
+    """Render one scene into two files. Returns what is to be said of each instance."""
+    from pycocotools import mask as rle
+
+    scene = render_scene(seed, height=height, width=width, kind=kind, objects=objects)
+    Image.fromarray(scene.image).save(photo)
+    Image.fromarray(np.rint(scene.depth * 1000).astype(np.uint16)).save(depth)
+    masks: list[dict[str, object]] = []
+    for instance in range(1, objects + 1):
+        encoded = rle.encode(np.asfortranarray(scene.instances == instance, dtype=np.uint8))
+        masks.append(
+            {
+                "area": int(rle.area(encoded)),
+                "bbox": [float(value) for value in rle.toBbox(encoded)],
+                "segmentation": {"size": [height, width], "counts": encoded["counts"].decode("ascii")},
+            }
+        )
+    return masks
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -312,15 +340,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=20, help="number of scenes (20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene (0)")
-    parser.add_argument("--kind", choices=get_args(Kind), default="touching", help="how the objects stand (touching)")
+    parser.add_argument(
+        "--kind", choices=[*get_args(Kind), "both"], default="touching", help="how the objects stand (touching)"
+    )
     parser.add_argument("--objects", type=int, default=None, help="objects per scene (3, 4 and 5 in turn)")
     parser.add_argument("--height", type=int, default=480, help="of the images, pixels (480)")
     parser.add_argument("--width", type=int, default=640, help="of the images, pixels (640)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render (1)")
     options = parser.parse_args(arguments)
     try:
         path = write_scenes(
             options.folder, count=options.count, seed=options.seed, kind=options.kind,
-            objects=options.objects, height=options.height, width=options.width,
+            objects=options.objects, height=options.height, width=options.width, workers=options.workers,
         )  # fmt: skip
     except ValueError as error:
         parser.error(str(error))

@@ -123,6 +123,11 @@ def test_a_home_folder_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("[features]\nweights = 8", ["features.weights is '8'", "a path"]),
         ("[pseudo]\nbeta = nan", ["pseudo.beta is nan", "between 0.0 and 1.0"]),
         ("[pseudo\n", ["cuts3d.toml", "not valid TOML"]),
+        ("[train]\nmin_sizes = 240", ["train.min_sizes is '240'", "a list of numbers"]),
+        ("[train]\nmin_sizes = [240, 'x']", ["train.min_sizes is 'x'", "a whole number"]),
+        ("[train]\nmin_sizes = []", ["train.min_sizes is empty"]),
+        ("[train]\nanchor_sizes = [16, 32]", ["train.anchor_sizes has 2 sizes", "5 levels"]),
+        ("[train]\ncopy_paste_min = 0.9\ncopy_paste_max = 0.5", ["copy_paste_min 0.9 is over"]),
     ],
 )
 def test_mistakes_in_the_file_are_told_in_a_line(tmp_path: Path, toml: str, words: list[str]):
@@ -151,6 +156,12 @@ def test_mistakes_in_variables_are_told_in_a_line(tmp_path: Path, variable: str,
         assert word in line
 
 
+def test_lists_may_be_words_with_commas(tmp_path: Path):
+    assert found(tmp_path, environment={"CUTS3D_TRAIN_MIN_SIZES": "240, 320"}).train.min_sizes == (240, 320)
+    assert found(tmp_path, toml="[train]\ndecay_steps = []").train.decay_steps == ()
+    assert found(tmp_path, overrides={"train": {"decay_steps": ""}}).train.decay_steps == ()
+
+
 def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path):
     environment = {"CUTS3D_CACHE": "/somewhere", "CUTS3D_TEST_DATA": "/data", "HOME": "/root", "PSEUDO_BETA": "x"}
     assert found(tmp_path, environment=environment) == PAPER
@@ -164,11 +175,18 @@ def test_mistakes_on_the_command_line_are_told_in_a_line(tmp_path: Path):
 @pytest.mark.parametrize(("place", "limits"), module._LIMITS.items(), ids=lambda item: ".".join(map(str, item)))
 def test_limits_hold_on_both_sides(tmp_path: Path, place: tuple[str, str], limits: tuple[float, float]):
     section, key = place
-    for value in limits:
-        assert getattr(getattr(found(tmp_path, overrides={section: {key: value}}), section), key) == value
-    for value in (limits[0] - 1, limits[1] + 1):
-        line = refusal(tmp_path, overrides={section: {key: value}})
-        assert f"{section}.{key} is {value}" in line
+    default = getattr(getattr(PAPER, section), key)
+    copies = max(len(default), 1) if isinstance(default, tuple) else None
+    # The scales of what is pasted have an order of their own.
+    others = {"copy_paste_max": {"copy_paste_min": 0.01}, "copy_paste_min": {"copy_paste_max": 1.0}}.get(key, {})
+    for limit in limits:
+        value = limit if copies is None else (limit,) * copies
+        config = found(tmp_path, overrides={section: {**others, key: value}})
+        assert getattr(getattr(config, section), key) == value
+    for limit in (limits[0] - 1, limits[1] + 1):
+        value = limit if copies is None else (limit,) * copies
+        line = refusal(tmp_path, overrides={section: {**others, key: value}})
+        assert f"{section}.{key} is {limit}" in line
         assert f"between {limits[0]} and {limits[1]}" in line
 
 

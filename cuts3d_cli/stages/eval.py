@@ -14,13 +14,14 @@ from rich.table import Table
 from cuts3d_cli.cut.masks import Rle, rle_area
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.coco import GroundTruth, TrueImage, few, read_ground_truth
-from cuts3d_cli.evaluation.metrics import Instance, KindMetrics, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.metrics import Box, Instance, KindMetrics, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.stages.confidence import current_confidence, finished_pseudo, read_confidence
+from cuts3d_cli.stages.driver import finished_sidecar
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.pack import STAGE as PACK
 
@@ -66,7 +67,7 @@ class Evaluation:
 
     ground_truth: Path
     shards: int
-    scores: Literal["confidence", "one"]
+    scores: Literal["confidence", "one", "detector"]
     failed: int
     missing: int
     extra: int
@@ -87,8 +88,10 @@ class Evaluation:
         }
 
 
-def run(shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None]) -> Evaluation:
-    """Compare the pseudo-masks of shards with a ground truth, class-agnostically.
+def run(
+    shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None], predicted: bool = False
+) -> Evaluation:
+    """Compare the pseudo-masks of shards, or a detector's predictions, with a ground truth, class-agnostically.
 
     Evaluated are the images that are in both. An image that failed in `cuts3d pseudo` is one of them, without a mask.
     Images of the ground truth that are in none of the shards are left out with a warning, for a set is often evaluated
@@ -101,6 +104,7 @@ def run(shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None
         shards: base shards with finished pseudo sidecars.
         ground_truth: a COCO JSON.
         say: told warnings, and where the scores are from.
+        predicted: take what `cuts3d predict` found, with its boxes and scores, in place of the pseudo-masks.
 
     Returns:
         The figures.
@@ -111,8 +115,13 @@ def run(shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None
     """
     truth = read_ground_truth(ground_truth)
     for base in shards:
-        finished_pseudo(base)
-    scored = _all_scored(shards)
+        if not predicted:
+            finished_pseudo(base)
+        elif finished_sidecar(base, "predict") is None:
+            raise ShardError(
+                f"{sidecar(base, 'predict')} is missing or unfinished: run `cuts3d predict --shards {base}` first"
+            )
+    scored = not predicted and _all_scored(shards)
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
     if not pairing.photos:
@@ -123,26 +132,33 @@ def run(shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None
         )
     found = _Found()
     for base in shards:
-        _collect(base, pairing, truth, into=found, scored=scored)
+        if predicted:
+            _collect_predictions(base, pairing, truth, into=found)
+        else:
+            _collect(base, pairing, truth, into=found, scored=scored)
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
     warnings = _warnings(ground_truth, truth, pairing, found)
     for line in warnings:
         say(f"warning: {line}")
-    say(
-        "scores: the mean confidence of each mask"
-        if scored
-        else "scores: 1.0 for every mask, the largest first (`cuts3d confidence` makes scores)"
-    )
+    source: Literal["confidence", "one", "detector"] = "detector" if predicted else "confidence" if scored else "one"
+    say(_SCORES[source])
     return Evaluation(
         ground_truth=ground_truth,
         shards=len(shards),
-        scores="confidence" if scored else "one",
+        scores=source,
         failed=len(found.failed),
         missing=len(pairing.missing),
         extra=len(pairing.extra),
         metrics=evaluate(found.predictions, truths),
         warnings=warnings,
     )
+
+
+_SCORES = {
+    "detector": "scores: the detector's",
+    "confidence": "scores: the mean confidence of each mask",
+    "one": "scores: 1.0 for every mask, the largest first (`cuts3d confidence` makes scores)",
+}
 
 
 def print_evaluation(result: Evaluation, *, console: Console) -> None:
@@ -239,16 +255,36 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _masks(sample: Sample, image: TrueImage, *, base: Path) -> list[Rle]:
-    tar = sidecar(base, "pseudo")
+def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found) -> None:
+    """Read the detections of one shard."""
+    wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
+    for sample in read_shard(sidecar(base, "predict")):
+        image = wanted.pop(sample.key, None)
+        if image is None:
+            continue
+        codes = _masks(sample, truth.images[image], base=base, stage="predict")
+        into.predictions[image] = [
+            Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=code)
+            for item, code in zip(read_json(sample, "predict.json")["instances"], codes, strict=True)
+        ]
+    into.failed += [truth.images[image].file for image in wanted.values()]
+
+
+def _box(values: Sequence[float]) -> Box:
+    x, y, width, height = (float(value) for value in values)
+    return x, y, width, height
+
+
+def _masks(sample: Sample, image: TrueImage, *, base: Path, stage: str = "pseudo") -> list[Rle]:
+    tar = sidecar(base, stage)
     try:
-        instances = read_json(sample, "pseudo.json")["instances"]
+        instances = read_json(sample, f"{stage}.json")["instances"]
         codes: list[Rle] = [item["segmentation"] for item in instances]
         if [rle_area(code) for code in codes] != [item["area"] for item in instances]:
             raise ValueError("an area is not that of its mask")
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(
-            f"{tar}: the masks of {sample.key} are damaged: run `cuts3d pseudo --shards {base} --if-exists overwrite`"
+            f"{tar}: the masks of {sample.key} are damaged: run `cuts3d {stage} --shards {base} --if-exists overwrite`"
         ) from error
     for code in codes:
         height, width = code["size"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards import names
-from cuts3d_cli.shards.names import STAGES, base_of, expand, manifest_path, sidecar, stage_of
+from cuts3d_cli.shards.names import STAGES, base_of, expand, in_generation, manifest_path, only_set, sidecar, stage_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def listed(*specs: str) -> list[str]:
     return [str(path) for path in expand(specs)]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "pseudo.st1", "pseudo.st12", "predict.initial", "predict.st2"])
 def test_names_of_one_shard_lead_to_each_other(stage: str) -> None:
     base = Path("some.where/in1k.v2-007.tar")
     tar = sidecar(base, stage)
@@ -40,6 +40,27 @@ def test_names_of_one_shard_lead_to_each_other(stage: str) -> None:
     assert stage_of(tar) == stage_of(manifest_path(tar)) == stage
     assert stage_of(base) is None
     assert base_of(tar) == base_of(manifest_path(tar)) == base_of(manifest_path(base)) == base_of(base) == base
+
+
+def test_generations_belong_to_some_stages() -> None:
+    assert in_generation("pseudo", "st1") == "pseudo.st1"
+    assert in_generation("predict", None) == "predict"
+    for stage, generation in [("depth", "st1"), ("pseudo", "st0"), ("pseudo", "1"), ("predict", "st")]:
+        with pytest.raises(ValueError, match="there is no generation"):
+            in_generation(stage, generation)
+    assert stage_of(Path("a-000.depth.st1.tar")) is None
+    assert stage_of(Path("a-000.st1.tar")) is None
+    assert stage_of(Path("pseudo.st1.tar")) is None
+
+
+def test_one_set_of_shards_needs_no_name(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"no shards were named: pass --shards"):
+        only_set(Path())
+    touch("a-001.tar", "a-000.tar", "a-000.pseudo.tar", "a-000.pseudo.st1.tar", "a-000.json")
+    assert [str(path) for path in only_set(Path())] == ["a-000.tar", "a-001.tar"]
+    touch("val-000.tar")
+    with pytest.raises(UsageError, match=r"this folder holds 2 sets of them \(a, val\)"):
+        only_set(Path())
 
 
 def test_a_stage_without_a_name_before_it_is_a_name() -> None:

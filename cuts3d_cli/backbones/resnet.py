@@ -1,0 +1,87 @@
+"""Weights of ResNets, from whatever trained them: DINO, MoCo, torchvision and others keep torchvision's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cuts3d_cli.errors import WeightsError
+
+_ANCHOR = "layer1.0.conv1.weight"
+_OWN = ("conv1.", "bn1.", "layer")
+_COUNTER = "num_batches_tracked"
+_SECOND = ("encoder_k.", "momentum_encoder.")
+"""Of the two networks of a MoCo, the one that follows the other."""
+_LISTED = 3
+
+
+def expected_shapes(depth: int) -> dict[str, torch.Size]:
+    """Names and shapes of torchvision's ResNet without its classifier and counters.
+
+    Args:
+        depth: 18, 34 or 50.
+    """
+    from torchvision import models
+
+    with torch.device("meta"):
+        network = getattr(models, f"resnet{depth}")()
+    return {
+        name: tensor.shape
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("fc.") and not name.endswith(_COUNTER)
+    }
+
+
+def fit_resnet(
+    tensors: Mapping[str, Tensor], *, expected: Mapping[str, torch.Size], what: str, path: Path
+) -> dict[str, Tensor]:
+    """The tensors of a ResNet under torchvision's names, with wrappers' prefixes and any heads taken away.
+
+    Args:
+        tensors: as `cuts3d_cli.backbones.checkpoint.read_checkpoint` gives them. The ResNet may lie behind a prefix
+            such as "module.encoder_q." or "backbone.".
+        expected: names and shapes, as `expected_shapes` gives them.
+        what: what they are for, such as "dino-resnet50"; only for the error.
+        path: the file that they are from; only for the error.
+
+    Returns:
+        float32, exactly the names of `expected`.
+
+    Raises:
+        WeightsError: there is no ResNet, or one of another shape; the error names the first differences.
+    """
+    prefix = _prefix(tensors, what=what, path=path)
+    found = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    missing = [name for name in expected if name not in found]
+    # A deeper ResNet has all that is wanted and more: loaded in part, it would be noise.
+    unknown = [name for name in found if name.startswith(_OWN) and name not in expected and not name.endswith(_COUNTER)]
+    differing = [
+        f"{name} {'x'.join(map(str, found[name].shape))} instead of {'x'.join(map(str, shape))}"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
+    problems = [
+        f"{len(names)} tensors {problem} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
+        for problem, names in (("missing", missing), ("unknown", unknown), ("of another shape", differing))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{path} does not fit {what}: {'; '.join(problems)}")
+    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+
+
+def _prefix(tensors: Mapping[str, Tensor], *, what: str, path: Path) -> str:
+    """What stands before the ResNet's own names, such as "module.encoder_q."."""
+    prefixes = sorted(key.removesuffix(_ANCHOR) for key in tensors if key.endswith(_ANCHOR))
+    if len(prefixes) > 1:
+        prefixes = [prefix for prefix in prefixes if not prefix.endswith(_SECOND)]
+    if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
+        held = f"{len(prefixes)} ResNets ({', '.join(prefixes[:_LISTED])})" if prefixes else f"no {_ANCHOR}"
+        first = ", ".join(list(tensors)[:_LISTED])
+        raise WeightsError(
+            f"{path} does not fit {what}: it holds {held}; its first tensors are {first}; wanted are torchvision's names"
+        )
+    return prefixes[0]

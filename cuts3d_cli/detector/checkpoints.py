@@ -1,0 +1,140 @@
+"""Checkpoints: written whole or not at all, and read as plain tensors, without running anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import torch
+
+from cuts3d_cli import __version__
+from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.errors import WeightsError
+
+FORMAT = 1
+FINAL = "model-final"
+_NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
+
+
+def checkpoint_path(folder: Path, iteration: int) -> Path:
+    """Where the checkpoint after so many iterations lies."""
+    return folder / f"checkpoint-{iteration:07d}.pth"
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest last."""
+    found = {int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := _NAME.fullmatch(path.name))}
+    return [found[iteration] for iteration in sorted(found)]
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that its name holds all of it or nothing.
+
+    Args:
+        path: the final name.
+        content: tensors and plain values in dictionaries and lists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            torch.save({"format": FORMAT, "version": __version__, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Delete all checkpoints of a folder but the newest ones."""
+    for path in find_checkpoints(folder)[:-count]:
+        path.unlink()
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, onto the CPU.
+
+    Raises:
+        WeightsError: it is missing, damaged, would run code, or is none of ours.
+    """
+    others = [other for other in find_checkpoints(path.parent) if other != path]
+    way_out = f"delete it to go on from {others[-1].name}" if others else "train again, or give another file"
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types on damaged or hostile files; each means "not loaded".
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} is damaged, or no file of tensors alone ({first}): {way_out}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
+        raise WeightsError(f"{path} is no checkpoint of `cuts3d train`, or one of another version: {way_out}")
+    return content
+
+
+def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: TrainConfig) -> None:
+    """Write a model's weights as safetensors, with the configuration that it was trained with."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"format": "pt", "cuts3d": __version__, "config": json.dumps(asdict(config))}
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata=metadata)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
+    """A trained model's weights and the configuration that it was trained with.
+
+    Args:
+        path: a checkpoint, or the safetensors file that training ends with.
+
+    Raises:
+        WeightsError: it is missing, damaged, or none of ours.
+    """
+    if path.suffix != ".safetensors":
+        content = load_checkpoint(path)
+        return content["model"], config_of(content["config"], path=path)
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        values = json.loads(metadata["config"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
+    return state, config_of(values, path=path)
+
+
+def config_of(values: Any, *, path: Path) -> TrainConfig:
+    """The configuration that a file holds; fields of other versions are left out.
+
+    Raises:
+        WeightsError: it is no configuration.
+    """
+    hints = get_type_hints(TrainConfig)
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} holds no configuration: it is no checkpoint of `cuts3d train`")
+    known = {item.name for item in fields(TrainConfig)} & set(values)
+    plain: dict[str, Any] = {
+        name: tuple(values[name]) if get_origin(hints[name]) is tuple else values[name] for name in sorted(known)
+    }
+    return TrainConfig(**plain)

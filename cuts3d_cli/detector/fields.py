@@ -1,0 +1,156 @@
+"""Per-pixel fields of detectron2's `Instances`: masks, and how sure each of their pixels is.
+
+When boxes are sampled for the heads, detectron2 gathers every ground-truth field once for each of up to 512 boxes an
+image. Here only an index is gathered, so that the maps of an image are stored once however many boxes refer to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from detectron2.structures import BitMasks, Boxes
+from torchvision.ops import roi_align
+
+LEVELS = 255
+_Maps = TypeVar("_Maps", bound="_IndexedMaps")
+
+
+class _IndexedMaps:
+    """Maps that are stored once and referred to by index.
+
+    Args:
+        maps: (K, H, W).
+        index: (N,) int64, the map of each instance; one each by default.
+    """
+
+    def __init__(self, maps: torch.Tensor, index: torch.Tensor | None = None) -> None:
+        """See the class."""
+        if maps.dim() != 3:
+            raise ValueError(f"maps have shape {tuple(maps.shape)}: expected (K, H, W)")
+        self.maps = maps
+        self.index = torch.arange(len(maps), device=maps.device) if index is None else index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self: _Maps, item: int | slice | torch.Tensor) -> _Maps:
+        chosen = self.index[item]
+        return type(self)(self.maps, chosen.reshape(1) if chosen.dim() == 0 else chosen)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} of {tuple(self.maps.shape)})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the maps are."""
+        return self.maps.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """H, W."""
+        return self.maps.shape[1], self.maps.shape[2]
+
+    def to(self: _Maps, *arguments: Any, **named: Any) -> _Maps:
+        """The same on another device."""
+        return type(self)(self.maps.to(*arguments, **named), self.index.to(*arguments, **named))
+
+    def gathered(self) -> torch.Tensor:
+        """(N, H, W), as stored."""
+        return self.maps[self.index]
+
+    @classmethod
+    def cat(cls: type[_Maps], items: Sequence[_Maps]) -> _Maps:
+        """One field of many of the same size; maps that no instance refers to are left behind.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not items:
+            raise ValueError("nothing to put together")
+        return cls(torch.cat([item.gathered() for item in items]))
+
+    def _crops(self, maps: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
+        """(N, size, size) averages under the grids of some boxes, as detectron2 resamples masks."""
+        rois = torch.cat([self.index[:, None].to(boxes.dtype), boxes], dim=1)
+        return roi_align(maps[:, None], rois, (size, size), 1.0, 0, True)[:, 0]
+
+
+class IndexedMasks(_IndexedMaps):
+    """Masks of instances: (K, H, W) bool. Takes the place of detectron2's `BitMasks`."""
+
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) bool."""
+        return self.gathered()
+
+    def nonempty(self) -> torch.Tensor:
+        """(N,) bool: which have a pixel."""
+        return self.maps.flatten(1).any(dim=1)[self.index]
+
+    def area(self) -> torch.Tensor:
+        """(N,) int64, pixels."""
+        return self.maps.flatten(1).sum(dim=1)[self.index]
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The boxes of the masks, x0, y0, x1, y1, where x1 and y1 lie behind the last pixel; 0 for an empty mask."""
+        height, width = self.image_size
+        boxes = torch.zeros((len(self.maps), 4), dtype=torch.float32, device=self.device)
+        for axis, (low, high, size) in enumerate([(0, 2, width), (1, 3, height)]):
+            hit = self.maps.any(dim=1) if axis == 0 else self.maps.any(dim=2)
+            place = torch.arange(size, device=self.device, dtype=torch.float32)
+            first = torch.where(hit, place, torch.tensor(torch.inf, device=self.device)).amin(dim=1)
+            last = torch.where(hit, place + 1, torch.zeros((), device=self.device)).amax(dim=1)
+            filled = hit.any(dim=1)
+            boxes[:, low] = torch.where(filled, first, torch.zeros_like(first))
+            boxes[:, high] = torch.where(filled, last, torch.zeros_like(last))
+        return Boxes(boxes[self.index])
+
+    def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
+        """The masks within boxes, as targets of the mask head; equal to those of `BitMasks`.
+
+        Args:
+            boxes: (N, 4) float32.
+            size: side of the result.
+
+        Returns:
+            (N, size, size) bool.
+        """
+        return self._crops(self.maps.to(torch.float32), boxes.to(self.device), size) >= 0.5
+
+    def to_bit_masks(self) -> BitMasks:
+        """The same as detectron2's own structure."""
+        return BitMasks(self.gathered())
+
+
+class ConfidenceMaps(_IndexedMaps):
+    """Spatial Confidence of instances: (K, H, W) uint8 in steps of 1/255; 1 outside of an instance."""
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> ConfidenceMaps:
+        """From (K, H, W) floats in [0, 1]."""
+        return cls((values * LEVELS).round().to(torch.uint8))
+
+    @classmethod
+    def ones(cls, count: int, size: tuple[int, int], *, device: torch.device | str = "cpu") -> ConfidenceMaps:
+        """Full confidence everywhere: one map for all of `count` instances."""
+        maps = torch.full((1, *size), LEVELS, dtype=torch.uint8, device=device)
+        return cls(maps, torch.zeros(count, dtype=torch.int64, device=device))
+
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) float32 in [0, 1]."""
+        return self.gathered().to(torch.float32) / LEVELS
+
+    def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
+        """Confidence within boxes, resampled as masks are, so that both stay aligned.
+
+        Args:
+            boxes: (N, 4) float32.
+            size: side of the result.
+
+        Returns:
+            (N, size, size) float32 in [0, 1]; 1 beyond the image.
+        """
+        # Doubt is what is averaged: beyond the image it is 0, and where there is none, 1 comes out exactly.
+        doubt = (LEVELS - self.maps.to(torch.float32)) / LEVELS
+        return 1 - self._crops(doubt, boxes.to(self.device), size)

@@ -1,0 +1,102 @@
+"""Heads of the cascade with DropLoss and the Spatial Confidence Soft Target loss, each of which can be off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, MaskRCNNConvUpsampleHead
+from detectron2.structures import Instances
+
+from cuts3d_cli.detector.losses import class_loss, drop_weights, soft_mask_loss
+
+
+class BoxPredictor(FastRCNNOutputLayers):
+    """Scores and boxes of one stage of the cascade, with DropLoss.
+
+    Args:
+        input_shape: of the box features.
+        drop_iou: boxes whose IoU with every true box is at most this have no classification loss; None turns this off.
+        further: see detectron2's `FastRCNNOutputLayers`.
+    """
+
+    def __init__(self, input_shape: ShapeSpec, *, drop_iou: float | None, **further: Any) -> None:
+        """See the class."""
+        super().__init__(input_shape, **further)
+        self.drop_iou = drop_iou
+        self.true_boxes: list[torch.Tensor] | None = None
+        """Boxes of all instances, image by image: what `MaskCascadeROIHeads` says of the batch at hand."""
+
+    def losses(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+    ) -> dict[str, torch.Tensor]:
+        """The losses of this stage; see detectron2's `FastRCNNOutputLayers.losses`."""
+        found: dict[str, torch.Tensor] = super().losses(predictions, proposals)
+        if self.drop_iou is None or not proposals:
+            return found
+        if self.true_boxes is None:
+            raise RuntimeError("the true boxes of the batch are not known: this predictor works within its heads")
+        with torch.no_grad():
+            refined = self.predict_boxes(predictions, proposals)
+            counts = torch.cat(
+                [
+                    drop_weights(boxes, true, iou=self.drop_iou)
+                    for boxes, true in zip(refined, self.true_boxes, strict=True)
+                ]
+            )
+        classes = torch.cat([item.gt_classes for item in proposals])
+        found["loss_cls"] = class_loss(predictions[0], classes, weights=counts) * self.loss_weight.get("loss_cls", 1.0)
+        return found
+
+
+class MaskHead(MaskRCNNConvUpsampleHead):
+    """The mask head, whose loss may be weighed by Spatial Confidence (Eq. 6).
+
+    Args:
+        input_shape: of the mask features.
+        soft: whether the loss is weighed.
+        further: see detectron2's `MaskRCNNConvUpsampleHead`.
+    """
+
+    def __init__(self, input_shape: ShapeSpec, *, soft: bool, **further: Any) -> None:
+        """See the class."""
+        super().__init__(input_shape, **further)
+        self.soft = soft
+
+    def forward(self, features: torch.Tensor, instances: list[Instances]) -> Any:
+        """Losses in training, else the instances with their masks; see detectron2's `BaseMaskRCNNHead`."""
+        if not self.training:
+            return super().forward(features, instances)
+        logits = self.layers(features)[:, 0]
+        size = logits.shape[-1]
+        filled = [item for item in instances if len(item)]
+        if not filled:
+            return {"loss_mask": logits.sum() * 0}
+        boxes = [item.proposal_boxes.tensor for item in filled]
+        targets = torch.cat([item.gt_masks.crop_and_resize(box, size) for item, box in zip(filled, boxes, strict=True)])
+        confidence = None
+        if self.soft:
+            confidence = torch.cat(
+                [item.gt_confidence.crop_and_resize(box, size) for item, box in zip(filled, boxes, strict=True)]
+            )
+        return {"loss_mask": soft_mask_loss(logits, targets, confidence=confidence) * self.loss_weight}
+
+
+class MaskCascadeROIHeads(CascadeROIHeads):
+    """detectron2's cascade, whose stages know all true boxes of the batch.
+
+    The boxes that proposals were matched with would not do: an instance that no proposal was matched with is missing
+    among them.
+    """
+
+    def _forward_box(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances], targets: list[Instances] | None = None
+    ) -> Any:
+        for predictor in self.box_predictor:
+            predictor.true_boxes = None if targets is None else [item.gt_boxes.tensor for item in targets]
+        try:
+            return super()._forward_box(features, proposals, targets)
+        finally:
+            for predictor in self.box_predictor:
+                predictor.true_boxes = None

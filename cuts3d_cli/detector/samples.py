@@ -1,0 +1,145 @@
+"""One training sample: a photo, its masks and how sure they are, resized and flipped together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.cut.masks import Rle, decode_rle
+from cuts3d_cli.detector.fields import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.errors import SampleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What is done to the pixels of one sample: a resize, then a crop, then a flip.
+
+    Attributes:
+        size: height and width after the resize.
+        crop: first row, first column, rows and columns of what is kept; None keeps all.
+        flip: whether left and right are exchanged.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[int, int, int, int] | None = None
+    flip: bool = False
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self.size if self.crop is None else (self.crop[2], self.crop[3])
+
+    def image(self, photo: Image.Image) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 of a photo, bilinear."""
+        height, width = self.size
+        resized = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
+        return self._cut(resized)
+
+    def field(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(H, W) of a map that is stretched over the photo, at any resolution: the value at each pixel's centre."""
+        rows, columns = (
+            np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.int64), old - 1)
+            for new, old in zip(self.size, values.shape, strict=True)
+        )
+        return self._cut(values[rows[:, None], columns])
+
+    def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        if self.crop is not None:
+            top, left, rows, columns = self.crop
+            pixels = pixels[top : top + rows, left : left + columns]
+        return np.ascontiguousarray(pixels[:, ::-1] if self.flip else pixels)
+
+
+def draw_geometry(size: tuple[int, int], *, config: TrainConfig, seed: Sequence[int]) -> Geometry:
+    """Draw the resize and flip of a sample.
+
+    Args:
+        size: height and width of the photo.
+        config: the fields `min_sizes`, `max_size` and `flip`.
+        seed: of the draws; equal seeds draw alike, whichever process draws.
+    """
+    rng = np.random.default_rng(list(seed))
+    shorter = int(rng.choice(config.min_sizes))
+    flip = bool(rng.random() < config.flip)
+    return Geometry(size=resized_shape(size, shorter=shorter, longest=config.max_size), flip=flip)
+
+
+def resized_shape(size: tuple[int, int], *, shorter: int, longest: int) -> tuple[int, int]:
+    """Height and width whose shorter side is `shorter`, or whose longer side is `longest` where that is less."""
+    scale = min(shorter / min(size), longest / max(size))
+    height, width = (max(int(side * scale + 0.5), 1) for side in size)
+    return height, width
+
+
+def training_sample(
+    photo: Image.Image,
+    record: Mapping[str, Any],
+    confidence: tuple[NDArray[np.float32], Sequence[float]] | None,
+    *,
+    geometry: Geometry,
+) -> dict[str, Any]:
+    """Put one sample together as detectron2 wants it.
+
+    The confidence of an instance is 1 outside of it (under Eq. 6). Its region is that of its mask and of the patches
+    that were cut, which the mask refines.
+
+    Args:
+        photo: upright RGB.
+        record: the pseudo sidecar's JSON.
+        confidence: maps, (M, H', W') float32, and mean scores, one an instance; None is full confidence.
+        geometry: what is done to the pixels.
+
+    Returns:
+        "image" (3, H, W) uint8 RGB, "height" and "width" of the photo, "instances" with gt_boxes, gt_classes, gt_masks,
+        gt_confidence and gt_scores. Instances of which no pixel is left are gone.
+
+    Raises:
+        SampleError: the masks are damaged, or not of this photo.
+    """
+    try:
+        codes: list[Rle] = [item["segmentation"] for item in record["instances"]]
+        patches: list[Rle | None] = [item.get("patch_mask") for item in record["instances"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SampleError(f"the stored masks cannot be read: {error}") from error
+    if confidence is not None and len(confidence[0]) != len(codes):
+        raise SampleError(f"there are {len(codes)} masks and {len(confidence[0])} confidence maps")
+    masks, maps, scores = [], [], []
+    for number, code in enumerate(codes):
+        if tuple(code["size"]) != (photo.height, photo.width):
+            raise SampleError(f"a mask is {code['size'][1]}x{code['size'][0]}, the photo {photo.width}x{photo.height}")
+        mask = geometry.field(decode_rle(code))
+        if not mask.any():
+            continue
+        masks.append(mask)
+        if confidence is not None:
+            values = geometry.field(confidence[0][number])
+            patch = patches[number]
+            region = mask if patch is None else mask | geometry.field(decode_rle(patch))
+            maps.append(np.where(region, values, np.float32(1)))
+            scores.append(float(confidence[1][number]))
+    frame = geometry.frame
+    instances = Instances(frame)
+    fields = IndexedMasks(torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *frame), dtype=bool)))
+    instances.gt_boxes = fields.get_bounding_boxes()
+    instances.gt_classes = torch.zeros(len(masks), dtype=torch.int64)
+    instances.gt_masks = fields
+    if confidence is None or not maps:
+        instances.gt_confidence = ConfidenceMaps.ones(len(masks), frame)
+        instances.gt_scores = torch.ones(len(masks))
+    else:
+        instances.gt_confidence = ConfidenceMaps.of(torch.from_numpy(np.stack(maps)))
+        instances.gt_scores = torch.tensor(scores, dtype=torch.float32)
+    return {
+        "image": torch.from_numpy(geometry.image(photo).transpose(2, 0, 1).copy()),
+        "height": photo.height,
+        "width": photo.width,
+        "instances": instances,
+    }

@@ -1,0 +1,33 @@
+"""The learning rate: a linear warm-up, then steps down (paper: Tables 16 and 17)."""
+
+from __future__ import annotations
+
+import torch
+
+from cuts3d_cli.config import TrainConfig
+
+
+def learning_rate(iteration: int, config: TrainConfig) -> float:
+    """The learning rate of an iteration, counted from 0."""
+    decays = sum(iteration >= step for step in config.decay_steps)
+    rate = config.learning_rate * config.decay_factor**decays
+    if iteration < config.warmup_iter:
+        share = iteration / config.warmup_iter
+        rate *= config.warmup_factor * (1 - share) + share
+    return rate
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    """SGD with momentum; normalisation layers are not decayed."""
+    from detectron2.solver.build import get_default_optimizer_params
+
+    parameters = get_default_optimizer_params(
+        model, base_lr=config.learning_rate, weight_decay=config.weight_decay, weight_decay_norm=0.0
+    )
+    return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all parameters this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.cut.masks import encode_rle
+from cuts3d_cli.detector.data import Batches, Position, SampleOrder, SampleStream, Skipped, training_shards
+from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
+from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.shards.names import sidecar
+from tests.detector.made import GRID, make_shards, mask_of, photo_of
+
+IMAGES = 13
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three shards of 13 images, of which two have no mask."""
+    return make_shards(tmp_path_factory.mktemp("data"), images=IMAGES, shard_size=5, empty=(3, 9))
+
+
+def config(**changes: Any) -> TrainConfig:
+    return replace(PRESETS["tiny"].train, min_sizes=(48, 64), max_size=96, **changes)
+
+
+def keys(batches: Batches, count: int) -> list[list[str]]:
+    return [[sample["key"] for sample in batch] for batch in islice(batches, count)]
+
+
+@pytest.mark.parametrize("window", [1, 6, 1000])
+@pytest.mark.parametrize("counts", [[5, 5, 3], [1], [0, 4, 0, 7]])
+def test_an_epoch_holds_every_sample_once(counts: list[int], window: int):
+    order = SampleOrder(counts, seed=3, window=window)
+    everything = sorted((shard, number) for shard, count in enumerate(counts) for number in range(count))
+    epochs = [[order.at(epoch * order.total + place) for place in range(order.total)] for epoch in range(3)]
+    for epoch, found in enumerate(epochs):
+        assert {item[0] for item in found} == {epoch}
+        assert sorted(item[1:] for item in found) == everything
+    if len(everything) > 3:
+        assert [item[1:] for item in epochs[0]] != [item[1:] for item in epochs[1]]
+    # Any place can be asked for at any time.
+    assert SampleOrder(counts, seed=3, window=window).at(order.total + 1 % order.total) == epochs[1][1 % order.total]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_and_workers_share_an_epoch_without_loss(bases: list[Path], world: int, workers: int):
+    shards = training_shards(bases, with_confidence=True)
+    seen: Counter[str] = Counter()
+    for rank in range(world):
+        mine = len(range(rank, 2 * IMAGES, world))  # of two epochs
+        stream = SampleStream(shards, config=config(), rank=rank, world_size=world, start=Position())
+        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=workers)
+        for place, item in islice(loader, mine):
+            key = item.key if isinstance(item, Skipped) else item["key"]
+            assert isinstance(item, Skipped) == (key in ("003", "009"))
+            assert place < mine
+            seen[key] += 1
+    assert seen == {f"{number:03d}": 2 for number in range(IMAGES)}
+
+
+def test_what_is_seen_does_not_depend_on_workers(bases: list[Path]):
+    shards = training_shards(bases, with_confidence=True)
+    runs = []
+    for workers in (0, 2):
+        batches = Batches(shards, config=config(loader_workers=workers), batch_size=2)
+        runs.append(list(islice(batches, 8)))
+    for first, second in zip(*runs, strict=True):
+        for a, b in zip(first, second, strict=True):
+            assert a["key"] == b["key"]
+            assert torch.equal(a["image"], b["image"])
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_a_run_goes_on_as_if_it_had_not_stopped(bases: list[Path], stop: int, grouped: bool):
+    shards = training_shards(bases, with_confidence=True)
+    setting = config(group_by_aspect=grouped)
+    whole = keys(Batches(shards, config=setting, batch_size=3), 12)
+    first = Batches(shards, config=setting, batch_size=3)
+    assert keys(first, stop) == whole[:stop]
+    again = Batches(shards, config=setting, batch_size=3, start=first.position_copy())
+    assert keys(again, 12 - stop) == whole[stop:]
+
+
+def test_a_batch_holds_one_shape_and_nothing_is_lost(bases: list[Path]):
+    shards = training_shards(bases, with_confidence=True)
+    batches = Batches(shards, config=config(), batch_size=2)
+    seen: Counter[str] = Counter()
+    for batch in islice(batches, 22):
+        lying = {sample["image"].shape[2] > sample["image"].shape[1] for sample in batch}
+        assert len(lying) == 1
+        seen.update(sample["key"] for sample in batch)
+    # 44 samples of epochs of 11: each came 4 times, but for what waits or was drawn a little early.
+    assert set(seen) == {f"{number:03d}" for number in range(IMAGES)} - {"003", "009"}
+    assert max(seen.values()) - min(seen.values()) <= 2
+
+
+def test_images_that_cannot_be_used_are_told_once(bases: list[Path], tmp_path: Path):
+    made = make_shards(tmp_path, images=6, shard_size=6)
+    shard = training_shards(made, with_confidence=True)
+    data = bytearray(made[0].read_bytes())
+    at = data.index(b"\x89PNG", 2000)
+    data[at + 60 : at + 90] = bytes(30)
+    made[0].write_bytes(bytes(data))
+    told: list[Skipped] = []
+    batches = Batches(shard, config=config(), batch_size=1, skipped=told.append)
+    seen = {key for batch in keys(batches, 15) for key in batch}
+    assert len(told) == 1
+    assert "cannot be decoded" in (told[0].reason or "")
+    assert len(seen) == 5
+
+
+def test_shards_without_masks_are_refused(tmp_path: Path):
+    made = make_shards(tmp_path, images=3, shard_size=3, empty=(0, 1, 2))
+    with pytest.raises(ShardError, match="no image of the shards has masks"):
+        next(iter(Batches(training_shards(made, with_confidence=True), config=config(), batch_size=1)))
+
+
+def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path):
+    made = make_shards(tmp_path, images=2, shard_size=2, confident=False)
+    assert training_shards(made, with_confidence=False)[0].confidence is None
+    with pytest.raises(ShardError, match=r"run `cuts3d confidence --shards .*--no-soft-loss"):
+        training_shards(made, with_confidence=True)
+    sidecar(made[0], "pseudo").unlink()
+    with pytest.raises(ShardError, match=r"pseudo.tar is missing or unfinished: run `cuts3d pseudo"):
+        training_shards(made, with_confidence=False)
+
+
+def test_confidence_is_one_outside_of_an_instance(bases: list[Path]):
+    shards = training_shards(bases, with_confidence=True)
+    for sample in next(iter(Batches(shards, config=config(flip=0.0), batch_size=4))):
+        instances = sample["instances"]
+        mask, values = instances.gt_masks.dense()[0], instances.gt_confidence.dense()[0]
+        number = int(sample["key"])
+        size = sample["image"].shape[1:]
+        geometry = Geometry(size=(size[0], size[1]))
+        region = mask.numpy() | geometry.field(mask_of(number, (GRID, GRID)))
+        assert np.allclose(values[region], 0.8, atol=1 / 255)
+        assert (values.numpy()[~region] == 1).all()
+        assert instances.gt_scores.tolist() == pytest.approx([0.8])
+        assert torch.equal(instances.gt_boxes.tensor, instances.gt_masks.get_bounding_boxes().tensor)
+        # The mask lies on the bright square of the photo.
+        bright = sample["image"].float().mean(dim=0) > 100
+        assert (bright == mask).float().mean() > 0.95
+
+
+def test_masks_confidence_and_photo_are_cut_alike():
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        size = (int(rng.integers(20, 60)), int(rng.integers(20, 60)))
+        new = (int(rng.integers(16, 80)), int(rng.integers(16, 80)))
+        rows, columns = int(rng.integers(8, new[0] + 1)), int(rng.integers(8, new[1] + 1))
+        top, left = int(rng.integers(0, new[0] - rows + 1)), int(rng.integers(0, new[1] - columns + 1))
+        geometry = Geometry(size=new, crop=(top, left, rows, columns), flip=bool(rng.random() < 0.5))
+        mask = mask_of(int(rng.integers(3)), size)
+        record = {"instances": [{"segmentation": encode_rle(mask), "patch_mask": encode_rle(mask)}]}
+        # A confidence map that is the mask itself, at the photo's resolution.
+        maps = np.where(mask, 0.5, 1.0).astype(np.float32)[None]
+        photo = Image.fromarray(photo_of(1, size))
+        sample = training_sample(photo, record, (maps, [0.5]), geometry=geometry)
+        instances = sample["instances"]
+        assert tuple(sample["image"].shape) == (3, rows, columns)
+        if len(instances):
+            inside = instances.gt_masks.dense()[0]
+            assert torch.equal(instances.gt_confidence.dense()[0] < 1, inside)
+            assert torch.equal(inside, torch.from_numpy(geometry.field(mask)))
+        else:
+            assert not geometry.field(mask).any()
+
+
+def test_draws_depend_on_the_seed_alone():
+    drawn = [draw_geometry((48, 64), config=config(), seed=(0, epoch, 5)) for epoch in range(30)]
+    assert drawn == [draw_geometry((48, 64), config=config(), seed=(0, epoch, 5)) for epoch in range(30)]
+    assert {item.flip for item in drawn} == {True, False}
+    assert {min(item.size) for item in drawn} == {48, 64}
+    assert resized_shape((100, 300), shorter=80, longest=120) == (40, 120)
+
+
+def test_masks_of_another_photo_are_refused():
+    from PIL import Image
+
+    record = {"instances": [{"segmentation": encode_rle(mask_of(0, (20, 20)))}]}
+    with pytest.raises(SampleError, match="a mask is 20x20, the photo 30x20"):
+        training_sample(Image.new("RGB", (30, 20)), record, None, geometry=Geometry(size=(20, 30)))

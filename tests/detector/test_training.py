@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.detector import training
+from cuts3d_cli.detector.checkpoints import (
+    checkpoint_path,
+    config_of,
+    find_checkpoints,
+    load_checkpoint,
+    load_trained,
+    save_checkpoint,
+)
+from cuts3d_cli.detector.data import training_shards
+from cuts3d_cli.detector.inference import Detector
+from cuts3d_cli.detector.schedule import learning_rate
+from cuts3d_cli.detector.training import Task, TrainingError, train
+from cuts3d_cli.errors import UsageError, WeightsError
+from tests.detector.made import make_shards, photo_of
+from tests.running import Ran
+
+SMALL: dict[str, Any] = {
+    "images_per_batch": 2,
+    "min_sizes": (48, 64),
+    "max_size": 96,
+    "test_min_size": 64,
+    "max_iter": 4,
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "precise_bn": 2,
+    "rpn_pre_nms": 50,
+    "rpn_post_nms": 20,
+    "rpn_test_proposals": 20,
+    "roi_batch": 16,
+    "fpn_channels": 16,
+    "box_head_width": 16,
+    "mask_head_width": 16,
+    "warmup_iter": 2,
+    "checkpoints_kept": 10,
+}
+
+
+class Noted:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: list[training.Step] = []
+
+    def begin(self, *, start: int, total: int) -> None:
+        self.begun = (start, total)
+
+    def advance(self, iteration: int) -> None:
+        pass
+
+    def step(self, step: training.Step) -> None:
+        self.steps.append(step)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_shards(tmp_path_factory.mktemp("shards"), images=8, shard_size=5)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(**changes: Any) -> TrainConfig:
+    return replace(PRESETS["tiny"].train, **{**SMALL, **changes})
+
+
+def task(bases: list[Path], out: Path, *, resume: bool = False, **changes: Any) -> Task:
+    out.mkdir(exist_ok=True, parents=True)
+    shards = training_shards(bases, with_confidence=True)
+    return Task(config=small(**changes), shards=shards, out=out, device="cpu", resume=resume)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_trained(path)[0]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_that_goes_on_ends_as_one_that_never_stopped(bases: list[Path], tmp_path: Path):
+    whole = Noted()
+    straight = train(task(bases, tmp_path / "a"), whole)
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
+    assert {"total", "loss_mask", "loss_cls_stage2", "loss_rpn_cls"} <= set(lines[0]["losses"])
+    assert (tmp_path / "a" / "samples.png").stat().st_size > 1000
+    assert list((tmp_path / "a").glob("events.*"))
+    assert whole.begun == (0, 4)
+
+    # Killed in the fourth iteration: what is there then is the checkpoint of the second one and a half line.
+    train(task(bases, tmp_path / "b"), Noted())
+    for path in find_checkpoints(tmp_path / "b"):
+        if path != checkpoint_path(tmp_path / "b", 2):
+            path.unlink()
+    (tmp_path / "b" / "model-final.safetensors").unlink()
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": ')
+    noted = Noted()
+    resumed = train(task(bases, tmp_path / "b", resume=True), noted)
+    assert noted.begun == (2, 4)
+    assert same(weights(straight), weights(resumed))
+    again = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in again] == [1, 2, 3, 4]
+    assert [line["losses"] for line in again] == [line["losses"] for line in lines]
+
+
+def test_a_run_goes_on_only_as_it_was(bases: list[Path], tmp_path: Path):
+    train(task(bases, tmp_path, max_iter=2), Noted())
+    with pytest.raises(UsageError, match=r"another configuration \(roi_batch 16 -> 8\)"):
+        train(task(bases, tmp_path, resume=True, roi_batch=8), Noted())
+    noted = Noted()
+    train(task(bases, tmp_path, resume=True, max_iter=3, learning_rate=0.001, log_every=3), noted)
+    assert "learning_rate 0.004 -> 0.001" in noted.said[0]
+    assert noted.steps[-1].learning_rate == 0.001
+    with pytest.raises(UsageError, match=r"trained on other masks \(a-001.tar\)"):
+        train(task(bases[:1], tmp_path, resume=True), Noted())
+
+
+def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
+    train(task(bases, tmp_path, max_iter=5, checkpoint_every=1, checkpoints_kept=2), Noted())
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-0000004.pth", "checkpoint-0000005.pth"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_loss_that_is_no_number_keeps_its_batch(bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from cuts3d_cli.detector import roi_heads
+
+    calls: list[int] = []
+
+    def broken(*arguments: Any, **named: Any) -> torch.Tensor:
+        calls.append(1)
+        return torch.tensor(float("nan") if len(calls) == 2 else 1.0, requires_grad=True)
+
+    monkeypatch.setattr(roi_heads, "soft_mask_loss", broken)
+    with pytest.raises(TrainingError, match=r"at iteration 1 .*nonfinite-0000001-rank0.pth: --resume with a lower"):
+        train(task(bases, tmp_path), Noted())
+    kept = torch.load(tmp_path / "nonfinite-0000001-rank0.pth", weights_only=True)
+    assert len(kept["batch"]) == 2
+    assert np.isnan(kept["losses"]["loss_mask"])
+    assert kept["batch"][0]["image"].dtype == torch.uint8
+
+
+def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
+    final = train(task(bases, tmp_path, precise_bn=0), Noted())
+    last = find_checkpoints(tmp_path)[-1]
+    assert same(weights(final), weights(last))
+    assert load_trained(final)[1] == load_trained(last)[1] == small(precise_bn=0)
+    assert oct(final.stat().st_mode & 0o044) != "0o0"
+    images = [photo_of(1, (48, 64)), photo_of(2, (64, 48))]
+    for found, image in zip(Detector.load(final, device="cpu").detect(images), images, strict=True):
+        assert len(found.scores) == len(found.masks) == len(found.boxes) > 0
+        assert (np.diff(found.scores) <= 0).all()
+        assert all(tuple(mask["size"]) == image.shape[:2] for mask in found.masks)
+        assert len(found.over(2.0).scores) == 0
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.pth")
+    path = checkpoint_path(tmp_path, 5)
+    save_checkpoint(checkpoint_path(tmp_path, 3), {"model": {}})
+    save_checkpoint(path, {"model": {"a": torch.zeros(1000)}})
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to go on from checkpoint-00"):
+        load_checkpoint(path)
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    torch.save({"format": 1, "model": Evil()}, path)
+    with pytest.raises(WeightsError, match="no file of tensors alone"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
+    torch.save({"model": {}}, path)
+    with pytest.raises(WeightsError, match="is no checkpoint of `cuts3d train`"):
+        load_checkpoint(path)
+    (tmp_path / "x.safetensors").write_bytes(b"junk")
+    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no detector"):
+        load_trained(tmp_path / "x.safetensors")
+    assert config_of({"max_iter": 7, "min_sizes": [3], "of_another_version": 1}, path=path).min_sizes == (3,)
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = small(
+        warmup_iter=10, warmup_factor=0.1, learning_rate=1.0, decay_steps=(20, 30), decay_factor=0.5, max_iter=40
+    )
+    rates = [learning_rate(iteration, config) for iteration in (0, 5, 10, 19, 20, 29, 30, 39)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
+LINE = ["--preset", "tiny", *(f"--set={name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in SMALL.items())]  # fmt: skip  # noqa: E501
+
+
+def test_the_command_trains_and_predicts(
+    bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(bases[0].parent)
+    out = tmp_path / "out"
+    ran = cuts3d("train", *LINE, "--max-iter", "2", "--out", out)  # one set of shards is here: it needs no name
+    assert (ran.code, ran.out.strip()) == (0, str(out / "model-final.safetensors"))
+    assert "8 images, batch 2, learning rate 0.004" in ran.err
+    assert "warning: learning rate 0.004 is for a batch of 4, this one has 2" in ran.err
+    assert "--learning-rate 0.002" in ran.err
+    again = cuts3d("train", *LINE, "--out", out)
+    assert again.code == 2
+    assert "pass --resume to go on, --overwrite to begin anew" in again.err
+    resumed = cuts3d("train", *LINE, "--max-iter", "3", "--out", out, "--resume", "--json")
+    assert json.loads(resumed.out) == {
+        "weights": str(out / "model-final.safetensors"),
+        "out": str(out),
+        "images": 8,
+    }
+
+    found = cuts3d("predict", "-c", out / "model-final.safetensors", "--max-detections", "3", "--json")
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["counts"]["samples_out"] == 8
+    shown = cuts3d("inspect", "a-000.predict.tar", "--json")
+    assert shown.code == 0
+    skipped = cuts3d("predict", "-c", out / "model-final.safetensors", "--max-detections", "3", "--json")
+    assert {item["status"] for item in json.loads(skipped.out)["shards"]} == {"skipped"}
+    for path in bases[0].parent.glob("*.predict.*"):
+        path.unlink()
+
+
+def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):
+    shards = ("--shards", bases[0].parent)
+    assert (
+        "holds no checkpoint to go on from" in cuts3d("train", *shards, *LINE, "--out", tmp_path / "x", "--resume").line
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    line = cuts3d("train", *shards, *LINE, "--out", tmp_path / "mine", "--overwrite").line
+    assert "holds no run of `cuts3d train`" in line
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+    assert "--gpus 2 needs CUDA" in cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
+    assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
+
+
+def command(*arguments: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("cuts3d")), *map(str, arguments)]
+
+
+def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
+    """Two real processes: one is killed, or interrupted, in the middle; a third never is."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    rest = ("train", "--shards", bases[0].parent, *LINE, "--max-iter", "8")
+    subprocess.run(command(*rest, "--out", tmp_path / "whole"), env=environment, check=True, capture_output=True)
+    for how in (signal.SIGKILL, signal.SIGINT):
+        out = tmp_path / how.name
+        running = subprocess.Popen(command(*rest, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while not find_checkpoints(out) and time.monotonic() < until:
+            time.sleep(0.02)
+        running.send_signal(how)
+        said = running.communicate()[1]
+        if how == signal.SIGINT:
+            assert running.returncode == 130, said
+            assert "--resume goes on from there" in said
+            assert "Traceback" not in said
+        subprocess.run(command(*rest, "--out", out, "--resume"), env=environment, check=True, capture_output=True)
+        final = "model-final.safetensors"
+        assert same(weights(tmp_path / "whole" / final), weights(out / final))
+
+
+def test_two_processes_hold_the_same_weights(bases: list[Path], tmp_path: Path):
+    """Under torchrun, on CPUs; what one has learned the other has too, and each image was seen by one of them."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    line += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *command()]
+    done = subprocess.run(
+        [*line, "train", "--shards", str(bases[0].parent), *LINE, "--out", str(tmp_path / "two"), "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = load_checkpoint(find_checkpoints(tmp_path / "two")[-1])
+    assert len(content["processes"]) == 2
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(item)["iteration"] for item in lines] == [1, 2, 3, 4]
