@@ -200,12 +200,18 @@ def viz(
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", help="The picture. Default: NAME.cuts3d.png here.", show_default=False),
     ] = None,
+    checkpoint: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--checkpoint", "-c", help="Draw what this detector finds, as `cuts3d train` made it.", show_default=False
+        ),
+    ] = None,
     open_picture: Annotated[bool, typer.Option("--open", help="Open the picture when it is done.")] = False,
     json: Json = False,
     *,
     config: Config,
 ) -> None:
-    """Draw how one photo is cut: depth, Spatial Importance, each cut, and the masks, as one PNG."""
+    """Draw how one photo is cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in it."""
     from cuts3d_cli.report import print_json
     from cuts3d_cli.stages import viz as stage
 
@@ -213,7 +219,13 @@ def viz(
         raise UsageError("name one photo, or --shards with --key")
     if shards is None and key is not None:
         raise UsageError("--key goes with --shards")
-    if image is not None:
+    if checkpoint is not None:
+        from cuts3d_cli.stages.detections import draw_detections
+
+        if image is None or depth_file is not None:
+            raise UsageError("--checkpoint goes with one photo, and not with --depth")
+        drawn = draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=_say)
+    elif image is not None:
         drawn = stage.draw_photo(image, depth_file=depth_file, out=out, config=config, say=_say)
     else:
         if key is None or depth_file is not None:

@@ -36,7 +36,9 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for everything the demo makes")
-    out = parser.parse_args().out
+    parser.add_argument("--train", action="store_true", help="train a small detector too (about 15 minutes)")
+    options = parser.parse_args()
+    out = options.out
     begun = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
 
@@ -71,6 +73,11 @@ def main() -> None:
     found = {method: masks_by_name(out / f"{method}.json") for method in METHODS}
     draw_comparison(drawn / "comparison.jpg", rgbd, groups, found)
     print_figures(rgbd, groups, found)
+    if options.train:
+        from demo_train import train_and_compare
+
+        say("4. A detector learns from masks of rendered scenes, and is tried on others")
+        train_and_compare(out / "training", cuts3d=cuts3d)
     print(f"\nPictures: {drawn}/ (comparison.jpg first). Took {time.perf_counter() - begun:.0f} s.")
 
 

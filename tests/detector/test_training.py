@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.detector import training
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
@@ -30,7 +31,7 @@ from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.training import Task, TrainingError, train
 from cuts3d_cli.errors import UsageError, WeightsError
-from tests.detector.made import make_shards, photo_of
+from tests.detector.made import make_shards, mask_of, photo_of
 from tests.running import Ran
 
 SMALL: dict[str, Any] = {
@@ -245,8 +246,36 @@ def test_the_command_trains_and_predicts(
     assert shown.code == 0
     skipped = cuts3d("predict", "-c", out / "model-final.safetensors", "--max-detections", "3", "--json")
     assert {item["status"] for item in json.loads(skipped.out)["shards"]} == {"skipped"}
+    evaluated = cuts3d("eval", "--shards", ".", "--gt", ground_truth(tmp_path), "--predicted", "--json")
+    assert evaluated.code == 0, evaluated.err
+    figures = json.loads(evaluated.out)
+    assert (figures["scores"], figures["images"], figures["instances"]) == ("detector", 8, 8)
+    assert 0 < figures["predictions"] <= 24
     for path in bases[0].parent.glob("*.predict.*"):
         path.unlink()
+    missing = cuts3d("eval", "--shards", ".", "--gt", ground_truth(tmp_path), "--predicted")
+    assert "run `cuts3d predict --shards" in missing.err
+
+    photo = bases[0].parent.parent / "photos" / "001.png"
+    drawn = cuts3d("viz", photo, "--checkpoint", out / "model-final.safetensors", "-o", tmp_path / "d.png", "--json")
+    assert drawn.code == 0, drawn.err
+    assert json.loads(drawn.out)["masks"] >= 1
+    assert (tmp_path / "d.png").stat().st_size > 1000
+    assert "--checkpoint goes with one photo" in cuts3d("viz", "--shards", ".", "--key", "001", "-c", out).err
+
+
+def ground_truth(folder: Path) -> Path:
+    """The masks of the photos as COCO JSON."""
+    images, annotations = [], []
+    for number in range(8):
+        size = (48, 64) if number % 2 else (64, 48)
+        code = encode_rle(mask_of(number, size))
+        images.append({"id": number + 1, "file_name": f"{number:03d}.png", "height": size[0], "width": size[1]})
+        facts = {"bbox": rle_box(code), "area": rle_area(code), "segmentation": code, "iscrowd": 0}
+        annotations.append({"id": number + 1, "image_id": number + 1, "category_id": 1, **facts})
+    path = folder / "gt.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fg"}]}))
+    return path
 
 
 def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):
