@@ -295,6 +295,47 @@ def train(
 
 
 @app.command()
+@with_config("selftrain", Only("run", ("device", "batch_size", "half", "if_exists")))
+def selftrain(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="The detector to begin with, as `cuts3d train` made it.")
+    ] = Path("detector-initial/model-final.safetensors"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Train on the detector's own predictions, for some rounds: writes NAME-000.pseudo.st1.tar, detector-st1, ..."""
+    from cuts3d_cli.progress import StageProgress, TrainingProgress
+    from cuts3d_cli.report import print_json
+    from cuts3d_cli.stages.selftrain import run
+
+    watcher = TrainingProgress(stderr)
+    try:
+        rounds = run(
+            _expand(shards, more_shards, config),
+            checkpoint=checkpoint,
+            out=out,
+            config=config,
+            gpus=gpus,
+            watcher=watcher,
+            progress=lambda name: StageProgress(stderr, name=name),
+        )
+    finally:
+        watcher.close()
+    if json:
+        print_json([item.to_json() for item in rounds])
+    else:
+        for item in rounds:
+            facts = f"{item.masks} masks, {item.predicted} of them predicted, in {item.images} images"
+            stdout.print(f"{item.name}: {item.weights} ({facts})", highlight=False, soft_wrap=True)
+    raise typer.Exit(FAILED_SAMPLES if any(item.failed for item in rounds) else DONE)
+
+
+@app.command()
 @with_config("predict", Only("run", ("device", "batch_size", "half", "if_exists")))
 def predict(
     checkpoint: Annotated[

@@ -48,6 +48,7 @@ class StageProgress:
         self._failed = 0
         self._begun = 0.0
         self._done = 0
+        self._waited_for: set[str] = set()
         self._bars = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -122,6 +123,23 @@ class StageProgress:
                 soft_wrap=True,
             )
 
+    def give_up(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+        if self._all is not None:
+            self._bars.update(self._all, advance=-self._done)
+        self._say(why)
+
+    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
+        """See `Progress`."""
+        left = {shard.name for shard in shards}
+        if left != self._waited_for:
+            who = ", ".join(sorted(set(owners))[:3]) or "another process"
+            self._say(f"waiting for {len(left)} shard{'' if len(left) == 1 else 's'} that others work on: {who}")
+        self._waited_for = left
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def _note(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._left} shard{'' if self._left == 1 else 's'} to go{failed}"
@@ -144,6 +162,7 @@ class TrainingProgress:
 
     def begin(self, *, start: int, total: int) -> None:
         """Training begins after so many iterations that were done before."""
+        self.close()
         self._bar = RichProgress(
             TextColumn("training"),
             BarColumn(),

@@ -22,10 +22,9 @@ COMMANDS = {
     "confidence": ("confidence", "run"),
     "viz": ("pseudo", "features", "depth", "run"),
     "train": ("train", Only("run", ("device",))),
+    "selftrain": ("selftrain", Only("run", ("device", "batch_size", "half", "if_exists"))),
     "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists"))),
 }
-SWITCHED = {"selftrain"}
-"""Sections that a command fills in place of another one."""
 
 RENAMED = {("viz", "depth", "weights"): "depth_weights"}
 CASES = [
@@ -49,7 +48,7 @@ def words(help_page: str) -> str:
 
 
 def test_every_section_belongs_to_a_command():
-    assert {section for _, section, _ in CASES} | SWITCHED == {item.name for item in dataclasses.fields(Config)}
+    assert {section for _, section, _ in CASES} == {item.name for item in dataclasses.fields(Config)}
 
 
 def test_a_round_of_self_training_has_its_own_section():

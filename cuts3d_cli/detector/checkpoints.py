@@ -81,7 +81,8 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: Train
     from safetensors.torch import save_file
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    metadata = {"format": "pt", "cuts3d": __version__, "config": json.dumps(asdict(config))}
+    # One entry: the order of several in the file is left to chance.
+    metadata = {"cuts3d": json.dumps({"version": __version__, "config": asdict(config)})}
     try:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata=metadata)
         with open(temporary, "rb") as file:
@@ -118,8 +119,8 @@ def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-        values = json.loads(metadata["config"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        values = json.loads(metadata["cuts3d"])["config"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
     return state, config_of(values, path=path)
 

@@ -102,8 +102,9 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
     for base in bases:
         masks = finished_sidecar(base, stage)
         if masks is None:
+            maker = "pseudo" if stage == "pseudo" else "selftrain"
             raise ShardError(
-                f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d pseudo --shards {base}` first"
+                f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d {maker} --shards {base}` first"
             )
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:

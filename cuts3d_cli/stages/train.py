@@ -6,9 +6,9 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.errors import Cuts3dError, UsageError
@@ -63,7 +63,7 @@ def run(
     config: TrainConfig,
     device: str,
     gpus: int,
-    resume: bool,
+    resume: bool | Literal["if begun"],
     overwrite: bool,
     init: Path | None,
     watcher: Watcher,
@@ -77,7 +77,8 @@ def run(
         config: of the training.
         device: "auto", "cpu", "cuda", ...
         gpus: GPUs of this machine; under torchrun it says how many processes there are.
-        resume: go on from the newest checkpoint.
+        resume: go on from the newest checkpoint; "if begun" does so where there is one, begins where there is none, and
+            leaves a finished training as it is.
         overwrite: throw away what is in the folder.
         init: a trained detector to begin with.
         watcher: told how it goes.
@@ -91,6 +92,7 @@ def run(
         TrainingError: the loss is no number any more.
     """
     require_detectron2()
+    from cuts3d_cli.detector.checkpoints import find_checkpoints
     from cuts3d_cli.detector.data import training_shards
     from cuts3d_cli.detector.training import Task
 
@@ -102,16 +104,38 @@ def run(
         config.copy_paste and (config.copy_paste_select == "confident" or config.alpha != "none")
     )
     found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence)
-    prepare_folder(folder, resume=resume, overwrite=overwrite)
     images = sum(shard.samples for shard in found)
+    task = Task(config=config, shards=found, out=folder, device=chosen, init=init, resume=bool(resume))
+    if resume == "if begun":
+        if (finished := finished_weights(task)) is not None:
+            watcher.say(f"{finished} is there already, of the same masks and configuration")
+            return Trained(weights=finished, out=folder, images=images)
+        task = replace(task, resume=bool(find_checkpoints(folder)))
+    prepare_folder(folder, resume=task.resume, overwrite=overwrite)
     watcher.say(
         f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
         f" ({config.learning_rate / config.images_per_batch:g} an image)"
     )
     if warning := batch_warning(config):
         watcher.say(warning)
-    task = Task(config=config, shards=found, out=folder, device=chosen, init=init, resume=resume)
     return Trained(weights=_launch(task, watcher, gpus=gpus), out=folder, images=images)
+
+
+def finished_weights(task: Task) -> Path | None:
+    """The result of a training that was finished with the same configuration and masks, or None.
+
+    Raises:
+        WeightsError: its last checkpoint is damaged.
+    """
+    from cuts3d_cli.detector.checkpoints import FINAL, find_checkpoints, load_checkpoint
+
+    final = task.out / f"{FINAL}.safetensors"
+    checkpoints = find_checkpoints(task.out)
+    if not (final.is_file() and checkpoints):
+        return None
+    last = load_checkpoint(checkpoints[-1])
+    same = last["fingerprint"] == task.fingerprint() and last["iteration"] == task.config.max_iter
+    return final if same else None
 
 
 def batch_warning(config: TrainConfig) -> str | None:

@@ -1,0 +1,129 @@
+"""`cuts3d selftrain`: a detector learns from its own predictions, round after round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuts3d_cli.config import Config, PredictConfig
+from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.stages import generations, predict, train
+from cuts3d_cli.stages.generations import generation_of, min_score_of
+from cuts3d_cli.stages.results import Progress, StageResult
+
+if TYPE_CHECKING:
+    from cuts3d_cli.detector.training import Watcher
+
+MAX_DETECTIONS = 30
+"""Predictions an image that may become masks, as CutLER has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What came of a round.
+
+    Attributes:
+        name: "st1", "st2", ...
+        weights: of the detector.
+        images: images that it learned from.
+        masks: masks that it learned from.
+        predicted: how many of these are predictions.
+        failed: images that the detector could not read.
+    """
+
+    name: str
+    weights: Path
+    images: int
+    masks: int
+    predicted: int
+    failed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "name": self.name,
+            "weights": str(self.weights),
+            "images": self.images,
+            "masks": self.masks,
+            "predicted": self.predicted,
+            "failed": self.failed,
+        }
+
+
+def run(
+    shards: Sequence[Path],
+    *,
+    checkpoint: Path,
+    out: Path,
+    config: Config,
+    gpus: int,
+    watcher: Watcher,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+) -> list[Round]:
+    """Train for some rounds, each on the predictions of the one before, merged with the masks that it learned from.
+
+    Every step is skipped where it is done already: predictions and masks by their manifests, a training whose
+    configuration and masks are the same; one that was stopped goes on.
+
+    Args:
+        shards: base shards with pseudo-masks.
+        checkpoint: the detector to begin with.
+        out: folder in which `detector-st1`, ... are made.
+        config: sections `selftrain` and `run`.
+        gpus: GPUs of this machine.
+        watcher: told how training goes.
+        progress: a bar for the stage of that name.
+
+    Returns:
+        One record a round.
+
+    Raises:
+        WeightsError: the checkpoint is missing or damaged.
+        ShardError: masks are missing or damaged.
+        TrainingError: a loss is no number any more.
+    """
+    train.require_detectron2()
+    if not checkpoint.is_file():
+        raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as --checkpoint")
+    settings = config.selftrain
+    rounds: list[Round] = []
+    for number in range(1, settings.rounds + 1):
+        name, before = generation_of(number), generation_of(number - 1)
+        watcher.say(f"{name}: predictions of {checkpoint} over {min_score_of(settings, number):g} become masks")
+        kept = PredictConfig(min_score=min_score_of(settings, number), max_detections=MAX_DETECTIONS)
+        with progress(f"predict, {before}") as bar:
+            predict.run(
+                shards, checkpoint=checkpoint, config=replace(config, predict=kept), generation=before, progress=bar
+            )
+        with progress(f"masks, {name}") as bar:
+            merged: StageResult = generations.run(
+                shards, round=number, config=settings, if_exists=config.run.if_exists, progress=bar
+            )
+        folder = out / train.default_out(number)
+        trained = train.run(
+            shards,
+            round=number,
+            out=folder,
+            config=settings,
+            device=config.run.device,
+            gpus=gpus,
+            resume="if begun",
+            overwrite=False,
+            init=checkpoint,
+            watcher=watcher,
+        )
+        checkpoint = trained.weights
+        rounds.append(
+            Round(
+                name=name,
+                weights=checkpoint,
+                images=trained.images,
+                masks=merged.count("masks"),
+                predicted=merged.count("predicted"),
+                failed=merged.count("failed"),
+            )
+        )
+    return rounds
