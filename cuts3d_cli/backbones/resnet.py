@@ -82,6 +82,6 @@ def _prefix(tensors: Mapping[str, Tensor], *, what: str, path: Path) -> str:
         held = f"{len(prefixes)} ResNets ({', '.join(prefixes[:_LISTED])})" if prefixes else f"no {_ANCHOR}"
         first = ", ".join(list(tensors)[:_LISTED])
         raise WeightsError(
-            f"{path} does not fit {what}: it holds {held}; its first tensors are {first}; wanted are torchvision's names"
+            f"{path} does not fit {what}: it holds {held}; its first tensors are {first}: torchvision's are wanted"
         )
     return prefixes[0]

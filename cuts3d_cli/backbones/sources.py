@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -196,7 +197,10 @@ def _torch_hub_file(filename: str) -> Path | None:
 def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> Path:
     url = spec.source.url
     what = f"weights of {spec.name}"
-    way_out = f"fetch {url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`"
+    way_out = (
+        f"fetch {url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`,"
+        " or train with --backbone-weights random"
+    )
     if variable := hub_offline():
         raise HubUnreachableError(
             f"{what} are not in the cache and downloads are switched off by {variable}: {way_out}"
@@ -208,8 +212,10 @@ def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> P
             if progress is not None:
                 progress(f"fetching {what} from {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
             shutil.copyfileobj(answer, file)
-    except OSError as error:  # the library's own errors are of this type
-        raise HubUnreachableError(f"{what} cannot be fetched ({one_line(error)}): {way_out}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None)  # what is behind a failed connection
+        told = one_line(reason if isinstance(reason, Exception) else error)
+        raise HubUnreachableError(f"{what} cannot be fetched ({told}): {way_out}") from error
     if size and path.stat().st_size != size:
         raise WeightsError(f"{what} came in part ({path.stat().st_size} of {size} bytes): pull them again")
     return path

@@ -16,6 +16,7 @@ from cuts3d_cli.backbones.catalogue import RESNETS
 from cuts3d_cli.backbones.checkpoint import read_checkpoint
 from cuts3d_cli.backbones.resnet import fit_resnet
 from cuts3d_cli.backbones.weights import resolve_weights
+from cuts3d_cli.errors import WeightsError
 
 
 def load_backbone(backbone: torch.nn.Module, source: str, *, say: Callable[[str], None]) -> Path:
@@ -35,6 +36,8 @@ def load_backbone(backbone: torch.nn.Module, source: str, *, say: Callable[[str]
         HubUnreachableError: the weights cannot be fetched.
     """
     path = resolve_weights(source, weights=None, progress=say) if source in RESNETS else Path(source).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: --backbone-weights takes {', '.join(RESNETS)}, random or a file")
     # Counters of batches say nothing about the weights, and many checkpoints lack them.
     own = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     expected = {torchvision_name(name): value.shape for name, value in own.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -13,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cuts3d_cli import __version__
-from cuts3d_cli.backbones.hub import hub_endpoint, hub_offline, hub_problem
+from cuts3d_cli.backbones.catalogue import RESNETS
+from cuts3d_cli.backbones.hub import hub_endpoint, hub_offline, hub_problem, one_line
 from cuts3d_cli.backbones.weights import cache_dir, list_weights
 from cuts3d_cli.config import CONFIG_FILE, PAPER
 from cuts3d_cli.depths.base import DepthSpec
@@ -43,6 +46,7 @@ OPTIONAL = {
     "imgviz": ("demo", "the demo"),
     "scikit-image": ("demo", "the demo"),
 }
+GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
 State = Literal["ok", "missing", "note"]
 
 
@@ -61,7 +65,7 @@ def findings() -> list[Finding]:
         Finding(state="ok", what="cuts3d", found=__version__),
         Finding(state="ok", what="python", found=f"{platform.python_version()} on {platform.platform()}"),
     ]
-    found += [*_packages(), *_opencv(), *_devices(), *_hub(), *_weights(), *_depths()]
+    found += [*_packages(), *_opencv(), _detectron2(), *_devices(), *_hub(), *_weights(), *_depths()]
     here = (
         CONFIG_FILE if os.path.exists(CONFIG_FILE) else f"no {CONFIG_FILE} in this folder: presets and defaults apply"
     )
@@ -130,6 +134,38 @@ def _opencv() -> list[Finding]:
     return [Finding(state="ok", what=name, found=version) for name, version in builds.items()]
 
 
+def _detectron2() -> Finding:
+    """Which detectron2 is there. All of them call themselves 0.6: what they hold tells them apart."""
+    what = "detectron2"
+    spec = importlib.util.find_spec(what)
+    if spec is None or spec.origin is None:  # without an origin it is a folder of that name on the path
+        return Finding(state="note", what=what, found=f"for train and predict: {GET_DETECTRON2}")
+    kind = _kind_of_detectron2(Path(spec.origin).parent, version=_version(what))
+    importlib.import_module("cuts3d_cli.detector")  # keeps quiet what detectron2 would warn of
+    try:
+        importlib.import_module("detectron2.modeling")
+    except Exception as error:  # built for another torch, or older than numpy: any error means that it is of no use
+        return Finding(
+            state="missing", what=what, found=f"{kind}, cannot be imported ({one_line(error)}): {GET_DETECTRON2}"
+        )
+    return Finding(state="ok", what=what, found=kind)
+
+
+def _kind_of_detectron2(folder: Path, *, version: str | None) -> str:
+    """Describe an installed detectron2.
+
+    Args:
+        folder: of the package.
+        version: as its metadata says.
+    """
+    if version and "+pyonly" in version:
+        return f"{version}: 0.6 repackaged as pure Python"
+    # Plain vision transformers came half a year after 0.6.
+    name = "newer than 0.6" if (folder / "modeling/backbone/vit.py").is_file() else "0.6"
+    compiled = any(folder.glob("_C*.so")) or any(folder.glob("_C*.pyd"))
+    return f"{version or 'no version'}: {name} from upstream, {'with' if compiled else 'without'} its compiled part"
+
+
 def _devices() -> list[Finding]:
     import torch
 
@@ -164,9 +200,14 @@ def _weights() -> list[Finding]:
         elif status.spec.source is None:
             found.append(Finding(state="note", what=name, found="from its authors: pass --weights FILE"))
         else:
-            default = " (the default backbone)" if name == PAPER.features.backbone else ""
-            found.append(Finding(state="note", what=name, found=f"not here{default}: cuts3d weights pull {name}"))
+            found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: cuts3d weights pull {name}"))
     return found
+
+
+def _role(name: str) -> str:
+    if name == PAPER.features.backbone:
+        return " (the default backbone)"
+    return " (for train)" if name in RESNETS else ""
 
 
 def _depths() -> list[Finding]:

@@ -46,7 +46,8 @@ def require_detectron2() -> None:
     Raises:
         Cuts3dError: it is not.
     """
-    if importlib.util.find_spec("detectron2") is None:
+    found = importlib.util.find_spec("detectron2")
+    if found is None or found.origin is None:  # a bare folder of that name, as the builder's, is no package
         raise Cuts3dError(NO_DETECTRON2)
 
 

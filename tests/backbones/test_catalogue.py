@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-from cuts3d_cli.backbones.catalogue import BACKBONES, DEFAULT_BACKBONE, OFFLINE_BACKBONE, WheelSource, backbone_spec
+from cuts3d_cli.backbones.catalogue import (
+    BACKBONES,
+    DEFAULT_BACKBONE,
+    OFFLINE_BACKBONE,
+    RESNETS,
+    WheelSource,
+    backbone_spec,
+    weights_spec,
+    weights_specs,
+)
 from cuts3d_cli.errors import UsageError
 
 
@@ -17,6 +26,17 @@ def test_defaults_are_in_the_catalogue() -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, "):
         backbone_spec("resnet50")
+
+
+def test_weights_are_known_by_names_of_their_own() -> None:
+    assert list(weights_specs()) == [*BACKBONES, *RESNETS]
+    assert len(weights_specs()) == len(BACKBONES) + len(RESNETS)
+    assert weights_spec("dino-resnet50") is RESNETS["dino-resnet50"]
+    assert weights_spec("dino-vitb8") is BACKBONES["dino-vitb8"]
+    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, .*, dino-resnet50"):
+        weights_spec("resnet50")
+    with pytest.raises(UsageError, match="unknown backbone 'dino-resnet50'"):  # it gives no features to cut
+        backbone_spec("dino-resnet50")
 
 
 @pytest.mark.parametrize(

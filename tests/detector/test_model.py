@@ -1,22 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from detectron2.structures import BitMasks
+from detectron2.config import instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.detector import model as model_module
 from cuts3d_cli.detector.fields import ConfidenceMaps
-from cuts3d_cli.detector.model import build_model
-from cuts3d_cli.detector.resnet_weights import load_backbone, to_detectron2
+from cuts3d_cli.detector.model import build_model, model_config
 from cuts3d_cli.detector.roi_heads import BoxPredictor
-from cuts3d_cli.errors import HubUnreachableError, WeightsError
 from tests.detector.made import box, sample_of
 
 SIZE = (96, 128)
@@ -49,6 +50,70 @@ def plain_losses(model: torch.nn.Module, samples: list[dict[str, Any]]) -> dict[
     for predictor in heads.box_predictor:
         predictor.__class__ = FastRCNNOutputLayers
     return losses(model, samples)
+
+
+def test_the_papers_detector_has_its_values():
+    with torch.device("meta"):
+        model: Any = build_model(replace(PRESETS["paper"].train, backbone_weights="random"), device="meta")
+    bottom_up = model.backbone.bottom_up
+    # The stride is in the 3x3 convolution, as in torchvision's and DINO's networks.
+    assert (bottom_up.res3[0].conv1.stride, bottom_up.res3[0].conv2.stride) == ((1, 1), (2, 2))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert isinstance(model.backbone.fpn_output2.norm, torch.nn.BatchNorm2d)
+    assert model.input_format == "RGB"
+    assert model.pixel_mean.shape == (3, 1, 1)
+    rpn = model.proposal_generator
+    assert rpn.anchor_generator.num_anchors == [3] * 5
+    assert (rpn.pre_nms_topk, rpn.post_nms_topk) == ({True: 2000, False: 1000}, {True: 4000, False: 1000})
+    assert (rpn.nms_thresh, rpn.batch_size_per_image, rpn.positive_fraction) == (0.65, 256, 0.5)
+    heads = model.roi_heads
+    assert (heads.num_classes, heads.batch_size_per_image, heads.positive_fraction) == (1, 512, 0.25)
+    assert heads.proposal_append_gt
+    assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.5, 0.6, 0.7]
+    assert [predictor.box2box_transform.weights for predictor in heads.box_predictor] == [
+        [10, 10, 5, 5],
+        [20, 20, 10, 10],
+        [30, 30, 15, 15],
+    ]
+    for predictor, head in zip(heads.box_predictor, heads.box_head, strict=True):
+        assert (predictor.cls_score.out_features, predictor.bbox_pred.out_features) == (2, 4)
+        assert (predictor.smooth_l1_beta, predictor.drop_iou) == (0.0, 0.01)
+        assert (predictor.test_score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image) == (0, 0.5, 100)
+        assert [layer.out_features for layer in head if isinstance(layer, torch.nn.Linear)] == [1024, 1024]
+    convolutions = [layer for layer in heads.mask_head if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [256] * 4 + [1]
+    assert heads.mask_head.soft
+
+
+@pytest.mark.parametrize(
+    ("norm", "distributed", "device", "kind"),
+    [
+        ("SyncBN", True, "cpu", "BatchNorm2d"),
+        ("SyncBN", False, "cpu", "BatchNorm2d"),
+        ("BN", False, "cpu", "BatchNorm2d"),
+        ("FrozenBN", False, "cpu", "FrozenBatchNorm2d"),
+    ],
+)
+def test_norms(norm: Any, distributed: bool, device: str, kind: str):
+    model: Any = build_model(config(norm=norm), device=device, distributed=distributed)
+    assert type(model.backbone.bottom_up.stem.conv1.norm).__name__ == kind
+    assert type(model.backbone.fpn_lateral2.norm).__name__ == kind
+
+
+def test_synchronised_norm_has_the_same_weights_as_plain_norm():
+    trained, used = (set(instantiate(model_config(config(), norm=norm)).state_dict()) for norm in ("SyncBN", "BN"))
+    assert trained == used
+
+
+def test_batch_norm_is_synchronised_between_gpus(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(model_module, "instantiate", lambda tree: asked.append(tree) or torch.nn.Identity())
+    build_model(config(norm="SyncBN"), device="meta", distributed=True)
+    monkeypatch.setattr(torch, "device", lambda name: SimpleNamespace(type="cuda"))
+    build_model(config(norm="SyncBN"), device="cpu", distributed=True)
+    build_model(config(norm="SyncBN"), device="cpu", distributed=False)
+    assert [tree.backbone.norm for tree in asked] == ["BN", "SyncBN", "BN"]
+    assert [tree.backbone.bottom_up.stem.norm for tree in asked] == ["BN", "SyncBN", "BN"]
 
 
 def test_without_our_losses_it_is_the_plain_cascade_to_the_bit():
@@ -108,46 +173,69 @@ def test_an_image_without_instances_can_be_learned_from():
     assert found["loss_mask"] == 0
 
 
-def test_torchvisions_resnet_gives_the_same_features(tmp_path: Path):
+def proposals_of(boxes: list[list[float]], classes: list[int], true: list[list[float]]) -> Instances:
+    item = Instances(SIZE)
+    item.proposal_boxes = Boxes(torch.tensor(boxes))
+    item.gt_classes = torch.tensor(classes)
+    item.gt_boxes = Boxes(torch.tensor(true))
+    return item
+
+
+def test_drop_loss_by_hand():
+    """Four boxes: on an instance, beside it, far from all, and on an instance that none was matched with."""
+    predictor = BoxPredictor(
+        ShapeSpec(channels=4),
+        drop_iou=0.01,
+        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
+        num_classes=1,
+        cls_agnostic_bbox_reg=True,
+    )
+    matched, unmatched = [0.0, 0.0, 10.0, 10.0], [60.0, 60.0, 70.0, 70.0]
+    boxes = [matched, [5.0, 0.0, 15.0, 10.0], [30.0, 30.0, 40.0, 40.0], [60.0, 60.0, 68.0, 70.0]]
+    item = proposals_of(boxes, [0, 1, 1, 1], [matched] * 4)
+    scores = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.5, 0.0]], requires_grad=True)
+    stay = torch.zeros(4, 4)
+    predictor.true_boxes = [torch.tensor([matched, unmatched])]
+    log_softmax = torch.log_softmax(scores.detach(), dim=1)
+    each = -log_softmax[torch.arange(4), torch.tensor([0, 1, 1, 1])]
+    with EventStorage():
+        found = predictor.losses((scores, stay), [item])
+        # All boxes count in the mean, also the one that is dropped.
+        assert found["loss_cls"].item() == pytest.approx(float(each[[0, 1, 3]].sum() / 4), rel=1e-6)
+        found["loss_cls"].backward()
+        assert scores.grad is not None
+        assert torch.equal(scores.grad[2], torch.zeros(2))
+        # It is the refined box that counts: one that is moved onto an instance is not dropped ...
+        moved = stay.clone()
+        moved[2] = torch.tensor([-3.0, -3.0, 0.0, 0.0])  # by three times its size
+        assert predictor.losses((scores, moved), [item])["loss_cls"].item() == pytest.approx(float(each.mean()))
+        # ... and one that is moved away is.
+        moved[0] = torch.tensor([4.0, 0.0, 0.0, 0.0])
+        kept = float(each[1:].sum() / 4)
+        assert predictor.losses((scores, moved), [item])["loss_cls"].item() == pytest.approx(kept)
+        predictor.drop_iou = None
+        assert predictor.losses((scores, stay), [item])["loss_cls"].item() == pytest.approx(float(each.mean()))
+
+
+def test_what_is_detected_lies_in_the_photo():
     torch.manual_seed(0)
-    theirs = torchvision.models.resnet50(weights=None).eval()
-    with torch.no_grad():  # other statistics than those of a new network
-        for name, value in theirs.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                value.uniform_(0.5, 1.5)
-    state = {f"module.encoder_q.{name}": value for name, value in theirs.state_dict().items()}
-    torch.save({"state_dict": state}, tmp_path / "moco.pth")
-    model = build_model(config(resnet_depth=50), device="cpu").eval()
-    said: list[str] = []
-    assert load_backbone(model.backbone.bottom_up, str(tmp_path / "moco.pth"), say=said.append) == tmp_path / "moco.pth"
-    image = torch.rand(1, 3, 64, 96)
+    model: Any = build_model(config(), device="cpu").eval()
+    sample = {"image": batch()[0]["image"], "height": 48, "width": 64}
     with torch.no_grad():
-        features = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
-        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
-            features = layer(features)
-        assert torch.allclose(model.backbone.bottom_up(image)["res5"], features, atol=1e-4)
+        found = model([sample])[0]["instances"]
+    assert found.image_size == (48, 64)
+    assert len(found) <= 30
+    assert found.pred_masks.shape == (len(found), 48, 64)
+    assert found.pred_masks.dtype == torch.bool
+    assert torch.equal(found.pred_classes, torch.zeros(len(found), dtype=torch.int64))
+    assert bool((found.scores.diff() <= 0).all())
 
 
-def test_names_of_tensors():
-    one = torch.zeros(1)
-    names = ["conv1.weight", "bn1.bias", "layer1.0.bn3.weight", "layer4.2.downsample.1.running_mean", "fc.weight"]
-    assert list(to_detectron2(dict.fromkeys(names, one))) == [
-        "stem.conv1.weight",
-        "stem.conv1.norm.bias",
-        "res2.0.conv3.norm.weight",
-        "res5.2.shortcut.norm.running_mean",
-        "fc.weight",
-    ]
-
-
-def test_another_network_is_refused_in_brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
-    model = build_model(config(resnet_depth=50), device="cpu")
-    with pytest.raises(WeightsError, match=r"r18.pth does not fit the detector's ResNet: \d+ tensors missing \(res2"):
-        load_backbone(model.backbone.bottom_up, str(tmp_path / "r18.pth"), say=print)
-    with pytest.raises(WeightsError, match="is not a file"):
-        load_backbone(model.backbone.bottom_up, str(tmp_path / "none.pth"), say=print)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path))
-    with pytest.raises(HubUnreachableError, match=r"pass --backbone-weights random"):
-        load_backbone(model.backbone.bottom_up, "dino-resnet50", say=print)
+def test_equal_seeds_give_equal_models_and_losses():
+    models = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        models.append(build_model(config(), device="cpu"))
+    one, other = (model.state_dict() for model in models)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert losses(models[0], batch(0.5)) == losses(models[1], batch(0.5))

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cuts3d_cli import __version__
-from cuts3d_cli.backbones.catalogue import BACKBONES
+from cuts3d_cli.backbones.catalogue import weights_specs
 from cuts3d_cli.depths.catalogue import DEPTHS
 from cuts3d_cli.stages import doctor
 from tests.running import Ran
@@ -29,7 +31,7 @@ def found(cuts3d: Callable[..., Ran]) -> Callable[[], dict[str, tuple[str, str]]
 def test_versions_devices_and_places(found: Callable[[], dict[str, tuple[str, str]]], alone: Path):
     facts = found()
     assert facts["cuts3d"] == ("ok", __version__)
-    for package in ("torch", "timm", "numpy", "PyMaxflow"):
+    for package in ("torch", "torchvision", "timm", "numpy", "PyMaxflow"):
         assert facts[package] == ("ok", importlib.metadata.version(package))
     assert facts["cores"][1].endswith("for --workers")
     assert "cuda" in facts or "cuda:0" in facts
@@ -42,10 +44,11 @@ def test_versions_devices_and_places(found: Callable[[], dict[str, tuple[str, st
 
 def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[[], dict[str, tuple[str, str]]]):
     facts = found()
-    for name, spec in BACKBONES.items():
+    for name, spec in weights_specs().items():
         assert facts[name][0] == "note"
         assert facts[name][1].endswith(f"cuts3d weights pull {name}" if spec.source else "pass --weights FILE")
     assert "(the default backbone)" in facts["dino-vitb8"][1]
+    assert "(for train)" in facts["dino-resnet50"][1]
     for name, depth in DEPTHS.items():
         if name != "sensor":
             assert facts[name][0] == "note"
@@ -87,6 +90,49 @@ def test_builds_of_opencv(monkeypatch: pytest.MonkeyPatch, builds: set[str], sta
     (finding,) = doctor._opencv()
     assert finding.state == state
     assert said in finding.found
+
+
+def test_the_detectron2_that_is_here(found: Callable[[], dict[str, tuple[str, str]]]):
+    pytest.importorskip("detectron2.modeling")
+    state, said = found()["detectron2"]
+    assert state == "ok"
+    assert said.startswith(importlib.metadata.version("detectron2"))
+
+
+@pytest.mark.parametrize("spec", [None, importlib.machinery.ModuleSpec("detectron2", None, origin=None)])
+def test_no_detectron2(monkeypatch: pytest.MonkeyPatch, spec: importlib.machinery.ModuleSpec | None):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
+    finding = doctor._detectron2()
+    assert finding.state == "note"
+    assert "pip install ./scripts/detectron2" in finding.found
+
+
+def test_a_detectron2_that_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2/__init__.py").write_text("raise ImportError('undefined symbol: _ZN2at')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finding = doctor._detectron2()
+    assert finding.state == "missing"
+    assert "cannot be imported (undefined symbol: _ZN2at)" in finding.found
+    assert "pip install ./scripts/detectron2" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("version", "files", "said"),
+    [
+        ("0.6+pyonly.1", [], "0.6+pyonly.1: 0.6 repackaged as pure Python"),
+        ("0.6", ["_C.cpython-311-x86_64-linux-gnu.so"], "0.6: 0.6 from upstream, with its compiled part"),
+        ("0.6", ["_C.so", "modeling/backbone/vit.py"], "0.6: newer than 0.6 from upstream, with its compiled part"),
+        (None, ["modeling/backbone/vit.py"], "no version: newer than 0.6 from upstream, without its compiled part"),
+    ],
+)
+def test_kinds_of_detectron2(version: str | None, files: list[str], said: str, tmp_path: Path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert doctor._kind_of_detectron2(tmp_path, version=version) == said
 
 
 def test_a_hub_out_of_reach_is_said_with_the_way_out(
