@@ -14,26 +14,28 @@ from detectron2.structures import Instances
 from torch.nn import functional
 
 from cuts3d_cli.config import TrainConfig
-from cuts3d_cli.detector.fields import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.fields import LEVELS, ConfidenceMaps, IndexedMasks
 
 Sample = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pasted:
-    """Instances of one image, scaled and shifted to lie in another.
+    """Instances of one image, scaled to lie in another. Only the window that they lie in is kept, h by w pixels.
 
     Attributes:
-        pixels: (3, H, W) float32, the source image in the target's frame, 0 beyond it.
-        masks: (N, H, W) bool.
-        confidence: (N, H, W) float32 in [0, 1], 1 beyond the source.
+        pixels: (3, h, w) float32, the whole source image.
+        masks: (N, h, w) bool.
+        confidence: (N, h, w) float32 in [0, 1].
         scores: (N,) float32, mean confidence.
+        offset: row and column of the window's first pixel in the other image.
     """
 
     pixels: torch.Tensor
     masks: torch.Tensor
     confidence: torch.Tensor
     scores: torch.Tensor
+    offset: tuple[int, int] = (0, 0)
 
 
 class CopyPaste:
@@ -78,7 +80,7 @@ class CopyPaste:
         ratio = _draw(config.copy_paste_min, config.copy_paste_max, generator)
         scaled = (max(round(ratio * size[0]), 1), max(round(ratio * size[1]), 1))
         offset = (_draw_int(0, size[0] - scaled[0], generator), _draw_int(0, size[1] - scaled[1], generator))
-        pasted = place(source, chosen, scaled=scaled, offset=offset, size=size)
+        pasted = place(source, chosen, scaled=scaled, offset=offset)
         return paste(target, pasted, alpha=config.alpha, overlap=config.copy_paste_overlap)
 
 
@@ -102,78 +104,116 @@ def choose(scores: torch.Tensor, *, confident: bool, generator: torch.Generator)
     return order[:count].sort().values
 
 
-def place(
-    source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offset: tuple[int, int], size: tuple[int, int]
-) -> Pasted:
-    """Scale an image with some of its instances and lay it into the frame of another image.
+def place(source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offset: tuple[int, int]) -> Pasted:
+    """Scale an image with some of its instances.
 
     Args:
         source: a training sample.
         chosen: (n,) int64, its instances.
         scaled: height and width that the whole source image gets.
-        offset: row and column of its first pixel in the frame.
-        size: height and width of the frame; the scaled image lies within it.
+        offset: row and column where it will lie in the other image.
 
     Returns:
-        What is in the frame then. Instances of which no pixel is left are gone.
+        What is pasted. Instances of which no pixel is left are gone.
     """
     instances: Instances = source["instances"]
     chosen = chosen.to(instances.gt_scores.device)
-    masks = instances.gt_masks[chosen].dense()
-    confidence = instances.gt_confidence[chosen].dense()
     image = source["image"].to(torch.float32)
-    small = functional.interpolate(image[None], scaled, mode="bilinear", align_corners=False, antialias=True)[0]
+    pixels = functional.interpolate(image[None], scaled, mode="bilinear", align_corners=False, antialias=True)[0]
     # Masks by the nearest pixel, which neither grows nor shrinks them; confidence by the same pixel.
-    masks = nearest(masks, scaled)
-    confidence = nearest(confidence, scaled)
+    masks = nearest(instances.gt_masks[chosen].dense(), scaled)
     kept = masks.flatten(1).any(dim=1)
-    top, left = offset
-    frame = (left, size[1] - left - scaled[1], top, size[0] - top - scaled[0])
+    confidence = ConfidenceMaps(nearest(instances.gt_confidence[chosen[kept]].gathered(), scaled))
     return Pasted(
-        pixels=functional.pad(small, frame),
-        masks=functional.pad(masks[kept], frame),
-        confidence=functional.pad(confidence[kept], frame, value=1.0),
+        pixels=pixels,
+        masks=masks[kept],
+        confidence=confidence.dense(),
         scores=instances.gt_scores[chosen][kept],
+        offset=offset,
     )
 
 
 def paste(target: Sample, pasted: Pasted, *, alpha: str, overlap: float) -> Sample:
     """Paste instances into an image.
 
+    What is pasted ends sharply where its mask ends, whatever the source's confidence said of the pixels around it, and
+    an instance certainly is not seen where something lies over it. So confidence is 1 around a pasted instance and
+    where an instance is hidden. Elsewhere it stays as it was.
+
     Args:
         target: a training sample.
-        pasted: instances in its frame; a later one lies over an earlier one.
+        pasted: instances that lie within it; a later one lies over an earlier one.
         alpha: "spatial" blends by the confidence map (Eq. 5), "scalar" by the mean confidence (Table 8b), "none" not.
         overlap: instances that would hide at least this share of one of the target's are left out.
 
     Returns:
         A new sample: the image blended; masks of the target cut where something lies over them, and gone where nothing
-        of them is left; boxes as the masks now are; confidence 1 where an instance no longer is.
+        of them is left; boxes as the masks now are.
     """
     before: Instances = target["instances"]
-    own = before.gt_masks.dense()
-    shared = (own[:, None] & pasted.masks[None]).flatten(2).sum(dim=2)
-    hides = shared >= overlap * own.flatten(1).sum(dim=1).clamp(min=1)[:, None]
-    kept = ~hides.any(dim=0) if len(own) else torch.ones(len(pasted.masks), dtype=torch.bool, device=own.device)
+    rows, columns = (
+        slice(start, start + extent) for start, extent in zip(pasted.offset, pasted.masks.shape[1:], strict=True)
+    )
+    masks, confidence = before.gt_masks.dense(), before.gt_confidence.gathered()
+    kept = ~hides(pasted.masks, masks[:, rows, columns], areas=before.gt_masks.area(), share=overlap)
     if not bool(kept.any()):
         return _unpasted(target)
-    masks, confidence, scores = pasted.masks[kept], pasted.confidence[kept], pasted.scores[kept]
-    # Instances of one image may overlap: what lies over others hides them.
-    over = torch.flip(torch.cumsum(torch.flip(masks.to(torch.int32), [0]), dim=0), [0]) - masks.to(torch.int32)
-    masks = masks & (over == 0)
-    strength = opacity(masks, confidence, scores, alpha=alpha)
-    image = blend(target["image"], pasted.pixels, strength)
-    own = own & ~masks.any(dim=0)
-    every = IndexedMasks(torch.cat([own, masks]))
-    own_confidence = torch.where(own, before.gt_confidence.dense(), 1.0)
+    scores, sure = pasted.scores[kept], pasted.confidence[kept]
+    visible = uncovered(pasted.masks[kept])
+    image = target["image"].clone()
+    image[:, rows, columns] = blend(image[:, rows, columns], pasted.pixels, opacity(visible, sure, scores, alpha=alpha))
+    own, added = len(masks), len(visible)
+    masks = torch.cat([masks, masks.new_zeros((added, *before.image_size))])
+    confidence = torch.cat([confidence, confidence.new_full((added, *before.image_size), LEVELS)])
+    hidden = visible.any(dim=0)
+    masks[:own, rows, columns] &= ~hidden
+    masks[own:, rows, columns] = visible
+    confidence[:own, rows, columns].masked_fill_(hidden, LEVELS)
+    confidence[own:, rows, columns] = ConfidenceMaps.of(torch.where(visible, sure, 1.0)).maps
+
     after = Instances(before.image_size)
-    after.gt_boxes = every.get_bounding_boxes()
-    after.gt_classes = torch.zeros(len(every), dtype=torch.int64, device=own.device)
-    after.gt_masks = every
-    after.gt_confidence = ConfidenceMaps.of(torch.cat([own_confidence, torch.where(masks, confidence, 1.0)]))
+    after.gt_masks = IndexedMasks(masks)
+    after.gt_boxes = after.gt_masks.get_bounding_boxes()
+    after.gt_classes = torch.zeros(own + added, dtype=torch.int64, device=masks.device)
+    after.gt_confidence = ConfidenceMaps(confidence)
     after.gt_scores = torch.cat([before.gt_scores, scores])
-    after.gt_pasted = torch.arange(len(every), device=own.device) >= len(own)
-    return {**target, "image": image, "instances": after[every.nonempty()]}
+    after.gt_pasted = torch.arange(own + added, device=masks.device) >= own
+    return {**target, "image": image, "instances": after[after.gt_boxes.nonempty()]}
+
+
+def hides(masks: torch.Tensor, others: torch.Tensor, *, areas: torch.Tensor, share: float) -> torch.Tensor:
+    """Which masks would hide too much of another one.
+
+    Args:
+        masks: (N, h, w) bool.
+        others: (K, h, w) bool, what lies below them.
+        areas: (K,) int64, pixels of each of the others, also those that lie elsewhere.
+        share: how much of another one's area is too much; with 0, any pixel is.
+
+    Returns:
+        (N,) bool.
+    """
+    # Sums of zeros and ones are exact in single precision up to 16 million pixels, but not in half precision.
+    with torch.autocast(masks.device.type, enabled=False):
+        shared = masks.flatten(1).to(torch.float32) @ others.flatten(1).to(torch.float32).T
+    return ((shared > 0) & (shared >= share * areas)).any(dim=1)
+
+
+def uncovered(masks: torch.Tensor) -> torch.Tensor:
+    """What is seen of masks of which a later one lies over an earlier one.
+
+    Args:
+        masks: (N, h, w) bool; N is at least 1.
+
+    Returns:
+        (N, h, w) bool, disjoint.
+    """
+    seen: list[torch.Tensor] = []
+    above = torch.zeros_like(masks[0])
+    for mask in masks.flip(0):
+        seen.append(mask & ~above)
+        above = above | mask
+    return torch.stack(seen[::-1])
 
 
 def opacity(masks: torch.Tensor, confidence: torch.Tensor, scores: torch.Tensor, *, alpha: str) -> torch.Tensor:

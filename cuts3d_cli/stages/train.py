@@ -119,6 +119,9 @@ def run(
     )
     if warning := batch_warning(config):
         watcher.say(warning)
+    processes = max(gpus, int(os.environ.get("WORLD_SIZE", "1")))
+    if config.copy_paste and config.images_per_batch == processes:
+        watcher.say("warning: with one image a process nothing can be pasted from another: raise --images-per-batch")
     return Trained(weights=_launch(task, watcher, gpus=gpus), out=folder, images=images)
 
 
