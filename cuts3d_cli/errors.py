@@ -23,6 +23,10 @@ class ShardError(Cuts3dError):
     """A shard, sidecar or manifest is missing, damaged or does not fit its neighbours."""
 
 
+class DatasetError(Cuts3dError):
+    """A benchmark is not where it was looked for, or incomplete, or its annotations are damaged."""
+
+
 class WeightsError(Cuts3dError):
     """Model weights are missing, damaged, or belong to another architecture."""
 

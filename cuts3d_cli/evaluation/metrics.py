@@ -1,15 +1,16 @@
-"""Class-agnostic AP and AR by pycocotools, and recall, precision and mean best IoU, of predictions in memory.
+"""Class-agnostic AP and AR as COCO defines them, and recall, precision and mean best IoU.
 
 All figures are in [0, 1], or None where they are undefined: an AP without instances (of that size), a precision without
 predictions.
 
 **AP and AR** are those of pycocotools' COCOeval with one category, at most 1, 10 and 100 predictions an image, and IoU
-thresholds 0.50, 0.55, ..., 0.95. Crowd regions are honoured: what lies in one is not a false positive. The size of an
+thresholds 0.50, 0.55, ..., 0.95 (the columns of the paper's Table 12). `averages` computes them; `reference` has
+pycocotools do it. Crowd regions are honoured: what lies in one is not a false positive. The size of an
 instance is its annotation's area in both rows (small under 32^2, large over 96^2 pixels); that of a prediction is the
 area of its box or of its mask.
 
 **Equal scores.** COCOeval keeps the order in which it is given predictions of equal score, and takes the later of two
-instances that overlap a prediction equally. Here it is always given them in an order made of their content: images by
+instances that overlap a prediction equally. Here they are always in an order made of their content: images by
 id; predictions of an image by score (highest first), then area of the mask (largest first; of the box where there is
 no mask), box, run-length code; instances by crowd (last), area, box, run-length code. So the results do not depend on
 the order of annotations, images or predictions, nor on the ids of annotations. They do depend on image ids where
@@ -26,8 +27,6 @@ where there is none. One prediction may be the best of several instances.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,16 +35,28 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
+from cuts3d_cli.evaluation.averages import Averages
 from cuts3d_cli.evaluation.matching import find
 
 Box = tuple[float, float, float, float]
 """x, y, width, height, pixels."""
 Kind = Literal["bbox", "segm"]
-_CATEGORY = 1
+STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+"""Fields of `KindMetrics` that COCO defines, in its order."""
+COLUMNS = {
+    "AP50": "ap50",
+    "AP75": "ap75",
+    "AP": "ap",
+    "APs": "ap_small",
+    "APm": "ap_medium",
+    "APl": "ap_large",
+    "AR@1": "ar1",
+    "AR@10": "ar10",
+    "AR@100": "ar100",
+}
+"""Columns of the paper's Table 12, in its order -> field of `KindMetrics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +168,51 @@ class Metrics:
         return asdict(self)
 
 
+class Evaluator:
+    """Compares predictions with a ground truth, image by image; keeps little of each."""
+
+    def __init__(self, *, masks: bool) -> None:
+        """Know nothing yet.
+
+        Args:
+            masks: whether to compare masks as well as boxes; all instances and predictions must have one.
+        """
+        kinds: tuple[Kind, ...] = ("bbox", "segm") if masks else ("bbox",)
+        self._tallies: dict[Kind, _Tally] = {kind: _Tally() for kind in kinds}
+        self._images: set[int] = set()
+        self._instances = self._crowds = self._predictions = 0
+
+    def add(self, image: int, predictions: Sequence[Prediction], instances: Sequence[Instance]) -> None:
+        """Compare the predictions and instances of one image; both may be in any order, and none.
+
+        Raises:
+            ValueError: the image was compared before, a score is not finite, masks differ in size or are missing.
+        """
+        if image in self._images:
+            raise ValueError(f"image {image} is compared for the second time")
+        predicted, objects = ranked(predictions), arranged(instances)
+        _check(image, predicted, objects, masks="segm" in self._tallies)
+        self._images.add(image)
+        crowds = sum(item.crowd for item in objects)
+        self._crowds += crowds
+        self._instances += len(objects) - crowds
+        self._predictions += len(predicted)
+        for kind, tally in self._tallies.items():
+            tally.add(image, kind, predicted, objects)
+
+    def metrics(self) -> Metrics:
+        """The figures of all images so far. There are none of masks where there is no instance at all."""
+        masks = self._tallies.get("segm") if self._instances + self._crowds else None
+        return Metrics(
+            images=len(self._images),
+            instances=self._instances,
+            crowds=self._crowds,
+            predictions=self._predictions,
+            box=self._tallies["bbox"].metrics(self._predictions),
+            mask=masks.metrics(self._predictions) if masks is not None else None,
+        )
+
+
 def evaluate(
     predictions: Mapping[int, Sequence[Prediction]], ground_truth: Mapping[int, Sequence[Instance]]
 ) -> Metrics:
@@ -167,7 +223,7 @@ def evaluate(
         ground_truth: of each image that is to be evaluated, by its id; images without instances are in it too.
 
     Returns:
-        The metrics.
+        The metrics; those of masks where all instances and predictions have one.
 
     Raises:
         ValueError: an image of the predictions is not in the ground truth, a score is not finite, or masks of one image
@@ -176,22 +232,69 @@ def evaluate(
     unknown = sorted(predictions.keys() - ground_truth.keys())
     if unknown:
         raise ValueError(f"{len(unknown)} images have predictions and no ground truth, the first of them {unknown[0]}")
-    images = sorted(ground_truth)
-    predicted = {image: sorted(predictions.get(image, ()), key=_rank) for image in images}
-    instances = {image: sorted(ground_truth[image], key=_instance_order) for image in images}
-    _check(predicted, instances)
-    flat = [item for image in images for item in instances[image]]
-    with_masks = bool(flat) and all(item.mask is not None for item in flat)
-    with_masks &= all(item.mask is not None for items in predicted.values() for item in items)
-    crowds = sum(item.crowd for item in flat)
-    return Metrics(
-        images=len(images),
-        instances=len(flat) - crowds,
-        crowds=crowds,
-        predictions=sum(map(len, predicted.values())),
-        box=_of_kind("bbox", predicted, instances),
-        mask=_of_kind("segm", predicted, instances) if with_masks else None,
+    evaluator = Evaluator(
+        masks=all(item.mask is not None for items in ground_truth.values() for item in items)
+        and all(item.mask is not None for items in predictions.values() for item in items)
     )
+    for image in sorted(ground_truth):
+        evaluator.add(image, predictions.get(image, ()), ground_truth[image])
+    return evaluator.metrics()
+
+
+class _Tally:
+    """What was found so far, by boxes or by masks."""
+
+    def __init__(self) -> None:
+        self._averages = Averages()
+        self._matched = self._ignored = 0
+        self._best: list[float] = []
+
+    def add(self, image: int, kind: Kind, predicted: Sequence[Prediction], instances: Sequence[Instance]) -> None:
+        crowds = np.array([item.crowd for item in instances], dtype=bool)
+        ious = _overlaps(kind, predicted, instances)
+        found = find(ious[:, ~crowds], ious[:, crowds])
+        self._matched += found.matched
+        self._ignored += found.ignored
+        self._best += found.best.tolist()
+        self._averages.add(
+            image,
+            ious=ious,
+            scores=np.array([item.score for item in predicted], dtype=np.float64),
+            areas=np.array([area_of(kind, item) for item in predicted], dtype=np.float64),
+            true_areas=np.array([item.area for item in instances], dtype=np.float64),
+            crowds=crowds,
+        )
+
+    def metrics(self, predictions: int) -> KindMetrics:
+        counted = predictions - self._ignored
+        return KindMetrics(
+            **dict(zip(STATS, self._averages.stats(), strict=True)),
+            recall50=self._matched / len(self._best) if self._best else None,
+            precision50=self._matched / counted if counted else None,
+            mean_best_iou=math.fsum(self._best) / len(self._best) if self._best else None,
+            matched=self._matched,
+            ignored=self._ignored,
+        )
+
+
+def shape_of(kind: Kind, item: Prediction | Instance) -> Any:
+    """The box as a list, or the run-length code, as pycocotools takes it."""
+    return list(item.box) if kind == "bbox" else item.mask
+
+
+def area_of(kind: Kind, item: Prediction) -> float:
+    """The area that says whether a prediction is small, medium or large: that of its box or of its mask."""
+    return item.area if kind == "segm" else item.box[2] * item.box[3]
+
+
+def ranked(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Predictions of one image in the order they are judged in: see the module."""
+    return sorted(predictions, key=_rank)
+
+
+def arranged(instances: Iterable[Instance]) -> list[Instance]:
+    """Instances of one image in the order they are tried in: see the module."""
+    return sorted(instances, key=_instance_order)
 
 
 def _box_of(code: Rle) -> Box:
@@ -207,39 +310,16 @@ def _instance_order(item: Instance) -> tuple[bool, float, Box, str]:
     return item.crowd, item.area, item.box, item.mask["counts"] if item.mask is not None else ""
 
 
-def _check(predicted: Mapping[int, Sequence[Prediction]], instances: Mapping[int, Sequence[Instance]]) -> None:
-    for image, items in predicted.items():
-        for item in items:
-            if not math.isfinite(item.score):
-                raise ValueError(f"image {image}: a prediction has the score {item.score}, which is not finite")
-        codes = [item.mask for group in (items, instances[image]) for item in group if item.mask is not None]
-        # pycocotools would take masks of different sizes for ones that never overlap.
-        if len({tuple(code["size"]) for code in codes}) > 1:
-            raise ValueError(f"image {image}: its masks differ in size")
-
-
-def _of_kind(
-    kind: Kind, predicted: Mapping[int, Sequence[Prediction]], instances: Mapping[int, Sequence[Instance]]
-) -> KindMetrics:
-    matched = ignored = 0
-    best: list[float] = []
-    for image, items in predicted.items():
-        objects = [item for item in instances[image] if not item.crowd]
-        regions = [item for item in instances[image] if item.crowd]
-        found = find(_overlaps(kind, items, objects), _overlaps(kind, items, regions))
-        matched += found.matched
-        ignored += found.ignored
-        best += found.best.tolist()
-    counted = sum(map(len, predicted.values())) - ignored
-    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
-    return KindMetrics(
-        **dict(zip(names, _coco_stats(kind, predicted, instances), strict=True)),
-        recall50=matched / len(best) if best else None,
-        precision50=matched / counted if counted else None,
-        mean_best_iou=math.fsum(best) / len(best) if best else None,
-        matched=matched,
-        ignored=ignored,
-    )
+def _check(image: int, predicted: Sequence[Prediction], instances: Sequence[Instance], *, masks: bool) -> None:
+    for item in predicted:
+        if not math.isfinite(item.score):
+            raise ValueError(f"image {image}: a prediction has the score {item.score}, which is not finite")
+    codes = [item.mask for group in (predicted, instances) for item in group if item.mask is not None]
+    if masks and len(codes) < len(predicted) + len(instances):
+        raise ValueError(f"image {image}: a prediction or an instance has no mask")
+    # pycocotools would take masks of different sizes for ones that never overlap.
+    if len({tuple(code["size"]) for code in codes}) > 1:
+        raise ValueError(f"image {image}: its masks differ in size")
 
 
 def _overlaps(kind: Kind, predictions: Sequence[Prediction], instances: Sequence[Instance]) -> NDArray[np.float64]:
@@ -247,59 +327,8 @@ def _overlaps(kind: Kind, predictions: Sequence[Prediction], instances: Sequence
     if not predictions or not instances:
         return np.zeros((len(predictions), len(instances)))
     found = coco_mask.iou(
-        [_shape(kind, item) for item in predictions],
-        [_shape(kind, item) for item in instances],
+        [shape_of(kind, item) for item in predictions],
+        [shape_of(kind, item) for item in instances],
         [int(item.crowd) for item in instances],
     )
     return np.asarray(found, dtype=np.float64)
-
-
-def _shape(kind: Kind, item: Prediction | Instance) -> Any:
-    return list(item.box) if kind == "bbox" else item.mask
-
-
-def _coco_stats(
-    kind: Kind, predicted: Mapping[int, Sequence[Prediction]], instances: Mapping[int, Sequence[Instance]]
-) -> list[float | None]:
-    """AP, AP50, AP75, APs, APm, APl, AR@1, AR@10, AR@100 by pycocotools, which has -1 for what is undefined."""
-    truth = [
-        {"image_id": image, "iscrowd": int(item.crowd), "area": item.area, **_geometry(kind, item)}
-        for image, items in instances.items()
-        for item in items
-    ]
-    found = [
-        {
-            "image_id": image,
-            "score": item.score,
-            "area": item.area if kind == "segm" else item.box[2] * item.box[3],
-            **_geometry(kind, item),
-        }
-        for image, items in predicted.items()
-        for item in items
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(instances, truth), _coco(instances, found), iouType=kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) if value >= 0 else None for value in evaluation.stats[:9]]
-
-
-def _geometry(kind: Kind, item: Prediction | Instance) -> dict[str, Any]:
-    return {"bbox" if kind == "bbox" else "segmentation": _shape(kind, item)}
-
-
-def _coco(images: Iterable[int], annotations: Sequence[dict[str, Any]]) -> COCO:
-    """A container of pycocotools, filled without a file. Ids start at 1: COCOeval takes 0 for "no match"."""
-    coco = COCO()
-    coco.dataset = {
-        # Height and width are asked for and not used, since all masks are run-length codes.
-        "images": [{"id": image, "height": 0, "width": 0} for image in images],
-        "annotations": [
-            {"id": number, "category_id": _CATEGORY, **annotation}
-            for number, annotation in enumerate(annotations, start=1)
-        ],
-        "categories": [{"id": _CATEGORY, "name": "fg"}],
-    }
-    coco.createIndex()
-    return coco

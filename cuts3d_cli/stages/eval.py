@@ -14,7 +14,7 @@ from rich.table import Table
 from cuts3d_cli.cut.masks import Rle, rle_area
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.coco import GroundTruth, TrueImage, few, read_ground_truth
-from cuts3d_cli.evaluation.metrics import Box, Instance, KindMetrics, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
@@ -25,18 +25,6 @@ from cuts3d_cli.stages.driver import finished_sidecar
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.pack import STAGE as PACK
 
-COLUMNS = {
-    "AP": "ap",
-    "AP50": "ap50",
-    "AP75": "ap75",
-    "APs": "ap_small",
-    "APm": "ap_medium",
-    "APl": "ap_large",
-    "AR@1": "ar1",
-    "AR@10": "ar10",
-    "AR@100": "ar100",
-}
-"""Column of the table -> field of `KindMetrics`."""
 UNSCORED = 0.0
 """Score of masks without a confidence where others have one: they come last."""
 

@@ -1,0 +1,128 @@
+"""Annotations in COCO's JSON: COCO itself, LVIS, Objects365 and UVO, which each bend it a little.
+
+Unlike `cuts3d_cli.evaluation.coco`, which reads users' own files and refuses what is odd, this takes published files as
+they are: ids of annotations and categories play no part, and a box may reach over the edge of its image.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.evaluation.coco import few
+from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
+from cuts3d_cli.evaluation.metrics import Box, Instance
+from cuts3d_cli.evaluation.segmentation import is_number, is_whole, to_rle
+
+Namer = Callable[[Mapping[str, Any]], str]
+
+
+def file_name(image: Mapping[str, Any]) -> str:
+    """The file of an image of COCO, Objects365 or UVO."""
+    return str(image["file_name"])
+
+
+def url_name(image: Mapping[str, Any]) -> str:
+    """The file of an image of LVIS, which has no `file_name`: folder and name at the end of its `coco_url`."""
+    return "/".join(urlparse(str(image["coco_url"])).path.split("/")[-2:])
+
+
+def read_coco_style(
+    path: Path, *, masks: bool, name: Namer = file_name, chosen: Collection[str] | None = None
+) -> Parsed:
+    """Read a published JSON, and make its categories one.
+
+    Args:
+        path: of the JSON.
+        masks: whether the instances have masks; where one is missing or damaged, its box takes its place, and a warning
+            says so.
+        name: the file of an image.
+        chosen: base names of the images to read; None for all.
+
+    Raises:
+        DatasetError: the file cannot be read, is cut off, or is no such JSON; or an entry in it is damaged.
+    """
+    content = _load(path)
+    images: dict[int, ParsedImage] = {}
+    others: set[int] = set()
+    instances: dict[int, list[Instance]] = {}
+    for place, image in enumerate(content["images"]):
+        where = f"{path}: entry {place} of 'images'"
+        try:
+            number, file, size = image["id"], name(image), (image["width"], image["height"])
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{where} is damaged ({error!r}): fetch the file again") from error
+        if not is_whole(number) or number in images or not all(is_whole(side) and side > 0 for side in size):
+            raise DatasetError(f"{where} is damaged: fetch the file again")
+        if chosen is not None and posixpath.basename(file) not in chosen:
+            others.add(number)
+            continue
+        instances[number] = []
+        images[number] = ParsedImage(file=file, size=size, instances=instances[number])
+    without_mask: list[object] = []
+    for place, annotation in enumerate(content["annotations"]):
+        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if image_id in others:
+            continue
+        if image_id not in images:
+            raise DatasetError(f"{path}: entry {place} of 'annotations' is of no image of the file: fetch it again")
+        size = images[image_id].size or (0, 0)
+        item = _instance(annotation, size, masks=masks)
+        if item is None:
+            raise DatasetError(f"{path}: entry {place} of 'annotations' is damaged: fetch the file again")
+        if masks and item.mask is None:
+            without_mask.append(annotation.get("id", place))
+            item = Instance(box=item.box, area=item.area, crowd=item.crowd, mask=_box_mask(item.box, size))
+        instances[image_id].append(item)
+    warnings = []
+    if without_mask:
+        warnings.append(
+            f"{path}: {len(without_mask)} of {sum(map(len, instances.values()))} annotations have no mask or a damaged"
+            f" one, and their boxes take its place: annotations {few(without_mask)}"
+        )
+    return Parsed(images=images, warnings=warnings)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is no whole JSON ({error}): fetch it again") from error
+    lists = [content.get(part) if isinstance(content, dict) else None for part in ("images", "annotations")]
+    if not all(isinstance(part, list) for part in lists):
+        raise DatasetError(f"{path} is no JSON of annotations: it has no lists 'images' and 'annotations'")
+    return dict(content)
+
+
+def _instance(annotation: Mapping[str, Any], size: tuple[int, int], *, masks: bool) -> Instance | None:
+    """None where the annotation is damaged; without a mask where that is."""
+    box, crowd = annotation.get("bbox"), annotation.get("iscrowd", 0)
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box) or crowd not in (0, 1):
+        return None
+    x, y, width, height = map(float, box)
+    area = annotation.get("area")
+    mask = None
+    if masks and annotation.get("segmentation"):
+        try:
+            mask = to_rle(annotation["segmentation"], width=size[0], height=size[1])
+        except ValueError:  # counted by the caller
+            mask = None
+    return Instance(
+        box=(x, y, width, height),
+        area=float(area) if is_number(area) else width * height,
+        crowd=bool(crowd),
+        mask=mask,
+    )
+
+
+def _box_mask(box: Box, size: tuple[int, int]) -> Any:
+    x, y, width, height = box
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return to_rle([corners], width=size[0], height=size[1])

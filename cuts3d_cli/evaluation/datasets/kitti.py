@@ -1,0 +1,49 @@
+"""Annotations in the text files of KITTI's object benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage, box_instance
+from cuts3d_cli.evaluation.metrics import Instance
+
+_FIELDS = 15
+
+
+def read_kitti(labels: Path) -> Parsed:
+    """Read the label files of KITTI: a line an object, of 15 fields, with left, top, right and bottom as fields 5 to 8.
+
+    All eight types of objects are instances. DontCare regions become crowd regions: KITTI's own evaluation ignores what
+    lies in one, too.
+
+    Args:
+        labels: folder of 000000.txt, ...
+
+    Raises:
+        DatasetError: a file cannot be read, or is damaged.
+    """
+    images = {}
+    for number, path in enumerate(sorted(labels.glob("*.txt")), start=1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} is damaged: fetch it again") from error
+        instances = [
+            _instance(line, where=f"{path}, line {place}") for place, line in enumerate(lines, start=1) if line.strip()
+        ]
+        images[number] = ParsedImage(file=f"{path.stem}.png", size=None, instances=instances)
+    return Parsed(images=images)
+
+
+def _instance(line: str, *, where: str) -> Instance:
+    fields = line.split()
+    try:
+        if len(fields) < _FIELDS:
+            raise ValueError(f"it has {len(fields)} fields, not {_FIELDS}")
+        left, top, right, bottom = map(float, fields[4:8])
+    except ValueError as error:
+        raise DatasetError(f"{where} is no label of KITTI ({error}): fetch the labels again") from error
+    return box_instance(left, top, right, bottom, crowd=fields[0] == "DontCare")

@@ -1,0 +1,56 @@
+"""What the readers of annotation files return, before the photos are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cuts3d_cli.evaluation.metrics import Instance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedImage:
+    """An image of an annotation file.
+
+    Attributes:
+        file: path of the photo, as the annotations have it.
+        size: (width, height), pixels; None where the annotations do not tell.
+        instances: of it, crowds among them.
+        relative: the boxes are fractions of the width and height, and the areas are still unknown.
+    """
+
+    file: str
+    size: tuple[int, int] | None
+    instances: Sequence[Instance]
+    relative: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """The annotations of a dataset, of one class.
+
+    Attributes:
+        images: by id, which starts at 0 or more.
+        warnings: one line each.
+    """
+
+    images: dict[int, ParsedImage]
+    warnings: Sequence[str] = ()
+
+
+def box_instance(left: float, top: float, right: float, bottom: float, *, crowd: bool = False) -> Instance:
+    """An instance that is a box, from its edges."""
+    width, height = right - left, bottom - top
+    return Instance(box=(left, top, width, height), area=width * height, crowd=crowd)
+
+
+def on_image(image: ParsedImage, size: tuple[int, int]) -> list[Instance]:
+    """The instances in pixels of an image of (width, height)."""
+    if not image.relative:
+        return list(image.instances)
+    width, height = size
+    return [
+        box_instance(x * width, y * height, (x + w) * width, (y + h) * height, crowd=item.crowd)
+        for item in image.instances
+        for x, y, w, h in [item.box]
+    ]

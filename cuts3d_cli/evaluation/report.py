@@ -1,0 +1,224 @@
+"""The results of one detector on several datasets, as lines of a table: for people, CSV or Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cuts3d_cli.evaluation.datasets.catalogue import PAPER
+from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
+from cuts3d_cli.evaluation.published import AVERAGE, Setting, published
+
+OURS = "this detector"
+Row = Literal["box", "mask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetResult:
+    """How a detector did on one dataset.
+
+    Attributes:
+        name: of the dataset, on the command line.
+        title: of it, for people.
+        metrics: in [0, 1].
+        missing: images of the dataset that were left out; if there are any, the figures are not the dataset's.
+        failed: {"file": str, "reason": str} of images that could not be read; they count as images without detections.
+        seconds: that detecting and comparing took.
+        warnings: one line each.
+    """
+
+    name: str
+    title: str
+    metrics: Metrics
+    missing: int
+    failed: Sequence[Mapping[str, str]]
+    seconds: float
+    warnings: Sequence[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all images of the dataset were compared."""
+        return self.missing == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
+        return {
+            "dataset": self.name,
+            "title": self.title,
+            "whole": self.whole,
+            "missing": self.missing,
+            "failed": [dict(item) for item in self.failed],
+            **self.metrics.to_json(),
+            "seconds": round(self.seconds, 3),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkReport:
+    """How a detector did on some datasets.
+
+    Attributes:
+        detector: what it is, as in the name of its file.
+        results: one a dataset, in the order they were asked for.
+    """
+
+    detector: str
+    results: Sequence[DatasetResult]
+
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        """All images that could not be read."""
+        return [{"shard": result.name, **item} for result in self.results for item in result.failed]
+
+    def average(self, row: Row) -> dict[str, float | None] | None:
+        """The mean of each figure over the datasets, as in the paper's Table 2.
+
+        Args:
+            row: by boxes, or by masks over the datasets that have them.
+
+        Returns:
+            Field of `KindMetrics` -> mean, in [0, 1], None where a dataset has no such figure; None as a whole if there
+            are less than two datasets.
+        """
+        rows = [figures for result in self.results if (figures := _figures(result.metrics, row)) is not None]
+        if len(rows) < 2:
+            return None
+        return {field: _mean([getattr(figures, field) for figures in rows]) for field in COLUMNS.values()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values: figures in [0, 1], full precision, null where undefined."""
+        return {
+            "detector": self.detector,
+            "datasets": [result.to_json() for result in self.results],
+            "average": {"box": self.average("box"), "mask": self.average("mask")},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+        dataset: for people; an asterisk says that it was not whole.
+        method: `OURS`, or a published one.
+        source: the published table; "" of ours.
+        values: field of `KindMetrics` -> percent, None where undefined or not published.
+    """
+
+    dataset: str
+    method: str
+    source: str
+    values: Mapping[str, float | None]
+
+
+def lines(report: BenchmarkReport, row: Row, *, compare: Setting | None = None) -> list[Line]:
+    """The table by boxes or by masks: the datasets, then their average.
+
+    Args:
+        report: to show.
+        row: by boxes or by masks; datasets without masks are left out of the latter.
+        compare: puts published results of this setting under ours.
+    """
+    found: list[Line] = []
+    for result in report.results:
+        figures = _figures(result.metrics, row)
+        if figures is None:
+            continue
+        title = result.title if result.whole else f"{result.title}*"
+        found.append(_ours(title, {field: getattr(figures, field) for field in COLUMNS.values()}))
+        found += _theirs(result.title, result.name, row, compare)
+    average = report.average(row)
+    if average is not None:
+        count = sum(_figures(result.metrics, row) is not None for result in report.results)
+        mark = "" if all(result.whole for result in report.results) else "*"
+        title = f"average of {count}"
+        found.append(_ours(title + mark, average))
+        if {result.name for result in report.results} == set(PAPER):
+            found += _theirs(title, AVERAGE, row, compare)
+    return found
+
+
+def to_csv(report: BenchmarkReport, *, compare: Setting | None = None) -> str:
+    """The tables as CSV: a line a dataset, kind and method; ours in percent with full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["dataset", "method", "source", "kind", *COLUMNS])
+    for row in _rows(report):
+        for line in lines(report, row, compare=compare):
+            values = [line.values[field] for field in COLUMNS.values()]
+            writer.writerow([line.dataset, line.method, line.source, row, *("" if v is None else v for v in values)])
+    return text.getvalue()
+
+
+def to_markdown(report: BenchmarkReport, *, compare: Setting | None = None) -> str:
+    """The tables as Markdown, in percent with one decimal."""
+    parts = []
+    for row in _rows(report):
+        heads = ["dataset", *(["method"] if compare else []), *(f"{column} {row}" for column in COLUMNS)]
+        cells = [heads, ["---"] * (len(heads) - len(COLUMNS)) + ["---:"] * len(COLUMNS)]
+        for line in lines(report, row, compare=compare):
+            names = [line.dataset, *([method_of(line)] if compare else [])]
+            cells.append(
+                [name.replace("|", "\\|") for name in names] + [percent(line.values[f]) for f in COLUMNS.values()]
+            )
+        parts.append("\n".join(f"| {' | '.join(line_cells)} |" for line_cells in cells))
+    return "\n\n".join(parts) + "\n" + "".join(f"\n{note}\n" for note in notes(report))
+
+
+def notes(report: BenchmarkReport) -> list[str]:
+    """What must be said under the tables."""
+    return [
+        f"* {result.missing} images of {result.title} were left out: these are not its figures"
+        for result in report.results
+        if not result.whole
+    ]
+
+
+def method_of(line: Line) -> str:
+    """The method with its source."""
+    return f"{line.method} ({line.source})" if line.source else line.method
+
+
+def percent(value: float | None) -> str:
+    """One decimal, or a dash."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _rows(report: BenchmarkReport) -> Iterator[Row]:
+    yield "box"
+    if any(result.metrics.mask is not None for result in report.results):
+        yield "mask"
+
+
+def _figures(metrics: Metrics, row: Row) -> KindMetrics | None:
+    return metrics.box if row == "box" else metrics.mask
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _ours(dataset: str, values: Mapping[str, float | None]) -> Line:
+    shares = {field: None if value is None else 100 * value for field, value in values.items()}
+    return Line(dataset=dataset, method=OURS, source="", values=shares)
+
+
+def _theirs(title: str, name: str, row: Row, setting: Setting | None) -> list[Line]:
+    if setting is None:
+        return []
+    return [
+        Line(
+            dataset=title,
+            method=item.method,
+            source=item.source,
+            values={field: values.get(field) for field in COLUMNS.values()},
+        )
+        for item in published(name, setting=setting)
+        for values in [item.box if row == "box" else item.mask]
+        if values
+    ]
