@@ -40,7 +40,7 @@ class Published:
 
 
 _FULL = ("ap50", "ap75", "ap", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
-_README = "CutLER README"
+_README = "README"
 
 
 def _table_1() -> list[Published]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cuts3d_cli.evaluation.datasets.catalogue import PAPER
@@ -89,13 +89,27 @@ class BenchmarkReport:
             return None
         return {field: _mean([getattr(figures, field) for figures in rows]) for field in COLUMNS.values()}
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values: figures in [0, 1], full precision, null where undefined."""
+    def to_json(self, *, compare: Setting | None = None) -> dict[str, Any]:
+        """The report as plain JSON values: figures in [0, 1], full precision, null where undefined.
+
+        Args:
+            compare: adds published results of this setting, in percent as they were printed.
+        """
+        names = [result.name for result in self.results] + ([AVERAGE] if self.of_paper else [])
         return {
             "detector": self.detector,
             "datasets": [result.to_json() for result in self.results],
             "average": {"box": self.average("box"), "mask": self.average("mask")},
-        }
+        } | (
+            {"published": [asdict(row) for name in names for row in published(name, setting=compare)]}
+            if compare
+            else {}
+        )
+
+    @property
+    def of_paper(self) -> bool:
+        """Whether these are the paper's datasets, so that their average is one with that of its Table 2."""
+        return {result.name for result in self.results} == set(PAPER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +151,7 @@ def lines(report: BenchmarkReport, row: Row, *, compare: Setting | None = None) 
         mark = "" if all(result.whole for result in report.results) else "*"
         title = f"average of {count}"
         found.append(_ours(title + mark, average))
-        if {result.name for result in report.results} == set(PAPER):
+        if report.of_paper:
             found += _theirs(title, AVERAGE, row, compare)
     return found
 
@@ -166,7 +180,7 @@ def to_markdown(report: BenchmarkReport, *, compare: Setting | None = None) -> s
                 [name.replace("|", "\\|") for name in names] + [percent(line.values[f]) for f in COLUMNS.values()]
             )
         parts.append("\n".join(f"| {' | '.join(line_cells)} |" for line_cells in cells))
-    return "\n\n".join(parts) + "\n" + "".join(f"\n{note}\n" for note in notes(report))
+    return "\n\n".join(parts) + "\n" + "".join(f"\n\\{note}\n" for note in notes(report))
 
 
 def notes(report: BenchmarkReport) -> list[str]:

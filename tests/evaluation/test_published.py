@@ -87,14 +87,14 @@ def test_what_is_shown_repeats_nothing():
     assert shown("lvis") == [
         ("CutS3D", "Table 12"),
         ("CutLER", "Table 2"),
-        ("CutLER", "CutLER README"),
+        ("CutLER", "README"),
         ("CuVLER", "Table 2"),
     ]
     # Tables 12 and 2 disagree on VOC, Tables 1 and 2 on CutLER.
     assert ("CutS3D", "Table 2") in shown("voc")
     assert ("CutS3D", "Table 1") not in shown("coco")
-    assert [source for method, source in shown("coco") if method == "CutLER"] == ["Table 1", "Table 2", "CutLER README"]
-    assert shown("clipart") == [("CutLER", "CutLER README")]
+    assert [source for method, source in shown("coco") if method == "CutLER"] == ["Table 1", "Table 2", "README"]
+    assert shown("clipart") == [("CutLER", "README")]
     assert [(row.method, row.source) for row in published("lvis", setting="in-domain")] == [
         ("CutS3D", "Table 12"),
         ("CuVLER", "Table 3"),

@@ -113,7 +113,7 @@ def test_markdown_is_a_table_of_each_kind():
 def test_a_part_of_a_dataset_is_marked():
     part = report(result("coco", 0.1, missing=7), result("voc", 0.2))
     assert [line.dataset for line in lines(part, "box")] == ["Set coco*", "Set voc", "average of 2*"]
-    assert to_markdown(part).endswith("\n\n* 7 images of Set coco were left out: these are not its figures\n")
+    assert to_markdown(part).endswith("\n\n\\* 7 images of Set coco were left out: these are not its figures\n")
 
 
 def test_it_is_plain_json():
@@ -128,3 +128,8 @@ def test_it_is_plain_json():
         0.1,
     )
     assert stored["datasets"][1]["mask"] is None
+    compared = json.loads(json.dumps(TWO.to_json(compare="zero-shot")))["published"]
+    assert [(row["dataset"], row["method"]) for row in compared][:2] == [("coco", "CutS3D"), ("coco", "CutLER")]
+    assert compared[0]["box"]["ap50"] == 24.3
+    six = report(*(result(name, 0.1) for name in PAPER)).to_json(compare="zero-shot")["published"]
+    assert [row["dataset"] for row in six][-3:] == ["average"] * 3
