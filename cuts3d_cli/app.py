@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cuts3d_cli import __version__
 from cuts3d_cli.config import PRESETS, Config, resolve
+from cuts3d_cli.detector import FINAL_WEIGHTS
 from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.options import Only, with_config
 
@@ -283,7 +284,7 @@ def train(
             gpus=gpus,
             resume=resume,
             overwrite=overwrite,
-            init=init or (default_out(round - 1) / "model-final.safetensors" if round and not resume else None),
+            init=init or (default_out(round - 1) / FINAL_WEIGHTS if round and not resume else None),
             watcher=watcher,
         )
     finally:
@@ -301,7 +302,7 @@ def selftrain(
     more_shards: MoreShards = None,
     checkpoint: Annotated[
         Path, typer.Option("--checkpoint", "-c", help="The detector to begin with, as `cuts3d train` made it.")
-    ] = Path("detector-initial/model-final.safetensors"),
+    ] = Path("detector-initial", FINAL_WEIGHTS),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,
     json: Json = False,

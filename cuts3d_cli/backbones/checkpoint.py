@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -88,18 +88,36 @@ def fit_state_dict(
             unknown.append(key)
     missing = [name for name in expected if name not in found]
     differing = [
-        f"{name} {_shape(found[name].shape)} instead of {_shape(shape)}"
+        f"{name} {shape_text(found[name].shape)} instead of {shape_text(shape)}"
         for name, shape in expected.items()
         if name in found and not _fits(name, found[name].shape, shape)
     ]
-    problems = [
+    if problems := misfits(missing=missing, unknown=unknown, differing=differing):
+        raise WeightsError(f"{path} does not fit {spec.name} ({spec.timm_name}): {problems}")
+    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+
+
+def misfits(*, missing: Sequence[str], unknown: Sequence[str], differing: Sequence[str]) -> str:
+    """What keeps weights from fitting a network, in brief.
+
+    Args:
+        missing: names of tensors that the network has and the weights lack.
+        unknown: names of tensors that the network lacks.
+        differing: names of tensors of another shape, with their shapes.
+
+    Returns:
+        How many of each, and the first ones; empty where all fits.
+    """
+    return "; ".join(
         f"{len(names)} tensors {what} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", differing))
         if names
-    ]
-    if problems:
-        raise WeightsError(f"{path} does not fit {spec.name} ({spec.timm_name}): {'; '.join(problems)}")
-    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+    )
+
+
+def shape_text(sizes: Iterable[int]) -> str:
+    """A shape in an error, as in 64x3x7x7."""
+    return "x".join(str(size) for size in sizes) or "scalar"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -154,10 +172,6 @@ def _fits(name: str, shape: torch.Size, expected: torch.Size) -> bool:
         return shape == expected
     # Any square grid and the CLS token will do: it is resampled to the grid of the input.
     return len(shape) == 3 and shape[::2] == expected[::2] and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1 > 0
-
-
-def _shape(sizes: Iterable[int]) -> str:
-    return "x".join(str(size) for size in sizes) or "scalar"
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cuts3d_cli.backbones.checkpoint import misfits, shape_text
 from cuts3d_cli.errors import WeightsError
 
 _ANCHOR = "layer1.0.conv1.weight"
@@ -59,17 +60,12 @@ def fit_resnet(
     # A deeper ResNet has all that is wanted and more: loaded in part, it would be noise.
     unknown = [name for name in found if name.startswith(_OWN) and name not in expected and not name.endswith(_COUNTER)]
     differing = [
-        f"{name} {'x'.join(map(str, found[name].shape))} instead of {'x'.join(map(str, shape))}"
+        f"{name} {shape_text(found[name].shape)} instead of {shape_text(shape)}"
         for name, shape in expected.items()
         if name in found and found[name].shape != shape
     ]
-    problems = [
-        f"{len(names)} tensors {problem} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
-        for problem, names in (("missing", missing), ("unknown", unknown), ("of another shape", differing))
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{path} does not fit {what}: {'; '.join(problems)}")
+    if problems := misfits(missing=missing, unknown=unknown, differing=differing):
+        raise WeightsError(f"{path} does not fit {what}: {problems}")
     return {name: found[name].to(torch.float32).contiguous() for name in expected}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -15,9 +14,9 @@ import torch
 from cuts3d_cli import __version__
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.shards.writer import atomic_file, atomic_write_bytes
 
 FORMAT = 1
-FINAL = "model-final"
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
 
 
@@ -39,15 +38,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         path: the final name.
         content: tensors and plain values in dictionaries and lists.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            torch.save({"format": FORMAT, "version": __version__, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        torch.save({"format": FORMAT, "version": __version__, **content}, file)
 
 
 def keep_last(folder: Path, count: int) -> None:
@@ -78,25 +70,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: TrainConfig) -> None:
     """Write a model's weights as safetensors, with the configuration that it was trained with."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # One entry: the order of several in the file is left to chance.
     metadata = {"cuts3d": json.dumps({"version": __version__, "config": asdict(config)})}
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata=metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    atomic_write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=metadata))
 
 
 def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:

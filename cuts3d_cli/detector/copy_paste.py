@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.fields import LEVELS, ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.sampling import nearest_places
 
 Sample = dict[str, Any]
 
@@ -260,8 +261,8 @@ def nearest(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         (N, *size), of the same type.
     """
     rows, columns = (
-        ((torch.arange(new, device=maps.device) + 0.5) * (old / new)).floor().long().clamp(max=old - 1)
-        for new, old in zip(size, maps.shape[1:], strict=True)
+        torch.from_numpy(nearest_places(old, new)).to(maps.device)
+        for old, new in zip(maps.shape[1:], size, strict=True)
     )
     return maps[:, rows][:, :, columns]
 

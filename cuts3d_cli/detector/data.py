@@ -28,7 +28,7 @@ from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import SidecarReader
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.driver import finished_sidecar
+from cuts3d_cli.stages.driver import require_sidecar
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import photo
 
@@ -100,12 +100,7 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
     """
     found = []
     for base in bases:
-        masks = finished_sidecar(base, stage)
-        if masks is None:
-            maker = "pseudo" if stage == "pseudo" else "selftrain"
-            raise ShardError(
-                f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d {maker} --shards {base}` first"
-            )
+        masks = require_sidecar(base, stage)
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from detectron2.structures import BitMasks, Boxes
+from detectron2.structures import Boxes
 from torchvision.ops import roi_align
 
 LEVELS = 255
@@ -56,6 +56,10 @@ class _IndexedMaps:
         """The same on another device."""
         return type(self)(self.maps.to(*arguments, **named), self.index.to(*arguments, **named))
 
+    def clone(self: _Maps) -> _Maps:
+        """A copy with memory of its own."""
+        return type(self)(self.maps.clone(), self.index.clone())
+
     def gathered(self) -> torch.Tensor:
         """(N, H, W), as stored."""
         return self.maps[self.index]
@@ -90,7 +94,7 @@ class IndexedMasks(_IndexedMaps):
 
     def area(self) -> torch.Tensor:
         """(N,) int64, pixels."""
-        return self.maps.flatten(1).sum(dim=1)[self.index]
+        return torch.count_nonzero(self.maps, dim=(1, 2))[self.index]
 
     def get_bounding_boxes(self) -> Boxes:
         """The boxes of the masks, x0, y0, x1, y1, where x1 and y1 lie behind the last pixel; 0 for an empty mask."""
@@ -117,10 +121,6 @@ class IndexedMasks(_IndexedMaps):
             (N, size, size) bool.
         """
         return self._crops(self.maps.to(torch.float32), boxes.to(self.device), size) >= 0.5
-
-    def to_bit_masks(self) -> BitMasks:
-        """The same as detectron2's own structure."""
-        return BitMasks(self.gathered())
 
 
 class ConfidenceMaps(_IndexedMaps):

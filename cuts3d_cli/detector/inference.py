@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cuts3d_cli.backbones.checkpoint import misfits, shape_text
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import Rle, encode_rle
+from cuts3d_cli.errors import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +106,18 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], *, path: 
     Raises:
         WeightsError: the weights are of another model; the first differences are named.
     """
-    from cuts3d_cli.errors import WeightsError
-
     own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    left_over = [key for key in state if key not in own]
-    misshapen = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or left_over or misshapen:
-        problems = {"missing": missing, "unknown": left_over, "of another shape": misshapen}
-        told = ", ".join(f"{len(keys)} {what} ({keys[0]}, ...)" for what, keys in problems.items() if keys)
-        raise WeightsError(f"{path} holds the weights of another detector: {told}")
+    problems = misfits(
+        missing=[name for name in own if name not in state],
+        unknown=[name for name in state if name not in own],
+        differing=[
+            f"{name} {shape_text(state[name].shape)} instead of {shape_text(own[name].shape)}"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ],
+    )
+    if problems:
+        raise WeightsError(f"{path} holds the weights of another detector: {problems}")
     model.load_state_dict(state)
 
 

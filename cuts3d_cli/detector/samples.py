@@ -15,6 +15,7 @@ from PIL import Image
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import Rle, decode_rle
 from cuts3d_cli.detector.fields import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.sampling import nearest_places
 from cuts3d_cli.errors import SampleError
 
 
@@ -45,10 +46,7 @@ class Geometry:
 
     def field(self, values: NDArray[Any]) -> NDArray[Any]:
         """(H, W) of a map that is stretched over the photo, at any resolution: the value at each pixel's centre."""
-        rows, columns = (
-            np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.int64), old - 1)
-            for new, old in zip(self.size, values.shape, strict=True)
-        )
+        rows, columns = (nearest_places(old, new) for old, new in zip(values.shape, self.size, strict=True))
         return self._cut(values[rows[:, None], columns])
 
     def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:

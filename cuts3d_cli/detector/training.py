@@ -20,8 +20,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from cuts3d_cli.config import TrainConfig, as_dict, output_dict
+from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS, SAMPLES
 from cuts3d_cli.detector.checkpoints import (
-    FINAL,
     checkpoint_path,
     find_checkpoints,
     keep_last,
@@ -36,8 +36,6 @@ from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.schedule import learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.errors import Cuts3dError, UsageError
 
-METRICS = "metrics.jsonl"
-SAMPLES = "samples.png"
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
 
@@ -106,15 +104,15 @@ class Task:
     def fingerprint(self) -> dict[str, Any]:
         """What must not change when a run goes on."""
         return {
-            "config": as_dict_of(self.config),
+            "config": plain(output_dict(self.config)),
             "shards": {shard.base.name: shard.digest for shard in self.shards},
         }
 
 
-def as_dict_of(config: TrainConfig) -> dict[str, Any]:
-    """The fields that shape the result, as plain values: lists in place of tuples."""
-    values: dict[str, Any] = json.loads(json.dumps(output_dict(config)))
-    return values
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with lists in place of tuples, as a checkpoint gives it back."""
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
 
 
 def train(task: Task, watcher: Watcher) -> Path:
@@ -187,7 +185,7 @@ class _Training:
             finally:
                 if log:
                     log.close()
-        final = self.task.out / f"{FINAL}.safetensors"
+        final = self.task.out / FINAL_WEIGHTS
         if self.first:
             save_weights(final, self.model.state_dict(), config=self.config)
         comm.synchronize()
@@ -313,7 +311,7 @@ class _Training:
                 "scaler": self.scaler.state_dict(),
                 "iteration": done,
                 "processes": every,
-                "config": json.loads(json.dumps(as_dict(self.config))),
+                "config": plain(as_dict(self.config)),
                 "fingerprint": self.task.fingerprint(),
             }
             save_checkpoint(checkpoint_path(self.task.out, done), content)

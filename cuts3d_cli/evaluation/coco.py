@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.evaluation.metrics import Box, Instance
 from cuts3d_cli.evaluation.segmentation import is_number, is_whole, to_rle
 
@@ -114,23 +114,44 @@ def few(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_lists(path: Path, *, error: type[Cuts3dError], not_json: str, no_lists: str) -> dict[str, Any]:
+    """A JSON with the lists 'images' and 'annotations'.
+
+    Args:
+        path: of the JSON.
+        error: what is raised, so that it has the right exit code.
+        not_json: ends the error's line where the file is no JSON: the way out.
+        no_lists: says in the error's line what the file is not, where the lists are missing.
+
+    Raises:
+        Cuts3dError: of the type `error`.
+    """
     try:
         content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON ({error}): pass a COCO JSON with the ground truth") from error
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is {not_json.format(problem)}") from problem
     lists = [content.get(name) if isinstance(content, dict) else None for name in ("images", "annotations")]
     if not all(isinstance(item, list) for item in lists):
-        raise UsageError(f"{path} is no COCO JSON of a ground truth: it has no lists 'images' and 'annotations'")
+        raise error(f"{path} is {no_lists}: it has no lists 'images' and 'annotations'")
+    return dict(content)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = load_lists(
+        path,
+        error=UsageError,
+        not_json="not JSON ({}): pass a COCO JSON with the ground truth",
+        no_lists="no COCO JSON of a ground truth",
+    )
     info = content.get("info")
     description = str(info.get("description", "")) if isinstance(info, dict) else ""
     if _PSEUDO.search(description):
         raise UsageError(
             f"{path} holds pseudo-masks, not a ground truth ('{description}'): pass annotations made by people"
         )
-    return dict(content)
+    return content
 
 
 def _images(content: Mapping[str, Any], path: Path) -> dict[int, TrueImage]:

@@ -155,11 +155,28 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ShardError: the file cannot be written; an older one stays as it was.
     """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name when the block ends, whole and on the disk, or never.
+
+    Args:
+        path: the final name; its folder must exist.
+
+    Yields:
+        The file, open for binary writing.
+
+    Raises:
+        ShardError: the file cannot be written; an older one stays as it was.
+    """
     temporary = _temporary_name(path)
     with _explained(path):
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                yield file
                 _to_disk(file)
             _rename(temporary, path)
         finally:

@@ -28,7 +28,7 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.cutting import patch_depth
 from cuts3d_cli.stages.devices import worker_count
-from cuts3d_cli.stages.driver import finished_sidecar, run_shards
+from cuts3d_cli.stages.driver import finished_sidecar, require_sidecar, run_shards
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.pool import WorkerPool, result_of
@@ -76,7 +76,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     from_depth = config.confidence.source == "depth"
 
     def inputs(base: Path) -> Mapping[str, Path]:
-        tar, _ = finished_pseudo(base)
+        tar, _ = require_sidecar(base, "pseudo")
         return {"pseudo": tar, **({"depth": finished_depth(base)[0]} if from_depth else {"base": base})}
 
     settings = config.confidence
@@ -102,20 +102,6 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
         )
 
 
-def finished_pseudo(base: Path) -> tuple[Path, Manifest]:
-    """The finished pseudo sidecar of a base shard, with its manifest.
-
-    Raises:
-        ShardError: there is none; the line says how to make it.
-    """
-    found = finished_sidecar(base, "pseudo")
-    if found is None:
-        raise ShardError(
-            f"{sidecar(base, 'pseudo')} is missing or unfinished: run `cuts3d pseudo --shards {base}` first"
-        )
-    return found
-
-
 def current_confidence(base: Path) -> tuple[Path, Manifest] | None:
     """The finished confidence sidecar of a base shard, with its manifest.
 
@@ -129,7 +115,7 @@ def current_confidence(base: Path) -> tuple[Path, Manifest] | None:
     if found is None:
         return None
     tar, manifest = found
-    _, pseudo = finished_pseudo(base)
+    _, pseudo = require_sidecar(base, "pseudo")
     scored = manifest.inputs.get("pseudo")
     if scored is None or scored.sha256 != pseudo.sha256:
         raise ShardError(
@@ -184,7 +170,7 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
     """The tau_knn that all masks were cut with; they must have been cut in 3D."""
     found = set()
     for base in shards:
-        tar, manifest = finished_pseudo(base)
+        tar, manifest = require_sidecar(base, "pseudo")
         cut = manifest.config["pseudo"]
         if cut["method"] != "cuts3d" or cut["cut"] != "local":
             raise ShardError(
@@ -262,7 +248,7 @@ _Key = tuple[str, str | None, Mapping[str, Any] | None]
 
 def _tasks(base: Path, *, config: ConfidenceConfig) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
-    pseudo_tar, pseudo = finished_pseudo(base)
+    pseudo_tar, pseudo = require_sidecar(base, "pseudo")
     cut = pseudo.config["pseudo"]
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.

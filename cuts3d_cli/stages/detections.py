@@ -8,14 +8,12 @@ import numpy as np
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.errors import Cuts3dError, SampleError
 from cuts3d_cli.figures.overlay import overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare, png_bytes
-from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.writer import atomic_write_bytes
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.train import require_detectron2
-from cuts3d_cli.stages.viz import Drawn, Say
+from cuts3d_cli.stages.viz import Drawn, Say, read_photo
 
 MIN_SCORE = 0.5
 """Lowest score that is drawn; where nothing reaches it, the best detection is."""
@@ -41,12 +39,7 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
 
-    try:
-        image = np.asarray(decode_image(path.read_bytes()), dtype=np.uint8)
-    except OSError as error:
-        raise Cuts3dError(f"{path}: {error.strerror}") from error
-    except SampleError as error:
-        raise Cuts3dError(f"{path}: {error}") from error
+    image = np.asarray(read_photo(path), dtype=np.uint8)
     detector = Detector.load(checkpoint, device=choose_device(config.run.device), half=config.run.half)
     (every,) = detector.detect([image])
     notes = []

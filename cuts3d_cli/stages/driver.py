@@ -100,8 +100,35 @@ def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
         return None
     source = manifest.inputs.get("base")
     if source is not None and digest_file(base, known=source).sha256 != source.sha256:
-        raise ShardError(f"{tar} was made from another {base.name}: run `cuts3d {stage} --shards {base}` again")
+        raise ShardError(
+            f"{tar} was made from another {base.name}: run `cuts3d {maker_of(stage)} --shards {base}` again"
+        )
     return tar, manifest
+
+
+def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path, Manifest]:
+    """The finished sidecar of a shard with its manifest.
+
+    Args:
+        base: a base shard.
+        stage: of the sidecar.
+        further: ends the error's line; what else can be done.
+
+    Raises:
+        ShardError: there is none, and the line says how to make it; or as `finished_sidecar`.
+    """
+    found = finished_sidecar(base, stage)
+    if found is None:
+        raise ShardError(
+            f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d {maker_of(stage)} --shards {base}`"
+            f" first{further}"
+        )
+    return found
+
+
+def maker_of(stage: str) -> str:
+    """The command that writes a stage's sidecars: what has a generation comes from self-training."""
+    return "selftrain" if "." in stage else stage
 
 
 def _run_shard(

@@ -16,12 +16,13 @@ from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.coco import GroundTruth, TrueImage, few, read_ground_truth
 from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
+from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.confidence import current_confidence, finished_pseudo, read_confidence
-from cuts3d_cli.stages.driver import finished_sidecar
+from cuts3d_cli.stages.confidence import current_confidence, read_confidence
+from cuts3d_cli.stages.driver import require_sidecar
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.pack import STAGE as PACK
 
@@ -103,12 +104,7 @@ def run(
     """
     truth = read_ground_truth(ground_truth)
     for base in shards:
-        if not predicted:
-            finished_pseudo(base)
-        elif finished_sidecar(base, "predict") is None:
-            raise ShardError(
-                f"{sidecar(base, 'predict')} is missing or unfinished: run `cuts3d predict --shards {base}` first"
-            )
+        require_sidecar(base, "predict" if predicted else "pseudo")
     scored = not predicted and _all_scored(shards)
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
@@ -137,7 +133,7 @@ def run(
         failed=len(found.failed),
         missing=len(pairing.missing),
         extra=len(pairing.extra),
-        metrics=evaluate(found.predictions, truths),
+        metrics=by_reference(evaluate(found.predictions, truths), found.predictions, truths),
         warnings=warnings,
     )
 

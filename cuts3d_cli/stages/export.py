@@ -13,7 +13,7 @@ from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import atomic_write_json
-from cuts3d_cli.stages.driver import finished_sidecar
+from cuts3d_cli.stages.driver import require_sidecar
 
 _EXPORTED = ("segmentation", "bbox", "area")
 
@@ -86,8 +86,7 @@ def export_coco(shards: Sequence[Path], path: Path) -> Exported:
 def _records(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The facts of each image with what is exported of its masks, in the order of the shards."""
     for base in shards:
-        if finished_sidecar(base, "pseudo") is None:
-            raise ShardError(f"{sidecar(base, 'pseudo')} is missing or unfinished: run `cuts3d pseudo --shards {base}`")
+        require_sidecar(base, "pseudo")
         with SidecarReader(sidecar(base, "pseudo")) as masks:
             for sample in read_shard(base):
                 record = masks.get(sample.key)

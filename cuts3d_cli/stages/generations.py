@@ -8,12 +8,10 @@ from typing import Any
 
 from cuts3d_cli.config import IfExists, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
-from cuts3d_cli.errors import ShardError
-from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.driver import finished_sidecar, run_shards
+from cuts3d_cli.stages.driver import require_sidecar, run_shards
 from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
@@ -60,10 +58,10 @@ def run(
     min_score = min_score_of(config, round)
 
     def inputs(base: Path) -> Mapping[str, Path]:
-        return {stage: _finished(base, stage)[0] for stage in (previous, predicted)}
+        return {stage: require_sidecar(base, stage)[0] for stage in (previous, predicted)}
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        _, predictions = _finished(base, predicted)
+        _, predictions = require_sidecar(base, predicted)
         with SidecarReader(sidecar(base, previous)) as masks:
             for sample in read_shard(sidecar(base, predicted)):
                 found, before = read_json(sample, "predict.json"), masks.get(sample.key)
@@ -101,10 +99,3 @@ def run(
         if_exists=if_exists,
         progress=progress,
     )
-
-
-def _finished(base: Path, stage: str) -> tuple[Path, Manifest]:
-    found = finished_sidecar(base, stage)
-    if found is None:
-        raise ShardError(f"{sidecar(base, stage)} is missing or unfinished: run the round before to its end first")
-    return found

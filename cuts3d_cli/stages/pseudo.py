@@ -18,16 +18,15 @@ from cuts3d_cli.config import Config, output_dict
 from cuts3d_cli.cut.cuts3d import check_tau_knn
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.depths.maps import decode_depth_png
-from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.cutting import CutTask, cut_image, needs_depth, to_record
 from cuts3d_cli.stages.devices import worker_count
-from cuts3d_cli.stages.driver import finished_sidecar, run_shards
+from cuts3d_cli.stages.driver import require_sidecar, run_shards
 from cuts3d_cli.stages.features import FeatureExtractor, Say, photo, read_features, stored_features
 from cuts3d_cli.stages.pool import WorkerPool, result_of
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
@@ -98,13 +97,12 @@ def finished_depth(base: Path) -> tuple[Path, Manifest]:
     Raises:
         ShardError: there is none; the line says how to make it.
     """
-    found = finished_sidecar(base, "depth")
-    if found is None:
-        raise ShardError(
-            f"{sidecar(base, 'depth')} is missing or unfinished: run `cuts3d depth --shards {base}` first (with"
-            " --backend sensor if depth maps were packed with the images), or cut in 2D with --method maskcut"
-        )
-    return found
+    return require_sidecar(
+        base,
+        "depth",
+        further=" (with --backend sensor if depth maps were packed with the images), or cut in 2D with --method"
+        " maskcut",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.generations import generation_of, masks_of
@@ -131,9 +132,9 @@ def finished_weights(task: Task) -> Path | None:
     Raises:
         WeightsError: its last checkpoint is damaged.
     """
-    from cuts3d_cli.detector.checkpoints import FINAL, find_checkpoints, load_checkpoint
+    from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
 
-    final = task.out / f"{FINAL}.safetensors"
+    final = task.out / FINAL_WEIGHTS
     checkpoints = find_checkpoints(task.out)
     if not (final.is_file() and checkpoints):
         return None
@@ -182,7 +183,7 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             raise UsageError(
                 f"{folder} is not empty: pass --resume to go on, --overwrite to begin anew, or another --out"
             )
-        if not (folder / "metrics.jsonl").exists() and not find_checkpoints(folder):
+        if not (folder / METRICS).exists() and not find_checkpoints(folder):
             raise UsageError(f"{folder} is not empty and holds no run of `cuts3d train`: take another --out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,14 +197,13 @@ def _launch(task: Task, watcher: Watcher, *, gpus: int) -> Path:
     """In this process, in one for each GPU, or in those that torchrun started."""
     from detectron2.engine import launch
 
-    from cuts3d_cli.detector.checkpoints import FINAL
     from cuts3d_cli.detector.training import train
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _under_torchrun(task, watcher)
     if gpus > 1:
         launch(train, gpus, dist_url="auto", args=(task, watcher))
-        return task.out / f"{FINAL}.safetensors"
+        return task.out / FINAL_WEIGHTS
     return train(task, watcher)
 
 

@@ -86,10 +86,7 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         notes.append(line)
         say(line)
 
-    try:
-        image = decode_image(_read(path))
-    except SampleError as error:
-        raise Cuts3dError(f"{path}: {error}") from error
+    image = read_photo(path)
     extractor = _extractor(config, say=say, note=note)
     settings = config.pseudo
     depth = None
@@ -348,6 +345,18 @@ def _stored(base: Path, stage: str, key: str, notes: list[str]) -> tuple[Sample 
         reasons = [item["reason"] for item in manifest.failed if item.get("key") == key]
         notes.append(f"no {stage}: {(reasons or ['it is not in the sidecar'])[0]}")
     return sample, manifest
+
+
+def read_photo(path: Path) -> Image.Image:
+    """A photo of the user's.
+
+    Raises:
+        Cuts3dError: it cannot be read.
+    """
+    try:
+        return decode_image(_read(path))
+    except SampleError as error:
+        raise Cuts3dError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -13,8 +13,7 @@ from cuts3d_cli.cut.masks import Rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.shards.manifest import Manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.stages.confidence import finished_pseudo
-from cuts3d_cli.stages.driver import run_shards
+from cuts3d_cli.stages.driver import require_sidecar, run_shards
 from cuts3d_cli.stages.export import export_coco
 from cuts3d_cli.stages.results import Outcome
 from tests.evaluation.shapes import annotation, coco_file, image, rectangle
@@ -74,7 +73,7 @@ def score(base: Path, scores: Mapping[str, Sequence[float] | None]) -> Path:
         [base],
         stage="confidence",
         config={},
-        inputs=lambda base: {"pseudo": finished_pseudo(base)[0]},
+        inputs=lambda base: {"pseudo": require_sidecar(base, "pseudo")[0]},
         outcomes=lambda base: iter(outcomes),
         if_exists="overwrite",
     )

@@ -6,7 +6,6 @@ they are: ids of annotations and categories play no part, and a box may reach ov
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.coco import few
+from cuts3d_cli.evaluation.coco import few, load_lists
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
 from cuts3d_cli.evaluation.metrics import Box, Instance
 from cuts3d_cli.evaluation.segmentation import is_number, is_whole, to_rle
@@ -47,7 +46,9 @@ def read_coco_style(
     Raises:
         DatasetError: the file cannot be read, is cut off, or is no such JSON; or an entry in it is damaged.
     """
-    content = _load(path)
+    content = load_lists(
+        path, error=DatasetError, not_json="no whole JSON ({}): fetch it again", no_lists="no JSON of annotations"
+    )
     images: dict[int, ParsedImage] = {}
     others: set[int] = set()
     instances: dict[int, list[Instance]] = {}
@@ -86,19 +87,6 @@ def read_coco_style(
             f" one, and their boxes take its place: annotations {few(without_mask)}"
         )
     return Parsed(images=images, warnings=warnings)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is no whole JSON ({error}): fetch it again") from error
-    lists = [content.get(part) if isinstance(content, dict) else None for part in ("images", "annotations")]
-    if not all(isinstance(part, list) for part in lists):
-        raise DatasetError(f"{path} is no JSON of annotations: it has no lists 'images' and 'annotations'")
-    return dict(content)
 
 
 def _instance(annotation: Mapping[str, Any], size: tuple[int, int], *, masks: bool) -> Instance | None:

@@ -97,6 +97,24 @@ class Photos:
         return self._names[folder]
 
 
+def text_lines(path: Path, *, otherwise: str) -> list[str]:
+    """The lines of a text file, without their ends.
+
+    Args:
+        path: of the file.
+        otherwise: says in the error's line what the file is not, where it is no text.
+
+    Raises:
+        DatasetError: the file cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is {otherwise}: fetch it again") from error
+
+
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels as a person sees the photo, from the head of its file.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.evaluation.datasets.files import text_lines
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage, box_instance
 from cuts3d_cli.evaluation.metrics import Instance
 
@@ -25,12 +26,7 @@ def read_kitti(labels: Path) -> Parsed:
     """
     images = {}
     for number, path in enumerate(sorted(labels.glob("*.txt")), start=1):
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{path} is damaged: fetch it again") from error
+        lines = text_lines(path, otherwise="damaged")
         instances = [
             _instance(line, where=f"{path}, line {place}") for place, line in enumerate(lines, start=1) if line.strip()
         ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.evaluation.datasets.files import text_lines
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage, box_instance
 from cuts3d_cli.evaluation.metrics import Instance
 
@@ -31,13 +32,7 @@ def read_voc(annotations: Path, *lists: Path) -> Parsed:
 
 
 def _names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is no list of images: fetch it again") from error
-    return [line.split()[0] for line in lines if line.strip()]
+    return [line.split()[0] for line in text_lines(path, otherwise="no list of images") if line.strip()]
 
 
 def _image(path: Path, name: str) -> ParsedImage:
