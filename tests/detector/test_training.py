@@ -318,19 +318,54 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
         assert same(weights(tmp_path / "whole" / final), weights(out / final))
 
 
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from cuts3d_cli.app import exit_code
+from cuts3d_cli.detector.training import _Training
+
+out, arguments = Path(sys.argv[1]), sys.argv[2:]
+run, following = _Training.run, _Training._next
+keys = []
+
+def noted(self, batches, **named):
+    batch = following(self, batches, **named)
+    keys.extend(sample["key"] for sample in batch)
+    return batch
+
+def kept(self):
+    final = run(self)
+    parameters = {name: value.detach() for name, value in self.model.named_parameters()}
+    torch.save({"parameters": parameters, "keys": keys}, out / f"rank{self.rank}.pth")
+    return final
+
+_Training.run, _Training._next = kept, noted
+sys.exit(exit_code(arguments))
+"""
+
+
 def test_two_processes_hold_the_same_weights(bases: list[Path], tmp_path: Path):
-    """Under torchrun, on CPUs; what one has learned the other has too, and each image was seen by one of them."""
+    """Under torchrun, on CPUs: what one has learned the other has too, and each image was seen by one of them."""
+    script, out = tmp_path / "two.py", tmp_path / "two"
+    script.write_text(TWO)
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
-    line += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *command()]
+    line += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script), str(tmp_path)]
+    line += ["train", "--shards", str(bases[0].parent), *LINE, "--out", str(out), "--device", "cpu"]
+    # Four iterations of two images are the eight images of an epoch.
     done = subprocess.run(
-        [*line, "train", "--shards", str(bases[0].parent), *LINE, "--out", str(tmp_path / "two"), "--device", "cpu"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*line, "--set=precise_bn=0", "--set=group_by_aspect=no"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    content = load_checkpoint(find_checkpoints(tmp_path / "two")[-1])
-    assert len(content["processes"]) == 2
-    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
+    assert same(first["parameters"], second["parameters"])
+    assert len(first["keys"]) == len(second["keys"]) == 4
+    assert sorted(first["keys"] + second["keys"]) == [f"{number:03d}" for number in range(8)]
+    content = load_checkpoint(find_checkpoints(out)[-1])
+    assert [item["position"]["taken"] for item in content["processes"]] == [4, 4]
+    lines = (out / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(item)["iteration"] for item in lines] == [1, 2, 3, 4]
