@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cuts3d_cli.config import TrainConfig
@@ -252,6 +253,13 @@ class SampleStream(IterableDataset[Any]):
         return {**sample, "key": key, "shard": base.name}
 
 
+def _owned(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample from another process with memory of its own: what is shared holds a file open for each tensor."""
+    instances: Instances = sample["instances"]
+    fields = {name: value.clone() for name, value in instances.get_fields().items()}
+    return {**sample, "image": sample["image"].clone(), "instances": Instances(instances.image_size, **fields)}
+
+
 class _OpenShards:
     """Readers of the shards in use."""
 
@@ -362,6 +370,7 @@ class Batches:
                     )
                 continue
             barren = 0
+            item = _owned(item) if self._loader.num_workers else item
             height, width = item["instances"].image_size
             group = groups[_LYING if width >= height and self._grouped else _UPRIGHT]
             group.append((place, item))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -102,6 +104,19 @@ def test_a_batch_holds_one_shape_and_nothing_is_lost(bases: list[Path]):
     # 44 samples of epochs of 11: each came 4 times, but for what waits or was drawn a little early.
     assert set(seen) == {f"{number:03d}" for number in range(IMAGES)} - {"003", "009"}
     assert max(seen.values()) - min(seen.values()) <= 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_waiting_samples_hold_no_files_open(bases: list[Path]):
+    """A batch of many images from loader processes: what they share is let go of as it comes in."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shards = training_shards(bases, with_confidence=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 120, before[1]))
+    try:
+        batches = Batches(shards, config=config(loader_workers=2), batch_size=40)
+        assert [len(batch) for batch in islice(batches, 2)] == [40, 40]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_images_that_cannot_be_used_are_told_once(bases: list[Path], tmp_path: Path):
