@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 import pytest
 
-from cuts3d_cli import config as module
 from cuts3d_cli.config import PAPER, PRESETS, Config, as_dict, output_dict, resolve, section_fields
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.stages.show import as_toml, everything
 
 SECTIONS = [item.name for item in dataclasses.fields(Config)]
 FIELDS = [(section, item, kind) for section in SECTIONS for item, kind in section_fields(type(getattr(PAPER, section)))]
+LIMITS = {(section, item.name): item.metadata["limits"] for section, item, _ in FIELDS if item.metadata["limits"]}
 
 
 def found(tmp_path: Path, *, toml: str | None = None, **arguments: Any) -> Config:
@@ -172,7 +172,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_line(tmp_path: Path):
     assert "command line: pseudo.beta" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
 
 
-@pytest.mark.parametrize(("place", "limits"), module._LIMITS.items(), ids=lambda item: ".".join(map(str, item)))
+@pytest.mark.parametrize(("place", "limits"), LIMITS.items(), ids=lambda item: ".".join(map(str, item)))
 def test_limits_hold_on_both_sides(tmp_path: Path, place: tuple[str, str], limits: tuple[float, float]):
     section, key = place
     default = getattr(getattr(PAPER, section), key)
@@ -194,7 +194,7 @@ def test_every_number_has_limits():
     def is_number(kind: Any) -> bool:
         return bool({kind, *get_args(kind)} & {int, float})
 
-    assert {(section, item.name) for section, item, kind in FIELDS if is_number(kind)} == set(module._LIMITS)
+    assert {(section, item.name) for section, item, kind in FIELDS if is_number(kind)} == set(LIMITS)
 
 
 @pytest.mark.parametrize(("section", "item", "kind"), FIELDS, ids=lambda value: getattr(value, "name", None))

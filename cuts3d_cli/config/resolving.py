@@ -1,0 +1,177 @@
+"""Which value of every field is in force, from all the places that may set it.
+
+A value comes from the command line, else from a `CUTS3D_SECTION_FIELD` variable, else from `cuts3d.toml` in the working
+folder, else from the preset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from cuts3d_cli.config.presets import PRESETS
+from cuts3d_cli.config.sections import PYRAMID_LEVELS, Config, TrainConfig, section_fields
+from cuts3d_cli.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_FILE = "cuts3d.toml"
+ENVIRONMENT_PREFIX = "CUTS3D_"
+NOT_SETTINGS = frozenset({"CUTS3D_CACHE", "CUTS3D_TEST_DATA"})
+"""Variables with our prefix that are no fields of the configuration."""
+
+
+def resolve(
+    *,
+    preset: str | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Config:
+    """The configuration in force.
+
+    Args:
+        preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else "paper".
+        overrides: section -> field -> value, from the command line.
+        environment: os.environ by default.
+        folder: where `cuts3d.toml` is looked for; the working folder by default.
+
+    Returns:
+        The configuration, checked.
+
+    Raises:
+        UsageError: an unknown preset, section or field, or a value of the wrong type or outside its limits.
+    """
+    environ = os.environ if environment is None else environment
+    path = (folder or Path.cwd()) / CONFIG_FILE
+    stored = _read_file(path)
+    from_file = stored.pop("preset", None)
+    name = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET") or from_file or "paper"
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    for section, values in stored.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: '{section}' must be a section, one of {', '.join(_sections())}")
+        config = _with(config, section, values, where=str(path))
+    for variable, text in sorted(environ.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {"CUTS3D_PRESET"}:
+            section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+            config = _with(config, section, {key: text}, where=f"variable {variable}")
+    for section, values in (overrides or {}).items():
+        config = _with(config, section, values, where="command line")
+    _check_limits(config)
+    return config
+
+
+def _sections() -> dict[str, type]:
+    return {item.name: type(getattr(Config(), item.name)) for item in dataclasses.fields(Config)}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
+def _with(config: Config, section: str, values: Mapping[str, Any], *, where: str) -> Config:
+    sections = _sections()
+    if section not in sections:
+        raise UsageError(f"{where}: there is no section '{section}', the sections are {', '.join(sections)}")
+    known = dict((item.name, kind) for item, kind in section_fields(sections[section]))
+    changes = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"{where}: section '{section}' has no field '{key}', it has {', '.join(known)}")
+        changes[key] = _convert(value, known[key], where=f"{where}: {section}.{key}")
+    return replace(config, **{section: replace(getattr(config, section), **changes)})
+
+
+def _convert(value: Any, kind: Any, *, where: str) -> Any:
+    """A value from TOML (typed), the environment (text) or the command line (typed) as the field's type."""
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        inner = [option for option in get_args(kind) if option is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+            return None
+        return _convert(value, inner[0], where=where)
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if value == choice or (isinstance(value, str) and value == str(choice)):
+                return choice
+        raise UsageError(f"{where} is '{value}': choose one of {', '.join(map(str, get_args(kind)))}")
+    if get_origin(kind) is tuple:
+        items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise UsageError(f"{where} is '{value}': it must be a list of numbers, as in 240,320")
+        return tuple(_convert(item, get_args(kind)[0], where=where) for item in items)
+    if kind is bool:
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise UsageError(f"{where} is '{value}': it must be true or false")
+    if kind in (str, Path):
+        if not isinstance(value, (str, Path)):
+            raise UsageError(f"{where} is '{value}': it must be {'a path' if kind is Path else 'text'}, in quotes")
+        return Path(os.path.expanduser(value)) if kind is Path else str(value)
+    wanted = {int: "a whole number", float: "a number"}[kind]
+    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+        raise UsageError(f"{where} is '{value}': it must be {wanted}")
+    try:
+        return kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{where} is '{value}': it must be {wanted}") from error
+
+
+def _check_limits(config: Config) -> None:
+    for section in _sections():
+        values = getattr(config, section)
+        for item in dataclasses.fields(values):
+            value = getattr(values, item.name)
+            if item.metadata["limits"] is None or value is None:
+                continue
+            low, high = item.metadata["limits"]
+            if not all(low <= number <= high for number in (value if isinstance(value, tuple) else [value])):
+                shown = ",".join(str(number) for number in value) if isinstance(value, tuple) else value
+                raise UsageError(f"{section}.{item.name} is {shown}: it must lie between {low} and {high}")
+    for section, train in (("train", config.train), ("selftrain", config.selftrain)):
+        _check_training(section, train)
+    if not config.selftrain.score_thresholds:
+        raise UsageError("selftrain.score_thresholds is empty: name at least one threshold")
+
+
+def _check_training(section: str, train: TrainConfig) -> None:
+    if not train.min_sizes:
+        raise UsageError(f"{section}.min_sizes is empty: name at least one size")
+    if len(train.anchor_sizes) != PYRAMID_LEVELS:
+        raise UsageError(
+            f"{section}.anchor_sizes has {len(train.anchor_sizes)} sizes: there are {PYRAMID_LEVELS} levels"
+        )
+    if train.copy_paste_min > train.copy_paste_max:
+        raise UsageError(
+            f"{section}.copy_paste_min {train.copy_paste_min:g} is over {section}.copy_paste_max"
+            f" {train.copy_paste_max:g}"
+        )
