@@ -72,7 +72,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cuts3d(alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Runs the command line in this process, in the folder `alone`."""
-    from cuts3d_cli.app import exit_code, stderr, stdout
+    from cuts3d_cli.app import exit_code
+    from cuts3d_cli.commands.common import stderr, stdout
 
     for console in (stdout, stderr):  # they read COLUMNS when they are made
         monkeypatch.setattr(console, "_width", 200)
