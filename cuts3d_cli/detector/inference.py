@@ -79,6 +79,9 @@ class Detector:
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the instances of some photos.
 
+        Only photos that the network sees at one size go through it together. A smaller one would be filled up to the
+        size of its neighbours, which the convolutions see, so that its detections would depend on them.
+
         Args:
             images: (H, W, 3) uint8, RGB, each of its own size.
 
@@ -86,9 +89,14 @@ class Detector:
             One result a photo.
         """
         inputs = [self._input(image) for image in images]
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.half):
-            outputs = self._model(inputs)
-        return [_detections(output["instances"]) for output in outputs]
+        sizes = [tuple(item["image"].shape) for item in inputs]
+        found: dict[int, Detections] = {}
+        for size in dict.fromkeys(sizes):
+            places = [place for place, other in enumerate(sizes) if other == size]
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.half):
+                outputs = self._model([inputs[place] for place in places])
+            found |= {place: _detections(output["instances"]) for place, output in zip(places, outputs, strict=True)}
+        return [found[place] for place in range(len(images))]
 
     def _input(self, image: NDArray[np.uint8]) -> dict[str, Any]:
         from detectron2.data.transforms import ResizeShortestEdge
