@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cuts3d_cli import __version__
-from cuts3d_cli.commands import detector, looking, masks, setup
+from cuts3d_cli.commands import detector, evaluation, looking, masks, setup
 from cuts3d_cli.commands.common import DONE, FAILURE, INTERRUPTED, TERMINATED, say
 from cuts3d_cli.errors import Cuts3dError
 
@@ -39,7 +39,7 @@ for command in (
     detector.predict,
 ):
     app.command()(command)
-app.command("eval")(looking.evaluate)
+app.command("eval")(evaluation.evaluate)
 app.command()(looking.inspect)
 app.command()(setup.doctor)
 weights_app.command("list")(setup.weights_list)

@@ -25,6 +25,7 @@ PANELS = {
     "train": "Training",
     "selftrain": "Self-training",
     "predict": "Detections",
+    "eval": "A detector on datasets",
     "run": "Running",
 }
 

@@ -34,15 +34,17 @@ class _Rate(ProgressColumn):
 class StageProgress:
     """Shows a bar for the current shard and one for all of them. Fits `cuts3d_cli.stages.results.Progress`."""
 
-    def __init__(self, console: Console, *, name: str) -> None:
+    def __init__(self, console: Console, *, name: str, unit: str = "shard") -> None:
         """Show nothing yet.
 
         Args:
             console: on stderr.
             name: of the stage.
+            unit: what it works through.
         """
         self._console = console
         self._name = name
+        self._unit = unit
         self._sizes: dict[Path, int | None] = {}
         self._left = 0
         self._failed = 0
@@ -78,8 +80,9 @@ class StageProgress:
         """See `Progress`."""
         self._sizes = dict(shards)
         self._left = len(shards)
-        total = sum(size or 0 for size in self._sizes.values()) if all(self._sizes.values()) else None
-        self._one = self._bars.add_task("shard", total=None, note="", visible=False)
+        sizes = list(self._sizes.values())
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._one = self._bars.add_task(self._unit, total=None, note="", visible=False)
         self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note())
 
     def skip(self, shard: Path) -> None:
@@ -142,7 +145,7 @@ class StageProgress:
 
     def _note(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._left} shard{'' if self._left == 1 else 's'} to go{failed}"
+        return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{failed}"
 
 
 class TrainingProgress:

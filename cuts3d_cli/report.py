@@ -57,8 +57,16 @@ def print_stage(result: StageResult, *, console: Console, errors: Console) -> No
     print_failures(result.failed, errors=errors)
 
 
-def print_failures(failed: Sequence[dict[str, str]], *, errors: Console) -> None:
-    """The failed samples with their reasons, on stderr; the manifests hold them all."""
+def print_failures(
+    failed: Sequence[dict[str, str]], *, errors: Console, more: str = "see `failed` in the manifests"
+) -> None:
+    """The failed samples with their reasons, on stderr.
+
+    Args:
+        failed: all of them, of which the first are printed.
+        errors: on stderr.
+        more: says where all of them are.
+    """
     for item in failed[:SHOWN_FAILURES]:
         where = item.get("shard") or ""
         name = item.get("key") or item.get("file") or "?"
@@ -69,4 +77,4 @@ def print_failures(failed: Sequence[dict[str, str]], *, errors: Console) -> None
             soft_wrap=True,
         )
     if len(failed) > SHOWN_FAILURES:
-        errors.print(f"... and {len(failed) - SHOWN_FAILURES} more: see `failed` in the manifests", highlight=False)
+        errors.print(f"... and {len(failed) - SHOWN_FAILURES} more: {more}", highlight=False, soft_wrap=True)

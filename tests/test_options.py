@@ -24,6 +24,7 @@ COMMANDS = {
     "train": ("train", Only("run", ("device",))),
     "selftrain": ("selftrain", Only("run", ("device", "batch_size", "half", "if_exists"))),
     "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists"))),
+    "eval": ("eval", Only("run", ("device", "batch_size", "half"))),
 }
 
 RENAMED = {("viz", "depth", "weights"): "depth_weights"}
@@ -88,7 +89,7 @@ def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], com
     text = words(page.out)
     for _, section, item in (case for case in CASES if case[0] == command):
         name = RENAMED.get((command, section, item.name), item.name).replace("_", "-")
-        assert len(re.findall(rf" --{name}[ ,]", text)) == 1, name
+        assert len(re.findall(rf"^│ +(?:\* +)?--{name}[ ,]", page.out, re.MULTILINE)) == 1, name
         if item.default is not None:
             plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
             shown = {"True": "on", "False": "off"}.get(plain, plain)

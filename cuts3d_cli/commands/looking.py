@@ -1,4 +1,4 @@
-"""Commands that show and judge results: viz, eval, inspect."""
+"""Commands that show results: viz, inspect."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from cuts3d_cli.commands.common import Json, MoreShards, Shards, expand_shards, say, stdout
-from cuts3d_cli.config import Config, resolve
+from cuts3d_cli.commands.common import Json, Shards, expand_shards, say, stdout
+from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.options import with_config
 
@@ -66,31 +66,6 @@ def viz(
         stdout.print(str(drawn.path), highlight=False, soft_wrap=True)
     if open_picture:
         typer.launch(str(drawn.path))
-
-
-def evaluate(
-    ground_truth: Annotated[
-        Path,
-        typer.Option(
-            "--gt", help="The ground truth: a COCO JSON with boxes or masks, of any classes.", show_default=False
-        ),
-    ],
-    shards: Shards = None,
-    more_shards: MoreShards = None,
-    predicted: Annotated[
-        bool, typer.Option("--predicted", help="Evaluate what `cuts3d predict` found, not the pseudo-masks.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Compare the masks with a ground truth: class-agnostic AP and AR, recall, precision, mean best IoU."""
-    from cuts3d_cli.report import print_json
-    from cuts3d_cli.stages.eval import print_evaluation, run
-
-    result = run(expand_shards(shards, more_shards, resolve()), ground_truth=ground_truth, say=say, predicted=predicted)
-    if json:
-        print_json(result.to_json())
-    else:
-        print_evaluation(result, console=stdout)
 
 
 def inspect(

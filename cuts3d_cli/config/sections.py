@@ -317,6 +317,22 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How detectors are compared with the ground truth of datasets."""
+
+    root: Path = _option(
+        Path("datasets"),
+        "Folder of the datasets: `cuts3d eval --list` says what lies where in it.",
+        shapes_output=False,
+    )
+    evaluator: Literal["pycocotools", "fast"] = _option(
+        "pycocotools",
+        "What computes AP and AR; fast has the same figures in less time and memory.",
+        shapes_output=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How the work is done; none of it changes a result's meaning."""
 
@@ -353,6 +369,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     selftrain: SelfTrainConfig = SelfTrainConfig()
     predict: PredictConfig = PredictConfig()
+    eval: EvalConfig = EvalConfig()
     run: RunConfig = RunConfig()
 
 

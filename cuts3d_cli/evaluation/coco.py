@@ -1,4 +1,4 @@
-"""Reads a ground truth: a COCO JSON with boxes or masks, of any categories, all of which become one."""
+"""Reads a ground truth: a COCO or LVIS JSON with boxes or masks, of any categories, all of which become one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
 from cuts3d_cli.errors import Cuts3dError, UsageError
@@ -114,6 +115,18 @@ def few(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
+def file_of(image: Mapping[str, Any]) -> str:
+    """The file of an image: its `file_name`; in LVIS, which has none, folder and name at the end of its `coco_url`.
+
+    Returns:
+        The name, with folders if any; "" if there is none.
+    """
+    name, url = image.get("file_name"), image.get("coco_url")
+    if name is None and isinstance(url, str):
+        return "/".join(urlparse(url).path.split("/")[-2:])
+    return name if isinstance(name, str) else ""
+
+
 def load_lists(path: Path, *, error: type[Cuts3dError], not_json: str, no_lists: str) -> dict[str, Any]:
     """A JSON with the lists 'images' and 'annotations'.
 
@@ -162,8 +175,8 @@ def _images(content: Mapping[str, Any], path: Path) -> dict[int, TrueImage]:
             raise UsageError(f"{path}: entry {place} of 'images' needs a whole number 'id'")
         if number in images:
             raise UsageError(f"{path}: image {number}: two images have this id: make the ids unique")
-        file, width, height = (image.get(name) for name in ("file_name", "width", "height"))
-        if not isinstance(file, str) or not file:
+        file, width, height = file_of(image), image.get("width"), image.get("height")
+        if not file:
             raise UsageError(f"{path}: image {number} needs a 'file_name'")
         if not (is_whole(width) and is_whole(height) and width > 0 and height > 0):
             raise UsageError(f"{path}: image {number} needs a 'width' and a 'height', in whole pixels")

@@ -40,8 +40,8 @@ class DatasetResult:
 
     @property
     def whole(self) -> bool:
-        """Whether all images of the dataset were compared."""
-        return self.missing == 0
+        """Whether the detector has seen all images of the dataset."""
+        return self.missing == 0 and not self.failed
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
@@ -185,11 +185,15 @@ def to_markdown(report: BenchmarkReport, *, compare: Setting | None = None) -> s
 
 def notes(report: BenchmarkReport) -> list[str]:
     """What must be said under the tables."""
-    return [
-        f"* {result.missing} images of {result.title} were left out: these are not its figures"
-        for result in report.results
-        if not result.whole
-    ]
+    found = []
+    for result in report.results:
+        if result.missing:
+            found.append(f"* {result.missing} images of {result.title} were left out: these are not its figures")
+        if result.failed:
+            found.append(
+                f"* {len(result.failed)} images of {result.title} failed, and count as ones without detections"
+            )
+    return found
 
 
 def method_of(line: Line) -> str:

@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from cuts3d_cli.cut.masks import Rle
-from cuts3d_cli.errors import SampleError, UsageError
+from cuts3d_cli import __version__
+from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, Dataset, open_benchmark, open_own
-from cuts3d_cli.evaluation.metrics import Evaluator, Prediction
+from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, ranked
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
-from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.writer import atomic_file
-from cuts3d_cli.stages.batches import infer_in_batches
+from cuts3d_cli.stages.benchmark_photos import Finder, left_to_see, look
+from cuts3d_cli.stages.devices import choose_device
+from cuts3d_cli.stages.kept import Found, Journal, journal_path
 from cuts3d_cli.stages.results import Progress, Silent
+from cuts3d_cli.stages.train import require_detectron2
 
 GROUPS = {"paper": PAPER, "all": tuple(BENCHMARKS)}
 """Names that stand for several datasets."""
-_READERS = 2
-"""Threads that decode photos while the detector works."""
-
-
-class Found(Protocol):
-    """What a detector found in one photo: `cuts3d_cli.detector.inference.Detections`."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """(N, 4) x0, y0, x1, y1 in pixels of the photo."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """(N,) larger is surer."""
-
-    @property
-    def masks(self) -> Sequence[Rle]:
-        """N masks at the photo's size."""
-
-
-class Finder(Protocol):
-    """A detector: `cuts3d_cli.detector.inference.Detector`."""
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Found]:
-        """Find the instances of some (H, W, 3) uint8 RGB photos, each of its own size: one result a photo."""
+DETECTIONS = "detections"
+"""Folder beside a checkpoint in which its detections are kept."""
 
 
 def chosen(names: Sequence[str], *, images: Path | None) -> list[str]:
@@ -83,6 +61,97 @@ def chosen(names: Sequence[str], *, images: Path | None) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How detectors are evaluated.
+
+    Attributes:
+        batch_size: photos at once.
+        limit: take only so many images of each dataset, spread evenly.
+        partial: take what is there of datasets that are not complete.
+        reference: have pycocotools compute AP and AR; without, they are computed image by image, equal to the last
+            bits, faster, and in no memory that grows with the detections.
+        export: a folder for all detections, as NAME.json in COCO's format of results.
+    """
+
+    batch_size: int = 1
+    limit: int | None = None
+    partial: bool = False
+    reference: bool = True
+    export: Path | None = None
+
+
+def run_checkpoint(
+    checkpoint: Path,
+    names: Sequence[str],
+    *,
+    config: Config,
+    images: Path | None = None,
+    limit: int | None = None,
+    partial: bool = False,
+    export: Path | None = None,
+    keep: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
+) -> BenchmarkReport:
+    """Evaluate a trained detector on datasets.
+
+    What it finds is kept, dataset by dataset, under a name made of all that shapes it, so that a run that was stopped
+    goes on where it was, and one that was not has nothing left to find.
+
+    Args:
+        checkpoint: what `cuts3d train` wrote.
+        names: of datasets: see `chosen`.
+        config: sections `eval` and `run`.
+        images: folder of the photos of the user's own.
+        limit: see `Settings`.
+        partial: see `Settings`.
+        export: see `Settings`.
+        keep: the folder in which detections are kept; `detections` beside the checkpoint by default.
+        say: told warnings, and what takes long.
+        progress: told how far it is; its shards are the datasets.
+
+    Returns:
+        The figures.
+
+    Raises:
+        UsageError: the names or the device are wrong, or a JSON of the user's own is unusable.
+        WeightsError: the checkpoint is missing, damaged, or no detector's.
+        DatasetError: a dataset is not there, not complete or damaged.
+        Cuts3dError: detectron2 is not installed.
+    """
+    chosen(names, images=images)
+    if not checkpoint.is_file():
+        raise WeightsError(
+            f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
+        )
+    device = choose_device(config.run.device)
+    require_detectron2()
+    from cuts3d_cli.detector.inference import Detector
+
+    detector = Detector.load(checkpoint, device=device, half=config.run.half)
+    shaping = [digest_file(checkpoint).sha256, __version__, detector.half]
+    digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
+    folder = keep or checkpoint.parent / DETECTIONS
+    return run(
+        names,
+        detector=detector,
+        label=str(checkpoint),
+        root=config.eval.root,
+        images=images,
+        settings=Settings(
+            batch_size=config.run.batch_size,
+            limit=limit,
+            partial=partial,
+            reference=config.eval.evaluator == "pycocotools",
+            export=export,
+        ),
+        journal=lambda name: journal_path(folder, dataset=name, detector=digest),
+        say=say,
+        progress=progress,
+    )
+
+
 def run(
     names: Sequence[str],
     *,
@@ -90,11 +159,8 @@ def run(
     label: str,
     root: Path | None = None,
     images: Path | None = None,
-    batch_size: int = 1,
-    limit: int | None = None,
-    partial: bool = False,
-    reference: bool = True,
-    save: Path | None = None,
+    settings: Settings | None = None,
+    journal: Callable[[str], Path] | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
@@ -109,40 +175,45 @@ def run(
         label: what it is, for the report.
         root: the folder of the benchmarks; not needed for a user's own alone.
         images: folder of the photos of the user's own.
-        batch_size: photos at once.
-        limit: take only so many images of each dataset, spread evenly.
-        partial: take what is there of datasets that are not complete.
-        reference: have pycocotools compute AP and AR; without, they are computed image by image, equal to the last
-            bits, faster, and in no memory that grows with the detections.
-        save: a folder for all detections, as NAME.json in COCO's format of results.
+        settings: how.
+        journal: where the detections in a dataset are kept for later runs; they must all be this detector's.
         say: told warnings, and what takes long.
-        progress: told how far it is; its shards are the datasets.
+        progress: told how far it is; its shards are the datasets, with the images that are left to see.
 
     Returns:
         The figures.
 
     Raises:
         UsageError: the names are wrong, or a JSON of the user's own is unusable.
-        DatasetError: a dataset is not there, not complete or damaged.
+        DatasetError: a dataset is not there, not complete or damaged, or its journal cannot be written.
     """
     wanted = chosen(names, images=images)
+    settings = settings or Settings()
     watcher = progress or Silent()
 
     def opened(name: str, *, say: Callable[[str], None]) -> Dataset:
         if name in BENCHMARKS:
             if root is None:
                 raise UsageError(f"{name}: pass the folder of the datasets with --root")
-            return open_benchmark(BENCHMARKS[name], root, partial=partial, say=say)
+            return open_benchmark(BENCHMARKS[name], root, partial=settings.partial, say=say)
         if images is None:
             raise UsageError(f"{name}: pass the folder of its photos with --images")
-        return open_own(Path(name), images, partial=partial)
+        return open_own(Path(name), images, partial=settings.partial)
+
+    def kept(dataset: Dataset) -> AbstractContextManager[Journal | None]:
+        return Journal(journal(dataset.name)) if journal is not None else nullcontext()
 
     counts: list[tuple[Path, int | None]] = []
     dataset = None
     for name in wanted:
         dataset = None  # one at a time in memory
         dataset = opened(name, say=say)
-        counts.append((Path(name), len(_spread(sorted(dataset.paths), limit))))
+        numbers = _spread(sorted(dataset.paths), settings.limit)
+        with kept(dataset) as known:
+            left = len(left_to_see(dataset, numbers, journal=known, batch_size=settings.batch_size))
+            if known is not None and left < len(numbers):
+                say(f"{name}: {len(numbers) - left} of {len(numbers)} images were looked at before ({known.path})")
+        counts.append((Path(name), left))
     watcher.begin(counts)
     results = []
     for name in wanted:
@@ -151,13 +222,8 @@ def run(
             dataset = opened(name, say=lambda line: None)
         for warning in dataset.truth.warnings:
             say(f"warning: {warning}")
-        watcher.start(Path(name), why="")
-        results.append(
-            _evaluate(
-                dataset, detector, batch_size=batch_size, limit=limit, reference=reference, save=save, progress=watcher
-            )
-        )
-        watcher.finish(Path(name))
+        with kept(dataset) as known:
+            results.append(_evaluate(dataset, detector, name=name, settings=settings, journal=known, progress=watcher))
     return BenchmarkReport(detector=label, results=results)
 
 
@@ -166,33 +232,34 @@ def _is_file(name: str) -> bool:
 
 
 def _evaluate(
-    dataset: Dataset,
-    detector: Finder,
-    *,
-    batch_size: int,
-    limit: int | None,
-    reference: bool,
-    save: Path | None,
-    progress: Progress,
+    dataset: Dataset, detector: Finder, *, name: str, settings: Settings, journal: Journal | None, progress: Progress
 ) -> DatasetResult:
     begun = time.perf_counter()
-    numbers = _spread(sorted(dataset.paths), limit)
+    numbers = _spread(sorted(dataset.paths), settings.limit)
     evaluator = Evaluator(masks=dataset.masks)
     kept: dict[int, list[Prediction]] = {}
     failed: list[dict[str, str]] = []
-    with _results_file(save, dataset.name) as write:
-        for number, found, failure in _detections(dataset, numbers, detector, batch_size=batch_size):
-            predictions = predictions_of(found, masks=dataset.masks) if found is not None else []
+    left = left_to_see(dataset, numbers, journal=journal, batch_size=settings.batch_size)
+    if left:
+        progress.start(Path(name), why="")
+    else:
+        progress.skip(Path(name))
+    with _results_file(settings.export, dataset.name) as write:
+        for looked in look(dataset, numbers, left, detector, journal=journal, batch_size=settings.batch_size):
+            number = looked.number
+            predictions = predictions_of(looked.found, masks=dataset.masks) if looked.found is not None else []
             evaluator.add(number, predictions, dataset.truth.instances[number])
-            if failure:
-                failed.append({"file": str(dataset.paths[number]), "reason": failure})
-            if reference:
+            if looked.failure:
+                failed.append({"file": str(dataset.paths[number]), "reason": looked.failure})
+            if settings.reference:
                 kept[number] = predictions
-            if found is not None:
-                write(_records(number, found))
-            progress.advance(failed=bool(failure))
+            write(_records(number, predictions))
+            if not looked.known:
+                progress.advance(failed=bool(looked.failure))
+    if left:
+        progress.finish(Path(name))
     metrics = evaluator.metrics()
-    if reference:
+    if settings.reference:
         metrics = by_reference(metrics, kept, {number: dataset.truth.instances[number] for number in numbers})
     return DatasetResult(
         name=dataset.name,
@@ -212,82 +279,24 @@ def _spread(numbers: Sequence[int], limit: int | None) -> list[int]:
     return [numbers[place * len(numbers) // limit] for place in range(limit)]
 
 
-def _detections(
-    dataset: Dataset, numbers: Sequence[int], detector: Finder, *, batch_size: int
-) -> Iterator[tuple[int, Found | None, str | None]]:
-    """Image id, what was found, and why nothing was, in the order of the numbers."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        waiting: dict[str, Future[NDArray[np.uint8]]] = {}
-
-        def samples() -> Iterator[Sample]:
-            ahead: deque[int] = deque()
-            left = iter(numbers)
-            while True:
-                for number in itertools.islice(left, batch_size + _READERS - len(ahead)):
-                    waiting[str(number)] = pool.submit(_pixels, dataset, number)
-                    ahead.append(number)
-                if not ahead:
-                    return
-                yield Sample(key=str(ahead.popleft()), members={})
-
-        results = infer_in_batches(
-            samples(),
-            batch_size=batch_size,
-            prepare=lambda sample: waiting.pop(sample.key).result(),
-            infer=detector.detect,
-        )
-        for item in results:
-            yield int(item.sample.key), item.output, item.failure
-
-
-def _pixels(dataset: Dataset, number: int) -> NDArray[np.uint8]:
-    """The photo of an image, (H, W, 3) uint8, RGB, turned as its annotations have it.
-
-    Raises:
-        SampleError: it cannot be read, or its masks are of another size.
-    """
-    image = dataset.truth.images[number]
-    path = dataset.paths[number]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SampleError(f"it cannot be read: {error.strerror}") from error
-    pixels = np.asarray(decode_image(data), dtype=np.uint8)
-    if pixels.shape[:2] == (image.height, image.width):
-        return pixels
-    with Image.open(path) as plain:  # annotated with no regard to its EXIF orientation
-        if plain.size == (image.width, image.height):
-            return np.asarray(plain.convert("RGB"), dtype=np.uint8)
-    if dataset.masks:
-        raise SampleError(
-            f"it is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are for {image.width}x{image.height}"
-        )
-    return pixels
-
-
 def predictions_of(found: Found, *, masks: bool) -> list[Prediction]:
     """Detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them, and masks if asked."""
+    boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as there
+    scores = np.asarray(found.scores, dtype=np.float32).tolist()
+    codes = found.masks if masks else [None] * len(boxes)
     return [
-        Prediction(box=box, score=score, mask=mask if masks else None)
-        for box, score, mask in zip(_boxes(found), _scores(found), found.masks, strict=True)
+        Prediction(box=(x, y, width, height), score=score, mask=code)
+        for (x, y, width, height), score, code in zip(boxes.tolist(), scores, codes, strict=True)
     ]
 
 
-def _boxes(found: Found) -> list[tuple[float, float, float, float]]:
-    """x, y, width, height; the differences are float32's, as in detectron2's evaluation."""
-    boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]
-    return [(x, y, width, height) for x, y, width, height in boxes.tolist()]
-
-
-def _scores(found: Found) -> list[float]:
-    return [float(score) for score in np.asarray(found.scores, dtype=np.float32).tolist()]
-
-
-def _records(number: int, found: Found) -> list[dict[str, Any]]:
+def _records(number: int, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """Results in COCO's format, in the order in which they are judged."""
     return [
-        {"image_id": number, "category_id": 1, "bbox": list(box), "score": score, "segmentation": mask}
-        for box, score, mask in zip(_boxes(found), _scores(found), found.masks, strict=True)
+        {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
+        | ({"segmentation": item.mask} if item.mask is not None else {})
+        for item in ranked(predictions)
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.errors import DatasetError, UsageError
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, list_datasets
 from cuts3d_cli.evaluation.report import BenchmarkReport
-from cuts3d_cli.stages.benchmark import chosen, run
+from cuts3d_cli.stages.benchmark import Settings, chosen, run
 from cuts3d_cli.stages.benchmark_tables import print_datasets, print_report
 from cuts3d_cli.stages.results import Silent
 from tests.evaluation.adversarial import Seen, seen
@@ -25,6 +26,7 @@ from tests.evaluation.datasets.made import kitti_line, write
 from tests.evaluation.shapes import annotation, coco_file, image
 
 WIDTH, HEIGHT = 80, 60
+ROW = re.compile(r"^(.+?)((?: +(?:AP\w*|AR@\d+|-|\d+\.\d)){9}) *$", re.MULTILINE)
 BOXES = {1: (10, 10, 30, 20), 2: (5, 20, 40, 30), 3: (50, 5, 16, 40)}
 
 
@@ -68,8 +70,15 @@ def own(tmp_path: Path) -> Path:
     return coco_file(tmp_path / "own.json", images, annotations)
 
 
-def evaluated(path: Path, detector: Any = None, **arguments: Any) -> BenchmarkReport:
-    return run([str(path)], detector=detector or White(), label="white.pth", images=path.parent / "photos", **arguments)
+def evaluated(path: Path, detector: Any = None, *, journal: Any = None, **settings: Any) -> BenchmarkReport:
+    return run(
+        [str(path)],
+        detector=detector or White(),
+        label="white.pth",
+        images=path.parent / "photos",
+        journal=journal,
+        settings=Settings(**settings),
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -137,7 +146,7 @@ def test_pycocotools_gives_the_same(own: Path):
 
 def test_detections_are_saved_in_cocos_format(own: Path):
     folder = own.parent / "results"
-    evaluated(own, save=folder)
+    evaluated(own, export=folder)
     records = json.loads((folder / "own.json").read_text())
     assert [item["image_id"] for item in records] == [1, 2, 3]
     assert records[0]["bbox"] == list(BOXES[1])
@@ -146,7 +155,7 @@ def test_detections_are_saved_in_cocos_format(own: Path):
     assert [path.name for path in folder.iterdir()] == ["own.json"]
     for number in BOXES:
         painted(own.parent / f"photos/{number}.png", None)
-    evaluated(own, save=folder)
+    evaluated(own, export=folder)
     assert json.loads((folder / "own.json").read_text()) == []
 
 
@@ -158,8 +167,63 @@ def test_what_is_interrupted_saves_nothing(own: Path):
             return super().detect(images)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluated(own, Stopped(), save=own.parent / "results")
+        evaluated(own, Stopped(), export=own.parent / "results")
     assert list((own.parent / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_run_that_was_stopped_goes_on(own: Path, batch_size: int):
+    class Stopped(White):
+        def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
+            if self.batches:
+                raise KeyboardInterrupt
+            return super().detect(images)
+
+    def path(name: str) -> Path:
+        return own.parent / f"kept/{name}.jsonl"
+
+    plain = evaluated(own, batch_size=batch_size)
+    stopped = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(own, stopped, journal=path, batch_size=batch_size)
+    assert list(map(len, stopped.batches)) == [batch_size]
+    detector = White()
+    report = evaluated(own, detector, journal=path, batch_size=batch_size)
+    assert report.results[0].metrics == plain.results[0].metrics
+    assert list(map(len, detector.batches)) == ([1, 1] if batch_size == 1 else [1])
+    assert path("own").is_file()
+
+    nothing_left = White()
+    assert (
+        evaluated(own, nothing_left, journal=path, batch_size=batch_size).results[0].metrics == plain.results[0].metrics
+    )
+    assert nothing_left.batches == []
+
+
+def test_what_failed_or_has_changed_is_looked_at_again_with_its_batch(own: Path):
+    def path(name: str) -> Path:
+        return own.parent / f"{name}.jsonl"
+
+    photo, whole = own.parent / "photos/3.png", (own.parent / "photos/3.png").read_bytes()
+    photo.write_bytes(b"no photo")
+    assert len(evaluated(own, journal=path, batch_size=2).failed) == 1
+    photo.write_bytes(whole)
+    detector = White()
+    report = evaluated(own, detector, journal=path, batch_size=2)
+    assert (report.failed, report.results[0].metrics.box.matched) == ([], 3)
+    assert list(map(len, detector.batches)) == [1]
+    painted(own.parent / "photos/1.png", None)
+    detector = White()
+    report = evaluated(own, detector, journal=path, batch_size=2)
+    assert report.results[0].metrics.box.matched == 2
+    assert list(map(len, detector.batches)) == [2]
+
+
+def test_a_photo_that_fails_leaves_the_other_batches_as_they_are(own: Path):
+    (own.parent / "photos/1.png").write_bytes(b"no photo")
+    detector = White()
+    evaluated(own, detector, batch_size=2)
+    assert list(map(len, detector.batches)) == [1, 1]
 
 
 def kitti(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -237,21 +301,22 @@ def text_of(print_it: Any, *arguments: Any, **named: Any) -> str:
     return text.getvalue()
 
 
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of tables of ten columns, the first of which may have spaces in it."""
+    return [[match[1].strip(), *match[2].split()] for match in ROW.finditer(text)]
 
 
 def test_the_tables_of_a_report(own: Path):
-    report = evaluated(own)
+    report, name = evaluated(own), f"{own.parent.name}/own.json"
     text = text_of(print_report, report)
-    assert "box: white.pth" in text
-    assert "mask: white.pth" in text
-    assert cells(text)[0] == [str(own), "100.0", "100.0", "100.0", "100.0", "100.0", "-", "100.0", "100.0", "100.0"]
+    assert text.startswith("white.pth, percent\n")
+    assert [row[0] for row in rows_of(text)] == ["box", name, "mask", name]
+    assert rows_of(text)[1] == [name, "100.0", "100.0", "100.0", "100.0", "100.0", "-", "100.0", "100.0", "100.0"]
     part = replace(report, results=[replace(report.results[0], name="coco", title="COCO [val2017]", missing=2)])
     text = text_of(print_report, part, compare="zero-shot")
-    rows = cells(text)
-    assert rows[0][:3] == ["COCO [val2017]*", "this detector", "100.0"]
-    assert rows[1][:5] == ["", "CutS3D (Table 12)", "24.3", "12.5", "13.3"]
+    rows = rows_of(text)
+    assert rows[1][:2] == ["COCO [val2017]*", "100.0"]
+    assert rows[2][:4] == ["CutS3D (Table 12)", "24.3", "12.5", "13.3"]
     assert text.endswith("* 2 images of COCO [val2017] were left out: these are not its figures\n")
 
 
@@ -259,8 +324,8 @@ def test_the_list_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = kitti(tmp_path / "data", monkeypatch)
     (root / "coco").mkdir()
     text = text_of(print_datasets, list_datasets(root), root=root)
-    rows = {row[0]: row[1:] for row in cells(text)}
-    assert rows["kitti"] == ["KITTI object training set", "boxes", "2/2", "ready"]
-    assert rows["coco"] == ["COCO val2017", "masks", "0/5000", "missing"]
-    assert f"\ncoco: there is no {root}/coco/annotations/instances_val2017.json and no" in text
-    assert "\nkitti: " not in text
+    assert re.search(r"^ kitti +KITTI training set +boxes +2/2 ready *$", text, re.MULTILINE)
+    assert re.search(r"^ coco +COCO val2017 +masks +0/5000 missing *$", text, re.MULTILINE)
+    missing = f"there is no {root}/coco/annotations/instances_val2017.json and no {root}/coco/val2017"
+    assert f"\ncoco: {missing}\n  from https://cocodataset.org/#download\n" in text
+    assert f"\nkitti: {root}/kitti/training/label_2 and {root}/kitti/training/image_2\n" in text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style, url_name
+from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
 from cuts3d_cli.evaluation.datasets.open_images import read_open_images
 from cuts3d_cli.evaluation.datasets.parsed import Parsed
@@ -67,10 +67,6 @@ def _coco20k(paths: Sequence[Path]) -> Parsed:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{names} is no list of file names: fetch it again") from error
     return read_coco_style(annotations, masks=True, chosen={line.rpartition("/")[2] for line in lines})
-
-
-def _lvis(paths: Sequence[Path]) -> Parsed:
-    return read_coco_style(paths[0], masks=True, name=url_name)
 
 
 def _objects365(paths: Sequence[Path]) -> Parsed:
@@ -150,11 +146,11 @@ BENCHMARKS = {
             annotations=(("lvis_v1_val.json",), ("annotations/lvis_v1_val.json",)),
             photos=(("val2017", "train2017"), ("images/val2017", "images/train2017")),
             rule="all 1203 categories; LVIS has no crowd regions",
-            read=_lvis,
+            read=_coco,
         ),
         Benchmark(
             name="voc",
-            title="Pascal VOC 2007 trainval+test",
+            title="VOC 2007 trainval+test",
             masks=False,
             images=9963,
             page="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
@@ -182,7 +178,7 @@ BENCHMARKS = {
         ),
         Benchmark(
             name="kitti",
-            title="KITTI object training set",
+            title="KITTI training set",
             masks=False,
             images=7481,
             page="https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=2d",

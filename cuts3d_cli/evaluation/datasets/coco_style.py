@@ -7,40 +7,24 @@ they are: ids of annotations and categories play no part, and a box may reach ov
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.coco import few, load_lists
+from cuts3d_cli.evaluation.coco import few, file_of, load_lists
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
 from cuts3d_cli.evaluation.metrics import Box, Instance
 from cuts3d_cli.evaluation.segmentation import is_number, is_whole, to_rle
 
-Namer = Callable[[Mapping[str, Any]], str]
 
-
-def file_name(image: Mapping[str, Any]) -> str:
-    """The file of an image of COCO, Objects365 or UVO."""
-    return str(image["file_name"])
-
-
-def url_name(image: Mapping[str, Any]) -> str:
-    """The file of an image of LVIS, which has no `file_name`: folder and name at the end of its `coco_url`."""
-    return "/".join(urlparse(str(image["coco_url"])).path.split("/")[-2:])
-
-
-def read_coco_style(
-    path: Path, *, masks: bool, name: Namer = file_name, chosen: Collection[str] | None = None
-) -> Parsed:
+def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None = None) -> Parsed:
     """Read a published JSON, and make its categories one.
 
     Args:
         path: of the JSON.
         masks: whether the instances have masks; where one is missing or damaged, its box takes its place, and a warning
             says so.
-        name: the file of an image.
         chosen: base names of the images to read; None for all.
 
     Raises:
@@ -55,10 +39,15 @@ def read_coco_style(
     for place, image in enumerate(content["images"]):
         where = f"{path}: entry {place} of 'images'"
         try:
-            number, file, size = image["id"], name(image), (image["width"], image["height"])
+            number, file, size = image["id"], file_of(image), (image["width"], image["height"])
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{where} is damaged ({error!r}): fetch the file again") from error
-        if not is_whole(number) or number in images or not all(is_whole(side) and side > 0 for side in size):
+        if (
+            not file
+            or not is_whole(number)
+            or number in images
+            or not all(is_whole(side) and side > 0 for side in size)
+        ):
             raise DatasetError(f"{where} is damaged: fetch the file again")
         if chosen is not None and posixpath.basename(file) not in chosen:
             others.add(number)

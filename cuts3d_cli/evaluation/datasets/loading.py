@@ -28,7 +28,7 @@ class Dataset:
 
     Attributes:
         name: on the command line; the name of the file without its suffix for a user's own.
-        title: for people.
+        title: for people; the folder and name of the file for a user's own.
         masks: whether it has masks; else only boxes.
         truth: the annotations, of one class.
         paths: the photo of each image.
@@ -150,7 +150,7 @@ def open_own(annotations: Path, images: Path, *, partial: bool = False) -> Datas
     items = [item for group in kept.instances.values() for item in group]
     return Dataset(
         name=annotations.stem,
-        title=str(annotations),
+        title="/".join(annotations.parts[-2:]),
         masks=bool(items) and all(item.mask is not None for item in items),
         truth=kept,
         paths=there,
@@ -167,7 +167,8 @@ def _look(benchmark: Benchmark, root: Path, *, count: bool = True) -> Availabili
         if found is None
         for path in first_lack(bases or [root / benchmark.folders[0]], ways)
     ]
-    note = f"there is no {' and no '.join(map(str, lacks))}" if lacks else ""
+    words = [f"no {path}" for path in lacks]
+    note = f"there is {' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}" if lacks else ""
     number = count_photos(photos) if photos and count else 0
     short = bool(count and photos and not lacks and number < benchmark.images)
     if photos and short:

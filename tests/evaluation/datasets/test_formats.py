@@ -260,7 +260,7 @@ def test_a_damaged_mask_gives_way_to_its_box_with_a_warning(tmp_path: Path):
         (lambda content: content["annotations"][1].update(iscrowd=2), "entry 1 of 'annotations' is damaged"),
         (lambda content: content["annotations"][0].update(image_id=7), "entry 0 of 'annotations' is of no image"),
         (lambda content: content["annotations"].append(None), "entry 2 of 'annotations' is of no image"),
-        (lambda content: content["images"][1].pop("file_name"), "entry 1 of 'images' is damaged"),
+        (lambda content: content["images"][1].update(file_name=""), "entry 1 of 'images' is damaged"),
         (lambda content: content["images"][1].update(width="64"), "entry 1 of 'images' is damaged"),
         (lambda content: content["images"][1].update(id=139), "entry 1 of 'images' is damaged"),
         (lambda content: content.pop("annotations"), "is no JSON of annotations"),
