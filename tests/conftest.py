@@ -51,6 +51,24 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small detector with random weights, as training ends with one."""
+    pytest.importorskip("detectron2", reason="detectron2 is not installed (see scripts/detectron2)")
+    import torch
+
+    from cuts3d_cli.detector.checkpoints import save_weights
+    from cuts3d_cli.detector.model import build_model
+    from tests.photos import settings
+
+    small = {"test_min_size": 96, "test_max_size": 128, "fpn_channels": 32, "box_head_width": 32, "mask_head_width": 16}
+    config = settings({"train": small}, preset="tiny").train
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("detector") / "model-final.safetensors"
+    save_weights(path, build_model(config, device="cpu").state_dict(), config=config)
+    return path
+
+
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, an empty cache, no hub, and none of the user's own settings."""

@@ -87,9 +87,9 @@ def write_shard(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> Path:
     return path
 
 
-def settings(overrides: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The defaults with some fields replaced, whatever the environment says."""
-    return resolve(preset="paper", overrides=overrides, environment={}, folder=Path("/nonexistent"))
+def settings(overrides: Mapping[str, Mapping[str, Any]], *, preset: str = "paper") -> Config:
+    """A preset with some fields replaced, whatever the environment says."""
+    return resolve(preset=preset, overrides=overrides, environment={}, folder=Path("/nonexistent"))
 
 
 def records(tar: Path, extension: str) -> dict[str, dict[str, Any]]:

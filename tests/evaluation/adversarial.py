@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_box
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, ranked
+from cuts3d_cli.stages.benchmark import predictions_of
+from cuts3d_cli.stages.kept import Found
 
 SIZE = (120, 160)
 """(height, width) of the made-up images."""
@@ -18,7 +21,7 @@ Truth = Mapping[int, Sequence[Instance]]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a detector found in one photo. Fits `cuts3d_cli.stages.benchmark.Found`."""
+    """What a detector found in one photo. Fits `cuts3d_cli.stages.kept.Found`."""
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -107,20 +110,32 @@ Case = Callable[[Sequence[Instance], np.random.Generator], Seen]
 CASES: Sequence[Case] = (usual, none, duplicates, in_crowds, giant, equal_scores, too_many)
 
 
+def all_crowd(content: dict[str, Any]) -> None:
+    """Make every annotation of a COCO JSON a crowd region."""
+    for item in content["annotations"]:
+        item["iscrowd"] = 1
+
+
+def half_without(content: dict[str, Any]) -> None:
+    """Leave every other image of a COCO JSON without annotations."""
+    empty = {image["id"] for image in content["images"][::2]}
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] not in empty]
+
+
+TRUTHS = (all_crowd, half_without)
+
+
 def detections(case: Case, truth: Truth, *, seed: int = 7) -> dict[int, Seen]:
     """Detections of each image, in the order in which those of equal score are judged."""
-    from cuts3d_cli.stages.benchmark import predictions_of
-
     rng = np.random.default_rng(seed)
-    found = {}
-    for number in sorted(truth):
-        plain = case(truth[number], rng)
-        predictions = predictions_of(plain, masks=True)
-        order = [place for item in ranked(predictions) for place in [_place(predictions, item)]]
-        found[number] = Seen(
-            boxes=plain.boxes[order], scores=plain.scores[order], masks=[plain.masks[place] for place in order]
-        )
-    return found
+    return {number: in_order(case(truth[number], rng)) for number in sorted(truth)}
+
+
+def in_order(plain: Found) -> Seen:
+    """Detections of one image in the order in which they are judged."""
+    predictions = predictions_of(plain, masks=True)
+    order = [_place(predictions, item) for item in ranked(predictions)]
+    return Seen(boxes=plain.boxes[order], scores=plain.scores[order], masks=[plain.masks[place] for place in order])
 
 
 def _place(items: Sequence[Prediction], wanted: Prediction) -> int:

@@ -7,18 +7,22 @@ import io
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.evaluation.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import STATS, KindMetrics, arranged, evaluate
+from cuts3d_cli.images import decode_image
 from cuts3d_cli.stages.benchmark import predictions_of
-from tests.evaluation.adversarial import CASES, SIZE, Case, Seen, Truth, detections, made_up
+from tests.evaluation.adversarial import CASES, SIZE, TRUTHS, Case, Seen, Truth, detections, in_order, made_up, usual
+from tests.running import Ran
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed (see scripts/detectron2)")
 
@@ -29,6 +33,20 @@ def test_it_agrees_on_real_photos(test_data: Path, tmp_path: Path, name: str, ca
     path = test_data / name / "annotations.json"
     truth = read_ground_truth(path).instances
     agree(path, truth, detections(case, truth), folder=tmp_path)
+
+
+@pytest.mark.parametrize("change", TRUTHS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", ["coco", "coco_person", "mosd"])
+def test_it_agrees_where_nothing_counts(
+    test_data: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], None]
+):
+    path = test_data / name / "annotations.json"
+    content = json.loads(path.read_bytes())
+    change(content)
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(content))
+    found = detections(usual, read_ground_truth(path).instances)
+    agree(changed, read_ground_truth(changed).instances, found, folder=tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -124,38 +142,40 @@ def written(path: Path, truth: Truth) -> Path:
     return path
 
 
-def test_it_agrees_on_what_a_detector_finds(test_data: Path, tmp_path: Path):
-    """From the photos on: what a small random network finds, as `cuts3d eval` and as detectron2 take it."""
-    import torch
-
-    from cuts3d_cli.config import TrainConfig
+@pytest.mark.parametrize("name", ["coco", "coco_person", "mosd"])
+def test_it_agrees_on_what_a_detector_finds(
+    test_data: Path, tiny_detector: Path, cuts3d: Callable[..., Ran], tmp_path: Path, name: str
+):
+    """A small random network: the command, detectron2, and pycocotools on the file that the command wrote."""
     from cuts3d_cli.detector.inference import Detector
-    from cuts3d_cli.detector.model import build_model
-    from cuts3d_cli.stages.benchmark import run
 
-    content = json.loads((test_data / "coco" / "annotations.json").read_bytes())
-    content["images"] = content["images"][:4]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [item for item in content["annotations"] if item["image_id"] in kept]
-    path = tmp_path / "four.json"
-    path.write_text(json.dumps(content))
+    path, photos = test_data / name / "annotations.json", test_data / name / "images"
+    few = ("--batch-size", 1, "--export-coco", "found", "--detections", "kept", "--json")
+    ran = cuts3d("eval", "-c", tiny_detector, "-d", path, "--images", photos, *few)
+    assert ran.code == 0, ran.err
+    (result,) = json.loads(ran.out)["datasets"]
 
-    torch.manual_seed(0)
-    config = TrainConfig(test_min_size=96, test_max_size=128)
-    detector = Detector(build_model(config, device="cpu"), config=config, device="cpu")
-    found: dict[int, Seen] = {}
-
-    class Watched:
-        def detect(self, images: Sequence[Any]) -> Any:
-            results = detector.detect(images)
-            for item in results:
-                number = sorted(kept)[len(found)]
-                found[number] = Seen(boxes=item.boxes, scores=item.scores, masks=item.masks)
-            return results
-
-    (result,) = run([str(path)], detector=Watched(), label="random", images=test_data / "coco" / "images").results
-    assert result.metrics.predictions == sum(len(item.masks) for item in found.values()) > 20
-    assert result.metrics.box.matched > 0
+    detector = Detector.load(tiny_detector, device="cpu")
+    truth = read_ground_truth(path)
+    found = {}
+    for number, facts in truth.images.items():
+        (seen,) = detector.detect([np.asarray(decode_image((photos / facts.file).read_bytes()), dtype=np.uint8)])
+        found[number] = in_order(seen)
+    assert result["predictions"] == sum(len(item.masks) for item in found.values()) > 100
+    assert result["box"]["matched"] > 0
     theirs = by_detectron2(path, found, folder=tmp_path)
-    for kind, figures in (("bbox", result.metrics.box), ("segm", result.metrics.mask)):
-        np.testing.assert_allclose(of(figures), theirs[kind][0], rtol=0, atol=1e-9)
+    for ours, kind in (("box", "bbox"), ("mask", "segm")):
+        stats = [value if (value := result[ours][figure]) is not None else -1.0 for figure in STATS]
+        np.testing.assert_allclose(stats, theirs[kind][0], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(stats, of_results(path, Path("found/annotations.json"), kind), rtol=0, atol=1e-9)
+
+
+def of_results(truth: Path, results: Path, kind: str) -> Sequence[float]:
+    """What pycocotools makes of two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(truth))
+        evaluation = COCOeval(coco, coco.loadRes(str(results)), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats[:9]]

@@ -18,6 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.evaluation.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance, KindMetrics, Prediction, evaluate
+from tests.evaluation.adversarial import TRUTHS, all_crowd
 
 FIELDS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
 Truth = dict[int, Sequence[Instance]]
@@ -62,7 +63,7 @@ def none(truth: Truth, rng: np.random.Generator) -> Found:
     return {}
 
 
-def all_crowd(truth: Truth, rng: np.random.Generator) -> Found:
+def in_crowds(truth: Truth, rng: np.random.Generator) -> Found:
     return {
         image: [Prediction.of_mask(item.mask, score=0.5) for item in items if item.crowd and item.mask is not None] * 2
         for image, items in truth.items()
@@ -82,7 +83,7 @@ def one_giant_box(truth: Truth, rng: np.random.Generator) -> Found:
     return found
 
 
-CASES = [perturbed, equal_scores, few_scores, duplicates, none, all_crowd, one_giant_box]
+CASES = [perturbed, equal_scores, few_scores, duplicates, none, in_crowds, one_giant_box]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -98,6 +99,24 @@ def test_it_agrees_with_pycocotools_called_directly(test_data: Path, name: str, 
     if case is perturbed:
         assert metrics.mask.ap is not None
         assert 0.02 < metrics.mask.ap < 0.9
+
+
+@pytest.mark.parametrize("change", TRUTHS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", ["coco", "coco_person", "mosd"])
+def test_it_agrees_where_nothing_counts(
+    test_data: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], None]
+):
+    path = test_data / name / "annotations.json"
+    found = perturbed(dict(read_ground_truth(path).instances), np.random.default_rng(5))
+    content = json.loads(path.read_bytes())
+    change(content)
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(content))
+    metrics = evaluate(found, read_ground_truth(changed).instances)
+    assert metrics.mask is not None
+    compare(metrics.box, directly(changed, found, "bbox"))
+    compare(metrics.mask, directly(changed, found, "segm"))
+    assert (metrics.mask.ap is None) == (change is all_crowd)
 
 
 def test_merging_categories_is_what_pycocotools_does_without_them(test_data: Path, tmp_path: Path):
