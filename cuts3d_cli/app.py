@@ -88,7 +88,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else FAILURE if leave.code else DONE
         if code == INTERRUPTED:  # how typer hands on Ctrl-C
-            say("cuts3d: interrupted; finished shards are kept, run the same command again to go on")
+            say("cuts3d: interrupted; what is finished is kept, run the same command again to go on")
         return code
     except Cuts3dError as error:
         say(f"cuts3d: {' '.join(str(error).split())}")

@@ -23,6 +23,10 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 
+_QUIET_SECONDS = 60.0
+"""Where stderr is no terminal: how long nothing is said while a shard is worked on."""
+
+
 class _Rate(ProgressColumn):
     """Images per second."""
 
@@ -48,8 +52,9 @@ class StageProgress:
         self._sizes: dict[Path, int | None] = {}
         self._left = 0
         self._failed = 0
-        self._begun = 0.0
+        self._begun = self._said = 0.0
         self._done = 0
+        self._current = Path()
         self._waited_for: set[str] = set()
         self._bars = RichProgress(
             SpinnerColumn(),
@@ -100,7 +105,8 @@ class StageProgress:
         """See `Progress`."""
         if why:
             self._console.print(f"{shard.name}: {why}", highlight=False, markup=False, soft_wrap=True)
-        self._begun, self._done = time.perf_counter(), 0
+        self._begun, self._done, self._current = time.perf_counter(), 0, shard
+        self._said = self._begun
         if self._one is not None:
             self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
 
@@ -111,6 +117,11 @@ class StageProgress:
         for task in (self._one, self._all):
             if task is not None:
                 self._bars.update(task, advance=1, note=self._note() if task == self._all else "")
+        if not self._console.is_terminal and time.perf_counter() - self._said > _QUIET_SECONDS:
+            self._said = time.perf_counter()
+            size = self._sizes.get(self._current)
+            of = f" of {size}" if size is not None else ""
+            self._say(f"{self._current.name}: {self._done}{of} images so far, {self._note()}")
 
     def finish(self, shard: Path) -> None:
         """See `Progress`."""

@@ -102,7 +102,7 @@ def test_an_interrupt_is_130_and_says_how_to_go_on(cuts3d: Callable[..., Ran], m
     monkeypatch.setattr("cuts3d_cli.stages.inspect.run", interrupt)
     ran = cuts3d("inspect", "x.tar")
     assert ran.code == 130
-    assert ran.line == "cuts3d: interrupted; finished shards are kept, run the same command again to go on"
+    assert ran.line == "cuts3d: interrupted; what is finished is kept, run the same command again to go on"
 
 
 @pytest.mark.parametrize(

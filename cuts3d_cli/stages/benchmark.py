@@ -212,7 +212,9 @@ def run(
         with kept(dataset) as known:
             left = len(left_to_see(dataset, numbers, journal=known, batch_size=settings.batch_size))
             if known is not None and left < len(numbers):
-                say(f"{name}: {len(numbers) - left} of {len(numbers)} images were looked at before ({known.path})")
+                say(
+                    f"{Path(name).name}: {len(numbers) - left} of {len(numbers)} images were looked at before ({known.path})"
+                )
         counts.append((Path(name), left))
     watcher.begin(counts)
     results = []
@@ -223,7 +225,10 @@ def run(
         for warning in dataset.truth.warnings:
             say(f"warning: {warning}")
         with kept(dataset) as known:
-            results.append(_evaluate(dataset, detector, name=name, settings=settings, journal=known, progress=watcher))
+            result = _evaluate(
+                dataset, detector, name=name, settings=settings, journal=known, say=say, progress=watcher
+            )
+        results.append(result)
     return BenchmarkReport(detector=label, results=results)
 
 
@@ -232,7 +237,14 @@ def _is_file(name: str) -> bool:
 
 
 def _evaluate(
-    dataset: Dataset, detector: Finder, *, name: str, settings: Settings, journal: Journal | None, progress: Progress
+    dataset: Dataset,
+    detector: Finder,
+    *,
+    name: str,
+    settings: Settings,
+    journal: Journal | None,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> DatasetResult:
     begun = time.perf_counter()
     numbers = _spread(sorted(dataset.paths), settings.limit)
@@ -260,6 +272,7 @@ def _evaluate(
         progress.finish(Path(name))
     metrics = evaluator.metrics()
     if settings.reference:
+        say(f"{Path(name).name}: comparing by pycocotools")
         metrics = by_reference(metrics, kept, {number: dataset.truth.instances[number] for number in numbers})
     return DatasetResult(
         name=dataset.name,

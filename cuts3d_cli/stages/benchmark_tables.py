@@ -101,7 +101,8 @@ def print_datasets(found: Sequence[Availability], *, root: Path, console: Consol
             f"{min(item.count, benchmark.images)}/{benchmark.images}",
             item.state,
         )
-    console.print(f"datasets in {root}", highlight=False, markup=False, soft_wrap=True)
+    known = "" if root.is_dir() else ": there is no such folder; name yours with --root"
+    console.print(f"datasets in {root}{known}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     for item in found:
         for line in _place(item):

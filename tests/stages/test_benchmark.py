@@ -265,7 +265,11 @@ def test_several_datasets_at_once(own: Path, monkeypatch: pytest.MonkeyPatch):
     assert [result.metrics.box.ap for result in report.results] == pytest.approx([1, 1])
     assert [result.metrics.mask is None for result in report.results] == [True, False]
     assert watcher.told == [[("kitti", 2), (str(own), 3)], "kitti", False, False, str(own), False, False, False]
-    assert said == ["kitti: reading the sizes of 2 photos"]
+    assert said == [
+        "kitti: reading the sizes of 2 photos",
+        "kitti: comparing by pycocotools",
+        "own.json: comparing by pycocotools",
+    ]
 
 
 def test_all_is_looked_for_before_the_first_photo(own: Path, monkeypatch: pytest.MonkeyPatch):

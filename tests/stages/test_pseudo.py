@@ -470,7 +470,7 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
         (
             lambda group: os.killpg(group, signal.SIGINT),
             130,
-            ["cuts3d: interrupted; finished shards are kept, run the same command again to go on"],
+            ["cuts3d: interrupted; what is finished is kept, run the same command again to go on"],
         ),
         (lambda group: os.kill(group, signal.SIGTERM), 143, []),
     ],
