@@ -22,7 +22,6 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-
 _QUIET_SECONDS = 60.0
 """Where stderr is no terminal: how long nothing is said while a shard is worked on."""
 

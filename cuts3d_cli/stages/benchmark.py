@@ -212,9 +212,8 @@ def run(
         with kept(dataset) as known:
             left = len(left_to_see(dataset, numbers, journal=known, batch_size=settings.batch_size))
             if known is not None and left < len(numbers):
-                say(
-                    f"{Path(name).name}: {len(numbers) - left} of {len(numbers)} images were looked at before ({known.path})"
-                )
+                before = f"{len(numbers) - left} of {len(numbers)} images were looked at before"
+                say(f"{Path(name).name}: {before} ({known.path})")
         counts.append((Path(name), left))
     watcher.begin(counts)
     results = []
