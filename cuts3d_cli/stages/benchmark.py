@@ -130,7 +130,7 @@ def run_checkpoint(
     from cuts3d_cli.detector.inference import Detector
 
     detector = Detector.load(checkpoint, device=device, half=config.run.half)
-    shaping = [digest_file(checkpoint).sha256, __version__, detector.half]
+    shaping = [digest_file(checkpoint).sha256, __version__, detector.device.type, detector.half]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
     folder = keep or checkpoint.parent / DETECTIONS
     return run(
