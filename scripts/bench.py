@@ -6,6 +6,7 @@ pseudo   seconds an image for each step of both methods, against MaskCut's way o
 crf      one CRF for each mask against ours
 quality  AP, AR, recall and precision on the sets of real photos beside the checkout: Table 4's order, sweeps
 scale    images a second against workers, peak memory against the number of images
+train    what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import bench_pseudo
 import bench_quality
 import bench_scale
 import bench_speed
+import bench_train
 from bench_common import Report, load_average, machine, print_machine, print_report, say
 from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from rich.console import Console
 
 from cuts3d_cli.errors import Cuts3dError
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train")
 BUSY = 0.7
 """Load average over which the figures come with a warning."""
 WIDTH = 170
@@ -63,6 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             workers=(1, 2),
             repeats=options.repeats,
             speed_images=options.speed_images,
+        ),
+        "train": lambda: bench_train.ablation(
+            options.out,
+            size=bench_train.Size(
+                scenes=options.scenes, test_scenes=options.test_scenes, iterations=options.iterations
+            ),
+            seeds=range(options.seeds),
+            threads=options.threads,
         ),
     }
     try:
@@ -138,6 +148,15 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
+    group = parser.add_argument_group("train")
+    group.add_argument(
+        "--out", type=Path, default=Path("bench-train"), help="folder that keeps scenes and finished runs (bench-train)"
+    )
+    group.add_argument("--seeds", type=_positive, default=3, help="trainings of each row (3)")
+    group.add_argument("--iterations", type=_positive, default=300, help="of each training (300)")
+    group.add_argument("--scenes", type=_positive, default=200, help="to learn from (200)")
+    group.add_argument("--test-scenes", type=_positive, default=60, help="to be tried on (60)")
+    group.add_argument("--threads", type=_positive, default=1, help="that a training computes with (1)")
     return parser
 
 

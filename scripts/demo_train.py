@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 from scenes import write_scenes
+from scipy.ndimage import gaussian_filter
 
 from cuts3d_cli.figures.overlay import overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare
@@ -39,12 +40,7 @@ def train_and_compare(out: Path, *, cuts3d: Callable[..., None]) -> None:
         cuts3d: runs one command of the executable.
     """
     for name, count, seed in (("train", TRAIN_SCENES, FIRST_TRAIN), ("test", TEST_SCENES, FIRST_TEST)):
-        write_scenes(out / name, count=count, seed=seed, kind="both", height=HEIGHT, width=WIDTH, workers=2)
-        shards = out / f"{name}-shards"
-        cuts3d("pack", out / name / "images", "--out", shards, "--name", name, "--depth-dir", out / name / "depth")
-        cuts3d("depth", "--shards", shards, "--preset", "offline")
-        cuts3d(*("pseudo", "--shards", shards, "--preset", "offline", "-n", CUTS, "--tau-knn", TAU_KNN, "--size", 518))
-        cuts3d("confidence", "--shards", shards)
+        masks_of_scenes(write_shards(out, name, count=count, seed=seed, cuts3d=cuts3d), cuts3d=cuts3d)
     shards, truth = out / "test-shards", out / "test" / "annotations.json"
     figures = {"pseudo-masks": evaluated("--shards", shards, "--gt", truth)}
     for title, folder, further in (
@@ -59,6 +55,49 @@ def train_and_compare(out: Path, *, cuts3d: Callable[..., None]) -> None:
         figures[title] = evaluated("--shards", shards, "--gt", truth, "--predicted")
     print_figures(figures)
     draw_detections(out, truth)
+
+
+def write_shards(
+    out: Path, name: str, *, count: int, seed: int, cuts3d: Callable[..., None], blur: float = 0.0, workers: int = 2
+) -> Path:
+    """Render scenes and pack them with their depth.
+
+    Args:
+        out: gets NAME/ with images, depth and annotations.json, and NAME-shards/.
+        name: of the set.
+        count: how many scenes.
+        seed: of the first scene.
+        cuts3d: runs one command of the executable.
+        blur: sigma of a Gaussian over the depth maps, pixels: edges as a network smears them that sees one photo.
+        workers: processes that render.
+
+    Returns:
+        The folder of the shards.
+    """
+    write_scenes(out / name, count=count, seed=seed, kind="both", height=HEIGHT, width=WIDTH, workers=workers)
+    if blur:
+        for path in sorted((out / name / "depth").glob("*.png")):
+            millimetres = gaussian_filter(np.asarray(Image.open(path), dtype=np.float64), blur)
+            Image.fromarray(np.rint(millimetres).astype(np.uint16)).save(path)
+    shards = out / f"{name}-shards"
+    cuts3d("pack", out / name / "images", "--out", shards, "--name", name, "--depth-dir", out / name / "depth")
+    return shards
+
+
+def masks_of_scenes(
+    shards: Path, *, cuts3d: Callable[..., None], tau_knn: float = TAU_KNN, confidence: Sequence[object] = ()
+) -> None:
+    """Cut the masks of packed scenes and score them.
+
+    Args:
+        shards: a folder.
+        cuts3d: runs one command of the executable.
+        tau_knn: longest edge in the point cloud.
+        confidence: further arguments of `cuts3d confidence`.
+    """
+    cuts3d("depth", "--shards", shards, "--preset", "offline")
+    cuts3d(*("pseudo", "--shards", shards, "--preset", "offline", "-n", CUTS, "--tau-knn", tau_knn, "--size", 518))
+    cuts3d("confidence", "--shards", shards, *confidence)
 
 
 def evaluated(*arguments: object) -> dict[str, Any]:
