@@ -7,6 +7,7 @@ crf      one CRF for each mask against ours
 quality  AP, AR, recall and precision on the sets of real photos beside the checkout: Table 4's order, sweeps
 scale    images a second against workers, peak memory against the number of images
 train    what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
+train-step  a training step with all uses of Spatial Confidence against detectron2's plain one
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, dat
 from rich.console import Console
 
 from cuts3d_cli.errors import Cuts3dError
+from cuts3d_cli.stages.train import require_detectron2
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step")
 BUSY = 0.7
 """Load average over which the figures come with a warning."""
 WIDTH = 170
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seeds=range(options.seeds),
             threads=options.threads,
         ),
+        "train-step": lambda: _train_step(options),
     }
     try:
         reports = [actions[name]() for name in dict.fromkeys(options.benchmarks)]
@@ -87,6 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_machine(facts, console)
     for report in reports:
         print_report(report, console)
+
+
+def _train_step(options: argparse.Namespace) -> Report:
+    require_detectron2()
+    import bench_step
+
+    return bench_step.step_overhead(
+        preset=options.preset,
+        device=options.device,
+        batches=options.batches,
+        repeats=options.repeats,
+        threads=options.threads,
+    )
 
 
 def _quality(options: argparse.Namespace, folder: Path, features: Features) -> Report:
@@ -148,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
-    group = parser.add_argument_group("train")
+    group = parser.add_argument_group("train and train-step")
     group.add_argument(
         "--out", type=Path, default=Path("bench-train"), help="folder that keeps scenes and finished runs (bench-train)"
     )
@@ -157,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--scenes", type=_positive, default=200, help="to learn from (200)")
     group.add_argument("--test-scenes", type=_positive, default=60, help="to be tried on (60)")
     group.add_argument("--threads", type=_positive, default=1, help="that a training computes with (1)")
+    group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
+    group.add_argument("--device", default="cpu", help="for train-step (cpu)")
+    group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")
     return parser
 
 

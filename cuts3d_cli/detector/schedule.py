@@ -1,4 +1,4 @@
-"""The learning rate: a linear warm-up, then steps down (paper: Tables 16 and 17)."""
+"""The learning rate, a linear warm-up, then steps down (paper: Tables 16 and 17), and the steps of the optimizer."""
 
 from __future__ import annotations
 
@@ -25,6 +25,32 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.S
         model, base_lr=config.learning_rate, weight_decay=config.weight_decay, weight_decay_norm=0.0
     )
     return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+
+
+def descend(
+    loss: torch.Tensor,
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+) -> None:
+    """Take one step down the gradient of a loss.
+
+    Args:
+        loss: a scalar.
+        model: whose gradients are clipped.
+        optimizer: of the model's parameters.
+        scaler: of mixed precision; one that is off changes nothing.
+        clip_norm: largest norm of all gradients together; 0 for no limit.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    if clip_norm > 0:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

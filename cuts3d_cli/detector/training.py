@@ -33,7 +33,7 @@ from cuts3d_cli.detector.checkpoints import (
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, Position, Skipped, TrainingShard
 from cuts3d_cli.detector.model import build_model
-from cuts3d_cli.detector.schedule import learning_rate, make_optimizer, set_learning_rate
+from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.errors import Cuts3dError, UsageError
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
@@ -208,13 +208,7 @@ class _Training:
             broken, stopped = self._agree(not bool(torch.isfinite(total)), stop.asked)
             if broken:
                 self._give_up(batch, losses, iteration=iteration, rate=rate)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(total).backward()
-            if config.clip_norm > 0:
-                self.scaler.unscale_(self.optimizer)
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            descend(total, model=self.model, optimizer=self.optimizer, scaler=self.scaler, clip_norm=config.clip_norm)
             for name, value in {**losses, "total": total}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
             since += 1
