@@ -27,6 +27,7 @@ from bench_common import Report, load_average, machine, print_machine, print_rep
 from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from rich.console import Console
 
+from cuts3d_cli.config import PRESETS
 from cuts3d_cli.errors import Cuts3dError
 from cuts3d_cli.stages.train import require_detectron2
 
@@ -97,7 +98,7 @@ def _train_step(options: argparse.Namespace) -> Report:
     import bench_step
 
     return bench_step.step_overhead(
-        preset=options.preset,
+        PRESETS[options.preset].train,
         device=options.device,
         batches=options.batches,
         repeats=options.repeats,

@@ -18,7 +18,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers,
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
-from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.model import build_model, model_config
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
@@ -80,11 +80,11 @@ class _Way:
         return step
 
 
-def step_overhead(*, preset: str, device: str, batches: int, repeats: int, threads: int) -> Report:
-    """Time steps of all ways in turn, on the same batches, from the same weights.
+def step_overhead(config: TrainConfig, *, device: str, batches: int, repeats: int, threads: int) -> Report:
+    """Time steps of all ways in turn, on the same batches, from the same random weights.
 
     Args:
-        preset: whose `train` section sets the model, the batch and the sizes of images; the weights are random.
+        config: sets the model, the batch and the sizes of images.
         device: "cpu", "cuda", ...
         batches: how many, of rendered scenes with confidence that is made up.
         repeats: rounds over the batches.
@@ -97,13 +97,12 @@ def step_overhead(*, preset: str, device: str, batches: int, repeats: int, threa
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _measured(preset, torch.device(device), batches, repeats)
+        return _measured(config, torch.device(device), batches, repeats)
     finally:
         torch.set_num_threads(before)
 
 
-def _measured(preset: str, device: torch.device, batches: int, repeats: int) -> Report:
-    base = replace(PRESETS[preset].train, backbone_weights="random")
+def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: int) -> Report:
     made = made_batches(base, count=batches)
     ways = {PLAIN: _Way(model=plain_model(base, device=device), config=base, device=device, plain=True)}
     for name, changes in OWN.items():
@@ -142,8 +141,8 @@ def _measured(preset: str, device: torch.device, batches: int, repeats: int) -> 
         name="train-step",
         tables=[Table("a training step against detectron2's plain one", rows)],
         notes=[
-            f"Preset {preset}, random weights, {where}; {len(made)} batches of {base.images_per_batch} rendered scenes"
-            f" at {', '.join(shapes)}; {repeats} rounds in turn; medians, ratios of pairs.",
+            f"ResNet-{base.resnet_depth}, random weights; {where}; {len(made)} batches of {base.images_per_batch},"
+            f" {', '.join(shapes)} pixels; {repeats} rounds in turn; medians, ratios of pairs.",
             "A step is copy-paste, forward, backward, clipping and the optimizer's step; reading and decoding are not"
             " in it, nor the way to the device. The learning rate is 0, so that all begin from the same weights.",
         ],

@@ -226,6 +226,7 @@ def _data(folder: Path, size: Size, commands: _Commands) -> tuple[Path, Path]:
     if not done.is_file():
         say(f"train: {size.scenes} scenes to learn from and {size.test_scenes} others")
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         train = write_shards(folder, "train", count=size.scenes, seed=FIRST_TRAIN, cuts3d=commands, blur=BLUR)
         masks_of_scenes(train, cuts3d=commands, tau_knn=TAU_KNN)
         write_shards(folder, "test", count=size.test_scenes, seed=FIRST_TEST, cuts3d=commands)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import torch
 
 from cuts3d_cli import __version__
-from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.config import TrainConfig, output_dict
+from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.writer import atomic_file, atomic_write_bytes
 
@@ -48,6 +49,13 @@ def keep_last(folder: Path, count: int) -> None:
         path.unlink()
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Delete what a training that was killed left half written. No other may be at work in the folder."""
+    for name in ("checkpoint-*.pth", FINAL_WEIGHTS, METRICS):
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink()
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, onto the CPU.
 
@@ -69,11 +77,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: TrainConfig) -> None:
-    """Write a model's weights as safetensors, with the configuration that it was trained with."""
+    """Write a model's weights as safetensors, with the configuration that it was trained with.
+
+    Fields that do not shape the result, as the number of loader processes, are not in it: equal weights, equal bytes.
+    """
     from safetensors.torch import save
 
     # One entry: the order of several in the file is left to chance.
-    metadata = {"cuts3d": json.dumps({"version": __version__, "config": asdict(config)})}
+    metadata = {"cuts3d": json.dumps({"version": __version__, "config": output_dict(config)})}
     atomic_write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=metadata))
 
 

@@ -35,6 +35,7 @@ from cuts3d_cli.detector.data import Batches, Position, Skipped, TrainingShard
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.shards.writer import atomic_write_bytes
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
@@ -89,7 +90,7 @@ class Task:
         config: everything about it.
         shards: what to learn from.
         out: folder for all that is written.
-        device: "cpu" or "cuda"; with several processes each takes its own GPU.
+        device: "cpu", "cuda", "cuda:1", ...; with several processes each takes its own GPU.
         init: a trained detector to begin with; None begins with the backbone's weights.
         resume: go on from the newest checkpoint in `out`.
     """
@@ -138,7 +139,7 @@ class _Training:
         self.task, self.config, self.watcher = task, task.config, watcher
         self.rank, self.world = comm.get_rank(), comm.get_world_size()
         self.first = self.rank == 0
-        self.device = torch.device(f"cuda:{torch.cuda.current_device()}" if task.device.startswith("cuda") else "cpu")
+        self.device = own_device(task.device, alone=self.world == 1)
         if self.config.images_per_batch % self.world:
             raise UsageError(
                 f"a batch of {self.config.images_per_batch} images cannot be split over {self.world} processes: change"
@@ -354,6 +355,26 @@ class _Training:
             self.watcher.say(f"{item.shard}: {item.key} is left out: {item.reason}")
 
 
+def own_device(name: str, *, alone: bool) -> torch.device:
+    """The device of this process.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", ...; with several processes the launcher has given each a GPU already.
+        alone: whether no other process takes part.
+
+    Raises:
+        UsageError: training has no such kind of device.
+    """
+    device = torch.device(name)
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: training works on cpu and cuda")
+    if device.type == "cpu":
+        return device
+    if alone and device.index is not None:
+        torch.cuda.set_device(device)
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: Path) -> list[str]:
     """Refuse to go on with another configuration or other masks. The schedule may change on the way.
 
@@ -389,9 +410,9 @@ class _Log:
                 with suppress(ValueError):  # the last line of a run that was killed may be half a line
                     if json.loads(line)["iteration"] <= start:
                         kept.append(line + "\n")
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by `close`
-        self._file.writelines(kept)
-        self._file.flush()
+        # In one step: a run that is killed right here keeps its lines.
+        atomic_write_bytes(path, "".join(kept).encode())
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
         self._board = SummaryWriter(str(folder), purge_step=start)
 
     def write(self, step: Step) -> None:

@@ -170,12 +170,13 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         UsageError: it holds a run and neither option is given, or no run to go on with.
     """
-    from cuts3d_cli.detector.checkpoints import find_checkpoints
+    from cuts3d_cli.detector.checkpoints import clear_unfinished, find_checkpoints
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite cannot both be")
     if _is_other_rank():  # the first process sees to it
         return
+    clear_unfinished(folder)
     if resume and not find_checkpoints(folder):
         raise UsageError(f"{folder} holds no checkpoint to go on from: leave out --resume")
     if not resume and folder.exists() and any(folder.iterdir()):
@@ -202,9 +203,30 @@ def _launch(task: Task, watcher: Watcher, *, gpus: int) -> Path:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _under_torchrun(task, watcher)
     if gpus > 1:
-        launch(train, gpus, dist_url="auto", args=(task, watcher))
+        from torch.multiprocessing import ProcessRaisedException, get_context
+
+        told = get_context("spawn").SimpleQueue()
+        try:
+            launch(_in_process, gpus, dist_url="auto", args=(task, watcher, told))
+        except ProcessRaisedException as error:
+            if told.empty():
+                raise
+            raise told.get() from error
         return task.out / FINAL_WEIGHTS
     return train(task, watcher)
+
+
+def _in_process(task: Task, watcher: Watcher, told: Any) -> None:
+    """What each process of a GPU does. Errors that are explained in one line are told too: the launcher passes on their
+    tracebacks alone, as text.
+    """
+    from cuts3d_cli.detector.training import train
+
+    try:
+        train(task, watcher)
+    except Cuts3dError as error:
+        told.put(error)
+        raise
 
 
 def _under_torchrun(task: Task, watcher: Watcher) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.config import PRESETS, TrainConfig, output_dict
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.detector import training
 from cuts3d_cli.detector.checkpoints import (
@@ -29,8 +29,10 @@ from cuts3d_cli.detector.checkpoints import (
 from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.schedule import learning_rate
-from cuts3d_cli.detector.training import Task, TrainingError, train
+from cuts3d_cli.detector.training import Task, TrainingError, own_device, train
 from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.progress import TrainingProgress
+from cuts3d_cli.stages import train as stage
 from tests.detector.made import make_shards, mask_of, photo_of
 from tests.running import Ran
 
@@ -171,7 +173,12 @@ def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
     final = train(task(bases, tmp_path, precise_bn=0), Noted())
     last = find_checkpoints(tmp_path)[-1]
     assert same(weights(final), weights(last))
-    assert load_trained(final)[1] == load_trained(last)[1] == small(precise_bn=0)
+    config = small(precise_bn=0)
+    assert load_trained(last)[1] == config
+    assert output_dict(load_trained(final)[1]) == output_dict(config)
+    shaping = {"loader_workers": 1, "log_every": 3, "checkpoint_every": 4}  # none of these shapes the result
+    other = train(task(bases, tmp_path / "other", precise_bn=0, **shaping), Noted())
+    assert other.read_bytes() == final.read_bytes()
     assert oct(final.stat().st_mode & 0o044) != "0o0"
     images = [photo_of(1, (48, 64)), photo_of(2, (64, 48))]
     for found, image in zip(Detector.load(final, device="cpu").detect(images), images, strict=True):
@@ -290,6 +297,41 @@ def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cut
     assert (tmp_path / "mine" / "thesis.tex").exists()
     assert "--gpus 2 needs CUDA" in cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
     assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
+
+
+def spawned(main: Callable[..., None], processes: int, dist_url: str, args: tuple[Any, ...]) -> None:
+    """detectron2's `launch` without CUDA: one process, started and watched in the same way."""
+    torch.multiprocessing.spawn(called, nprocs=1, args=(main, args))
+
+
+def called(number: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
+    main(*args)
+
+
+def test_an_error_in_a_process_of_a_gpu_is_the_users_error(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("detectron2.engine.launch", spawned)
+    task_of = replace(task(bases, tmp_path / "out", max_iter=1, precise_bn=0), init=tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match=r"none.pth does not exist: name a checkpoint") as told:
+        stage._launch(task_of, TrainingProgress(), gpus=2)
+    assert told.value.exit_code == 1
+    final = stage._launch(replace(task_of, init=None), TrainingProgress(), gpus=2)
+    assert load_trained(final)[1].max_iter == 1
+
+
+def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    chosen = [0]
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    assert own_device("cpu", alone=True) == torch.device("cpu")
+    assert own_device("cuda", alone=True) == torch.device("cuda:0")
+    assert own_device("cuda:1", alone=True) == torch.device("cuda:1")
+    assert chosen == [0, 1]
+    chosen.append(3)  # by the launcher
+    assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
+    with pytest.raises(UsageError, match="--device mps: training works on cpu and cuda"):
+        own_device("mps", alone=True)
 
 
 def command(*arguments: object) -> list[str]:
