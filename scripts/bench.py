@@ -29,6 +29,7 @@ from rich.console import Console
 
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.errors import Cuts3dError
+from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.train import require_detectron2
 
 NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step")
@@ -99,7 +100,7 @@ def _train_step(options: argparse.Namespace) -> Report:
 
     return bench_step.step_overhead(
         PRESETS[options.preset].train,
-        device=options.device,
+        device=choose_device(options.device),
         batches=options.batches,
         repeats=options.repeats,
         threads=options.threads,

@@ -181,6 +181,20 @@ def proposals_of(boxes: list[list[float]], classes: list[int], true: list[list[f
     return item
 
 
+def test_mixed_precision_keeps_the_losses_in_single_precision():
+    """On a CPU, where half precision has another name: no part of ours mixes the types, also without instances."""
+    model, samples = build_model(config(), device="cpu"), [*batch(0.5), *batch(0.8)]
+    samples[1]["instances"] = samples[1]["instances"][:0]
+    full = losses(model, samples)
+    torch.manual_seed(1)
+    with EventStorage(), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(samples)
+    assert {value.dtype for value in half.values()} == {torch.float32}
+    assert {name: float(value.detach()) for name, value in half.items()} == pytest.approx(full, rel=0.2, abs=0.02)
+    torch.stack(list(half.values())).sum().backward()
+    assert all(bool(torch.isfinite(item.grad).all()) for item in model.parameters() if item.grad is not None)
+
+
 def test_drop_loss_by_hand():
     """Four boxes: on an instance, beside it, far from all, and on an instance that none was matched with."""
     predictor = BoxPredictor(
