@@ -159,7 +159,7 @@ class StageProgress:
 
 
 class TrainingProgress:
-    """Shows how training goes. Fits `cuts3d_cli.detector.training.Watcher`.
+    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.Watcher`.
 
     It can be handed to another process as long as no bar is shown.
 

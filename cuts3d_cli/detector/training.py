@@ -7,20 +7,18 @@ CPU equal arguments give equal weights; kernels of CUDA are not deterministic.
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from cuts3d_cli.config import TrainConfig, as_dict, output_dict
-from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS, SAMPLES
+from cuts3d_cli.detector import FINAL_WEIGHTS, SAMPLES
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     find_checkpoints,
@@ -33,9 +31,10 @@ from cuts3d_cli.detector.checkpoints import (
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, Position, Skipped, TrainingShard
 from cuts3d_cli.detector.model import build_model
+from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
+from cuts3d_cli.detector.stopping import Stop, stop_signals
 from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.shards.writer import atomic_write_bytes
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
@@ -43,43 +42,6 @@ SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor
 
 class TrainingError(Cuts3dError):
     """Training cannot go on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """How training goes, over the last iterations.
-
-    Attributes:
-        iteration: how many are done.
-        losses: means over the last iterations, by name, and "total".
-        learning_rate: of the last iteration.
-        images_per_second: over all processes.
-        data_seconds: waited for data, an iteration.
-        seconds_left: at this pace.
-    """
-
-    iteration: int
-    losses: Mapping[str, float]
-    learning_rate: float
-    images_per_second: float
-    data_seconds: float
-    seconds_left: float
-
-
-class Watcher(Protocol):
-    """Told how training goes; only in the first process."""
-
-    def begin(self, *, start: int, total: int) -> None:
-        """Training begins after so many iterations that were done before."""
-
-    def step(self, step: Step) -> None:
-        """Some iterations are done."""
-
-    def advance(self, iteration: int) -> None:
-        """So many iterations are done."""
-
-    def say(self, line: str) -> None:
-        """Something to tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +139,8 @@ class _Training:
         self.model.train()
         if self.first:
             self.watcher.begin(start=self.start, total=self.config.max_iter)
-        log = _Log(self.task.out, start=self.start) if self.first else None
-        with _stop_signals() as stop, EventStorage(self.start):
+        log = RunLog(self.task.out, start=self.start) if self.first else None
+        with stop_signals() as stop, EventStorage(self.start):
             batches = iter(self.batches)
             try:
                 self._iterate(batches, log, stop)
@@ -192,7 +154,7 @@ class _Training:
         comm.synchronize()
         return final
 
-    def _iterate(self, batches: Iterator[list[dict[str, Any]]], log: _Log | None, stop: _Stop) -> None:
+    def _iterate(self, batches: Iterator[list[dict[str, Any]]], log: RunLog | None, stop: Stop) -> None:
         config = self.config
         begun = time.perf_counter()
         sums: dict[str, torch.Tensor] = {}
@@ -395,66 +357,3 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: P
         other = [name for name in names if old["shards"].get(name) != new["shards"].get(name)]
         raise UsageError(f"{path} was trained on other masks ({', '.join(other[:3])}): take another --out")
     return [f"{name} {before.get(name)} -> {after[name]}" for name in differing]
-
-
-class _Log:
-    """metrics.jsonl and TensorBoard. What a run that goes on does again is taken out first."""
-
-    def __init__(self, folder: Path, *, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        path = folder / METRICS
-        kept: list[str] = []
-        if start and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # the last line of a run that was killed may be half a line
-                    if json.loads(line)["iteration"] <= start:
-                        kept.append(line + "\n")
-        # In one step: a run that is killed right here keeps its lines.
-        atomic_write_bytes(path, "".join(kept).encode())
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
-        self._board = SummaryWriter(str(folder), purge_step=start)
-
-    def write(self, step: Step) -> None:
-        facts = {**asdict(step), "losses": dict(sorted(step.losses.items()))}
-        self._file.write(json.dumps(facts) + "\n")
-        self._file.flush()
-        for name, value in step.losses.items():
-            self._board.add_scalar(f"loss/{name}", value, step.iteration)
-        self._board.add_scalar("learning_rate", step.learning_rate, step.iteration)
-        self._board.add_scalar("images_per_second", step.images_per_second, step.iteration)
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
-
-
-@dataclass
-class _Stop:
-    asked: bool = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Let the iteration at hand end on Ctrl-C or SIGTERM, so that a checkpoint can be written.
-
-    A second signal ends the run at once. The handlers of before are back afterwards.
-    """
-    stop = _Stop()
-    before: dict[int, Any] = {}
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.signal(number, handle)
-    except ValueError:  # not the main thread: signals are somebody else's
-        before.clear()
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,7 +15,7 @@ from cuts3d_cli.stages.generations import generation_of, min_score_of
 from cuts3d_cli.stages.results import Progress, StageResult
 
 if TYPE_CHECKING:
-    from cuts3d_cli.detector.training import Watcher
+    from cuts3d_cli.detector.run_log import Watcher
 
 MAX_DETECTIONS = 30
 """Predictions an image that may become masks, as CutLER has it."""

@@ -17,7 +17,8 @@ from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.generations import generation_of, masks_of
 
 if TYPE_CHECKING:
-    from cuts3d_cli.detector.training import Task, Watcher
+    from cuts3d_cli.detector.run_log import Watcher
+    from cuts3d_cli.detector.training import Task
 
 NO_DETECTRON2 = "detectron2 is not installed: run `pip install ./scripts/detectron2` in a checkout of cuts3d"
 

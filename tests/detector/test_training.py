@@ -17,7 +17,6 @@ import torch
 
 from cuts3d_cli.config import PRESETS, TrainConfig, output_dict
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
-from cuts3d_cli.detector import training
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     config_of,
@@ -28,6 +27,7 @@ from cuts3d_cli.detector.checkpoints import (
 )
 from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
+from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.training import Task, TrainingError, own_device, train
 from cuts3d_cli.errors import UsageError, WeightsError
@@ -60,7 +60,7 @@ SMALL: dict[str, Any] = {
 class Noted:
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.steps: list[training.Step] = []
+        self.steps: list[Step] = []
 
     def begin(self, *, start: int, total: int) -> None:
         self.begun = (start, total)
@@ -68,7 +68,7 @@ class Noted:
     def advance(self, iteration: int) -> None:
         pass
 
-    def step(self, step: training.Step) -> None:
+    def step(self, step: Step) -> None:
         self.steps.append(step)
 
     def say(self, line: str) -> None:
