@@ -1,4 +1,4 @@
-"""Worker processes, or none, behind one `submit`."""
+"""Worker processes, or none, behind one `submit`. A process that dies takes at most its own image with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from cuts3d_cli.errors import Cuts3dError, SampleError
 from cuts3d_cli.stages.batches import first_line
@@ -21,7 +23,10 @@ _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
+ATTEMPTS = 2
+"""How often an image may end a process that works on nothing else before it is given up."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_MB = 1 << 20
 
 
 class WorkerPool:
@@ -33,12 +38,22 @@ class WorkerPool:
     Attributes:
         workers: number of processes.
         ahead: how many tasks to keep under way: enough to keep all processes busy, few enough to bound memory.
+        memory: most megabytes of memory of a process, or None.
+        deaths: how many processes have ended of themselves.
     """
 
-    def __init__(self, workers: int) -> None:
-        """Start no process yet."""
+    def __init__(self, workers: int, *, memory: int | None = None) -> None:
+        """Start no process yet.
+
+        Args:
+            workers: number of processes.
+            memory: most megabytes that a process may allocate, where the system can limit that; None for no limit.
+                More is a MemoryError in the task.
+        """
         self.workers = workers
         self.ahead = 2 * workers
+        self.memory = memory
+        self.deaths = 0
         self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> WorkerPool:
@@ -63,6 +78,47 @@ class WorkerPool:
         Raises:
             WorkerDiedError: a process ended of itself. The futures of its pool then raise BrokenProcessPool.
         """
+        try:
+            return self._submit(function, argument)
+        except BrokenProcessPool as error:
+            raise WorkerDiedError from error
+
+    def in_order(
+        self, function: Callable[[_Argument], _Result], pairs: Iterable[tuple[_Item, _Argument | None]]
+    ) -> Iterator[tuple[_Item, Future[_Result] | None]]:
+        """Run a function over many arguments, a bounded number ahead, and give the results back in order.
+
+        Where a process dies (killed by the system for want of memory, or by a crash in a library), new ones take its
+        place, and what was under way is run again, one task at a time, which tells the task that is to blame from
+        those beside it. One that ends `ATTEMPTS` processes which work on nothing else has failed.
+
+        Args:
+            function: of one argument.
+            pairs: what comes back with the result, and the argument; None where there is nothing to run.
+
+        Yields:
+            The first of each pair, with its future, or None. The future of a task that processes died of raises
+            SampleError.
+
+        Raises:
+            WorkerDiedError: processes die also without a task.
+        """
+        waiting: deque[_Task[_Item, _Argument, _Result]] = deque()
+        for item, argument in pairs:
+            task = _Task[_Item, _Argument, _Result](item=item, argument=argument)
+            if argument is not None:
+                try:
+                    task.future = self._submit(function, argument)
+                except BrokenProcessPool:
+                    self._run_again(function, waiting)
+                    task.future = self._submit(function, argument)
+            waiting.append(task)
+            while len(waiting) > self.ahead:
+                yield self._first_of(waiting, function)
+        while waiting:
+            yield self._first_of(waiting, function)
+
+    def _submit(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Future[_Result]:
         if self.workers == 0:
             done: Future[_Result] = Future()
             try:
@@ -72,44 +128,79 @@ class WorkerPool:
             return done
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_set_up_worker)
+            self._executor = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_set_up_worker, initargs=(self.memory,)
+            )
+        with _interrupts_held_back():  # this may start a process
+            return self._executor.submit(function, argument)
+
+    def _first_of(
+        self, waiting: deque[_Task[_Item, _Argument, _Result]], function: Callable[[_Argument], _Result]
+    ) -> tuple[_Item, Future[_Result] | None]:
+        if waiting[0].is_broken():
+            self._run_again(function, waiting)
+        task = waiting.popleft()
+        return task.item, task.future
+
+    def _run_again(
+        self, function: Callable[[_Argument], _Result], waiting: Iterable[_Task[_Item, _Argument, _Result]]
+    ) -> None:
+        """Run the tasks that were lost with a process, each with no other beside it."""
+        self._start_anew()
+        for task in waiting:
+            if task.argument is None or not task.is_broken():
+                continue
+            for _ in range(ATTEMPTS):
+                task.future = self._submit(function, task.argument)
+                process = self._only_process()
+                if not task.is_broken():
+                    break
+                self._start_anew()
+            else:
+                self._check_that_workers_live(function)
+                task.future = Future()
+                task.future.set_exception(
+                    SampleError(f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
+                )
+
+    def _start_anew(self) -> None:
+        """Let go of the processes, one of which has died; the next task starts new ones."""
+        self.deaths += 1
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def _only_process(self) -> BaseProcess | None:
+        processes = list((self._executor._processes or {}).values()) if self._executor else []
+        return processes[0] if len(processes) == 1 else None
+
+    def _check_that_workers_live(self, function: Callable[..., Any]) -> None:
+        """Raises WorkerDiedError where a process dies even of getting to know what it is to do."""
         try:
-            with _interrupts_held_back():  # this may start a process
-                return self._executor.submit(function, argument)
+            self._submit(_name_of, function).result()
         except BrokenProcessPool as error:
             raise WorkerDiedError from error
 
-    def in_order(
-        self, function: Callable[[_Argument], _Result], pairs: Iterable[tuple[_Item, _Argument | None]]
-    ) -> Iterator[tuple[_Item, Future[_Result] | None]]:
-        """Run a function over many arguments, a bounded number ahead, and give the results back in order.
 
-        Args:
-            function: of one argument.
-            pairs: what comes back with the result, and the argument; None where there is nothing to run.
+@dataclass(kw_only=True)
+class _Task(Generic[_Item, _Argument, _Result]):
+    item: _Item
+    argument: _Argument | None
+    future: Future[_Result] | None = None
 
-        Yields:
-            The first of each pair, with its future, or None.
-
-        Raises:
-            WorkerDiedError: a process ended of itself.
-        """
-        waiting: deque[tuple[_Item, Future[_Result] | None]] = deque()
-        for item, argument in pairs:
-            waiting.append((item, None if argument is None else self.submit(function, argument)))
-            while len(waiting) > self.ahead:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
+    def is_broken(self) -> bool:
+        """Whether it was lost with a process. Waits for its end."""
+        return self.future is not None and isinstance(self.future.exception(), BrokenProcessPool)
 
 
 class WorkerDiedError(Cuts3dError):
-    """A worker process ended of itself: killed from outside, or by a crash in a library."""
+    """Worker processes end of themselves, whatever they work on."""
 
     def __init__(self) -> None:
         """Say the likeliest cause and the way out."""
         super().__init__(
-            "a worker process died, most often for want of memory: rerun with fewer --workers; finished shards are kept"
+            "worker processes die, most often for want of memory: rerun with fewer --workers, or more --worker-memory"
+            " if that is set; finished shards are kept"
         )
 
 
@@ -129,6 +220,23 @@ def result_of(future: Future[_Result]) -> _Result:
         raise SampleError(f"it could not be computed: {type(error).__name__}: {first_line(error)}") from error
 
 
+def _name_of(function: Callable[..., Any]) -> str:
+    """What a new process can do if it can be asked for anything: the function's module is imported on the way."""
+    return getattr(function, "__name__", "")
+
+
+def _cause(process: BaseProcess | None) -> str:
+    code = process.exitcode if process is not None else None
+    if code is None or code >= 0:
+        return "it ended of itself" if code is None else f"it ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    more = ", as the system does for want of memory" if code == -signal.SIGKILL else ""
+    return f"killed by {name}{more}"
+
+
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     # Ctrl-C reaches the whole process group, also processes that are still starting. They inherit the mask.
@@ -142,12 +250,29 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _set_up_worker() -> None:
+def _set_up_worker(memory: int | None) -> None:
     # Before NumPy comes with the first task: idle threads of several workers would still fight for the cores.
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     # The main process decides what becomes of the workers, by ending them or by its own end, however that comes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if memory is not None:
+        _limit_memory(memory)
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Let this process allocate no more than this.
+
+    RLIMIT_DATA, not RLIMIT_AS: address space counts hundreds of megabytes of libraries and of space that is merely set
+    aside (OpenBLAS, the arenas of malloc), so that a limit on it would refuse images that need little memory.
+    """
+    try:
+        import resource
+    except ImportError:  # not on POSIX
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = megabytes * _MB
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _end_with_parent() -> None:

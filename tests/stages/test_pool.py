@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from cuts3d_cli.stages.pool import WorkerDiedError, WorkerPool
+from cuts3d_cli.errors import SampleError
+from cuts3d_cli.stages import pool as here
+from cuts3d_cli.stages.pool import WorkerDiedError, WorkerPool, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,8 +74,78 @@ def test_a_worker_that_dies_is_explained():
     with WorkerPool(1) as pool:
         with pytest.raises(BrokenProcessPool):
             pool.submit(os._exit, 9).result()
-        with pytest.raises(WorkerDiedError, match=r"a worker process died.*fewer --workers"):
+        with pytest.raises(WorkerDiedError, match=r"worker processes die.*fewer --workers"):
             pool.submit(abs, 1)
+
+
+KILLED = "__import__('os').kill(__import__('os').getpid(), 9)"
+"""What ends the process that evaluates it, as the system does for want of memory."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_that_kill_their_worker_fail_alone_and_all_else_comes_in_order(workers: int):
+    tasks: list[str | None] = [str(number) for number in range(12)]
+    deadly = {3: KILLED, 4: KILLED, 7: "__import__('os').abort()", 8: "__import__('os')._exit(5)"}
+    for place, task in deadly.items():
+        tasks[place] = task
+    tasks[5] = None
+    found: list[tuple[int, object]] = []
+    with WorkerPool(workers) as pool:
+        for item, future in pool.in_order(eval, enumerate(tasks)):
+            try:
+                found.append((item, None if future is None else result_of(future)))
+            except SampleError as error:
+                found.append((item, str(error)))
+    died = "the worker process died of it, 2 times of 2: "
+    expected: list[object] = list(range(12))
+    expected[3] = expected[4] = f"{died}killed by SIGKILL, as the system does for want of memory"
+    expected[7], expected[8] = f"{died}killed by SIGABRT", f"{died}it ended with exit code 5"
+    expected[5] = None
+    assert found == list(enumerate(expected))
+    assert pool.deaths >= 8
+
+
+def test_an_image_beside_one_that_kills_and_one_killed_once_are_not_lost(tmp_path: Path):
+    once = f"__import__('os').path.exists({str(tmp_path / 'x')!r}) or [open({str(tmp_path / 'x')!r}, 'w'), {KILLED}]"
+    with WorkerPool(2) as pool:
+        results = [future.result() for _, future in pool.in_order(eval, [(0, "0"), (1, once), (2, "2")]) if future]
+    assert results == [0, True, 2]
+    assert pool.deaths == 1
+
+
+def test_a_worker_that_is_killed_while_it_waits_is_replaced():
+    with WorkerPool(1) as pool:
+        tasks = iter([(0, -1), (1, -2), (2, -3), (3, -4)])
+
+        def with_a_death() -> Iterator[tuple[int, int]]:
+            yield next(tasks)
+            assert pool._executor is not None
+            (process,) = pool._executor._processes.values()
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            yield from tasks
+
+        assert [future.result() for _, future in pool.in_order(abs, with_a_death()) if future] == [1, 2, 3, 4]
+
+
+def test_where_no_worker_can_live_the_run_ends_and_no_image_is_blamed(monkeypatch: pytest.MonkeyPatch):
+    # What the processes are to run cannot be found in them, so that they die before they have looked at an image.
+    monkeypatch.setattr(here, "only_in_this_process", lambda value: value, raising=False)
+    here.only_in_this_process.__module__ = "cuts3d_cli.stages.pool"
+    here.only_in_this_process.__qualname__ = "only_in_this_process"
+    with WorkerPool(1) as pool, pytest.raises(WorkerDiedError):
+        list(pool.in_order(here.only_in_this_process, [(0, 1)]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not limit a process's memory")
+def test_memory_over_the_limit_is_that_images_failure():
+    with WorkerPool(1, memory=600) as pool:
+        tasks = ["len(bytearray(1 << 20))", "len(bytearray(1 << 30))", "len(bytearray(1 << 21))"]
+        futures = [future for _, future in pool.in_order(eval, enumerate(tasks)) if future]
+        assert [futures[0].result(), futures[2].result()] == [1 << 20, 1 << 21]
+        with pytest.raises(SampleError, match="MemoryError"):
+            result_of(futures[1])
+    assert pool.deaths == 0
 
 
 def test_interrupts_are_the_main_processs_affair_from_the_first_moment_on():
