@@ -40,6 +40,7 @@ for command in (
 ):
     app.command()(command)
 app.command("eval")(evaluation.evaluate)
+app.command()(looking.verify)
 app.command()(looking.inspect)
 app.command()(setup.doctor)
 weights_app.command("list")(setup.weights_list)

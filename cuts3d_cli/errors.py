@@ -37,3 +37,8 @@ class HubUnreachableError(WeightsError):
 
 class SampleError(Exception):
     """One sample cannot be processed. Never stops a shard: the reason is recorded in the manifest."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]

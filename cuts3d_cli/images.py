@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cuts3d_cli.errors import SampleError
+from cuts3d_cli.errors import SampleError, first_line
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MIN_SIDE = 16
 """Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""
 MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused before they are decoded (decompression bombs). Pillow's own limit, doubled."""
+"""Images with more pixels are never decoded (decompression bombs). Pillow's own limit, doubled."""
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an encoded photo to upright 8-bit RGB.
 
     EXIF orientation is applied, so that width and height are those that a person sees. CMYK is converted, alpha is
@@ -26,6 +26,7 @@ def decode_image(data: bytes) -> Image.Image:
 
     Args:
         data: the bytes of a JPEG, PNG or WebP file.
+        max_pixels: images with more are refused before they are decoded; at most `MAX_PIXELS`.
 
     Returns:
         An RGB image, fully decoded.
@@ -37,26 +38,27 @@ def decode_image(data: bytes) -> Image.Image:
         raise SampleError("the image file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # About metadata, and large images: they would stand between the lines of the command.
+            warnings.simplefilter("ignore")
             image: Image.Image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise SampleError(f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            if image.width * image.height > max_pixels:
+                raise SampleError(f"the image has {image.width}x{image.height} pixels, more than {max_pixels}")
             image.load()
             image = ImageOps.exif_transpose(image)
+            if min(image.size) < MIN_SIDE:
+                raise SampleError(f"the image is {image.width}x{image.height}, a side is under {MIN_SIDE} pixels")
+            if image.mode.startswith("I") or image.mode == "F":
+                values = np.asarray(image, dtype=np.float64)
+                image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
+            return image.convert("RGB")
     except SampleError:
         raise
     except Image.DecompressionBombError as error:
-        raise SampleError(f"the image is too large: {error}") from error
+        raise SampleError(f"the image is too large: {first_line(error)}") from error
     except UnidentifiedImageError as error:  # whose message names an address in memory
         raise SampleError("this is not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged input; all mean the same here.
-        raise SampleError(f"the image cannot be decoded: {error}") from error
-    if min(image.size) < MIN_SIDE:
-        raise SampleError(f"the image is {image.width}x{image.height}, a side is under {MIN_SIDE} pixels")
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
-    return image.convert("RGB")
+        raise SampleError(f"the image cannot be decoded: {first_line(error)}") from error
 
 
 def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from cuts3d_cli.stages.results import StageResult
+
+if TYPE_CHECKING:
+    from cuts3d_cli.stages.mending import Remedy
+    from cuts3d_cli.stages.verify import Verified
 
 SHOWN_FAILURES = 20
 
@@ -78,3 +82,45 @@ def print_failures(
         )
     if len(failed) > SHOWN_FAILURES:
         errors.print(f"... and {len(failed) - SHOWN_FAILURES} more: {more}", highlight=False, soft_wrap=True)
+
+
+def print_verified(
+    found: Verified, remedies: Sequence[Remedy], *, json: bool, console: Console, errors: Console
+) -> None:
+    """What `cuts3d verify` found, a line a problem, and what to run, on stdout; notes on stderr.
+
+    Args:
+        found: problems and notes.
+        remedies: what to do about the problems.
+        json: print JSON.
+        console: on stdout.
+        errors: on stderr.
+    """
+    if json:
+        print_json(
+            {
+                "files": found.files,
+                "samples": found.samples,
+                "problems": [
+                    {"file": str(item.file), "member": item.member, "stage": item.stage, "reason": item.reason}
+                    for item in found.problems
+                ],
+                "remedies": [
+                    {"file": str(item.file), "command": item.command, "by_hand": item.obstacle} for item in remedies
+                ],
+                "notes": found.notes,
+            }
+        )
+        return
+
+    def line(text: str, on: Console = console) -> None:
+        on.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    for note in found.notes:
+        line(f"note: {note}", errors)
+    for problem in found.problems:
+        line(problem.line)
+    for item in remedies:
+        line(f"to mend {item.file}: {item.command}" + (f" (by hand: {item.obstacle})" if item.obstacle else ""))
+    count = len(found.problems)
+    line(f"{found.files} files, {found.samples} samples: {f'{count} problems' if count else 'all is well'}")

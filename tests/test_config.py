@@ -6,8 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
-from cuts3d_cli.config import PAPER, PRESETS, Config, as_dict, output_dict, resolve, section_fields
+from cuts3d_cli.config import PAPER, PRESETS, Config, as_dict, output_dict, recorded_limits, resolve, section_fields
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.stages.show import as_toml, everything
 
 SECTIONS = [item.name for item in dataclasses.fields(Config)]
@@ -205,7 +206,10 @@ def test_every_field_explains_itself(section: str, item: Any, kind: Any):
 
 
 def test_how_the_work_is_done_stays_out_of_manifests():
-    assert output_dict(PAPER.run) == {}
+    assert output_dict(PAPER.run) == {"max_image_pixels": MAX_PIXELS}  # which decides what images fail
+    assert recorded_limits(PAPER.run) == {}
+    changed = dataclasses.replace(PAPER.run, workers=3, max_image_pixels=9999)
+    assert recorded_limits(changed) == {"run": {"max_image_pixels": 9999}}
     for section in ("pack", "depth", "features", "pseudo"):
         assert output_dict(getattr(PAPER, section)) == as_dict(getattr(PAPER, section))
 

@@ -28,7 +28,7 @@ def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
     return {"train": "selftrain"} if arguments.get("round") else {}
 
 
-@with_config("train", Only("run", ("device",)), switch=_self_training)
+@with_config("train", Only("run", ("device", "max_image_pixels")), switch=_self_training)
 def train(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -64,6 +64,7 @@ def train(
             out=out,
             config=config.selftrain if round else config.train,
             device=config.run.device,
+            max_image_pixels=config.run.max_image_pixels,
             gpus=gpus,
             resume=resume,
             overwrite=overwrite,
@@ -78,7 +79,7 @@ def train(
         stdout.print(str(result.weights), highlight=False, soft_wrap=True)
 
 
-@with_config("selftrain", Only("run", ("device", "batch_size", "half", "if_exists")))
+@with_config("selftrain", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists")))
 def selftrain(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -118,7 +119,7 @@ def selftrain(
     raise typer.Exit(FAILED_SAMPLES if any(item.failed for item in rounds) else DONE)
 
 
-@with_config("predict", Only("run", ("device", "batch_size", "half", "if_exists")))
+@with_config("predict", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists")))
 def predict(
     checkpoint: Annotated[
         Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)

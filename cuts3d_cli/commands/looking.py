@@ -1,4 +1,4 @@
-"""Commands that show results: viz, inspect."""
+"""Commands that show and check what is there: viz, verify, inspect."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from typing import Annotated, Optional
 
 import typer
 
-from cuts3d_cli.commands.common import Json, Shards, expand_shards, say, stdout
+from cuts3d_cli.commands.common import (
+    DONE,
+    FAILURE,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    say,
+    stderr,
+    stdout,
+)
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.options import with_config
+from cuts3d_cli.options import Only, with_config
 
 
 @with_config("pseudo", "features", "depth", "run")
@@ -66,6 +76,32 @@ def viz(
         stdout.print(str(drawn.path), highlight=False, soft_wrap=True)
     if open_picture:
         typer.launch(str(drawn.path))
+
+
+@with_config(Only("run", ("device", "batch_size", "half", "workers", "worker_memory")))
+def verify(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Make damaged files anew, and delete what is left over.")] = False,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Check shards and all that was made from them: content, manifests, and that they fit. Exit code 1 if not."""
+    from cuts3d_cli.progress import StageProgress
+    from cuts3d_cli.report import print_verified
+    from cuts3d_cli.stages import mending
+    from cuts3d_cli.stages import verify as stage
+
+    paths = expand_shards(shards, more_shards, config)
+    with StageProgress(stderr, name="verify") as progress:
+        found = stage.run(paths, progress=progress)
+    if fix and found.problems:
+        with StageProgress(stderr, name="fix") as progress:
+            found = mending.fix(paths, found, run_config=config.run, progress=progress, say=say)
+    remedies = mending.remedies(found, run_config=config.run)
+    print_verified(found, remedies, json=json, console=stdout, errors=stderr)
+    raise typer.Exit(FAILURE if found.problems else DONE)
 
 
 def inspect(

@@ -50,6 +50,7 @@ def pack(
         depth_dir=depth_dir,
         depth_scale=config.pack.depth_scale,
         shard_size=config.pack.shard_size,
+        max_image_pixels=config.run.max_image_pixels,
         if_exists=config.run.if_exists,
     )
     raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)

@@ -19,6 +19,7 @@ from cuts3d_cli.config.sections import (
     TrainConfig,
     as_dict,
     output_dict,
+    recorded_limits,
     section_fields,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "as_dict",
     "output_dict",
+    "recorded_limits",
     "resolve",
     "section_fields",
 ]

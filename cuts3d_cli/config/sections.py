@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from cuts3d_cli.images import MAX_PIXELS
+
 PYRAMID_LEVELS = 5
 """Levels of the detector's feature pyramid, p2 to p6."""
 
@@ -349,6 +351,15 @@ class RunConfig:
         flags=("-j",),
         shapes_output=False,
     )
+    worker_memory: int | None = _option(
+        None,
+        "Megabytes that a process that cuts may allocate (Linux). An image that needs more fails. Default: no limit.",
+        limits=(64, 10**7),
+        shapes_output=False,
+    )
+    max_image_pixels: int = _option(
+        MAX_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_PIXELS)
+    )
     if_exists: IfExists = _option(
         "resume",
         "What to do with finished shards: resume skips those whose config and inputs match and redoes the others, "
@@ -391,3 +402,14 @@ def output_dict(section: Any) -> dict[str, Any]:
     """Those fields of a section that shape what is written: what its manifest records and hashes."""
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
     return {key: value for key, value in as_dict(section).items() if key in shaping}
+
+
+def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:
+    """What a manifest records of how the work is done: the limits that decide which images fail.
+
+    Returns:
+        `{"run": {field: value}}`, or nothing where all are at their defaults.
+    """
+    defaults = output_dict(RunConfig())
+    changed = {name: value for name, value in output_dict(run).items() if value != defaults[name]}
+    return {"run": changed} if changed else {}

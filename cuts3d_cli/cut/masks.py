@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
+
+MAX_MASK_PIXELS = 178_956_970
+"""A run-length code of a larger mask is refused before it is decoded: no larger image is read either."""
 
 
 class Rle(TypedDict):
@@ -72,7 +75,58 @@ def decode_rle(code: Rle) -> NDArray[np.bool_]:
     Raises:
         ValueError: the code is damaged.
     """
+    check_rle(code)
     return np.asarray(coco_mask.decode({"size": code["size"], "counts": code["counts"].encode("ascii")}), dtype=bool)
+
+
+def check_rle(code: Any) -> Rle:
+    """Make sure that a run-length code is whole: pycocotools writes past its memory where its runs do not add up.
+
+    Args:
+        code: what is thought to be one.
+
+    Returns:
+        The code itself.
+
+    Raises:
+        ValueError: it is none, or damaged; the text is to follow "its segmentation".
+    """
+    size, counts = (code.get("size"), code.get("counts")) if isinstance(code, dict) else (None, None)
+    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, str):
+        raise ValueError("is no run-length code")
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
+        raise ValueError(f"is a run-length code of size {size}")
+    if size[0] * size[1] > MAX_MASK_PIXELS:
+        raise ValueError(f"is a run-length code of {size[1]}x{size[0]} pixels, more than {MAX_MASK_PIXELS}")
+    runs = rle_runs(counts)
+    if any(run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
+        raise ValueError("is a run-length code whose runs do not add up to its size")
+    return {"size": size, "counts": counts}
+
+
+def rle_runs(counts: str) -> list[int]:
+    """The run lengths of a compressed code: groups of 5 bits, the lowest first, from the third on as differences.
+
+    Raises:
+        ValueError: the code is damaged; the text is to follow "its segmentation".
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("is a run-length code that is damaged")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("is a run-length code that is cut off")
+    return runs
 
 
 def rle_box(code: Rle) -> list[float]:

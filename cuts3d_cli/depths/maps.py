@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from cuts3d_cli.arrays import decode_npy
 from cuts3d_cli.depths.base import Direction, Unit
-from cuts3d_cli.errors import SampleError
+from cuts3d_cli.errors import SampleError, first_line
 from cuts3d_cli.images import MAX_PIXELS
 
 PNG_STEPS = 65534
@@ -132,12 +133,13 @@ def decode_depth_png(data: bytes) -> NDArray[np.float32]:
     return depth
 
 
-def decode_sensor_png(data: bytes, *, scale: float) -> NDArray[np.float32]:
+def decode_sensor_png(data: bytes, *, scale: float, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
     """Read a depth sensor's 16-bit PNG.
 
     Args:
         data: the file.
         scale: metres a unit: 0.001 where the file holds millimetres, 0.0002 for 5000 units a metre.
+        max_pixels: a larger map is refused.
 
     Returns:
         (h, w) float32, metres, NaN where the file has 0.
@@ -147,7 +149,7 @@ def decode_sensor_png(data: bytes, *, scale: float) -> NDArray[np.float32]:
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number of metres a unit, not {scale}")
-    levels = _decode_gray16(data)
+    levels = _decode_gray16(data, max_pixels=max_pixels)
     metres = (levels * float(scale)).astype(np.float32)
     metres[levels == 0] = np.nan
     return metres
@@ -166,9 +168,9 @@ def decode_sensor_npy(data: bytes) -> NDArray[np.float32]:
         SampleError: this is no such file. Pickled objects are never read.
     """
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, SyntaxError) as error:
-        raise SampleError(f"the depth map is not a whole .npy file of numbers: {_first_line(error)}") from error
+        array = decode_npy(data)
+    except ValueError as error:
+        raise SampleError(f"the depth map is not a whole .npy file of numbers: {error}") from error
     if array.ndim != 2 or array.size == 0:
         raise SampleError(f"the depth map has shape {array.shape}, not (height, width)")
     if array.dtype.kind != "f":
@@ -200,7 +202,7 @@ def fill_holes(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     return depth[rows, columns]
 
 
-def _decode_gray16(data: bytes) -> NDArray[np.uint16]:
+def _decode_gray16(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
     if not data:
         raise SampleError("the depth map is empty")
     if len(data) < 33 or not data.startswith(_PNG_SIGNATURE) or data[12:16] != b"IHDR":
@@ -211,16 +213,11 @@ def _decode_gray16(data: bytes) -> NDArray[np.uint16]:
         kind = _PNG_COLOURS.get(colour, "unknown")
         reason = "256 levels are too few for depth" if colour == 0 else "a depth map has one channel"
         raise SampleError(f"the depth map is a {bits}-bit {kind} PNG, not 16-bit gray: {reason}")
-    if width * height > MAX_PIXELS:
-        raise SampleError(f"the depth map has {width}x{height} pixels, more than {MAX_PIXELS}")
+    if width * height > max_pixels:
+        raise SampleError(f"the depth map has {width}x{height} pixels, more than {max_pixels}")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             levels = np.asarray(image)
     except Exception as error:  # Pillow raises many types on damaged files; all mean the same here.
-        raise SampleError(f"the depth map cannot be decoded: {_first_line(error)}") from error
+        raise SampleError(f"the depth map cannot be decoded: {first_line(error)}") from error
     return levels.astype(np.uint16)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import SidecarReader
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.driver import require_sidecar
-from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import photo
+from cuts3d_cli.stages.records import read_json
 
 MAX_FAILED_SHARE = 0.5
 """More images than this share must not be unusable."""
@@ -191,10 +192,18 @@ class SampleStream(IterableDataset[Any]):
         rank: of this process.
         world_size: processes that train.
         start: places to begin with: those that wait, and the first one not taken.
+        max_image_pixels: photos with more are skipped.
     """
 
     def __init__(
-        self, shards: Sequence[TrainingShard], *, config: TrainConfig, rank: int, world_size: int, start: Position
+        self,
+        shards: Sequence[TrainingShard],
+        *,
+        config: TrainConfig,
+        rank: int,
+        world_size: int,
+        start: Position,
+        max_image_pixels: int = MAX_PIXELS,
     ) -> None:
         """See the class."""
         self.shards = list(shards)
@@ -202,6 +211,7 @@ class SampleStream(IterableDataset[Any]):
         self.rank = rank
         self.world_size = world_size
         self.start = start
+        self.max_image_pixels = max_image_pixels
 
     def places(self) -> Iterator[int]:
         """Places of this rank, counted in its own order."""
@@ -238,7 +248,7 @@ class SampleStream(IterableDataset[Any]):
                 raise SampleError("the base shard has no such image")
             if self.shards[shard].confidence is not None and confidence is None:
                 raise SampleError("it failed in `cuts3d confidence`")
-            picture = photo(image)
+            picture = photo(image, max_pixels=self.max_image_pixels)
             seed = (self.config.seed, epoch, zlib.crc32(f"{base.name}/{key}".encode()))
             sample = training_sample(
                 picture,
@@ -302,6 +312,7 @@ class Batches:
         rank: of this process.
         world_size: processes that train.
         start: where an earlier run stopped.
+        max_image_pixels: photos with more are skipped.
         skipped: told, once an image, of images that cannot be used.
 
     Attributes:
@@ -317,6 +328,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         start: Position | None = None,
+        max_image_pixels: int = MAX_PIXELS,
         skipped: Callable[[Skipped], None] | None = None,
     ) -> None:
         """See the class."""
@@ -327,7 +339,14 @@ class Batches:
         self._told: set[tuple[str, str]] = set()
         self._tell = skipped
         self._total = -(-sum(shard.samples for shard in shards) // world_size)
-        stream = SampleStream(shards, config=config, rank=rank, world_size=world_size, start=self.position_copy())
+        stream = SampleStream(
+            shards,
+            config=config,
+            rank=rank,
+            world_size=world_size,
+            start=self.position_copy(),
+            max_image_pixels=max_image_pixels,
+        )
         # Its own generator: the loader draws a number when it starts, which a run that goes on would draw once more.
         self._loader = DataLoader(
             stream,

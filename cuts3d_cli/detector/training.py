@@ -17,7 +17,7 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from cuts3d_cli.config import TrainConfig, as_dict, output_dict
+from cuts3d_cli.config import RunConfig, TrainConfig, as_dict, output_dict, recorded_limits
 from cuts3d_cli.detector import FINAL_WEIGHTS, SAMPLES
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
@@ -35,6 +35,7 @@ from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.detector.stopping import Stop, stop_signals
 from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.images import MAX_PIXELS
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
@@ -55,6 +56,7 @@ class Task:
         device: "cpu", "cuda", "cuda:1", ...; with several processes each takes its own GPU.
         init: a trained detector to begin with; None begins with the backbone's weights.
         resume: go on from the newest checkpoint in `out`.
+        max_image_pixels: photos with more are not learned from.
     """
 
     config: TrainConfig
@@ -63,11 +65,13 @@ class Task:
     device: str
     init: Path | None = None
     resume: bool = False
+    max_image_pixels: int = MAX_PIXELS
 
     def fingerprint(self) -> dict[str, Any]:
         """What must not change when a run goes on."""
+        limits = recorded_limits(RunConfig(max_image_pixels=self.max_image_pixels))
         return {
-            "config": plain(output_dict(self.config)),
+            "config": plain({**output_dict(self.config), **limits}),
             "shards": {shard.base.name: shard.digest for shard in self.shards},
         }
 
@@ -127,6 +131,7 @@ class _Training:
             rank=self.rank,
             world_size=self.world,
             start=position,
+            max_image_pixels=task.max_image_pixels,
             skipped=self._skipped,
         )
         self.copy_paste = CopyPaste(self.config)

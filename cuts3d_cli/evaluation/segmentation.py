@@ -6,14 +6,17 @@ a box.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from cuts3d_cli.cut.masks import Rle, encode_rle
+from cuts3d_cli.cut.masks import MAX_MASK_PIXELS, Rle, encode_rle, rle_runs
+
+MAX_PERIMETER = 20_000_000
+"""Pixels along all edges of a mask's polygons; more is no outline of anything."""
 
 
 def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
@@ -30,6 +33,8 @@ def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
     Raises:
         ValueError: it is neither, is damaged, or is of another size; the text is to follow "its segmentation".
     """
+    if width * height > MAX_MASK_PIXELS:
+        raise ValueError(f"is of an image of {width}x{height} pixels, more than {MAX_MASK_PIXELS}")
     if isinstance(segmentation, list):
         return _of_polygons(segmentation, width=width, height=height)
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
@@ -38,7 +43,7 @@ def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
     if size != [height, width]:
         raise ValueError(f"has the size (height, width) {size}, its image {[height, width]}")
     counts = segmentation["counts"]
-    runs = _runs(counts) if isinstance(counts, str) else counts
+    runs = rle_runs(counts) if isinstance(counts, str) else counts
     good = isinstance(runs, list) and all(is_whole(run) and run >= 0 for run in runs)
     if not good or sum(runs) != height * width:
         raise ValueError("is a run-length code whose runs do not add up to its size")
@@ -54,34 +59,23 @@ def _of_polygons(polygons: Sequence[Any], *, width: int, height: int) -> Rle:
             raise ValueError("has a polygon that is not a list of at least three points [x, y, x, y, ...]")
         if not all(is_number(value) and abs(value) <= limit for value in polygon):
             raise ValueError("has a polygon with a point that is no number, or far outside its image")
+    # pycocotools walks along every edge, pixel by pixel, and keeps them all.
+    if sum(map(_perimeter, polygons)) > MAX_PERIMETER:
+        raise ValueError(f"has polygons whose edges are longer than {MAX_PERIMETER} pixels together")
     code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}
 
 
-def _runs(text: str) -> list[int]:
-    """The run lengths of a compressed code: groups of 5 bits, the lowest first, from the third on as differences."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("is a run-length code that is damaged")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise ValueError("is a run-length code that is cut off")
-    return runs
+def _perimeter(polygon: Sequence[float]) -> float:
+    return sum(
+        abs(polygon[at] - polygon[at - 2]) + abs(polygon[at + 1] - polygon[at - 1]) for at in range(0, len(polygon), 2)
+    )
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # A whole number beyond what a float can hold has no use here either.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

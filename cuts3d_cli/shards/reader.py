@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
@@ -26,10 +26,12 @@ class Sample:
     Attributes:
         key: its name, with folders and without dots.
         members: contents by lower-case extension, all that follows the key's dot: `jpg`, `json`, `depth.png`.
+        file: the tar that it was read from, for errors.
     """
 
     key: str
     members: dict[str, bytes]
+    file: Path | None = field(default=None, compare=False)
 
 
 class _Member(NamedTuple):
@@ -63,7 +65,7 @@ def read_shard(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Itera
             if sample is None or sample.key != member.key:
                 if sample is not None:
                     yield sample
-                sample = Sample(key=member.key, members={})
+                sample = Sample(key=member.key, members={}, file=path)
             sample.members[member.extension] = _read(path, file, member)
         if sample is not None:
             yield sample
@@ -165,7 +167,8 @@ class SidecarReader:
         """
         if key not in self._members:
             return None
-        return Sample(key=key, members={m.extension: _read(self.path, self._file, m) for m in self._members[key]})
+        members = {member.extension: _read(self.path, self._file, member) for member in self._members[key]}
+        return Sample(key=key, members=members, file=self.path)
 
     def close(self) -> None:
         """Close the file."""

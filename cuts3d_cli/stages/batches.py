@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cuts3d_cli.errors import Cuts3dError, SampleError
+from cuts3d_cli.errors import Cuts3dError, SampleError, first_line
 from cuts3d_cli.shards.reader import Sample
 
 Prepared = TypeVar("Prepared")
@@ -94,8 +94,3 @@ def _infer_batch(
         if len(inputs) == 1:
             return [_Failed(f"the network failed: {type(error).__name__}: {first_line(error)}")]
         return [result for item in inputs for result in _infer_batch([item], infer)]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]

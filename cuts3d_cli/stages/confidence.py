@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict
+from cuts3d_cli.arrays import decode_npy
+from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict, recorded_limits
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
@@ -29,10 +30,10 @@ from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.cutting import patch_depth
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, require_sidecar, run_shards
-from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.pool import WorkerPool, result_of
 from cuts3d_cli.stages.pseudo import finished_depth, stored_depth
+from cuts3d_cli.stages.records import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
 CRF_LEVELS = 255
@@ -83,17 +84,17 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     if from_depth and settings.tau_knn is None:
         settings = replace(settings, tau_knn=_common_tau_knn(shards))
 
-    with WorkerPool(worker_count(config.run.workers)) as pool:
+    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
-            pairs = _tasks(base, config=settings)
+            pairs = _tasks(base, config=settings, max_pixels=config.run.max_image_pixels)
             for item, future in pool.in_order(score_masks, pairs):
                 yield _outcome(item, future, config=settings)
 
         return run_shards(
             shards,
             stage="confidence",
-            config={"confidence": output_dict(settings)},
+            config={"confidence": output_dict(settings), **({} if from_depth else recorded_limits(config.run))},
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
@@ -155,12 +156,19 @@ def read_confidence(sample: Sample) -> tuple[NDArray[np.float32], list[float]]:
         SampleError: a member is missing or damaged.
     """
     try:
-        counts = np.load(io.BytesIO(sample.members["confidence.npy"]), allow_pickle=False)
-        facts = read_json(sample, "confidence.json")
-        maps = spatial_confidence(counts, levels=int(facts["levels"]), floor=float(facts["floor"]))
-        scores = [float(score) for score in facts["scores"]]
-    except (KeyError, TypeError, ValueError) as error:
+        counts = decode_npy(sample.members["confidence.npy"])
+    except KeyError as error:
+        raise SampleError("the stored confidence has no maps") from error
+    except ValueError as error:
         raise SampleError(f"the stored confidence cannot be read: {error}") from error
+    facts = read_json(sample, "confidence.json")
+    if counts.ndim != 3 or counts.dtype != np.uint8 or counts.max(initial=0) > facts["levels"]:
+        raise SampleError(
+            f"the stored confidence is {counts.dtype} of shape {counts.shape}, up to {counts.max(initial=0)}, not uint8"
+            f" (M, H, W) up to {facts['levels']}"
+        )
+    maps = spatial_confidence(counts, levels=facts["levels"], floor=facts["floor"])
+    scores = [float(score) for score in facts["scores"]]
     if len(scores) != len(maps):
         raise SampleError(f"the stored confidence has {len(maps)} maps and {len(scores)} scores")
     return maps, scores
@@ -237,16 +245,16 @@ def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
 
 
-def _square(sample: Sample | None, size: int) -> NDArray[np.uint8]:
+def _square(sample: Sample | None, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     if sample is None:
         raise SampleError("the base shard has no such image")
-    return resize_square(photo(sample), size)
+    return resize_square(photo(sample, max_pixels=max_pixels), size)
 
 
 _Key = tuple[str, str | None, Mapping[str, Any] | None]
 
 
-def _tasks(base: Path, *, config: ConfidenceConfig) -> Iterator[tuple[_Key, ScoreTask | None]]:
+def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
     pseudo_tar, pseudo = require_sidecar(base, "pseudo")
     cut = pseudo.config["pseudo"]
@@ -258,7 +266,7 @@ def _tasks(base: Path, *, config: ConfidenceConfig) -> Iterator[tuple[_Key, Scor
             try:
                 record = read_json(sample, "pseudo.json")
                 depth = stored_depth(depths.get(sample.key), None) if depths else None
-                image = _square(photos.get(sample.key), cut["crf_size"]) if photos else None
+                image = _square(photos.get(sample.key), cut["crf_size"], max_pixels=max_pixels) if photos else None
             except SampleError as error:
                 yield (sample.key, str(error), None), None
                 continue

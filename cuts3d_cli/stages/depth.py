@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, DepthConfig, output_dict
+from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
 from cuts3d_cli.depths.base import DepthBackend, DepthSpec
 from cuts3d_cli.depths.catalogue import DEPTHS, load_depth
 from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
@@ -45,6 +45,8 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     device = choose_device(config.run.device) if settings.backend != "sensor" else "cpu"
     # Given weights are inputs: what they hold decides, not where they lie.
     recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
+    recorded |= recorded_limits(config.run)
+    decode = functools.partial(_pixels, max_pixels=config.run.max_image_pixels)
     weights = _weight_files(settings)
     if settings.backend == "sensor":
         spec = DEPTHS["sensor"]
@@ -74,7 +76,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
                 return backend.predict(images, max_side=settings.max_side)
 
             results = infer_in_batches(
-                read_shard(base), batch_size=config.run.batch_size, prepare=_pixels, infer=predict
+                read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=predict
             )
             for item in results:
                 if item.output is None:
@@ -139,9 +141,9 @@ def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
         return Outcome(key=sample.key, failure=str(error))
 
 
-def _pixels(sample: Sample) -> NDArray[np.uint8]:
+def _pixels(sample: Sample, *, max_pixels: int) -> NDArray[np.uint8]:
     _, data = image_member(sample)
-    return np.asarray(decode_image(data), dtype=np.uint8)
+    return np.asarray(decode_image(data, max_pixels=max_pixels), dtype=np.uint8)
 
 
 def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:

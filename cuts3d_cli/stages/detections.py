@@ -39,7 +39,7 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
 
-    image = np.asarray(read_photo(path), dtype=np.uint8)
+    image = np.asarray(read_photo(path, max_pixels=config.run.max_image_pixels), dtype=np.uint8)
     detector = Detector.load(checkpoint, device=choose_device(config.run.device), half=config.run.half)
     (every,) = detector.detect([image])
     notes = []

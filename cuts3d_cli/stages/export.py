@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli import __version__
-from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import atomic_write_json
 from cuts3d_cli.stages.driver import require_sidecar
+from cuts3d_cli.stages.records import read_json
 
 _EXPORTED = ("segmentation", "bbox", "area")
 
@@ -100,18 +99,3 @@ def image_facts(sample: Sample) -> dict[str, Any]:
     """What a base shard's JSON says of an image; `source` is at least its key."""
     facts = read_json(sample, "json") if "json" in sample.members else {}
     return {"source": sample.key, **facts}
-
-
-def read_json(sample: Sample, extension: str) -> dict[str, Any]:
-    """A JSON member of a sample.
-
-    Raises:
-        ShardError: it is missing, or no JSON object.
-    """
-    try:
-        value = json.loads(sample.members[extension])
-    except (KeyError, ValueError) as error:
-        raise ShardError(f"sample {sample.key}: member {sample.key}.{extension} is missing or damaged") from error
-    if not isinstance(value, dict):
-        raise ShardError(f"sample {sample.key}: member {sample.key}.{extension} is no JSON object")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -12,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cuts3d_cli.arrays import decode_npy
 from cuts3d_cli.backbones.catalogue import BackboneSpec, backbone_spec
 from cuts3d_cli.backbones.weights import resolve_weights
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.images import decode_image, resize_square
+from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.errors import SampleError, ShardError, first_line
+from cuts3d_cli.images import MAX_PIXELS, decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest, digest_file
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.batches import first_line, infer_in_batches
+from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
@@ -125,11 +127,12 @@ def run(
         ShardError: a shard is missing or damaged.
     """
     extractor = FeatureExtractor(config, say=say)
+    decode = functools.partial(photo, max_pixels=config.run.max_image_pixels)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         facts = to_json_bytes({**extractor.recorded, "tensor": extractor.spec.tensor})
         results = infer_in_batches(
-            read_shard(base), batch_size=config.run.batch_size, prepare=photo, infer=extractor.extract
+            read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=extractor.extract
         )
         for item in results:
             if item.output is None:
@@ -141,7 +144,7 @@ def run(
     return run_shards(
         shards,
         stage="features",
-        config={"features": extractor.recorded},
+        config={"features": extractor.recorded, **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, "weights": extractor.weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
@@ -150,14 +153,18 @@ def run(
     )
 
 
-def photo(sample: Sample) -> Image.Image:
+def photo(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The decoded photo of a sample.
+
+    Args:
+        sample: of a base shard.
+        max_pixels: a photo with more is refused.
 
     Raises:
         SampleError: there is none, or it cannot be decoded.
     """
     _, data = image_member(sample)
-    return decode_image(data)
+    return decode_image(data, max_pixels=max_pixels)
 
 
 def stored_features(base: Path, extractor: FeatureExtractor) -> tuple[Path, Manifest] | None:
@@ -209,12 +216,12 @@ def read_features(sample: Sample | None, reason: str | None) -> NDArray[np.float
     if sample is None or "features.npy" not in sample.members:
         raise SampleError(f"it has no features: {reason or 'the features sidecar has nothing for it'}")
     try:
-        features = np.lib.format.read_array(io.BytesIO(sample.members["features.npy"]), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, SyntaxError) as error:
+        features = decode_npy(sample.members["features.npy"])
+    except ValueError as error:
         raise SampleError(f"the stored features cannot be read: {first_line(error)}") from error
     if features.ndim != 3 or features.dtype != np.float16:
         raise SampleError(f"the stored features are {features.dtype} of shape {features.shape}, not float16 (C, H, W)")
-    return np.asarray(features)
+    return features
 
 
 def _to_npy(features: NDArray[np.float16]) -> bytes:

@@ -12,7 +12,7 @@ from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.driver import require_sidecar, run_shards
-from cuts3d_cli.stages.export import read_json
+from cuts3d_cli.stages.records import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
 

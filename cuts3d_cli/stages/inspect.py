@@ -9,18 +9,17 @@ import json as json_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cuts3d_cli.errors import Cuts3dError, ShardError
+from cuts3d_cli.arrays import decode_npy
+from cuts3d_cli.errors import Cuts3dError, ShardError, first_line
 from cuts3d_cli.report import print_json
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path, stage_of
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.stages.batches import first_line
 
 
 def run(path: Path, *, limit: int, json: bool, console: Console) -> None:
@@ -98,7 +97,7 @@ def describe(name: str, data: bytes) -> str:
             with Image.open(io.BytesIO(data)) as image:
                 return f"{image.width}x{image.height} {image.mode}, {len(data):,} bytes"
         if kind == "npy":
-            array = np.load(io.BytesIO(data), allow_pickle=False)
+            array = decode_npy(data)
             return f"{array.dtype} {array.shape}, {len(data):,} bytes"
         if kind == "json":
             return _summary(json_module.loads(data), is_pseudo=name == "pseudo.json")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.config import IfExists
+from cuts3d_cli.config import IfExists, RunConfig, recorded_limits
 from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.images import decode_image
+from cuts3d_cli.images import MAX_PIXELS, decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import InputDigest, Manifest, is_current, load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path
@@ -51,9 +51,11 @@ class _Settings:
     depth_dir: Path | None
     depth_scale: float
     shard_size: int
+    max_image_pixels: int
 
     def to_config(self, kind: str) -> dict[str, Any]:
         config: dict[str, Any] = {"source": kind, "shard_size": self.shard_size, "depth": self.depth_dir is not None}
+        config |= recorded_limits(RunConfig(max_image_pixels=self.max_image_pixels))
         return config | ({"depth_scale": self.depth_scale} if self.depth_dir is not None else {})
 
 
@@ -72,6 +74,7 @@ def run(
     depth_dir: Path | None = None,
     depth_scale: float = 0.001,
     shard_size: int = 1000,
+    max_image_pixels: int = MAX_PIXELS,
     if_exists: IfExists = "resume",
     progress: Progress | None = None,
 ) -> PackResult:
@@ -92,6 +95,7 @@ def run(
             or `.npy` (floats, metres). Photos without a map are packed and counted.
         depth_scale: metres that one unit of a PNG map stands for.
         shard_size: photos in a shard.
+        max_image_pixels: photos and depth maps with more are left out, as failed.
         if_exists: keep finished shards whose photos and settings are the same, redo all, or refuse.
         progress: told how far it is.
 
@@ -105,7 +109,9 @@ def run(
             is full.
     """
     begun = time.perf_counter()
-    settings = _Settings(depth_dir=depth_dir, depth_scale=depth_scale, shard_size=shard_size)
+    settings = _Settings(
+        depth_dir=depth_dir, depth_scale=depth_scale, shard_size=shard_size, max_image_pixels=max_image_pixels
+    )
     _check(settings, source=source, name=name)
     listing = list_source(source, images=images, leave_out=[depth_dir] if depth_dir is not None else [])
     plan = _plan(listing.photos, out=out, name=name, shard_size=shard_size)
@@ -245,7 +251,7 @@ def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
     if photo.problem is not None:
         raise SampleError(photo.problem)
     data = _read(root / photo.file)
-    width, height = decode_image(data).size
+    width, height = decode_image(data, max_pixels=settings.max_image_pixels).size
     facts: dict[str, Any] = {"id": photo.id, "source": photo.file, "width": width, "height": height}
     extension = photo.file.rpartition(".")[2].lower()
     members = {"jpg" if extension == "jpeg" else extension: data}
@@ -254,7 +260,7 @@ def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
         raise SampleError(f"there are two depth maps, {maps[0].path.name} and {maps[1].path.name}: keep one")
     for found in maps:
         content = _read(found.path)
-        _check_map(found, content, scale=settings.depth_scale, width=width, height=height)
+        _check_map(found, content, settings, width=width, height=height)
         members[f"sensor.{found.kind}"] = content
         facts["depth"] = {"scale": settings.depth_scale if found.kind == "png" else 1.0, "unit": "metre"}
     members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
@@ -291,9 +297,12 @@ def _depth_maps(photo: Photo, settings: _Settings) -> Iterator[_DepthMap]:
                 break
 
 
-def _check_map(found: _DepthMap, data: bytes, *, scale: float, width: int, height: int) -> None:
+def _check_map(found: _DepthMap, data: bytes, settings: _Settings, *, width: int, height: int) -> None:
     try:
-        depth = decode_sensor_png(data, scale=scale) if found.kind == "png" else decode_sensor_npy(data)
+        if found.kind == "png":
+            depth = decode_sensor_png(data, scale=settings.depth_scale, max_pixels=settings.max_image_pixels)
+        else:
+            depth = decode_sensor_npy(data)
     except SampleError as error:
         raise SampleError(f"depth map {found.path.name}: {error}") from error
     rows, columns = depth.shape

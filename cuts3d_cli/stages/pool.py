@@ -16,8 +16,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from cuts3d_cli.errors import Cuts3dError, SampleError
-from cuts3d_cli.stages.batches import first_line
+from cuts3d_cli.errors import Cuts3dError, SampleError, first_line
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, PredictConfig, output_dict
+from cuts3d_cli.config import Config, PredictConfig, output_dict, recorded_limits
 from cuts3d_cli.cut.masks import rle_area
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import in_generation
@@ -55,6 +55,7 @@ def run(
             f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
         )
     device = choose_device(config.run.device)
+    decode = functools.partial(_pixels, max_pixels=config.run.max_image_pixels)
 
     @functools.cache
     def loaded() -> Detector:
@@ -65,7 +66,7 @@ def run(
     def outcomes(base: Path) -> Iterator[Outcome]:
         detector = loaded()  # not before a shard needs it
         results = infer_in_batches(
-            read_shard(base), batch_size=config.run.batch_size, prepare=_pixels, infer=detector.detect
+            read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=detector.detect
         )
         for item in results:
             if item.output is None or item.prepared is None:
@@ -81,7 +82,7 @@ def run(
     return run_shards(
         shards,
         stage=in_generation("predict", generation),
-        config={"predict": output_dict(config.predict)},
+        config={"predict": output_dict(config.predict), **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, "checkpoint": checkpoint},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
@@ -109,5 +110,5 @@ def to_record(found: Detections, *, size: tuple[int, int], config: PredictConfig
     return {"height": size[0], "width": size[1], "instances": instances[: config.max_detections]}
 
 
-def _pixels(sample: Sample) -> NDArray[np.uint8]:
-    return np.asarray(photo(sample), dtype=np.uint8)
+def _pixels(sample: Sample, *, max_pixels: int) -> NDArray[np.uint8]:
+    return np.asarray(photo(sample, max_pixels=max_pixels), dtype=np.uint8)

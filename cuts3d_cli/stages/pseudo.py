@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import Config, output_dict
+from cuts3d_cli.config import Config, output_dict, recorded_limits
 from cuts3d_cli.cut.cuts3d import check_tau_knn
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.depths.maps import decode_depth_png
@@ -72,7 +72,7 @@ def run(
             files["weights"] = extractor.weights
         return files
 
-    with WorkerPool(worker_count(config.run.workers)) as pool:
+    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             make_task = functools.partial(_task, config=config, tau_ncut=tau_ncut)
@@ -82,7 +82,11 @@ def run(
         return run_shards(
             shards,
             stage="pseudo",
-            config={"pseudo": {**output_dict(settings), "tau_ncut": tau_ncut}, "features": extractor.recorded},
+            config={
+                "pseudo": {**output_dict(settings), "tau_ncut": tau_ncut},
+                "features": extractor.recorded,
+                **recorded_limits(config.run),
+            },
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
@@ -136,7 +140,7 @@ def _prepare(base: Path, *, config: Config, extractor: FeatureExtractor, with_de
 
         def prepare(sample: Sample) -> _Input:
             with timer.step("read"):
-                image = photo(sample)
+                image = photo(sample, max_pixels=config.run.max_image_pixels)
                 depth = stored_depth(depths.get(sample.key), reasons.get(sample.key)) if depths else None
                 return _Input(image=image, depth=depth)
 

@@ -109,6 +109,7 @@ def run(
             out=folder,
             config=settings,
             device=config.run.device,
+            max_image_pixels=config.run.max_image_pixels,
             gpus=gpus,
             resume="if begun",
             overwrite=False,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.generations import generation_of, masks_of
 
@@ -70,6 +71,7 @@ def run(
     overwrite: bool,
     init: Path | None,
     watcher: Watcher,
+    max_image_pixels: int = MAX_PIXELS,
 ) -> Trained:
     """Train a detector.
 
@@ -85,6 +87,7 @@ def run(
         overwrite: throw away what is in the folder.
         init: a trained detector to begin with.
         watcher: told how it goes.
+        max_image_pixels: photos with more are not learned from.
 
     Returns:
         Where the result lies.
@@ -108,7 +111,15 @@ def run(
     )
     found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence)
     images = sum(shard.samples for shard in found)
-    task = Task(config=config, shards=found, out=folder, device=chosen, init=init, resume=bool(resume))
+    task = Task(
+        config=config,
+        shards=found,
+        out=folder,
+        device=chosen,
+        init=init,
+        resume=bool(resume),
+        max_image_pixels=max_image_pixels,
+    )
     if resume == "if begun":
         if (finished := finished_weights(task)) is not None:
             watcher.say(f"{finished} is there already, of the same masks and configuration")

@@ -34,8 +34,8 @@ from cuts3d_cli.shards.writer import atomic_write_bytes
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, node_position, patch_depth
 from cuts3d_cli.stages.driver import finished_sidecar
-from cuts3d_cli.stages.export import read_json
 from cuts3d_cli.stages.features import FeatureExtractor, photo
+from cuts3d_cli.stages.records import read_json
 
 Say = Callable[[str], None]
 
@@ -86,7 +86,7 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         notes.append(line)
         say(line)
 
-    image = read_photo(path)
+    image = read_photo(path, max_pixels=config.run.max_image_pixels)
     extractor = _extractor(config, say=say, note=note)
     settings = config.pseudo
     depth = None
@@ -347,14 +347,18 @@ def _stored(base: Path, stage: str, key: str, notes: list[str]) -> tuple[Sample 
     return sample, manifest
 
 
-def read_photo(path: Path) -> Image.Image:
+def read_photo(path: Path, *, max_pixels: int) -> Image.Image:
     """A photo of the user's.
+
+    Args:
+        path: of the file.
+        max_pixels: a photo with more is refused.
 
     Raises:
         Cuts3dError: it cannot be read.
     """
     try:
-        return decode_image(_read(path))
+        return decode_image(_read(path), max_pixels=max_pixels)
     except SampleError as error:
         raise Cuts3dError(f"{path}: {error}") from error
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuts3d_cli.errors import SampleError, WeightsError
+from cuts3d_cli.errors import SampleError, WeightsError, first_line
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.stages.batches import first_line, infer_in_batches
+from cuts3d_cli.stages.batches import infer_in_batches
 
 SAMPLES = [Sample(key=str(number), members={}) for number in range(7)]
 

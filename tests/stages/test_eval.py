@@ -209,7 +209,7 @@ def test_a_damaged_confidence_is_told(cuts3d: Eval, alone: Path):
     tar.write_bytes(tar.read_bytes().replace(b'"levels"', b'"LEVELS"'))
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.confidence.tar: a: the stored confidence cannot be read" in ran.line
+    assert "s-000.confidence.tar: member a.confidence.json is damaged: its levels is" in ran.line
 
 
 # ---------------------------------------------------------------------------------------------- which images
@@ -316,7 +316,8 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
     tar.write_bytes(tar.read_bytes().replace(old, new))
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.pseudo.tar: the masks of a are damaged: run `cuts3d pseudo --shards" in ran.line
+    assert "s-000.pseudo.tar: member a.pseudo.json is damaged: " in ran.line
+    assert f"check it with `cuts3d verify {base}`" in ran.line
 
 
 def test_the_masks_themselves_are_no_ground_truth(cuts3d: Eval, alone: Path):
