@@ -12,6 +12,10 @@ class Cuts3dError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        """Keep the message to one line, whatever names of files are in it."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 class UsageError(Cuts3dError):
     """The command line, environment or configuration file asks for something impossible. Exit code 2."""
@@ -37,6 +41,10 @@ class HubUnreachableError(WeightsError):
 
 class SampleError(Exception):
     """One sample cannot be processed. Never stops a shard: the reason is recorded in the manifest."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message to one line, as of `Cuts3dError`."""
+        super().__init__(" ".join(message.splitlines()))
 
 
 def first_line(error: BaseException) -> str:

@@ -83,7 +83,8 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """
     content = _load(path)
     images = _images(content, path)
-    for category in content.get("categories") or []:
+    categories = content.get("categories")
+    for category in categories if isinstance(categories, list) else []:
         if isinstance(category, dict) and _is_zero(category.get("id")):
             raise UsageError(f"{path}: a category has the id 0: COCO's ids start at 1, renumber them")
     instances: dict[int, list[Instance]] = {image: [] for image in images}

@@ -188,7 +188,7 @@ def _of_spec(spec: str, *, folder: str) -> Iterator[Path]:
     names = [spec] if os.path.lexists(os.path.join(folder, spec)) else _of_pattern(spec)
     for name in names:
         path = Path(folder, name)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike those of Path, false for a name that is too long
             yield from _of_folder(path)
         elif glob.has_magic(name) and not os.path.lexists(path):
             yield from _of_glob(os.path.join(glob.escape(folder), name))
@@ -232,7 +232,7 @@ def _of_folder(folder: Path) -> list[Path]:
 def _of_glob(pattern: str) -> list[Path]:
     tars: list[Path] = []
     for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        if path.is_dir():
+        if os.path.isdir(path):
             tars.extend(_tars_in(path))
         elif _is_tar_name(path.name):
             tars.append(path)
@@ -301,7 +301,7 @@ def _values(match: re.Match[str], spec: str) -> list[str]:
 
 
 def _refuse_missing(paths: Sequence[Path]) -> None:
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
         raise ShardError(f"{len(missing)} of {len(paths)} shards are missing: {shown} (shorten the range or make them)")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from cuts3d_cli.cut.masks import MAX_MASK_PIXELS
 from cuts3d_cli.errors import DatasetError
 from cuts3d_cli.evaluation.coco import few, file_of, load_lists
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
@@ -42,12 +43,8 @@ def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None =
             number, file, size = image["id"], file_of(image), (image["width"], image["height"])
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{where} is damaged ({error!r}): fetch the file again") from error
-        if (
-            not file
-            or not is_whole(number)
-            or number in images
-            or not all(is_whole(side) and side > 0 for side in size)
-        ):
+        good = file and is_whole(number) and number not in images and all(is_whole(side) and side > 0 for side in size)
+        if not good or size[0] * size[1] > MAX_MASK_PIXELS:
             raise DatasetError(f"{where} is damaged: fetch the file again")
         if chosen is not None and posixpath.basename(file) not in chosen:
             others.add(number)
@@ -57,9 +54,9 @@ def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None =
     without_mask: list[object] = []
     for place, annotation in enumerate(content["annotations"]):
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if image_id in others:
+        if is_whole(image_id) and image_id in others:
             continue
-        if image_id not in images:
+        if not is_whole(image_id) or image_id not in images:
             raise DatasetError(f"{path}: entry {place} of 'annotations' is of no image of the file: fetch it again")
         size = images[image_id].size or (0, 0)
         item = _instance(annotation, size, masks=masks)
@@ -67,7 +64,11 @@ def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None =
             raise DatasetError(f"{path}: entry {place} of 'annotations' is damaged: fetch the file again")
         if masks and item.mask is None:
             without_mask.append(annotation.get("id", place))
-            item = Instance(box=item.box, area=item.area, crowd=item.crowd, mask=_box_mask(item.box, size))
+            try:
+                item = Instance(box=item.box, area=item.area, crowd=item.crowd, mask=_box_mask(item.box, size))
+            except ValueError as error:
+                where = f"{path}: entry {place} of 'annotations'"
+                raise DatasetError(f"{where} is damaged (its box {error}): fetch the file again") from error
         instances[image_id].append(item)
     warnings = []
     if without_mask:

@@ -40,6 +40,6 @@ def _instance(line: str, *, where: str) -> Instance:
         if len(fields) < _FIELDS:
             raise ValueError(f"it has {len(fields)} fields, not {_FIELDS}")
         left, top, right, bottom = map(float, fields[4:8])
+        return box_instance(left, top, right, bottom, crowd=fields[0] == "DontCare")
     except ValueError as error:
         raise DatasetError(f"{where} is no label of KITTI ({error}): fetch the labels again") from error
-    return box_instance(left, top, right, bottom, crowd=fields[0] == "DontCare")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from cuts3d_cli.evaluation.metrics import Instance
 
+FARTHEST = 1e9
+"""Pixels, or image widths, that no edge of a box is away."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedImage:
@@ -39,7 +42,13 @@ class Parsed:
 
 
 def box_instance(left: float, top: float, right: float, bottom: float, *, crowd: bool = False) -> Instance:
-    """An instance that is a box, from its edges."""
+    """An instance that is a box, from its edges.
+
+    Raises:
+        ValueError: an edge is no number, or far from every image.
+    """
+    if not all(abs(edge) <= FARTHEST for edge in (left, top, right, bottom)):
+        raise ValueError(f"a box with the edges {left:g}, {top:g}, {right:g}, {bottom:g}")
     width, height = right - left, bottom - top
     return Instance(box=(left, top, width, height), area=width * height, crowd=crowd)
 
@@ -50,7 +59,7 @@ def on_image(image: ParsedImage, size: tuple[int, int]) -> list[Instance]:
         return list(image.instances)
     width, height = size
     return [
-        box_instance(x * width, y * height, (x + w) * width, (y + h) * height, crowd=item.crowd)
+        Instance(box=(x * width, y * height, w * width, h * height), area=w * width * h * height, crowd=item.crowd)
         for item in image.instances
         for x, y, w, h in [item.box]
     ]

@@ -42,7 +42,7 @@ def _image(path: Path, name: str) -> ParsedImage:
         width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}: the annotations are not all there") from error
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, OverflowError) as error:
         raise DatasetError(f"{path} is damaged ({error}): fetch it again") from error
     size = (width, height) if width > 0 and height > 0 else None
     return ParsedImage(file=f"{name}.jpg", size=size, instances=instances)

@@ -1,0 +1,146 @@
+"""Feeds damaged input to everything that reads files or arguments of strangers, and counts what does not end well.
+
+    python scripts/fuzz.py --cases 100000            # over all targets, some minutes
+    python scripts/fuzz.py --target manifest --case 123   # one case again, with its traceback
+
+Each case takes a valid input, such as a shard, a manifest or a ground truth, and changes it: fields, headers with right
+checksums, numbers, nesting, bytes. All that may come out is a result, or one of the project's own errors with a message
+of one line, within ten seconds and half a gigabyte. Cases run in processes of their own, so that a crash of the
+interpreter is a finding like any other. A case is a function of its target and number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from fuzz_targets import TARGETS, Target
+
+from cuts3d_cli.errors import Cuts3dError, SampleError
+
+SECONDS = 10
+"""A case that takes longer has failed."""
+MEGABYTES = 512
+"""A case that needs more memory than that, over what the process had before, has failed."""
+CHUNK = 2000
+"""Cases in a process."""
+
+
+class OverlongError(BaseException):
+    """A case did not end in time. Not an Exception, or the code under test might take it for one of its own."""
+
+
+def run_case(name: str, number: int, folder: Path) -> str | None:
+    """Run one case.
+
+    Args:
+        name: of a target.
+        number: of the case.
+        folder: for its files; may hold those of earlier cases.
+
+    Returns:
+        What is wrong; None if all is well.
+    """
+    target: Target = TARGETS[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        with _time_limit():
+            target(random.Random(f"{name}:{number}"), folder)
+    except (Cuts3dError, SampleError) as error:
+        if len(str(error).splitlines()) != 1:
+            return f"the message of {type(error).__name__} is not one line: {str(error)!r}"
+    except OverlongError:
+        return f"it took more than {SECONDS} s"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return f"it took {grown} MB" if grown > MEGABYTES else None
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise OverlongError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
+    """Run cases in this process; the number of each is on file before it begins. Returns the number of findings."""
+    findings = 0
+    with tempfile.TemporaryDirectory() as folder, open(progress, "wb", buffering=0) as file:
+        os.chdir(folder)
+        for number in range(first, first + count):
+            file.seek(0)
+            file.write(b"%012d" % number)
+            problem = run_case(name, number, Path(folder))
+            if problem is not None:
+                findings += 1
+                print(f"{name} {number}: {problem}", flush=True)
+    return findings
+
+
+def run_all(names: list[str], cases: int, *, first: int) -> int:
+    """Run cases in other processes, and go on after those that die. Returns the number of findings."""
+    findings = 0
+    each = -(-cases // len(names))
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Path(folder) / "case"
+        for name in names:
+            found, number, end = 0, first, first + each
+            while number < end:
+                count = min(CHUNK, end - number)
+                words = ["--target", name, "--first", str(number), "--cases", str(count), "--progress", str(progress)]
+                ran = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+                print(ran.stdout, end="", flush=True)
+                if ran.returncode in (0, 1):
+                    found += sum(line.startswith(f"{name} ") for line in ran.stdout.splitlines())
+                    number += count
+                else:
+                    number = int(progress.read_bytes()) + 1
+                    found += 1
+                    print(f"{name} {number - 1}: the process ended with {ran.returncode}", flush=True)
+            print(f"{name}: {each} cases, {found} findings", flush=True)
+            findings += found
+    print(f"{each * len(names)} cases, {findings} findings")
+    return findings
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=10_000, help="cases over all targets")
+    parser.add_argument("--target", choices=TARGETS, help="one target only")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--case", type=int, help="run this case of --target alone")
+    parser.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    names = [arguments.target] if arguments.target else list(TARGETS)
+    if arguments.case is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            print(run_case(names[0], arguments.case, Path(folder)) or "all is well")
+    elif arguments.progress:
+        sys.exit(int(run_chunk(names[0], arguments.first, arguments.cases, arguments.progress) > 0))
+    else:
+        sys.exit(int(run_all(names, arguments.cases, first=arguments.first) > 0))
+
+
+if __name__ == "__main__":
+    main()
