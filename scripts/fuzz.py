@@ -92,7 +92,8 @@ def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
             problem = run_case(name, number, Path(folder))
             if problem is not None:
                 findings += 1
-                print(f"{name} {number}: {problem}", flush=True)
+                text = f"{name} {number}: {problem}".encode("ascii", "backslashreplace").decode()
+                print(text, flush=True)
     return findings
 
 
@@ -135,7 +136,11 @@ def main() -> None:
     if arguments.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            print(run_case(names[0], arguments.case, Path(folder)) or "all is well")
+            print(
+                (run_case(names[0], arguments.case, Path(folder)) or "all is well")
+                .encode("ascii", "backslashreplace")
+                .decode()
+            )
     elif arguments.progress:
         sys.exit(int(run_chunk(names[0], arguments.first, arguments.cases, arguments.progress) > 0))
     else:

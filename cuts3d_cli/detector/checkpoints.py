@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 import torch
 
 from cuts3d_cli import __version__
-from cuts3d_cli.config import TrainConfig, output_dict
+from cuts3d_cli.config import TrainConfig, output_dict, resolve
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.shards.writer import atomic_file, atomic_write_bytes
 
 FORMAT = 1
@@ -99,7 +100,7 @@ def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
     """
     if path.suffix != ".safetensors":
         content = load_checkpoint(path)
-        return content["model"], config_of(content["config"], path=path)
+        return content["model"], config_of(content.get("config"), path=path)
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -120,11 +121,10 @@ def config_of(values: Any, *, path: Path) -> TrainConfig:
     Raises:
         WeightsError: it is no configuration.
     """
-    hints = get_type_hints(TrainConfig)
     if not isinstance(values, dict):
         raise WeightsError(f"{path} holds no configuration: it is no checkpoint of `cuts3d train`")
-    known = {item.name for item in fields(TrainConfig)} & set(values)
-    plain: dict[str, Any] = {
-        name: tuple(values[name]) if get_origin(hints[name]) is tuple else values[name] for name in sorted(known)
-    }
-    return TrainConfig(**plain)
+    known = {item.name: values[item.name] for item in fields(TrainConfig) if item.name in values}
+    try:  # a number out of its limits could ask for a network of any size
+        return resolve(preset="paper", overrides={"train": known}, environment={}, folder=Path(os.devnull)).train
+    except UsageError as error:
+        raise WeightsError(f"{path} holds a configuration that no detector can have: {error}") from error

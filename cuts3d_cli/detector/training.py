@@ -30,11 +30,12 @@ from cuts3d_cli.detector.checkpoints import (
 )
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, Position, Skipped, TrainingShard
+from cuts3d_cli.detector.inference import load_state
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.detector.stopping import Stop, stop_signals
-from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError, first_line
 from cuts3d_cli.images import MAX_PIXELS
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
@@ -283,13 +284,20 @@ class _Training:
     def _restore(self) -> tuple[int, Position]:
         path = find_checkpoints(self.task.out)[-1]
         content = load_checkpoint(path)
+        try:
+            return self._restore_from(content, path)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+            raise WeightsError(f"{path} is damaged, or of another version ({what}): train again") from error
+
+    def _restore_from(self, content: Mapping[str, Any], path: Path) -> tuple[int, Position]:
         rescheduled = check_fingerprint(content["fingerprint"], self.task.fingerprint(), path=path)
         if len(content["processes"]) != self.world:
             raise UsageError(
                 f"{path} was written by {len(content['processes'])} processes, now there are {self.world}: start as"
                 " many"
             )
-        self.model.load_state_dict(content["model"])
+        load_state(self.model, content["model"], path=path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         own = content["processes"][self.rank]
@@ -303,8 +311,6 @@ class _Training:
 
     def _initialise(self) -> None:
         if self.task.init is not None:
-            from cuts3d_cli.detector.inference import load_state
-
             state, _ = load_trained(self.task.init)
             load_state(self.model, state, path=self.task.init)
         elif self.config.backbone_weights != "random":

@@ -169,6 +169,10 @@ def only_set(folder: Path) -> list[Path]:
 def _at_home(spec: str) -> str:
     if "\0" in spec:
         raise UsageError(f"{spec!r} has a NUL character, which no file name can have")
+    try:
+        os.fsencode(spec)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{spec!r} has a character that no file name can have") from error
     return os.path.expanduser(spec)
 
 

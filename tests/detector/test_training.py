@@ -212,7 +212,10 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     (tmp_path / "x.safetensors").write_bytes(b"junk")
     with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no detector"):
         load_trained(tmp_path / "x.safetensors")
-    assert config_of({"max_iter": 7, "min_sizes": [3], "of_another_version": 1}, path=path).min_sizes == (3,)
+    assert config_of({"max_iter": 7, "min_sizes": [48], "of_another_version": 1}, path=path).min_sizes == (48,)
+    for hostile in ({"fpn_channels": 10**9}, {"min_sizes": 7}, {"norm": "x"}, {"max_iter": None}, {"amp": "perhaps"}):
+        with pytest.raises(WeightsError, match="a configuration that no detector can have"):
+            config_of(hostile, path=path)
 
 
 def test_the_learning_rate_rises_and_falls():
