@@ -44,7 +44,10 @@ def print_stage(result: StageResult, *, console: Console, errors: Console) -> No
         table.add_row("masks", str(masks))
         table.add_row("masks per image", f"{masks / good:.2f}" if good else "-")
         table.add_row("images without a mask", str(result.count("without_mask")))
-        table.add_row("stopped at 'the rest'", str(result.count("stopped_early")))
+        shapeless = result.count("no_structure")
+        table.add_row("stopped at 'the rest'", str(result.count("stopped_early") - shapeless))
+        if shapeless:
+            table.add_row("without structure to cut", str(shapeless))
         for reason, number in result.dropped_by_reason().items():
             table.add_row(f"dropped: {reason}", str(number))
         if result.count("dense_fallbacks"):

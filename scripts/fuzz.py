@@ -92,9 +92,12 @@ def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
             problem = run_case(name, number, Path(folder))
             if problem is not None:
                 findings += 1
-                text = f"{name} {number}: {problem}".encode("ascii", "backslashreplace").decode()
-                print(text, flush=True)
+                _tell(f"{name} {number}: {problem}")
     return findings
+
+
+def _tell(text: str) -> None:
+    print(text.encode("ascii", "backslashreplace").decode(), flush=True)
 
 
 def run_all(names: list[str], cases: int, *, first: int) -> int:
@@ -136,11 +139,7 @@ def main() -> None:
     if arguments.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            print(
-                (run_case(names[0], arguments.case, Path(folder)) or "all is well")
-                .encode("ascii", "backslashreplace")
-                .decode()
-            )
+            _tell(run_case(names[0], arguments.case, Path(folder)) or "all is well")
     elif arguments.progress:
         sys.exit(int(run_chunk(names[0], arguments.first, arguments.cases, arguments.progress) > 0))
     else:

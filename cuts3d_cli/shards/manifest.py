@@ -14,7 +14,7 @@ from typing import Any
 
 from cuts3d_cli import __version__
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.names import base_of, manifest_path
 from cuts3d_cli.shards.writer import atomic_write_json
 
 FORMAT_VERSION = 1
@@ -150,6 +150,32 @@ def digest_file(path: Path, *, known: InputDigest | None = None) -> InputDigest:
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror or error}") from error
     return InputDigest(file=path.name, size=before.st_size, mtime_ns=before.st_mtime_ns, sha256=sha256)
+
+
+def digest_input(path: Path) -> InputDigest:
+    """Identify an input by its content, and make sure that a shard is still what its manifest says.
+
+    Args:
+        path: a base shard, a sidecar, or any other file.
+
+    Returns:
+        The digest.
+
+    Raises:
+        ShardError: the file cannot be read, or it is a tar whose content has changed since it was written.
+    """
+    digest = digest_file(path)
+    if path.suffix == ".tar" and manifest_path(path).exists():
+        try:
+            manifest = load_manifest(manifest_path(path))
+        except ShardError:  # a JSON of another program, or what whoever reads it tells
+            return digest
+        if manifest.sha256 != digest.sha256:
+            raise ShardError(
+                f"{path} has changed since it was written, its SHA-256 is not that of its manifest: see `cuts3d verify"
+                f" {base_of(path)} --fix`, or delete {manifest_path(path).name} if you changed it on purpose"
+            )
+    return digest
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:

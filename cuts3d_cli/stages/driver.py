@@ -10,7 +10,15 @@ from typing import Any
 
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.shards.manifest import InputDigest, Manifest, digest_file, is_current, load_manifest, save_manifest
+from cuts3d_cli.shards.manifest import (
+    InputDigest,
+    Manifest,
+    digest_file,
+    digest_input,
+    is_current,
+    load_manifest,
+    save_manifest,
+)
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.stages.results import Outcome, Progress, ShardResult, Silent, StageResult
@@ -74,7 +82,7 @@ def run_shards(
                 continue
             why = f"redone, {state.reason}"
         watcher.start(base, why=why)
-        digests = {role: shared.get(path) or digest_file(path) for role, path in files[base].items()}
+        digests = {role: shared.get(path) or digest_input(path) for role, path in files[base].items()}
         manifest = _run_shard(
             base, tar, stage=stage, config=config, digests=digests, outcomes=outcomes, info=info, watcher=watcher
         )

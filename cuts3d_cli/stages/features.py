@@ -219,7 +219,7 @@ def read_features(sample: Sample | None, reason: str | None) -> NDArray[np.float
         features = decode_npy(sample.members["features.npy"])
     except ValueError as error:
         raise SampleError(f"the stored features cannot be read: {first_line(error)}") from error
-    if features.ndim != 3 or features.dtype != np.float16:
+    if features.ndim != 3 or features.dtype != np.float16 or not features.size:
         raise SampleError(f"the stored features are {features.dtype} of shape {features.shape}, not float16 (C, H, W)")
     return features
 

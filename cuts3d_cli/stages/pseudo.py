@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import Config, output_dict, recorded_limits
-from cuts3d_cli.cut.cuts3d import check_tau_knn
+from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON, check_tau_knn
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.depths.maps import decode_depth_png
 from cuts3d_cli.errors import SampleError
@@ -227,6 +227,7 @@ def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Out
             "without_mask": int(not result.instances),
             "dense_fallbacks": result.extraction.fallbacks,
             "stopped_early": int(result.extraction.stopped is not None),
+            "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
         },
         seconds={**item.seconds, **result.seconds},
     )

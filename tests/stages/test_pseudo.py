@@ -39,6 +39,7 @@ from tests.photos import (
     write_shard,
 )
 from tests.running import Ran
+from tests.stages.killers import cut_or_die
 
 SCRIPT = Path(sys.executable).with_name("cuts3d")
 GRID = (14, 14)
@@ -438,17 +439,59 @@ def test_a_tau_knn_under_the_grids_spacing_is_one_line_with_the_way_out(
     assert cuts3d("pseudo", base, *BACKBONE, "--weights", weights, "--tau-knn", "0.109", "--no-crf", "-j", 0).code == 0
 
 
-def test_a_worker_that_dies_is_told_and_leaves_nothing_behind(
+def test_an_image_that_workers_die_of_has_failed_and_the_shard_goes_on(
     alone: Path, weights: Path, cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ):
-    (base,) = pack_photos(alone, 3)
-    monkeypatch.setattr(stage, "cut_image", os._exit)
-    monkeypatch.setattr(stage, "_task", lambda *_, **__: 9)
-    ran = cuts3d("pseudo", base, *BACKBONE, "--weights", weights, "-j", 1)
-    assert ran.code == 1
-    assert "a worker process died" in ran.line
-    assert not sidecar(base, "pseudo").exists()
+    (base,) = pack_photos(alone, 5)
+    arguments = ("pseudo", base, *BACKBONE, "--weights", weights, "--crf-size", 160)
+    assert cuts3d(*arguments, "-j", 0).code == 0
+    whole = records(sidecar(base, "pseudo"), "pseudo.json")
+    # The second image is upright, 70 pixels wide: in its place, the process gets a signal as for want of memory.
+    monkeypatch.setattr(stage, "cut_image", cut_or_die)
+    ran = cuts3d(*arguments, "-j", 2, "--if-exists", "overwrite")
+    assert ran.code == 3
+    reason = "the worker process died of it, 2 times of 2: killed by SIGKILL, as the system does for want of memory"
+    assert manifest_of(base).failed == [{"key": key, "reason": reason} for key in ("p1", "p3")]
+    assert f"failed: {base}: p1: {reason}" in ran.err
+    assert records(sidecar(base, "pseudo"), "pseudo.json") == {key: whole[key] for key in ("p0", "p2", "p4")}
     assert [name for name in left_over(alone) if name != "source"] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc to find processes in")
+def test_a_worker_that_the_system_kills_once_changes_nothing(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 6)
+    stage.run([base], config=config(weights, crf_size=320))
+    whole = sidecar(base, "pseudo").read_bytes()
+    command = [str(SCRIPT), "pseudo", "--shards", str(base), *BACKBONE, "--weights", str(weights), "-j", "2"]
+    command += ["--crf-size", "320", "--if-exists", "overwrite", "--device", "cpu"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    killed: list[int] = []
+    while running.poll() is None and len(killed) < 2:
+        for worker in workers_of(running.pid):
+            if worker not in killed and busy(worker):
+                os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
+                break
+        time.sleep(0.05)
+    _, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert killed
+    assert sidecar(base, "pseudo").read_bytes() == whole
+    assert manifest_of(base).failed == []
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes that cut for a `cuts3d`."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def busy(process: int) -> bool:
+    """Whether a process has come as far as loading the libraries that cut."""
+    try:
+        return "densecrf" in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
 
 
 def test_damaged_shards_are_one_line(alone: Path, weights: Path):
