@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -267,12 +266,13 @@ def _of_list_file(path: Path) -> Iterator[Path]:
 def _of_pattern(spec: str) -> Iterator[str]:
     """Replace each `<..>` and `{..}` of a pattern by its values, the last one running fastest, as the shell does."""
     pieces: list[Sequence[str]] = []
-    end = 0
+    end, count = 0, 1
     for match in _GROUP.finditer(spec):
         pieces += [[_checked_literal(spec[end : match.start()], spec)], _values(match, spec)]
+        count *= len(pieces[-1])
+        _check_count(count, spec)  # before the next range is written out
         end = match.end()
     pieces.append([_checked_literal(spec[end:], spec)])
-    _check_count(math.prod(len(piece) for piece in pieces), spec)
     return map("".join, itertools.product(*pieces))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,10 @@ def test_what_is_odd_is_a_warning(tmp_path: Path, change: dict[str, Any], words:
 
 def test_a_pixel_over_the_edge_is_usual(tmp_path: Path):
     assert read_ground_truth(written(tmp_path, annotation(1, 1, (-0.4, 0, 300.9, 200)))).warnings == []
+
+
+@pytest.mark.parametrize("categories", [3, 0.5, "x", {"id": 0}, None])
+def test_categories_that_are_no_list_play_no_part(tmp_path: Path, categories: object):
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    assert read_ground_truth(path).images == {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.errors import Cuts3dError, ShardError, UsageError
 from cuts3d_cli.shards import names
 from cuts3d_cli.shards.names import STAGES, base_of, expand, in_generation, manifest_path, only_set, sidecar, stage_of
 
@@ -234,3 +234,13 @@ def test_any_text_gives_shards_or_an_error_of_ours(folder: Path, text: str) -> N
     Path("list.txt").write_text(text, encoding="utf-8")
     with pytest.raises((ShardError, UsageError)):
         expand(["list.txt"])
+
+
+@pytest.mark.parametrize(
+    "spec", ["a-" + "x" * 300, "x" * 300 + ".tar", "*" + "x" * 300, "a\nb", "a\nb://c", "\ud800*", "<\n>"]
+)
+def test_names_that_no_file_can_have_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Cuts3dError) as caught:
+        expand([spec])
+    assert len(str(caught.value).splitlines()) == 1

@@ -208,7 +208,6 @@ def npy_bomb() -> bytes:
 PHOTO = encoded(two_boxes().image)
 IMAGES: Mapping[str, tuple[dict[str, bytes], str]] = {
     "PNG bomb": ({"png": png_bomb(50_000)}, "the image is too large"),
-    "PNG of the last size": ({"png": png_bomb(13_370)}, "the image cannot be decoded: image file is truncated"),
     "JPEG bomb": ({"jpg": jpeg_bomb()}, "the image is too large"),
     "truncated": ({"jpg": PHOTO[:900]}, "the image cannot be decoded: image file is truncated"),
     "no image": ({"jpg": b"\0" * 99}, "this is not an image of a known format"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from cuts3d_cli.cut.masks import decode_rle, rle_area
 from cuts3d_cli.errors import DatasetError
 from cuts3d_cli.evaluation.datasets import BENCHMARKS
+from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
+from cuts3d_cli.evaluation.datasets.kitti import read_kitti
+from cuts3d_cli.evaluation.datasets.voc import read_voc
 from tests.evaluation.datasets.made import (
     HEIGHT,
     OPEN_IMAGES_HEAD,
@@ -342,3 +346,37 @@ def test_every_benchmark_is_tested_here():
         *("coco", "coco20k", "lvis", "voc", "objects365", "kitti", "uvo", "openimages", "clipart", "comic"),
         "watercolor",
     }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image_id": []}, {"image_id": {}}, {"segmentation": None, "bbox": [1e12, 0, 5, 5]}, {"bbox": [float("nan")] * 4}],
+)
+def test_odd_values_in_a_published_json_are_told(tmp_path: Path, changes: dict[str, Any]):
+    content = coco_content("{:012}.jpg", (139,))
+    content["annotations"][0] |= changes
+    path = write(tmp_path / "x.json", content)
+    with pytest.raises(DatasetError, match="entry 0 of 'annotations'"):
+        read_coco_style(path, masks=True)
+
+
+def test_an_image_of_impossible_size_is_told(tmp_path: Path):
+    content = coco_content("{:012}.jpg", (139,))
+    content["images"][0]["height"] = 2**31
+    with pytest.raises(DatasetError, match="entry 0 of 'images' is damaged"):
+        read_coco_style(write(tmp_path / "x.json", content), masks=True)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999", "1e300"])
+def test_numbers_that_are_none_are_told(tmp_path: Path, value: str):
+    write(tmp_path / "list.txt", "a\n")
+    box = voc_object((1, 2, 9, 8)).replace("<xmax>9<", f"<xmax>{value}<")
+    write(tmp_path / "a.xml", voc_xml([box]))
+    with pytest.raises(DatasetError, match=r"a\.xml is damaged"):
+        read_voc(tmp_path, tmp_path / "list.txt")
+    write(tmp_path / "a.xml", voc_xml([]).replace("<width>64<", "<width>inf<"))
+    with pytest.raises(DatasetError, match=r"a\.xml is damaged"):
+        read_voc(tmp_path, tmp_path / "list.txt")
+    write(tmp_path / "kitti/000000.txt", kitti_line("Car", (1, 2, 3, 4)).replace("3.00", value))
+    with pytest.raises(DatasetError, match="is no label of KITTI"):
+        read_kitti(tmp_path / "kitti")
