@@ -82,7 +82,9 @@ def config(rng: Random, folder: Path) -> None:
     section, field = rng.choice(["pseudo", "run", "train", "x"]), rng.choice(["beta", "workers", "min_sizes", "y"])
     value = rng.choice(["", "nan", "1e999", "-1", "0", "1,2", "٣", "x" * 2000, "None", "true", "9" * 5000])
     variable = {f"CUTS3D_{section}_{field}".upper(): value} if rng.random() < 0.3 else {}
-    overrides = {section: {field: rng.choice([value, None, 1.5, True, [], {}, (1, "x")])}} if rng.random() < 0.3 else {}
+    overrides: dict[str, dict[str, Any]] = {}
+    if rng.random() < 0.3:
+        overrides[section] = {field: rng.choice([value, None, 1.5, True, [], {}, (1, "x")])}
     resolve(environment=variable, folder=folder, overrides=overrides)
 
 
@@ -269,7 +271,7 @@ def _members() -> dict[str, bytes]:
         Image.fromarray(pixels).save(buffer, kind)
         members[name] = buffer.getvalue()
     members["depth.png"] = encode_depth_png(pixels[..., 0].astype(np.float32) / np.float32(255))
-    arrays = {
+    arrays: dict[str, np.ndarray[Any, Any]] = {
         "features.npy": np.zeros((4, 3, 5), np.float16),
         "confidence.npy": np.ones((2, 12, 16), np.uint8),
         "sensor.npy": np.ones((HEIGHT, WIDTH), np.float32),
