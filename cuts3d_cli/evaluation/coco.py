@@ -124,7 +124,10 @@ def file_of(image: Mapping[str, Any]) -> str:
     """
     name, url = image.get("file_name"), image.get("coco_url")
     if name is None and isinstance(url, str):
-        return "/".join(urlparse(url).path.split("/")[-2:])
+        try:
+            return "/".join(urlparse(url).path.split("/")[-2:])
+        except ValueError:  # a bracket that is no address
+            return ""
     return name if isinstance(name, str) else ""
 
 
