@@ -68,6 +68,10 @@ class Backbone:
         Raises:
             ValueError: the array has another shape or dtype.
         """
+        return cast(NDArray[np.float32], self.extract_on_device(images).cpu().numpy())
+
+    def extract_on_device(self, images: NDArray[np.uint8]) -> Tensor:
+        """The same features, (B, C, H, W) float32, left on the device. Arguments and errors as in `extract`."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
                 f"expected uint8 (B, {self.size}, {self.size}, 3), got {images.dtype} {tuple(images.shape)}"
@@ -77,8 +81,7 @@ class Backbone:
             pixels = (pixels.float() / 255.0 - self._mean) / self._std
             features = self._forward(pixels.to(self._dtype))
             batch, _, channels = features.shape
-            grid = features.float().transpose(1, 2).reshape(batch, channels, self.grid, self.grid)
-            return cast(NDArray[np.float32], grid.contiguous().cpu().numpy())
+            return features.float().transpose(1, 2).reshape(batch, channels, self.grid, self.grid).contiguous()
 
     def _forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, H*W, C), prefix tokens (CLS) dropped."""

@@ -14,6 +14,7 @@ PYRAMID_LEVELS = 5
 
 IfExists = Literal["resume", "overwrite", "fail"]
 Method = Literal["cuts3d", "maskcut"]
+Graphs = Literal["auto", "workers", "device"]
 
 
 def _option(
@@ -117,6 +118,16 @@ class PseudoConfig:
     depth_sampling: Literal["nearest", "area"] = _option(
         "nearest",
         "How depth comes to patch resolution: the pixel at a patch's centre, or the average over it (open).",
+    )
+    source: Literal["seed", "core"] = _option(
+        "seed",
+        "Source of LocalCut: the patch of the outermost eigenvector entry, or also those around it (not in the paper).",
+    )
+    core_share: float = _option(
+        0.1,
+        "With --source core: share of the semantic mask, its outermost entries, that the source is taken from.",
+        limits=(0.0, 1.0),
+        advanced=True,
     )
     sink: Literal["eigenvector", "background"] = _option(
         "eigenvector",
@@ -342,7 +353,9 @@ class RunConfig:
         None, "Base shards of commands that are given none, as --shards takes them.", shapes_output=False, advanced=True
     )
     device: str = _option("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where it is.", shapes_output=False)
-    batch_size: int = _option(4, "Images that go through a network at once.", limits=(1, 4096), shapes_output=False)
+    batch_size: int = _option(
+        4, "Images that go through a network at once, or are cut together.", limits=(1, 4096), shapes_output=False
+    )
     half: bool = _option(True, "Half precision on CUDA; a CPU always works in single precision.", shapes_output=False)
     workers: int | None = _option(
         None,
@@ -359,6 +372,14 @@ class RunConfig:
     )
     max_image_pixels: int = _option(
         MAX_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_PIXELS)
+    )
+    # Like the device itself, it can change last digits, not what a result means.
+    graphs: Graphs = _option(
+        "auto",
+        "Where semantic graphs are built and solved: one by one in the processes that cut, or in batches on --device. "
+        "auto: in batches on CUDA.",
+        shapes_output=False,
+        advanced=True,
     )
     if_exists: IfExists = _option(
         "resume",

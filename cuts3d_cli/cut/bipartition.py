@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ class Bipartition:
     Attributes:
         mask: (H, W) bool.
         seed: row-major index of the foreground node whose entry lies farthest out: the most foreground point.
+        outward: (H, W) float64, the eigenvector with its sign turned so that foreground entries are the larger ones.
     """
 
     mask: NDArray[np.bool_]
     seed: int
+    outward: NDArray[np.float64]
 
 
 def bipartition(
@@ -52,7 +55,28 @@ def bipartition(
     if _corners(foreground.reshape(grid)) >= 3:
         signed = -signed
         foreground = active & ~foreground
-    return Bipartition(mask=foreground.reshape(grid), seed=argmax_first(signed, foreground))
+    return Bipartition(
+        mask=foreground.reshape(grid), seed=argmax_first(signed, foreground), outward=signed.reshape(grid)
+    )
+
+
+def core(split: Bipartition, *, share: float) -> NDArray[np.bool_]:
+    """The seed and its surroundings: several source nodes instead of one (not in the paper).
+
+    Of the foreground nodes, those whose entries lie farthest out are taken, and of these the 4-connected component of
+    the seed. Entries equal within `TIE_TOLERANCE` are taken or left together.
+
+    Args:
+        split: the bipartition.
+        share: of the foreground nodes that may be taken, in [0, 1]; the seed always is.
+
+    Returns:
+        (H, W) bool, a subset of the mask that holds the seed.
+    """
+    entries = split.outward[split.mask]
+    place = max(1, math.ceil(share * entries.size))
+    least = np.partition(entries, -place)[-place] - TIE_TOLERANCE
+    return connected_component(split.mask & (split.outward >= least), split.seed)
 
 
 def connected_component(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:

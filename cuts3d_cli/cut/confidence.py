@@ -13,7 +13,7 @@ def confidence_counts(
     depth: NDArray[np.floating],
     mask: NDArray[np.bool_],
     *,
-    source: int,
+    source: int | NDArray[np.int64],
     sink: int | None,
     tau_knn_min: float,
     tau_knn: float,
@@ -31,7 +31,7 @@ def confidence_counts(
     Args:
         depth: (H, W) in [0, 1], larger is farther, no NaN.
         mask: (H, W) bool, the semantic bipartition B.
-        source: row-major index, inside the mask.
+        source: row-major index, or (R,) of several, inside the mask.
         sink: row-major index, or None: all nodes outside the mask.
         tau_knn_min, tau_knn: the first and the last threshold.
         cuts: T, from 1 to 255.

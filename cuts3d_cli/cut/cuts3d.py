@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.affinity import binarise, cosine_affinity
-from cuts3d_cli.cut.bipartition import bipartition, connected_component
-from cuts3d_cli.cut.localcut import Capacity, Sink, choose_sink, grid_spacing, local_cut
+from cuts3d_cli.cut.bipartition import Bipartition, bipartition, connected_component, core
+from cuts3d_cli.cut.iterations import run_iterations
+from cuts3d_cli.cut.localcut import Capacity, Sink, Source, choose_sink, grid_spacing, local_cut
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.mincut import MinCutSolver
-from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigensolver, solve_ncut
+from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, Eigensolver, solve_ncut
 from cuts3d_cli.cut.sharpening import Pairing, sharpened_edges, spatial_importance
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
@@ -37,6 +39,8 @@ class CutParameters:
     sigma: float
     pairing: Pairing
     separation: Separation
+    source: Source
+    core_share: float
     sink: Sink
     knn: int
     background_level: float
@@ -88,15 +92,7 @@ def extract_cuts3d(
         UsageError: tau_knn is under the grid's spacing.
         ValueError: depth is missing, of another shape, not finite, or outside [0, 1].
     """
-    grid = (features.shape[1], features.shape[2])
-    if depth is None:
-        if parameters.sharpen or parameters.separation == "local":
-            raise ValueError("sharpening and LocalCut need a depth map")
-    elif depth.shape != grid or not (depth.min() >= 0.0 and depth.max() <= 1.0):
-        raise ValueError(f"depth must be {grid} and within [0, 1], it is {depth.shape}")
-    if parameters.separation == "local":
-        check_tau_knn(parameters.tau_knn, grid)
-
+    rules = Cuts3dRules(grid=(features.shape[1], features.shape[2]), depth=depth, parameters=parameters)
     timer = StepTimer()
     with timer.step("affinity"):
         affinity = cosine_affinity(features)
@@ -111,57 +107,115 @@ def extract_cuts3d(
             edges = binarise(affinity, tau_ncut=parameters.tau_ncut).astype(np.float64)
     del affinity
 
-    removed = np.zeros(grid, dtype=bool)
-    candidates: list[Candidate] = []
-    fallbacks = 0
-    stopped = None
-    for iteration in range(parameters.instances + parameters.retries):
-        if sum(item.dropped is None for item in candidates) == parameters.instances:
-            break
-        if np.count_nonzero(~removed) < 3:
-            stopped = "all patches belong to instances"
-            break
-        with timer.step("eigen"):
-            pair = solve_ncut(edges, removed=removed.reshape(-1), solver=parameters.eigensolver)
-        fallbacks += pair.fell_back
-        if not pair.has_structure:
-            stopped = NO_STRUCTURE_REASON
-            break
-        split = bipartition(pair.vector, grid, removed=removed)
-        # The rest undivided, all of its entries equal, is "the rest" as well.
-        if split is None or (iteration and mask_iou(split.mask, ~removed) >= parameters.rest_iou):
-            stopped = REST_REASON
-            break
-        sink = None
-        with timer.step("cut"):
-            if parameters.separation == "component" or depth is None:
-                mask = connected_component(split.mask, split.seed)
-            else:
-                if parameters.sink == "eigenvector":
-                    sink = choose_sink(
-                        pair.vector, source=split.seed, removed=removed.reshape(-1), tolerance=TIE_TOLERANCE
-                    )
-                mask = local_cut(
-                    depth,
-                    split.mask,
-                    source=split.seed,
-                    sink=sink,
-                    tau_knn=parameters.tau_knn,
-                    k=parameters.knn,
-                    background_level=parameters.background_level,
-                    capacity=parameters.capacity,
-                    solver=parameters.min_cut_solver,
-                )
-        candidates.append(
-            Candidate(
-                iteration=iteration,
-                bipartition=split.mask,
-                mask=mask,
-                source=split.seed,
-                sink=sink,
-                vector=pair.vector.reshape(grid),
-                dropped="too small" if mask.mean() <= parameters.min_area else None,
-            )
+    def solve(removed: NDArray[np.bool_]) -> Eigenpair:
+        return solve_ncut(edges, removed=removed.reshape(-1), solver=parameters.eigensolver)
+
+    return run_iterations(rules, solve=solve, timer=timer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts3dRules:
+    """CutS3D's rules on one image: see `extract_cuts3d`, and `cuts3d_cli.cut.iterations.Rules`.
+
+    Attributes:
+        grid: (H, W).
+        depth: (H, W) in [0, 1], larger is farther, no NaN. None only if neither sharpening nor LocalCut is asked for.
+        parameters: the method's parameters.
+    """
+
+    grid: tuple[int, int]
+    depth: NDArray[np.floating] | None
+    parameters: CutParameters
+
+    def __post_init__(self) -> None:
+        """Check that they fit each other.
+
+        Raises:
+            UsageError: tau_knn is under the grid's spacing.
+            ValueError: depth is missing, of another shape, not finite, or outside [0, 1].
+        """
+        local = self.parameters.separation == "local"
+        if self.depth is None:
+            if self.parameters.sharpen or local:
+                raise ValueError("sharpening and LocalCut need a depth map")
+        elif self.depth.shape != self.grid or not (self.depth.min() >= 0.0 and self.depth.max() <= 1.0):
+            raise ValueError(f"depth must be {self.grid} and within [0, 1], it is {self.depth.shape}")
+        if local:
+            check_tau_knn(self.parameters.tau_knn, self.grid)
+
+    def is_complete(self, found: Sequence[Candidate]) -> bool:
+        """Whether there are enough instances, or as many cuts as are allowed."""
+        instances = sum(item.dropped is None for item in found)
+        return instances == self.parameters.instances or len(found) == (
+            self.parameters.instances + self.parameters.retries
         )
-        removed = removed | mask
-    return Extraction(candidates=candidates, stopped=stopped, fallbacks=fallbacks, seconds=timer.seconds)
+
+    def exhausted(self, found: Sequence[Candidate]) -> str | None:
+        """Why nothing is left to be cut; None if something is."""
+        left = np.count_nonzero(~self.removed(found))
+        return "all patches belong to instances" if left < 3 else None
+
+    def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
+        """(H, W) bool: the nodes of all instances so far, dropped ones too."""
+        removed = np.zeros(self.grid, dtype=bool)
+        for item in found:
+            removed |= item.mask
+        return removed
+
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+        """The instance that the next eigenvector leads to, or why there is none."""
+        if not pair.has_structure:
+            return NO_STRUCTURE_REASON
+        removed = self.removed(found)
+        split = bipartition(pair.vector, self.grid, removed=removed)
+        # The rest undivided, all of its entries equal, is "the rest" as well.
+        if split is None or (found and mask_iou(split.mask, ~removed) >= self.parameters.rest_iou):
+            return REST_REASON
+        if self.parameters.separation == "component" or self.depth is None:
+            return self._candidate(pair, split, found, mask=connected_component(split.mask, split.seed))
+        return self._local_cut(pair, split, found, depth=self.depth)
+
+    def _local_cut(
+        self, pair: Eigenpair, split: Bipartition, found: Sequence[Candidate], *, depth: NDArray[np.floating]
+    ) -> Candidate:
+        settings = self.parameters
+        nodes = core(split, share=settings.core_share) if settings.source == "core" else None
+        source = split.seed if nodes is None else np.flatnonzero(nodes)
+        sink = None
+        if settings.sink == "eigenvector":
+            sink = choose_sink(
+                pair.vector, source=source, removed=self.removed(found).reshape(-1), tolerance=TIE_TOLERANCE
+            )
+        mask = local_cut(
+            depth,
+            split.mask,
+            source=source,
+            sink=sink,
+            tau_knn=settings.tau_knn,
+            k=settings.knn,
+            background_level=settings.background_level,
+            capacity=settings.capacity,
+            solver=settings.min_cut_solver,
+        )
+        return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
+
+    def _candidate(
+        self,
+        pair: Eigenpair,
+        split: Bipartition,
+        found: Sequence[Candidate],
+        *,
+        mask: NDArray[np.bool_],
+        sink: int | None = None,
+        nodes: NDArray[np.bool_] | None = None,
+    ) -> Candidate:
+        return Candidate(
+            iteration=len(found),
+            bipartition=split.mask,
+            mask=mask,
+            source=split.seed,
+            core=nodes,
+            sink=sink,
+            vector=pair.vector.reshape(self.grid),
+            dropped="too small" if mask.mean() <= self.parameters.min_area else None,
+        )

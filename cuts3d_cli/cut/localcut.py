@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from cuts3d_cli.cut.mincut import MinCutSolver, min_cut
 
 Capacity = Literal["gaussian", "exponential", "inverse", "distance"]
+Source = Literal["seed", "core"]
 Sink = Literal["eigenvector", "background"]
 
 CAPACITY_SCALE = 1 << 16
@@ -121,13 +122,13 @@ def edge_capacity(length: NDArray[np.float64], *, form: Capacity, tau_knn: float
 
 
 def choose_sink(
-    vector: NDArray[np.float64], *, source: int, removed: NDArray[np.bool_], tolerance: float
+    vector: NDArray[np.float64], *, source: int | NDArray[np.int64], removed: NDArray[np.bool_], tolerance: float
 ) -> int | None:
     """The most background point: the node of smallest absolute eigenvector entry (Sec. 3.2).
 
     Args:
         vector: (K,) float64, its largest absolute entry 1.
-        source: the most foreground point, which cannot be the sink.
+        source: the most foreground point, or several: they cannot be the sink.
         removed: (K,) bool, nodes of earlier instances: never the sink, their entries are arbitrary.
         tolerance: entries this close to the smallest count as equal; the first of them is taken.
 
@@ -146,7 +147,7 @@ def cut_graph(
     graph: KnnGraph,
     mask: NDArray[np.bool_],
     *,
-    source: int,
+    source: int | NDArray[np.int64],
     sink: int | None,
     tau_knn: float,
     capacity: Capacity,
@@ -160,7 +161,7 @@ def cut_graph(
     Args:
         graph: of all patches.
         mask: (H, W) bool, the semantic bipartition.
-        source: row-major index, inside the mask.
+        source: row-major index, or (R,) of several, inside the mask.
         sink: row-major index, or None: all nodes outside the mask are the sink.
         tau_knn: longest edge kept.
         capacity: see `edge_capacity`.
@@ -187,7 +188,7 @@ def local_cut(
     depth: NDArray[np.floating],
     mask: NDArray[np.bool_],
     *,
-    source: int,
+    source: int | NDArray[np.int64],
     sink: int | None,
     tau_knn: float,
     k: int,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.affinity import binarise, cosine_affinity
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
+from cuts3d_cli.cut.iterations import run_iterations
 from cuts3d_cli.cut.masks import mask_iou
-from cuts3d_cli.cut.ncut import Eigensolver, solve_ncut
+from cuts3d_cli.cut.ncut import Eigenpair, Eigensolver, solve_ncut
 from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
 
@@ -46,36 +50,60 @@ def extract_maskcut(
     grid = (features.shape[1], features.shape[2])
     with timer.step("affinity"):
         edges = binarise(cosine_affinity(features), tau_ncut=tau_ncut).astype(np.float64)
-    painted = np.zeros(grid, dtype=bool)
-    previous = np.zeros(grid, dtype=bool)
-    candidates: list[Candidate] = []
-    fallbacks = 0
-    stopped = None
-    for iteration in range(instances):
-        with timer.step("eigen"):
-            pair = solve_ncut(edges, removed=painted.reshape(-1), solver=eigensolver)
-        fallbacks += pair.fell_back
-        with timer.step("cut"):
-            split = bipartition(pair.vector, grid) if pair.has_structure else None
-            if split is None:
-                stopped = NO_STRUCTURE_REASON
-                break
-            mask = connected_component(split.mask, split.seed)
-            dropped = _rejection(mask, previous) if iteration else None
-            candidates.append(
-                Candidate(
-                    iteration=iteration,
-                    bipartition=split.mask,
-                    mask=mask,
-                    source=split.seed,
-                    sink=None,
-                    vector=pair.vector.reshape(grid),
-                    dropped=dropped,
-                )
-            )
-            previous = np.zeros(grid, dtype=bool) if dropped else mask
-            painted |= previous
-    return Extraction(candidates=candidates, stopped=stopped, fallbacks=fallbacks, seconds=timer.seconds)
+
+    def solve(removed: NDArray[np.bool_]) -> Eigenpair:
+        return solve_ncut(edges, removed=removed.reshape(-1), solver=eigensolver)
+
+    return run_iterations(MaskCutRules(grid=grid, instances=instances), solve=solve, timer=timer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCutRules:
+    """MaskCut's rules on one image: see `extract_maskcut`, and `cuts3d_cli.cut.iterations.Rules`.
+
+    Attributes:
+        grid: (H, W).
+        instances: N, the number of iterations.
+    """
+
+    grid: tuple[int, int]
+    instances: int
+
+    def is_complete(self, found: Sequence[Candidate]) -> bool:
+        """Whether all iterations are done."""
+        return len(found) == self.instances
+
+    def exhausted(self, found: Sequence[Candidate]) -> str | None:
+        """None: nodes that were found stay in the graph."""
+        return None
+
+    def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
+        """(H, W) bool: the nodes of all masks so far; an empty one removes nothing."""
+        painted = np.zeros(self.grid, dtype=bool)
+        for item in found:
+            if item.dropped is None:
+                painted |= item.mask
+        return painted
+
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+        """The mask that the next eigenvector leads to, or why there is none."""
+        split = bipartition(pair.vector, self.grid) if pair.has_structure else None
+        if split is None:
+            return NO_STRUCTURE_REASON
+        mask = connected_component(split.mask, split.seed)
+        return Candidate(
+            iteration=len(found),
+            bipartition=split.mask,
+            mask=mask,
+            source=split.seed,
+            sink=None,
+            vector=pair.vector.reshape(self.grid),
+            dropped=_rejection(mask, self._previous(found)) if found else None,
+        )
+
+    def _previous(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
+        last = found[-1]
+        return np.zeros(self.grid, dtype=bool) if last.dropped else last.mask
 
 
 def subtract_earlier(masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:

@@ -21,7 +21,7 @@ class MinCut:
     """A minimum cut.
 
     Attributes:
-        source_side: (K,) bool, the nodes that the source reaches in the residual graph. Among all minimum cuts this is
+        source_side: (K,) bool, the nodes that the sources reach in the residual graph. Among all minimum cuts this is
             the smallest source side; it is the same for every maximum flow, so for every solver.
         value: capacity of the cut.
     """
@@ -36,31 +36,33 @@ def min_cut(
     capacity: NDArray[np.int32],
     *,
     nodes: int,
-    source: int,
+    source: int | NDArray[np.int64],
     sinks: NDArray[np.int64],
     solver: MinCutSolver,
 ) -> MinCut:
-    """Cut a source off from one or several sinks at minimum cost.
+    """Cut one or several sources off from one or several sinks at minimum cost.
 
     Args:
         first, second: (E,) nodes of each undirected edge, each pair once.
         capacity: (E,) int32 >= 0.
         nodes: number of nodes K.
-        source: a node.
-        sinks: (S,) nodes, without the source; may be empty, then nothing is cut but the source's component is found.
+        source: a node, or (R,) nodes.
+        sinks: (S,) nodes, without a source; may be empty, then nothing is cut but the sources' components are found.
         solver: "pymaxflow" (Boykov and Kolmogorov), or "dinic" (SciPy; the algorithm that the paper names).
 
     Returns:
         The cut.
 
     Raises:
-        ValueError: the source is a sink.
+        ValueError: a source is a sink.
     """
-    if (sinks == source).any():
-        raise ValueError(f"node {source} is both source and sink")
+    sources = np.atleast_1d(np.asarray(source, dtype=np.int64))
+    both = np.intersect1d(sources, sinks)
+    if both.size:
+        raise ValueError(f"node {both[0]} is both source and sink")
     if solver == "pymaxflow":
-        return _pymaxflow(first, second, capacity, nodes, source, sinks)
-    return _dinic(first, second, capacity, nodes, source, sinks)
+        return _pymaxflow(first, second, capacity, nodes, sources, sinks)
+    return _dinic(first, second, capacity, nodes, sources, sinks)
 
 
 def _pymaxflow(
@@ -68,17 +70,18 @@ def _pymaxflow(
     second: NDArray[np.int64],
     capacity: NDArray[np.int32],
     nodes: int,
-    source: int,
+    sources: NDArray[np.int64],
     sinks: NDArray[np.int64],
 ) -> MinCut:
     # The library reports a node of neither search tree as lying on the source's side. The edges are undirected, so the
-    # problem is posed with the roles exchanged: its sink tree is then exactly what our source reaches.
+    # problem is posed with the roles exchanged: its sink tree is then exactly what our sources reach.
     graph = maxflow.GraphInt(nodes, len(first))
     graph.add_nodes(nodes)
     graph.add_edges(first, second, capacity, capacity)
     for sink in sinks:
         graph.add_tedge(int(sink), _UNBOUNDED, 0)
-    graph.add_tedge(source, 0, _UNBOUNDED)
+    for source in sources:
+        graph.add_tedge(int(source), 0, _UNBOUNDED)
     value = graph.maxflow()
     segments = np.asarray(graph.get_grid_segments(np.arange(nodes)), dtype=bool)
     return MinCut(source_side=segments, value=int(value))
@@ -89,19 +92,21 @@ def _dinic(
     second: NDArray[np.int64],
     capacity: NDArray[np.int32],
     nodes: int,
-    source: int,
+    sources: NDArray[np.int64],
     sinks: NDArray[np.int64],
 ) -> MinCut:
+    # Nodes of their own stand for all sinks, and for all sources.
+    sink_node, source_node = nodes, nodes + 1
     # int32 indices: older SciPy takes no others here
-    rows = np.concatenate([first, second, sinks]).astype(np.int32)
-    columns = np.concatenate([second, first, np.full(len(sinks), nodes)]).astype(np.int32)
-    terminal = np.full(len(sinks), _UNBOUNDED, dtype=np.int32)
+    rows = np.concatenate([first, second, sinks, np.full(len(sources), source_node)]).astype(np.int32)
+    columns = np.concatenate([second, first, np.full(len(sinks), sink_node), sources]).astype(np.int32)
+    terminal = np.full(len(sinks) + len(sources), _UNBOUNDED, dtype=np.int32)
     data = np.concatenate([capacity, capacity, terminal]).astype(np.int32)
-    network = csr_array(coo_array((data, (rows, columns)), shape=(nodes + 1, nodes + 1)))
-    result = maximum_flow(network, source, nodes, method="dinic")
+    network = csr_array(coo_array((data, (rows, columns)), shape=(nodes + 2, nodes + 2)))
+    result = maximum_flow(network, source_node, sink_node, method="dinic")
     residual = csr_array(network - result.flow)
     residual.eliminate_zeros()
-    reached = breadth_first_order(residual, source, directed=True, return_predecessors=False)
-    source_side = np.zeros(nodes + 1, dtype=bool)
+    reached = breadth_first_order(residual, source_node, directed=True, return_predecessors=False)
+    source_side = np.zeros(nodes + 2, dtype=bool)
     source_side[reached] = True
     return MinCut(source_side=source_side[:nodes], value=int(result.flow_value))

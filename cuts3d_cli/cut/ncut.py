@@ -23,6 +23,9 @@ Nodes with the same neighbours have the same exact entry, and solvers differ in 
 seed would depend on rounding."""
 
 
+LANCZOS_TOLERANCE = 1e-10
+"""Largest residual of an eigenpair, relative to the eigenvalue of the operator (its largest possible one is 1)."""
+
 NO_STRUCTURE = 1e-6
 """A second eigenvalue this close to 1, that of a graph whose edges are all equal, means that nothing hangs together
 more than anything else: the eigenvector is noise."""
@@ -79,13 +82,13 @@ def solve_ncut(
         removed = np.zeros(len(edges), dtype=bool)
     if solver == "dense":
         value, vector = _dense(edges, removed)
-        return Eigenpair(vector=_canonical(vector), value=value, solver="dense")
+        return Eigenpair(vector=canonical(vector), value=value, solver="dense")
     try:
         value, vector = _lanczos(np.asarray(edges, dtype=np.float64), (~removed).astype(np.float64))
     except ArpackError:
         value, vector = _dense(edges, removed)
-        return Eigenpair(vector=_canonical(vector), value=value, solver="dense", fell_back=True)
-    return Eigenpair(vector=_canonical(vector), value=value, solver="lanczos")
+        return Eigenpair(vector=canonical(vector), value=value, solver="dense", fell_back=True)
+    return Eigenpair(vector=canonical(vector), value=value, solver="lanczos")
 
 
 def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | None = None) -> int:
@@ -108,6 +111,14 @@ def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | N
     return int(np.flatnonzero(allowed & (values >= best - TIE_TOLERANCE))[0])
 
 
+def start_vector(count: int) -> NDArray[np.float64]:
+    """What Lanczos starts from, (K,) float64, always the same.
+
+    A constant can be orthogonal to the wanted vector on symmetric input; a fixed random vector is not.
+    """
+    return np.random.default_rng(0).standard_normal(count)
+
+
 def _lanczos(weights: NDArray[np.float64], kept: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Largest eigenpair of D^-1/2 W D^-1/2 with its trivial one, D^1/2 1, moved away; mapped back by D^-1/2."""
     count = len(weights)
@@ -128,15 +139,16 @@ def _lanczos(weights: NDArray[np.float64], kept: NDArray[np.float64]) -> tuple[f
         # Moves the trivial eigenvalue from 1 to -1: out of the way, also where the wanted one is not positive.
         return product - 2.0 * trivial * (trivial @ vector)
 
-    # A constant start can be orthogonal to the wanted vector on symmetric input; a fixed random one is not.
-    start = np.random.default_rng(0).standard_normal(count)
+    start = start_vector(count)
     operator = LinearOperator((count, count), matvec=multiply, dtype=np.float64)
     options: dict[str, Any] = {}
     if "rng" in inspect.signature(eigsh).parameters:  # where SciPy draws restart vectors itself, from here
         options["rng"] = np.random.default_rng(0)
     # On binarised cosine graphs one small Krylov space is mostly enough, and every product reads the whole matrix.
     krylov = min(count - 1, 12)
-    values, vectors = eigsh(operator, k=1, which="LA", v0=start, ncv=krylov, tol=1e-10, maxiter=1000, **options)
+    values, vectors = eigsh(
+        operator, k=1, which="LA", v0=start, ncv=krylov, tol=LANCZOS_TOLERANCE, maxiter=1000, **options
+    )
     return 1.0 - float(values[0]), scale * vectors[:, 0]
 
 
@@ -149,7 +161,15 @@ def _dense(
     return float(values[0]), vectors[:, 0]
 
 
-def _canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+def canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An eigenvector with its sign and its scale fixed: its largest absolute entry is +1.
+
+    Args:
+        vector: (K,) float64, not all zero.
+
+    Returns:
+        (K,) float64.
+    """
     magnitude = np.abs(vector)
     vector = vector / magnitude.max()
     return vector if vector[argmax_first(np.abs(vector))] > 0 else -vector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -27,3 +27,12 @@ class StepTimer:
         """The seconds so far; the timer starts again from nothing."""
         seconds, self.seconds = self.seconds, {}
         return seconds
+
+
+def add_seconds(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of the same steps added up, in the order in which the steps are met."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for step, value in part.items():
+            total[step] = total.get(step, 0.0) + value
+    return total

@@ -18,6 +18,7 @@ class Candidate:
         bipartition: (H, W) bool, the semantic mask B.
         mask: (H, W) bool, the instance.
         source: row-major index of the most foreground node s (MaskCut: of the seed).
+        core: (H, W) bool, all nodes that were the source together with s; None where s alone was.
         sink: row-major index of the most background node t; None where the whole background is the sink, or in 2D.
         vector: (H, W) float64, the eigenvector, largest absolute entry +1.
         dropped: why this is no instance; None if it is one.
@@ -30,20 +31,23 @@ class Candidate:
     sink: int | None
     vector: NDArray[np.float64]
     dropped: str | None = None
+    core: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """All iterations on one image.
+    """The iterations on one image.
 
     Attributes:
         candidates: one per iteration, the dropped ones too.
         stopped: why there are fewer iterations than asked for; None if all were done.
+        finished: no iteration is to come.
         fallbacks: how many eigenproblems Lanczos could not solve and the dense solver did.
         seconds: time spent in each step.
     """
 
     candidates: Sequence[Candidate]
     stopped: str | None = None
+    finished: bool = True
     fallbacks: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

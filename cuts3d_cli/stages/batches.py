@@ -64,33 +64,48 @@ def _flush(
     waiting: Sequence[Inferred[Prepared, Output]], infer: Callable[[Sequence[Prepared]], Sequence[Output]]
 ) -> Iterator[Inferred[Prepared, Output]]:
     inputs = [item.prepared for item in waiting if item.prepared is not None]
-    outputs = iter(_infer_batch(inputs, infer))
+    outputs = iter(infer_each(inputs, infer, what="the network"))
     for item in waiting:
         if item.prepared is None:
             yield item
             continue
         result = next(outputs)
-        if isinstance(result, _Failed):
+        if isinstance(result, Failed):
             yield Inferred(sample=item.sample, prepared=item.prepared, failure=result.reason)
         else:
             yield Inferred(sample=item.sample, prepared=item.prepared, output=result)
 
 
 @dataclass(frozen=True)
-class _Failed:
+class Failed:
+    """In place of an output: why there is none."""
+
     reason: str
 
 
-def _infer_batch(
-    inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]]
-) -> list[Output | _Failed]:
+def infer_each(
+    inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]], *, what: str
+) -> list[Output | Failed]:
+    """Put a batch through a function; one that fails is tried again item by item, so that only the culprit is lost.
+
+    Args:
+        inputs: of the function, together.
+        infer: as many outputs as inputs.
+        what: fails, for the reason: "the network".
+
+    Returns:
+        An output, or the reason why there is none, for each input.
+
+    Raises:
+        Cuts3dError: from `infer`: what concerns the whole run, not one item.
+    """
     if not inputs:
         return []
     try:
         return list(infer(inputs))
     except Cuts3dError:
         raise
-    except Exception as error:  # A network raises what it likes; alone, each image shows whether it is to blame.
+    except Exception as error:  # A network raises what it likes; alone, each item shows whether it is to blame.
         if len(inputs) == 1:
-            return [_Failed(f"the network failed: {type(error).__name__}: {first_line(error)}")]
-        return [result for item in inputs for result in _infer_batch([item], infer)]
+            return [Failed(f"{what} failed: {type(error).__name__}: {first_line(error)}")]
+        return [result for item in inputs for result in infer_each([item], infer, what=what)]

@@ -31,8 +31,8 @@ from cuts3d_cli.stages.cutting import patch_depth
 from cuts3d_cli.stages.devices import worker_count
 from cuts3d_cli.stages.driver import finished_sidecar, require_sidecar, run_shards
 from cuts3d_cli.stages.features import photo
+from cuts3d_cli.stages.loading import finished_depth, stored_depth
 from cuts3d_cli.stages.pool import WorkerPool, result_of
-from cuts3d_cli.stages.pseudo import finished_depth, stored_depth
 from cuts3d_cli.stages.records import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
@@ -220,7 +220,7 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
             confidence_counts(
                 depth,
                 decode_rle(item["bipartition"]),
-                source=item["source"][0] * grid[1] + item["source"][1],
+                source=_source(item, grid),
                 sink=None if item["sink"] is None else item["sink"][0] * grid[1] + item["sink"][1],
                 tau_knn_min=task.config.tau_knn_min,
                 tau_knn=task.config.tau_knn,
@@ -233,6 +233,14 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
             for item in task.record["instances"]
         ]
     )
+
+
+def _source(item: Mapping[str, Any], grid: tuple[int, ...]) -> int | NDArray[np.int64]:
+    """The source node of an instance on record, or the nodes where it was cut with several."""
+    if "core" in item:
+        return np.flatnonzero(decode_rle(item["core"]))
+    row, column = item["source"]
+    return int(row * grid[1] + column)
 
 
 def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:

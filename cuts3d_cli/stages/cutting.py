@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 
 from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.cuts3d import CutParameters, extract_cuts3d
+from cuts3d_cli.cut.cuts3d import CutParameters, Cuts3dRules, extract_cuts3d
 from cuts3d_cli.cut.grid import clip_depth, depth_to_grid
-from cuts3d_cli.cut.maskcut import extract_maskcut, subtract_earlier
+from cuts3d_cli.cut.iterations import Rules, advance
+from cuts3d_cli.cut.maskcut import MaskCutRules, extract_maskcut, subtract_earlier
 from cuts3d_cli.cut.masks import (
     Rle,
     encode_rle,
@@ -25,7 +26,8 @@ from cuts3d_cli.cut.masks import (
     rle_box,
     upsample_nearest,
 )
-from cuts3d_cli.cut.timing import StepTimer
+from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.timing import StepTimer, add_seconds
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.depths.maps import fill_holes as fill_depth_holes
 
@@ -112,6 +114,8 @@ def cut_parameters(config: PseudoConfig, tau_ncut: float) -> CutParameters:
         sigma=config.sigma,
         pairing=config.pairing,
         separation=config.cut,
+        source=config.source,
+        core_share=config.core_share,
         sink=config.sink,
         knn=config.knn,
         background_level=config.background_level,
@@ -122,6 +126,26 @@ def cut_parameters(config: PseudoConfig, tau_ncut: float) -> CutParameters:
         rest_iou=config.rest_iou,
         retries=config.retries,
     )
+
+
+def cut_rules(
+    config: PseudoConfig, tau_ncut: float, *, grid: tuple[int, int], depth: NDArray[np.float32] | None
+) -> Rules:
+    """The rules by which the method, as configured, cuts one image.
+
+    Args:
+        config: the section of the configuration.
+        tau_ncut: threshold of the semantic graph, resolved for the backbone.
+        grid: (H, W).
+        depth: (H, W) in [0, 1], no NaN; None where the method needs none.
+
+    Raises:
+        UsageError: tau_knn does not fit the grid.
+        ValueError: the depth does not fit.
+    """
+    if config.method == "maskcut":
+        return MaskCutRules(grid=grid, instances=config.instances)
+    return Cuts3dRules(grid=grid, depth=depth, parameters=cut_parameters(config, tau_ncut))
 
 
 def cut_image(task: CutTask) -> CutResult:
@@ -150,7 +174,57 @@ def _cut_image(task: CutTask) -> CutResult:
         if needs_depth(config) and task.depth is not None:
             depth = patch_depth(task.depth, grid, config)
         extraction = extract_cuts3d(features, depth, parameters=cut_parameters(config, task.tau_ncut))
+    return _finish(FinishTask(image=task.image, size=task.size, extraction=extraction, config=config))
 
+
+@dataclass(frozen=True, kw_only=True)
+class StepTask:
+    """One image between an eigenproblem, solved elsewhere, and the next.
+
+    Attributes:
+        rules: the method's.
+        extraction: so far; not finished.
+        pair: the solution.
+    """
+
+    rules: Rules
+    extraction: Extraction
+    pair: Eigenpair
+
+
+def cut_step(task: StepTask) -> Extraction:
+    """The extraction with what the solution leads to: the part of an iteration that a worker process does."""
+    timer = StepTimer()
+    with threadpool_limits(limits=1), timer.step("cut"):
+        after = advance(task.extraction, task.pair, task.rules)
+    return replace(after, seconds=add_seconds(after.seconds, timer.seconds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishTask:
+    """One image whose cuts are done.
+
+    Attributes:
+        image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
+        size: (height, width) of the photo.
+        extraction: finished.
+        config: the section of the configuration.
+    """
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    extraction: Extraction
+    config: PseudoConfig
+
+
+def finish_image(task: FinishTask) -> CutResult:
+    """From cuts at patch resolution to masks at the photo's size: CRF, holes, filter."""
+    with threadpool_limits(limits=1):
+        return _finish(task)
+
+
+def _finish(task: FinishTask) -> CutResult:
+    config, extraction = task.config, task.extraction
     timer = StepTimer()
     dropped = [{"iteration": item.iteration, "reason": item.dropped} for item in extraction.candidates if item.dropped]
     kept = [item for item in extraction.candidates if item.dropped is None]
@@ -182,12 +256,11 @@ def _cut_image(task: CutTask) -> CutResult:
                 instances.append(
                     Instance(candidate=candidate, patch_mask=patch_mask, segmentation=segmentation, crf_iou=iou)
                 )
-    seconds = {**extraction.seconds, **timer.seconds}
     return CutResult(
         extraction=extraction,
         instances=instances,
         dropped=sorted(dropped, key=lambda item: item["iteration"]),
-        seconds=seconds,
+        seconds=add_seconds(extraction.seconds, timer.seconds),
     )
 
 
@@ -211,6 +284,7 @@ def to_record(result: CutResult, *, size: tuple[int, int], method: str) -> dict[
                 "patch_mask": encode_rle(item.patch_mask),
                 "bipartition": encode_rle(item.candidate.bipartition),
                 "source": node_position(item.candidate.source, item.candidate.mask.shape),
+                **({} if item.candidate.core is None else {"core": encode_rle(item.candidate.core)}),
                 "sink": None
                 if item.candidate.sink is None
                 else node_position(item.candidate.sink, item.candidate.mask.shape),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from pathlib import Path
 
+from cuts3d_cli.config import Graphs
 from cuts3d_cli.errors import UsageError
 
 
@@ -28,6 +31,41 @@ def choose_device(asked: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {asked} cannot be used: {str(error).splitlines()[0]}") from error
     return asked
+
+
+def graph_device(graphs: Graphs, *, device: str) -> str | None:
+    """Where semantic graphs are built and solved.
+
+    Args:
+        graphs: "workers"; "device"; or "auto", which is the device where that is CUDA.
+        device: as for `choose_device`.
+
+    Returns:
+        The device that does it in batches; None where worker processes do it one by one.
+
+    Raises:
+        UsageError: torch has no such device, or it lacks double precision.
+    """
+    if graphs == "workers" or (graphs == "auto" and (device == "cpu" or (device == "auto" and not _gpu_driver()))):
+        return None
+    chosen = choose_device(device)
+    kind = chosen.partition(":")[0]
+    if graphs == "auto":
+        return chosen if kind == "cuda" else None
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(
+            f"graphs on a device need double precision, which {chosen} may lack: pass --set graphs=workers"
+        )
+    return chosen
+
+
+def _gpu_driver() -> bool:
+    """Whether a driver is there that torch's CUDA, or ROCm in its place, could use: answers without loading torch."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def worker_count(asked: int | None) -> int:

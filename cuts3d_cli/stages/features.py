@@ -28,6 +28,8 @@ from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cuts3d_cli.backbones.vit import Backbone
 
 Say = Callable[[str], None]
@@ -106,6 +108,17 @@ class FeatureExtractor:
         """
         squares = np.stack([resize_square(image, self.size) for image in images])
         return list(self.backbone.extract(squares).astype(np.float16))
+
+    def extract_on_device(self, squares: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Features of photos that are resized already, left on the device.
+
+        Args:
+            squares: (S, S, 3) uint8, RGB, S = `size`.
+
+        Returns:
+            (C, H, W) float16 for each, the same numbers as from `extract`.
+        """
+        return list(self.backbone.extract_on_device(np.stack(squares)).half())
 
 
 def run(

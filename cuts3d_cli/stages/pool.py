@@ -211,8 +211,20 @@ def result_of(future: Future[_Result]) -> _Result:
         Cuts3dError: from the task: what concerns the whole run.
         WorkerDiedError: a process ended of itself.
     """
-    try:
+    with numerics_of_one_image():
         return future.result()
+
+
+@contextmanager
+def numerics_of_one_image() -> Iterator[None]:
+    """Whatever an image does to the numerics becomes that image's failure.
+
+    Raises:
+        SampleError: in place of it.
+        WorkerDiedError: a process ended of itself.
+    """
+    try:
+        yield
     except BrokenProcessPool as error:
         raise WorkerDiedError from error
     except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,18 @@ from PIL import Image
 from cuts3d_cli.config import Config, output_dict, recorded_limits
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON, check_tau_knn
 from cuts3d_cli.cut.timing import StepTimer
-from cuts3d_cli.depths.maps import decode_depth_png
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.batches import infer_in_batches
-from cuts3d_cli.stages.cutting import CutTask, cut_image, needs_depth, to_record
-from cuts3d_cli.stages.devices import worker_count
-from cuts3d_cli.stages.driver import require_sidecar, run_shards
-from cuts3d_cli.stages.features import FeatureExtractor, Say, photo, read_features, stored_features
+from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.stages.devices import graph_device, worker_count
+from cuts3d_cli.stages.driver import run_shards
+from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
+from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, finished_depth, load_shard
 from cuts3d_cli.stages.pool import WorkerPool, result_of
+from cuts3d_cli.stages.prefetch import prefetched
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
 
 
@@ -72,12 +72,19 @@ def run(
             files["weights"] = extractor.weights
         return files
 
+    device = graph_device(config.run.graphs, device=config.run.device)
     with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
-            make_task = functools.partial(_task, config=config, tau_ncut=tau_ncut)
-            prepared = _prepare(base, config=config, extractor=extractor, with_depth=with_depth)
-            yield from _cut_all(prepared, make_task=make_task, pool=pool, method=settings.method)
+            if device is None:
+                make_task = functools.partial(_task, config=config, tau_ncut=tau_ncut)
+                prepared = _prepare(base, config=config, extractor=extractor, with_depth=with_depth)
+                yield from _cut_all(prepared, make_task=make_task, pool=pool, method=settings.method)
+            else:
+                loaded = load_shard(base, config=config, extractor=extractor, with_depth=with_depth)
+                yield from _cut_batched(
+                    loaded, config=config, extractor=extractor, tau_ncut=tau_ncut, device=device, pool=pool
+                )
 
         return run_shards(
             shards,
@@ -90,23 +97,9 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
-            info={"workers": pool.workers},
+            info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )
-
-
-def finished_depth(base: Path) -> tuple[Path, Manifest]:
-    """The finished depth sidecar of a base shard, with its manifest.
-
-    Raises:
-        ShardError: there is none; the line says how to make it.
-    """
-    return require_sidecar(
-        base,
-        "depth",
-        further=" (with --backend sensor if depth maps were packed with the images), or cut in 2D with --method"
-        " maskcut",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,40 +114,31 @@ class _Prepared:
     seconds: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class _Input:
-    image: Image.Image
-    depth: NDArray[np.float32] | None
-
-
 def _prepare(base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool) -> Iterator[_Prepared]:
     timer = StepTimer()
-    stored = stored_features(base, extractor)
     with ExitStack() as stack:
-        depths = None
-        reasons: dict[str, str] = {}
-        if with_depth:
-            depth_tar, depth_manifest = finished_depth(base)
-            depths = stack.enter_context(SidecarReader(depth_tar))
-            reasons = _failures(depth_manifest)
+        inputs = ShardInputs(
+            base,
+            extractor=extractor,
+            with_depth=with_depth,
+            max_pixels=config.run.max_image_pixels,
+            stack=stack,
+        )
 
-        def prepare(sample: Sample) -> _Input:
+        def prepare(sample: Sample) -> PhotoAndDepth:
             with timer.step("read"):
-                image = photo(sample, max_pixels=config.run.max_image_pixels)
-                depth = stored_depth(depths.get(sample.key), reasons.get(sample.key)) if depths else None
-                return _Input(image=image, depth=depth)
+                return inputs.photo(sample)
 
-        def infer(batch: Sequence[_Input]) -> Sequence[NDArray[np.float16]]:
+        def infer(batch: Sequence[PhotoAndDepth]) -> Sequence[NDArray[np.float16]]:
             with timer.step("features"):
                 return extractor.extract([item.image for item in batch])
 
-        def from_sidecar(tar: Path, manifest: Manifest) -> Iterator[_Prepared]:
-            features, failures = stack.enter_context(SidecarReader(tar)), _failures(manifest)
+        def from_sidecar() -> Iterator[_Prepared]:
             for sample in read_shard(base):
                 try:
                     item = prepare(sample)
                     with timer.step("read"):
-                        vectors = read_features(features.get(sample.key), failures.get(sample.key))
+                        vectors = inputs.features(sample)
                     yield _Prepared(
                         key=sample.key, image=item.image, features=vectors, depth=item.depth, seconds=timer.take()
                     )
@@ -175,12 +159,7 @@ def _prepare(base: Path, *, config: Config, extractor: FeatureExtractor, with_de
                         seconds=timer.take(),
                     )
 
-        yield from from_sidecar(*stored) if stored else from_network()
-
-
-def _failures(manifest: Manifest) -> dict[str, str]:
-    """Why samples are not in a sidecar, by key."""
-    return {item["key"]: item["reason"] for item in manifest.failed}
+        yield from from_sidecar() if inputs.has_features else from_network()
 
 
 def _task(item: _Prepared, *, config: Config, tau_ncut: float) -> CutTask:
@@ -209,6 +188,34 @@ def _cut_all(
         yield _outcome(item, future, method=method)
 
 
+def _cut_batched(
+    loaded: Iterator[Loaded],
+    *,
+    config: Config,
+    extractor: FeatureExtractor,
+    tau_ncut: float,
+    device: str,
+    pool: WorkerPool,
+) -> Iterator[Outcome]:
+    """Cut images with their graphs in batches on a device and give the outcomes back in order."""
+    from cuts3d_cli.stages.batched import BatchedCutter  # torch, which the other way does without
+
+    cutter = BatchedCutter(
+        config=config.pseudo,
+        tau_ncut=tau_ncut,
+        extract=extractor.extract_on_device,
+        device=device,
+        batch_size=config.run.batch_size,
+        pool=pool,
+    )
+    with closing(prefetched(loaded, ahead=2 * config.run.batch_size)) as images:
+        for cut in cutter.cut(images):
+            if cut.result is None:
+                yield Outcome(key=cut.key, failure=cut.failure, seconds=cut.seconds)
+            else:
+                yield _done(cut.key, cut.result, size=cut.size, method=config.pseudo.method, seconds=cut.seconds)
+
+
 def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Outcome:
     if future is None or item.image is None:
         return Outcome(key=item.key, failure=item.failure, seconds=item.seconds)
@@ -216,10 +223,14 @@ def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Out
         result = result_of(future)
     except SampleError as error:
         return Outcome(key=item.key, failure=str(error), seconds=item.seconds)
-    record = to_record(result, size=(item.image.height, item.image.width), method=method)
+    size = (item.image.height, item.image.width)
+    return _done(item.key, result, size=size, method=method, seconds={**item.seconds, **result.seconds})
+
+
+def _done(key: str, result: CutResult, *, size: tuple[int, int], method: str, seconds: Mapping[str, float]) -> Outcome:
     return Outcome(
-        key=item.key,
-        members={"pseudo.json": to_json_bytes(record)},
+        key=key,
+        members={"pseudo.json": to_json_bytes(to_record(result, size=size, method=method))},
         dropped=result.dropped,
         counts={
             "masks": len(result.instances),
@@ -229,23 +240,5 @@ def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Out
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
         },
-        seconds={**item.seconds, **result.seconds},
+        seconds=seconds,
     )
-
-
-def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
-    """The depth map of a sample of a depth sidecar.
-
-    Args:
-        sample: of the sidecar; None if it holds none of that key.
-        reason: why it failed there, if that is known.
-
-    Returns:
-        (h, w) float32 in [0, 1], NaN where nothing was measured.
-
-    Raises:
-        SampleError: there is none, or it is damaged.
-    """
-    if sample is None or "depth.png" not in sample.members:
-        raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
-    return decode_depth_png(sample.members["depth.png"])
