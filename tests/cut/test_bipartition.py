@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.bipartition import bipartition, connected_component
+from cuts3d_cli.cut.bipartition import bipartition, connected_component, core
 
 
 def test_the_side_of_the_largest_entry_is_foreground():
@@ -49,3 +49,32 @@ def test_component_is_four_connected():
     assert connected_component(mask, 0).sum() == 1
     with pytest.raises(ValueError, match="outside"):
         connected_component(mask, 1)
+
+
+def test_the_core_by_hand():
+    vector = np.array([[1.0, 0.9, 0.5, -0.3], [0.8, 0.4, 0.95, -0.3], [-0.3, -0.3, -0.3, -0.3]])
+    split = bipartition(vector.reshape(-1), (3, 4))
+    assert split.mask.sum() == 6
+    # 2 of 6 are 1.0 and 0.95, which do not touch; 4 of 6 go down to 0.8, and 0.95 is still apart.
+    for share, expected in (
+        (0.0, [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+        (0.3, [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+        (4 / 6, [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]),
+        (1.0, [[1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]),
+    ):
+        assert core(split, share=share).astype(int).tolist() == expected, share
+
+
+def test_the_core_lies_on_the_foregrounds_side_whatever_the_sign():
+    # Three corners of the largest entries: the foreground is the other side, its outermost entries the lowest.
+    vector = np.array([[1.0, 0.9, 0.9], [0.9, -0.5, -0.4], [0.9, 0.9, 0.8]])
+    split = bipartition(vector.reshape(-1), (3, 3))
+    np.testing.assert_array_equal(split.outward, -vector)
+    assert core(split, share=0.5).reshape(-1).nonzero()[0].tolist() == [split.seed] == [4]
+    assert core(split, share=1.0).sum() == 2
+
+
+def test_equal_entries_are_in_the_core_together():
+    vector = np.array([[1.0, 1.0 - 1e-9, 0.2, -1.0]])
+    split = bipartition(np.tile(vector, (2, 1)).reshape(-1), (2, 4))
+    assert core(split, share=0.01).astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0]]

@@ -27,6 +27,28 @@ def test_touching_blobs_at_two_depths_become_two_instances(sharpen: bool, eigens
     assert found.stopped == "the cut predicts the rest of the image"
 
 
+def test_several_sources_bridge_what_the_core_covers():
+    # Both blobs have the same features, so the same entries: the core of the first cut is all of both.
+    features, depth, left, right = scene()
+    found = extract_cuts3d(features, depth, parameters=parameters(source="core", instances=1))
+    (item,) = found.candidates
+    np.testing.assert_array_equal(item.core, left | right)
+    np.testing.assert_array_equal(item.mask, left | right)
+    assert item.core.reshape(-1)[item.source]
+    assert item.sink is not None
+    assert not item.core.reshape(-1)[item.sink]
+
+
+def test_a_core_within_one_object_finds_that_object():
+    features, depth, left, right = scene()
+    features[1, right] = 0.8  # a little less like the foreground
+    features[0, right] = 0.3
+    found = extract_cuts3d(features, depth, parameters=parameters(source="core", tau_ncut=0.9, instances=1))
+    plain = extract_cuts3d(features, depth, parameters=parameters(tau_ncut=0.9, instances=1))
+    np.testing.assert_array_equal(found.candidates[0].mask, plain.candidates[0].mask)
+    assert plain.candidates[0].core is None
+
+
 def test_at_one_depth_they_stay_one():
     features, depth, left, right = scene(near=0.4, far=0.4)
     found = masks_of(extract_cuts3d(features, depth, parameters=parameters()))

@@ -66,6 +66,7 @@ def test_sink_is_the_smallest_entry_that_is_left():
     assert choose_sink(vector, source=0, removed=nothing, tolerance=1e-7) == 3
     assert choose_sink(vector, source=0, removed=np.arange(5) == 3, tolerance=1e-7) == 1
     assert choose_sink(vector, source=3, removed=nothing, tolerance=1e-7) == 1
+    assert choose_sink(vector, source=np.array([0, 3]), removed=nothing, tolerance=1e-7) == 1
     assert choose_sink(vector, source=0, removed=np.arange(5) > 0, tolerance=1e-7) is None
 
 
@@ -78,6 +79,17 @@ def test_two_blobs_at_two_depths_are_separated(solver: str, sink: int | None):
     np.testing.assert_array_equal(found, left)
     found = local_cut(depth, left | right, source=RIGHT, sink=sink, tau_knn=0.2, **{**OPTIONS, "solver": solver})
     np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("solver", ["pymaxflow", "dinic"])
+def test_sources_on_both_sides_of_a_step_take_both(solver: str):
+    left, right = touching_blobs()
+    depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
+    options = {**OPTIONS, "solver": solver}
+    found = local_cut(depth, left | right, source=np.array([LEFT, RIGHT]), sink=CORNER, tau_knn=0.2, **options)
+    np.testing.assert_array_equal(found, left | right)
+    found = local_cut(depth, left | right, source=np.array([LEFT, LEFT + 1]), sink=CORNER, tau_knn=0.2, **options)
+    np.testing.assert_array_equal(found, left)
 
 
 def test_two_blobs_at_one_depth_are_not():

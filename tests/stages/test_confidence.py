@@ -84,6 +84,17 @@ def test_the_cut_at_the_highest_threshold_is_the_mask_itself(cut: Path, weights:
         assert scores == [1.0] * len(scores)
 
 
+def test_masks_of_several_sources_are_scored_with_them(cut: Path, weights: Path):
+    pseudo.run([cut], config=config(weights, source="core", core_share=0.5))
+    masks = records(sidecar(cut, "pseudo"), "pseudo.json")
+    assert any(decode_rle(item["core"]).sum() > 1 for record in masks.values() for item in record["instances"])
+    stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.2, "cuts": 1}))
+    for sample in read_shard(sidecar(cut, "confidence")):
+        maps, _ = stage.read_confidence(sample)
+        for values, item in zip(maps, masks[sample.key]["instances"], strict=True):
+            np.testing.assert_array_equal(values == 1.0, decode_rle(item["patch_mask"]))
+
+
 def test_the_crf_as_a_source(cut: Path, weights: Path):
     stage.run([cut], config=config(weights, confidence={"source": "crf"}))
     for sample in read_shard(sidecar(cut, "confidence")):

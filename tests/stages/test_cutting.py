@@ -158,6 +158,16 @@ def test_a_record_says_what_confidence_needs():
         assert instance["area"] == decode_rle(instance["segmentation"]).sum()
 
 
+def test_a_record_has_all_sources_where_there_are_several():
+    assert all("core" not in item for item in to_record(cut_image(task()), size=SIZE, method="cuts3d")["instances"])
+    result = cut_image(task(replace(PLAIN, source="core")))
+    record = to_record(result, size=SIZE, method="cuts3d")
+    assert record["instances"]
+    for instance, item in zip(record["instances"], result.instances, strict=True):
+        np.testing.assert_array_equal(decode_rle(instance["core"]), item.candidate.core)
+        assert decode_rle(instance["core"])[tuple(instance["source"])]
+
+
 def test_an_image_without_a_mask_has_a_record_too():
     flat = np.ones((3, *GRID), np.float16)
     result = cut_image(task(features=flat))
