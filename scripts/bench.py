@@ -16,8 +16,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import bench_device
 import bench_pseudo
 import bench_quality
 import bench_scale
@@ -54,12 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             features=features,
             repeats=options.repeats,
         ),
-        "pseudo": lambda: bench_pseudo.pseudo(
-            some_photos(folder, options.images, sets=("mosd",)),
-            features=features,
-            repeats=options.repeats,
-            size=max(options.sizes),
-        ),
+        "pseudo": lambda: _pseudo(options, folder, features),
         "crf": lambda: bench_speed.crf(
             some_photos(folder, options.images, sets=("mosd",)), features=features, repeats=options.repeats
         ),
@@ -100,11 +97,33 @@ def _train_step(options: argparse.Namespace) -> Report:
 
     return bench_step.step_overhead(
         PRESETS[options.preset].train,
-        device=choose_device(options.device),
+        device=choose_device(options.device or "cpu"),
         batches=options.batches,
         repeats=options.repeats,
         threads=options.threads,
     )
+
+
+def _pseudo(options: argparse.Namespace, folder: Path, features: Features) -> Report:
+    photos = some_photos(folder, options.images, sets=("mosd",))
+    size = max(options.sizes)
+    report = bench_pseudo.pseudo(photos, features=features, repeats=options.repeats, size=size)
+    if options.device is not None:
+        config = bench_speed.table_top(features, size=size)
+        run = replace(config.run, batch_size=options.batch_size, workers=options.workers)
+        table = bench_device.throughput(
+            photos,
+            config=replace(config, run=run),
+            device=choose_device(options.device),
+            images=options.device_images,
+            repeats=options.repeats,
+        )
+        report.tables.append(table)
+        report.notes.append(
+            f"'{table.title}': {options.device_images} images after {bench_device.WARM_UP} others; 'busy' is a share of"
+            " the time."
+        )
+    return report
 
 
 def _quality(options: argparse.Namespace, folder: Path, features: Features) -> Report:
@@ -117,7 +136,7 @@ def _quality(options: argparse.Namespace, folder: Path, features: Features) -> R
             skipped.append(f"{name}: there is no {folder / name / 'annotations.json'}")
             say(f"skipped: {skipped[-1]}")
         else:
-            found[name] = photos
+            found[name] = photos[: options.photos]
     if not found:
         say(f"quality: none of the sets is there, taking {RENDERED} scenes")
         found[RENDERED] = read_set(folder, RENDERED) or []
@@ -147,6 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="folder of the sets ($CUTS3D_TEST_DATA, or ../shared/data)")
     parser.add_argument("--cache", type=Path, help="folder that keeps features for further runs (none)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that cut; 0 works in this one (2)")
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, ...: where train-step works (cpu); pseudo tells images a second on it, network included",
+    )
+    group = parser.add_argument_group("pseudo")
+    group.add_argument("--device-images", type=_positive, default=200, help="images for that (200)")
+    group.add_argument("--batch-size", type=_positive, default=4, help="images that the device works on at once (4)")
     group = parser.add_argument_group("quality")
     group.add_argument("--half", choices=("all", "even", "odd"), default="all", help="which photos of each set (all)")
     group.add_argument(
@@ -162,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="one more: NAME pseudo.beta=0.3 confidence.cuts=8 preset=best ranked=true table_top=false",
     )
-    group.add_argument("--workers", type=int, default=2, help="processes that cut; 0 works in this one (2)")
+    group.add_argument("--photos", type=_positive, help="so many of each set, for a trial (all)")
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
@@ -176,7 +203,6 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--test-scenes", type=_positive, default=60, help="to be tried on (60)")
     group.add_argument("--threads", type=_positive, default=1, help="that a training computes with (1)")
     group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
-    group.add_argument("--device", default="cpu", help="for train-step (cpu)")
     group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")
     return parser
 

@@ -63,6 +63,7 @@ VARIANTS: dict[str, Variant] = {
     "+ confidence": Variant(ranked=True),
     "with clipped depth": Variant(changes={"pseudo": {"depth_clip": 1.0}}),
     "with super-sink": Variant(changes={"pseudo": {"sink": "background"}}),
+    "with super-source": Variant(changes={"pseudo": {"source": "core"}}),
     "best": Variant(preset="best"),
 }
 """The paper's Table 4 in its order, then single options on top of "+ sharpening", then the preset."""

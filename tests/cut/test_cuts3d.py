@@ -39,14 +39,16 @@ def test_several_sources_bridge_what_the_core_covers():
     assert not item.core.reshape(-1)[item.sink]
 
 
-def test_a_core_within_one_object_finds_that_object():
-    features, depth, left, right = scene()
-    features[1, right] = 0.8  # a little less like the foreground
-    features[0, right] = 0.3
-    found = extract_cuts3d(features, depth, parameters=parameters(source="core", tau_ncut=0.9, instances=1))
-    plain = extract_cuts3d(features, depth, parameters=parameters(tau_ncut=0.9, instances=1))
-    np.testing.assert_array_equal(found.candidates[0].mask, plain.candidates[0].mask)
-    assert plain.candidates[0].core is None
+def test_the_core_does_not_jump_to_an_object_elsewhere():
+    first, second = np.zeros((2, *GRID), dtype=bool)
+    first[2:5, 2:5] = second[7:10, 7:10] = True
+    depth = np.where(first | second, 0.3, 0.9)
+    found = extract_cuts3d(two_class_features(first | second), depth, parameters=parameters(source="core"))
+    for item, blob in zip(found.candidates, (first, second), strict=True):
+        np.testing.assert_array_equal(item.core, blob)
+        np.testing.assert_array_equal(item.mask, blob)
+    plain = extract_cuts3d(two_class_features(first | second), depth, parameters=parameters())
+    assert [item.core for item in plain.candidates] == [None, None]
 
 
 def test_at_one_depth_they_stay_one():

@@ -13,6 +13,7 @@ from typing import Any
 import bench
 import bench_common
 import bench_data
+import bench_device
 import bench_peer
 import bench_pseudo
 import bench_quality
@@ -161,6 +162,26 @@ def test_pseudo_gives_every_method_its_steps_and_the_peer_finds_what_our_maskcut
     assert by_method["peer"]["masks an image"] == by_method["maskcut"]["masks an image"] >= 1
     assert by_method["maskcut"]["IoU with the peer's least"] > 0.99
     assert by_method["cuts3d"]["masks an image"] >= 1
+
+
+def test_throughput_says_how_busy_each_part_was(weights: Path):
+    config = bench_data.offline(
+        {
+            "pseudo": {"tau_knn": 0.2, "crf_size": 160},
+            "features": {"backbone": "dino-vits16", "size": 224, "weights": weights},
+            "run": {"workers": 0, "batch_size": 2},
+        }
+    )
+    table = bench_device.throughput([photo_of(0), photo_of(1)], config=config, device="cpu", images=3, repeats=1)
+    device, workers = table.rows
+    assert (device["graphs"], workers["graphs"]) == ("device", "workers")
+    assert device["masks"] == workers["masks"] >= 3
+    for row in table.rows:
+        assert row["images a second"] > 0
+        shares = {name: row[f"{name} busy"] for name in ("device", "workers", "reader")}
+        assert all(0 < share < 1.5 for share in shares.values())
+        assert shares[row["limit"]] == max(shares.values())
+        assert row["peak device memory, MB"] is None
 
 
 SMALL = {"pseudo": {"tau_knn": 0.15, "crf": False}, "confidence": {"tau_knn_min": 0.1}}
