@@ -87,6 +87,7 @@ def _run(bases: Sequence[Path], config: Config) -> _Timed:
     say(f"pseudo: graphs by {config.run.graphs} on {config.run.device}")
     on_gpu = config.run.device.startswith("cuda")
     if on_gpu:
+        torch.empty(1, device=config.run.device)  # there are no statistics before its first use
         torch.cuda.reset_peak_memory_stats(config.run.device)
     pseudo.run(bases, config=config)
     memory = torch.cuda.max_memory_allocated(config.run.device) / 1e6 if on_gpu else None

@@ -6,8 +6,6 @@ that digit decides, which a few of millions do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -77,11 +75,6 @@ def sharpened_edges(affinity: Tensor, importance: Tensor, *, pairing: Pairing, t
     sharpened = torch.pow(affinity, exponent, out=exponent)
     # An exponent of at most 1 lowers nothing, and 0 stays 0 also where the exponent is 0.
     return (affinity > threshold) | ((sharpened > threshold) & (affinity > 0))
-
-
-def stack_features(features: Sequence[Tensor], *, device: str) -> Tensor:
-    """Features of some images, (C, H, W) each, as (B, C, H, W) on a device."""
-    return torch.stack([item.to(device, non_blocking=True) for item in features])
 
 
 def _threshold(affinity: Tensor, tau_ncut: float) -> Tensor:

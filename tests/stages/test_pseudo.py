@@ -519,12 +519,15 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
     ],
     ids=["ctrl-c", "sigterm"],
 )
-def test_an_end_in_the_middle(alone: Path, weights: Path, stop: Callable[[int], None], code: int, said: list[str]):
+@pytest.mark.parametrize("graphs", ["workers", "device"])
+def test_an_end_in_the_middle(
+    alone: Path, weights: Path, stop: Callable[[int], None], code: int, said: list[str], graphs: str
+):
     """No trace of the unfinished shard, no process left; the same command then goes on to the same end."""
     bases = pack_photos(alone, 6, shard_size=2)
     command = [str(SCRIPT), "pseudo", "--shards", str(alone), *BACKBONE, "--weights", str(weights), "-j", "2"]
     # The CRF at this size takes a third of a second an image: the signal comes while the second shard is being cut.
-    command += ["--crf-size", "320"]
+    command += ["--crf-size", "320", "--device", "cpu", "--set", f"graphs={graphs}"]
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
