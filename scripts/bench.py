@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="processes that cut; 0 works in this one (2)")
     parser.add_argument(
         "--device",
-        help="cpu, cuda, cuda:1, ...: where train-step works (cpu); pseudo tells images a second on it, network included",
+        help="cpu, cuda, cuda:1, ...: of train-step (cpu); pseudo tells images a second there, network included",
     )
     group = parser.add_argument_group("pseudo")
     group.add_argument("--device-images", type=_positive, default=200, help="images for that (200)")
