@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import SampleError, first_line
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MIN_SIDE = 16
 """Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are never decoded (decompression bombs). Pillow's own limit, doubled."""
+MAX_PIXELS = MAX_IMAGE_PIXELS
+"""Images with more pixels are never decoded (decompression bombs)."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -3,6 +3,7 @@
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve
 from cuts3d_cli.config.sections import (
+    MAX_IMAGE_PIXELS,
     PYRAMID_LEVELS,
     ConfidenceConfig,
     Config,
@@ -26,6 +27,7 @@ from cuts3d_cli.config.sections import (
 
 __all__ = [
     "CONFIG_FILE",
+    "MAX_IMAGE_PIXELS",
     "PAPER",
     "PRESETS",
     "PRESET_HELP",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from cuts3d_cli.images import MAX_PIXELS
-
+MAX_IMAGE_PIXELS = 178_956_970
+"""No image of more pixels is ever decoded: twice the size at which Pillow warns of decompression bombs."""
 PYRAMID_LEVELS = 5
 """Levels of the detector's feature pyramid, p2 to p6."""
 
@@ -371,7 +371,7 @@ class RunConfig:
         shapes_output=False,
     )
     max_image_pixels: int = _option(
-        MAX_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_PIXELS)
+        MAX_IMAGE_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_IMAGE_PIXELS)
     )
     # Like the device itself, it can change last digits, not what a result means.
     graphs: Graphs = _option(
