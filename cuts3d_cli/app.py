@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from typing import Annotated
 
 import typer
 
-from cuts3d_cli import __version__
+from cuts3d_cli import __version__, interrupts
 from cuts3d_cli.commands import detector, evaluation, looking, masks, setup
-from cuts3d_cli.commands.common import DONE, FAILURE, INTERRUPTED, TERMINATED, say
+from cuts3d_cli.commands.common import DONE, FAILURE, say
 from cuts3d_cli.errors import Cuts3dError
 
 app = typer.Typer(
@@ -64,15 +62,11 @@ def _root(
     pass
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit code.
+def main() -> None:
+    """Run the command line and leave with its exit code, as `python -m cuts3d_cli` does."""
+    from cuts3d_cli.__main__ import main as run
 
-    Args:
-        arguments: without the program's name; sys.argv by default.
-    """
-    # As with Ctrl-C, what is half written is taken away; batch systems end jobs like this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    sys.exit(exit_code(arguments))
+    run()
 
 
 def exit_code(arguments: list[str] | None = None) -> int:
@@ -88,8 +82,8 @@ def exit_code(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="cuts3d", standalone_mode=True)
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else FAILURE if leave.code else DONE
-        if code == INTERRUPTED:  # how typer hands on Ctrl-C
-            say("cuts3d: interrupted; what is finished is kept, run the same command again to go on")
+        if code == interrupts.INTERRUPTED and not interrupts.asked():  # typer's way with Ctrl-C, and training's own
+            say(f"cuts3d: interrupted; {interrupts.HOW_TO_GO_ON}")
         return code
     except Cuts3dError as error:
         say(f"cuts3d: {' '.join(str(error).split())}")

@@ -91,6 +91,13 @@ class StageProgress:
 
     def skip(self, shard: Path) -> None:
         """See `Progress`."""
+        self._leave_out(shard, why="finished before, skipped")
+
+    def elsewhere(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._leave_out(shard, why="finished by another process")
+
+    def _leave_out(self, shard: Path, *, why: str) -> None:
         self._left -= 1
         size = self._sizes.get(shard)
         if self._all is not None:
@@ -98,7 +105,7 @@ class StageProgress:
             if task.total is not None and size is not None:
                 self._bars.update(self._all, total=task.total - size)
             self._bars.update(self._all, note=self._note())
-        self._console.print(f"{shard.name}: finished before, skipped", highlight=False, markup=False, soft_wrap=True)
+        self._say(f"{shard.name}: {why}")
 
     def start(self, shard: Path, *, why: str) -> None:
         """See `Progress`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,7 @@ def print_stage(result: StageResult, *, console: Console, errors: Console) -> No
     table = Table(title=f"cuts3d {result.stage}", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
-    skipped = sum(shard.status == "skipped" for shard in result.shards)
-    table.add_row("shards", f"{len(result.shards)} ({skipped} finished before)" if skipped else f"{len(result.shards)}")
+    table.add_row("shards", _shards(result))
     images = result.count("samples_in")
     table.add_row("images", str(images))
     table.add_row("failed", str(result.count("failed")))
@@ -62,6 +62,13 @@ def print_stage(result: StageResult, *, console: Console, errors: Console) -> No
                 table.add_row(f"  {step}, seconds per image", f"{seconds / done:.3f}")
     console.print(table)
     print_failures(result.failed, errors=errors)
+
+
+def _shards(result: StageResult) -> str:
+    numbers: Counter[str] = Counter(shard.status for shard in result.shards)
+    words = {"skipped": "finished before", "elsewhere": "by other processes", "held": "other processes still work on"}
+    notes = [f"{numbers[status]} {word}" for status, word in words.items() if numbers[status]]
+    return f"{len(result.shards)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def print_failures(

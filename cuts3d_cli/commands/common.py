@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,8 +11,9 @@ from rich.console import Console
 
 from cuts3d_cli.config import Config
 
-DONE, FAILURE, USAGE, FAILED_SAMPLES, INTERRUPTED = 0, 1, 2, 3, 130
-TERMINATED = 128 + signal.SIGTERM
+DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
+SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
+"""Fields of section `run` that say how processes share the shards."""
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -54,6 +55,10 @@ def run_stage(stage: str, run: Any, *, json: bool, **arguments: Any) -> Any:
     from cuts3d_cli.progress import StageProgress
     from cuts3d_cli.report import print_failures, print_json, print_stage
 
+    if "config" in arguments and arguments["config"].run.engine == "ray":
+        from cuts3d_cli.stages.engines import on_ray
+
+        run = functools.partial(on_ray, run)
     with StageProgress(stderr, name=stage) as progress:
         result = run(progress=progress, **arguments)
     if json:

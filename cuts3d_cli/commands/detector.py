@@ -11,6 +11,7 @@ import typer
 from cuts3d_cli.commands.common import (
     DONE,
     FAILED_SAMPLES,
+    SHARING_FIELDS,
     Json,
     MoreShards,
     Shards,
@@ -79,7 +80,9 @@ def train(
         stdout.print(str(result.weights), highlight=False, soft_wrap=True)
 
 
-@with_config("selftrain", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists")))
+@with_config(
+    "selftrain", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists", "claim_timeout"))
+)
 def selftrain(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -119,7 +122,7 @@ def selftrain(
     raise typer.Exit(FAILED_SAMPLES if any(item.failed for item in rounds) else DONE)
 
 
-@with_config("predict", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists")))
+@with_config("predict", Only("run", ("device", "batch_size", "half", "max_image_pixels", "if_exists", *SHARING_FIELDS)))
 def predict(
     checkpoint: Annotated[
         Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)

@@ -23,7 +23,7 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.options import Only, with_config
 
 
-@with_config("pseudo", "features", "depth", "run")
+@with_config("pseudo", "features", "depth", Only("run", ("device", "batch_size", "half", "workers", "if_exists")))
 def viz(
     image: Annotated[Optional[Path], typer.Argument(help="A photo.", show_default=False)] = None,  # noqa: UP045
     depth_file: Annotated[

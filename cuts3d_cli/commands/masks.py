@@ -9,6 +9,7 @@ import typer
 
 from cuts3d_cli.commands.common import DONE, FAILED_SAMPLES, Json, MoreShards, Shards, expand_shards, run_stage, say
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError
 from cuts3d_cli.options import with_config
 
 
@@ -38,7 +39,10 @@ def pack(
 ) -> None:
     """Pack photos into base shards. Unreadable photos are listed and left out (exit code 3)."""
     from cuts3d_cli.stages.pack import run
+    from cuts3d_cli.stages.sharing import Sharing
 
+    if config.run.engine != "local":
+        raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
     result = run_stage(
         "pack",
         run,
@@ -52,6 +56,7 @@ def pack(
         shard_size=config.pack.shard_size,
         max_image_pixels=config.run.max_image_pixels,
         if_exists=config.run.if_exists,
+        sharing=Sharing.of(config.run),
     )
     raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
 
@@ -89,7 +94,10 @@ def pseudo(
 ) -> None:
     """Cut the pseudo-masks of every image: writes NAME-000.pseudo.tar beside each shard."""
     from cuts3d_cli.stages.pseudo import run
+    from cuts3d_cli.stages.sharing import Sharing
 
+    if export_coco and (Sharing.of(config.run).world_size > 1 or not config.run.wait):
+        raise UsageError("--export-coco needs all shards: run it again without a fixed split and without --no-wait")
     paths = expand_shards(shards, more_shards, config)
     result = run_stage("pseudo", run, shards=paths, config=config, json=json, say=say)
     if export_coco:

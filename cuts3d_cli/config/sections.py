@@ -387,6 +387,42 @@ class RunConfig:
         "overwrite redoes all, fail stops.",
         shapes_output=False,
     )
+    claim_timeout: float = _option(
+        300.0,
+        "Seconds without a sign of life after which another process's shard is taken over; where it has died on the "
+        "same machine, that is seen at once.",
+        limits=(1.0, 86_400.0),
+        shapes_output=False,
+    )
+    wait: bool = _option(True, "Wait at the end for shards that other processes work on.", shapes_output=False)
+    split: Literal["claims", "fixed"] = _option(
+        "claims",
+        "How processes share shards. claims: each takes the next free one; fixed: every world size-th, from its rank "
+        "on, both as given, else by torchrun (RANK, WORLD_SIZE) or SLURM (SLURM_PROCID, SLURM_NTASKS).",
+        shapes_output=False,
+    )
+    rank: int | None = _option(
+        None, "Number of this process in a fixed split, from 0.", limits=(0, 10**6), shapes_output=False
+    )
+    world_size: int | None = _option(
+        None, "Number of processes of a fixed split.", limits=(1, 10**6), shapes_output=False
+    )
+    engine: Literal["local", "ray"] = _option(
+        "local", "Where shards are worked on: in this process, or as tasks of a Ray cluster.", shapes_output=False
+    )
+    ray_address: str | None = _option(
+        None,
+        "Address of the Ray cluster. Default: $RAY_ADDRESS, else a cluster of this machine alone.",
+        shapes_output=False,
+    )
+    ray_gpus: float | None = _option(
+        None,
+        "GPUs that the task of a shard asks for. Default: one, where the cluster has any and the stage a network. Of "
+        "CPUs it asks for as many as it has workers.",
+        limits=(0.0, 64.0),
+        shapes_output=False,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

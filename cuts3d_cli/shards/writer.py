@@ -2,6 +2,9 @@
 
 Everything goes to a temporary name in the same folder, to the disk, and then to its own name in one step. The bytes of
 a tar depend on its samples alone: no times, no owners, sorted members.
+
+A process that is killed leaves its temporary files behind. Their names say whose they are, and the next writer of the
+same file removes those of processes that have ended.
 """
 
 from __future__ import annotations
@@ -10,20 +13,26 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, extension_problem, key_problem
 from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.owners import Owner, parse_owner, this_process
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
+_TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
+ABANDONED_SECONDS = 86_400.0
+"""A temporary file of another machine that has not changed for so long is taken for a dead process's."""
 
 
 class ShardWriter:
@@ -43,25 +52,41 @@ class ShardWriter:
         sha256: hex digest of the finished tar; empty before.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        before_publishing: Callable[[], None] | None = None,
+        after_publishing: Callable[[], None] | None = None,
+    ) -> None:
         """Prepare a writer; nothing is touched before the `with` block.
 
         Args:
             path: the final name, in an existing folder.
+            before_publishing: called when all is on the disk and before anything under the final names is touched.
+                What it raises gives the shard up.
+            after_publishing: called when the tar has its name, to write its manifest. A signal that comes in between
+                waits for it.
         """
         self.path = path
+        self._before_publishing = before_publishing
+        self._after_publishing = after_publishing
         self.samples = 0
         self.size = 0
         self.sha256 = ""
         self._keys: set[str] = set()
         self._hash = hashlib.sha256()
-        self._temporary = _temporary_name(path)
+        self._temporary = temporary_name(path)
         self._file: BinaryIO | None = None
         self._whole = True
+        self._noted = ExitStack()
 
     def __enter__(self) -> ShardWriter:
-        with _explained(self.path):
+        with ExitStack() as stack, explained(self.path):
+            stack.enter_context(interrupts.unfinished(self._temporary))
             self._file = open(self._temporary, "xb")
+            sweep(self.path)
+            self._noted = stack.pop_all()
         return self
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -89,7 +114,7 @@ class ShardWriter:
             if len(data) > MAX_MEMBER_BYTES:
                 raise ShardError(f"{self.path}: {key}.{extension} has {len(data)} bytes, more than {MAX_MEMBER_BYTES}")
         self._whole = False
-        with _explained(self.path):
+        with explained(self.path):
             for extension in sorted(members):
                 self._append(f"{key}.{extension}", members[extension])
         self._whole = True
@@ -115,7 +140,7 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                with _explained(self.path):
+                with explained(self.path):
                     self._finish()
         finally:
             if self._file is not None:
@@ -124,6 +149,7 @@ class ShardWriter:
                     self._file.close()
                 self._file = None
             self._temporary.unlink(missing_ok=True)
+            self._noted.close()
 
     def _finish(self) -> None:
         assert self._file is not None
@@ -134,10 +160,15 @@ class ShardWriter:
         size = self._file.tell()
         _to_disk(self._file)
         self._file.close()
-        manifest_path(self.path).unlink(missing_ok=True)
-        _rename(self._temporary, self.path)
-        self.size = size
-        self.sha256 = self._hash.hexdigest()
+        with interrupts.held_back():
+            if self._before_publishing is not None:
+                self._before_publishing()
+            manifest_path(self.path).unlink(missing_ok=True)
+            _rename(self._temporary, self.path)
+            self.size = size
+            self.sha256 = self._hash.hexdigest()
+            if self._after_publishing is not None:
+                self._after_publishing()
 
 
 def to_json_bytes(value: object) -> bytes:
@@ -172,10 +203,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         ShardError: the file cannot be written; an older one stays as it was.
     """
-    temporary = _temporary_name(path)
-    with _explained(path):
+    temporary = temporary_name(path)
+    with interrupts.unfinished(temporary), explained(path):
         try:
             with open(temporary, "xb") as file:
+                sweep(path)
                 yield file
                 _to_disk(file)
             _rename(temporary, path)
@@ -199,9 +231,32 @@ def atomic_write_json(path: Path, value: Any, *, indent: int | None = 2) -> None
     atomic_write_bytes(path, f"{text}\n".encode("ascii"))
 
 
-def _temporary_name(path: Path) -> Path:
-    # Hidden and not ending in .tar, so that no glob, folder or other reader takes it for a shard.
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+def temporary_name(path: Path) -> Path:
+    """Name a temporary file in a file's own folder: hidden, no shard for any reader, and telling whose it is."""
+    return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")
+
+
+def sweep(path: Path, *, claimed: bool = False) -> None:
+    """Remove temporary files that killed writers of a file have left behind.
+
+    Those of processes that have ended on this machine go; those of other machines, which cannot be asked, when nothing
+    has been written to them for `ABANDONED_SECONDS` of the file system's own time. Files that cannot be removed stay.
+
+    Args:
+        path: the file.
+        claimed: it is this process's to write, so that any other writer is dead or has lost it: all but its own go.
+    """
+    own = this_process()
+    found = _left_behind(path)
+    # The file system's own time: that of a temporary file which this process is writing.
+    now = max((item.stat().st_mtime for item, owner in found if owner == own), default=0.0)
+    for item, owner in found:
+        if owner == own:
+            continue
+        with suppress(OSError):  # gone meanwhile, or not ours to remove
+            elsewhere = owner.machine != own.machine
+            if claimed or owner.is_dead or (elsewhere and now - item.stat().st_mtime > ABANDONED_SECONDS):
+                item.unlink()
 
 
 def _to_disk(file: BinaryIO) -> None:
@@ -223,8 +278,24 @@ def _rename(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn an error of the system within the block into a line about a file.
+
+    Raises:
+        ShardError: in place of any OSError.
+    """
     try:
         yield
     except OSError as error:
         raise ShardError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _left_behind(path: Path) -> list[tuple[Path, Owner]]:
+    """The temporary files of a file, with their writers."""
+    prefix = f".{path.name}."
+    endings = [item[len(prefix) :] for item in os.listdir(path.parent) if item.startswith(prefix)]
+    return [
+        (path.with_name(prefix + ending), owner)
+        for ending in endings
+        if (match := _TEMPORARY.fullmatch(ending)) and (owner := parse_owner(match["owner"]))
+    ]

@@ -35,6 +35,7 @@ from cuts3d_cli.stages.loading import finished_depth, stored_depth
 from cuts3d_cli.stages.pool import WorkerPool, result_of
 from cuts3d_cli.stages.records import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""
@@ -98,6 +99,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            sharing=Sharing.of(config.run),
             info={"workers": pool.workers},
             progress=progress,
         )

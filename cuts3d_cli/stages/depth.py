@@ -22,6 +22,7 @@ from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 
@@ -91,6 +92,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
         inputs=lambda base: {"base": base, **weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        sharing=Sharing.of(config.run),
         info={"device": device},
         progress=progress,
     )

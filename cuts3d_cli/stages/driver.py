@@ -10,7 +10,9 @@ from typing import Any
 
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.claims import Claim
 from cuts3d_cli.shards.manifest import (
+    Currency,
     InputDigest,
     Manifest,
     digest_file,
@@ -21,7 +23,8 @@ from cuts3d_cli.shards.manifest import (
 )
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.stages.results import Outcome, Progress, ShardResult, Silent, StageResult
+from cuts3d_cli.stages.results import Outcome, Progress, Silent, StageResult
+from cuts3d_cli.stages.sharing import Job, Sharing, share
 
 Outcomes = Callable[[Path], Iterator[Outcome]]
 
@@ -34,10 +37,13 @@ def run_shards(
     inputs: Callable[[Path], Mapping[str, Path]],
     outcomes: Outcomes,
     if_exists: IfExists,
+    sharing: Sharing | None = None,
     info: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
     """Run a stage over base shards, one sidecar and one manifest each.
+
+    Several processes may run the same stage over the same shards at once; each shard is done by one of them.
 
     Args:
         shards: base shards.
@@ -46,6 +52,7 @@ def run_shards(
         inputs: the files that a base shard's sidecar is made from, by role.
         outcomes: yields one outcome a sample, in the order of the base shard.
         if_exists: what happens to sidecars that are there.
+        sharing: with other processes; by default every shard is for whoever claims it first.
         info: further facts for the manifest that do not shape the output, such as the device.
         progress: told how far it is.
 
@@ -55,8 +62,9 @@ def run_shards(
     Raises:
         ShardError: a shard is damaged, an input is missing, or a sidecar exists and `if_exists` is "fail".
     """
-    watcher = progress or Silent()
+    watcher, sharing = progress or Silent(), sharing or Sharing()
     begun = time.perf_counter()
+    shards = sharing.part_of(shards)
     if if_exists == "fail":
         for base in shards:
             if sidecar(base, stage).exists():
@@ -69,25 +77,27 @@ def run_shards(
     uses = Counter(path for roles in files.values() for path in roles.values())
     shared = {path: digest_file(path) for path, number in uses.items() if number > 1}
     watcher.begin([(base, _sample_count(base)) for base in shards])
-    results = []
-    for base in shards:
-        tar = sidecar(base, stage)
-        why = ""
-        if if_exists == "resume" and tar.exists():
-            given = {role: shared.get(path, path) for role, path in files[base].items()}
-            state = is_current(tar, stage=stage, config=config, inputs=given)
-            if state.current:
-                watcher.skip(base)
-                results.append(_result_of(base, load_manifest(manifest_path(tar)), status="skipped"))
-                continue
-            why = f"redone, {state.reason}"
-        watcher.start(base, why=why)
-        digests = {role: shared.get(path) or digest_input(path) for role, path in files[base].items()}
-        manifest = _run_shard(
-            base, tar, stage=stage, config=config, digests=digests, outcomes=outcomes, info=info, watcher=watcher
+
+    def state(job: Job) -> Currency | None:
+        if not job.tar.exists():
+            return None
+        given = {role: shared.get(path, path) for role, path in files[job.shard].items()}
+        return is_current(job.tar, stage=stage, config=config, inputs=given)
+
+    def work(job: Job, claim: Claim) -> Manifest:
+        digests = {role: shared.get(path) or digest_input(path) for role, path in files[job.shard].items()}
+        return _run_shard(
+            job, claim, stage=stage, config=config, digests=digests, outcomes=outcomes, info=info, watcher=watcher
         )
-        watcher.finish(base)
-        results.append(_result_of(base, manifest, status="done"))
+
+    results = share(
+        [Job(base, sidecar(base, stage)) for base in shards],
+        state=state,
+        work=work,
+        if_exists=if_exists,
+        sharing=sharing,
+        watcher=watcher,
+    )
     return StageResult(stage=stage, shards=results, seconds=time.perf_counter() - begun)
 
 
@@ -140,8 +150,8 @@ def maker_of(stage: str) -> str:
 
 
 def _run_shard(
-    base: Path,
-    tar: Path,
+    job: Job,
+    claim: Claim,
     *,
     stage: str,
     config: Mapping[str, Any],
@@ -155,8 +165,28 @@ def _run_shard(
     failed: list[dict[str, str]] = []
     dropped: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
-    with ShardWriter(tar) as writer:
-        for outcome in outcomes(base):
+    written: list[Manifest] = []
+
+    def finish() -> None:
+        seconds["total"] = time.perf_counter() - begun
+        manifest = Manifest(
+            stage=stage,
+            config=dict(config),
+            inputs=digests,
+            counts=counts,
+            failed=failed,
+            dropped=dropped,
+            info=dict(info or {}),
+            seconds={step: round(value, 3) for step, value in seconds.items()},
+            sha256=writer.sha256,
+            size=writer.size,
+        )
+        publish_manifest(job.tar, manifest, claim=claim)
+        written.append(manifest)
+
+    writer = ShardWriter(job.tar, before_publishing=claim.check_before_publishing, after_publishing=finish)
+    with writer:
+        for outcome in outcomes(job.shard):
             counts["samples_in"] += 1
             if outcome.members is None:
                 counts["failed"] += 1
@@ -170,32 +200,25 @@ def _run_shard(
             for step, value in outcome.seconds.items():
                 seconds[step] = seconds.get(step, 0.0) + value
             watcher.advance(failed=outcome.members is None)
-    seconds["total"] = time.perf_counter() - begun
-    manifest = Manifest(
-        stage=stage,
-        config=dict(config),
-        inputs=digests,
-        counts=counts,
-        failed=failed,
-        dropped=dropped,
-        info=dict(info or {}),
-        seconds={step: round(value, 3) for step, value in seconds.items()},
-        sha256=writer.sha256,
-        size=writer.size,
-    )
-    save_manifest(manifest_path(tar), manifest)
-    return manifest
+            if claim.lost:  # what is left would be computed for nothing
+                claim.check()
+    return written[0]
 
 
-def _result_of(base: Path, manifest: Manifest, *, status: Any) -> ShardResult:
-    return ShardResult(
-        shard=base,
-        status=status,
-        counts=manifest.counts,
-        failed=manifest.failed,
-        dropped=manifest.dropped,
-        seconds=manifest.seconds,
-    )
+def publish_manifest(tar: Path, manifest: Manifest, *, claim: Claim) -> None:
+    """Mark a tar as finished, or take it away: on a full disk nothing is left.
+
+    Raises:
+        ClaimLostError: another process has taken the shard over, and the tar is its.
+        ShardError: the manifest cannot be written.
+    """
+    claim.check()
+    try:
+        save_manifest(manifest_path(tar), manifest)
+    except BaseException:
+        if not manifest_path(tar).exists():
+            tar.unlink(missing_ok=True)
+        raise
 
 
 def _sample_count(base: Path) -> int | None:

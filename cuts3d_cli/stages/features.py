@@ -26,6 +26,7 @@ from cuts3d_cli.stages.batches import infer_in_batches
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,6 +162,7 @@ def run(
         inputs=lambda base: {"base": base, "weights": extractor.weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        sharing=Sharing.of(config.run),
         info={"device": extractor.device},
         progress=progress,
     )

@@ -14,6 +14,7 @@ from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.driver import require_sidecar, run_shards
 from cuts3d_cli.stages.records import read_json
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 
 def generation_of(round: int) -> str:
@@ -37,6 +38,7 @@ def run(
     round: int,
     config: SelfTrainConfig,
     if_exists: IfExists,
+    sharing: Sharing | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
     """Write the masks that a round of self-training learns from, `NAME-000.pseudo.st1.tar`.
@@ -46,6 +48,7 @@ def run(
         round: 1 is the first of self-training.
         config: thresholds.
         if_exists: what happens to generations that are there.
+        sharing: with other processes.
         progress: told how far it is.
 
     Returns:
@@ -97,5 +100,6 @@ def run(
         inputs=inputs,
         outcomes=outcomes,
         if_exists=if_exists,
+        sharing=sharing,
         progress=progress,
     )

@@ -18,12 +18,14 @@ from cuts3d_cli.config import IfExists, RunConfig, recorded_limits
 from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.images import MAX_PIXELS, decode_image
+from cuts3d_cli.shards.claims import Claim
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
-from cuts3d_cli.shards.manifest import InputDigest, Manifest, is_current, load_manifest, save_manifest
-from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.stages.driver import publish_manifest
 from cuts3d_cli.stages.listing import Listing, Photo, list_source
-from cuts3d_cli.stages.results import Progress, ShardResult, Silent, StageResult
+from cuts3d_cli.stages.results import Progress, Silent, StageResult
+from cuts3d_cli.stages.sharing import Job, Sharing, share
 
 STAGE = "pack"
 MAX_ASPECT_ERROR = 0.01
@@ -76,6 +78,7 @@ def run(
     shard_size: int = 1000,
     max_image_pixels: int = MAX_PIXELS,
     if_exists: IfExists = "resume",
+    sharing: Sharing | None = None,
     progress: Progress | None = None,
 ) -> PackResult:
     """Pack photos, as they are, into `NAME-000.tar`, `NAME-001.tar`, ...
@@ -97,6 +100,7 @@ def run(
         shard_size: photos in a shard.
         max_image_pixels: photos and depth maps with more are left out, as failed.
         if_exists: keep finished shards whose photos and settings are the same, redo all, or refuse.
+        sharing: with other processes that pack the same.
         progress: told how far it is.
 
     Returns:
@@ -116,24 +120,25 @@ def run(
     listing = list_source(source, images=images, leave_out=[depth_dir] if depth_dir is not None else [])
     plan = _plan(listing.photos, out=out, name=name, shard_size=shard_size)
     _make_room(plan, out=out, name=name, if_exists=if_exists)
-    watcher = progress or Silent()
+    watcher, sharing = progress or Silent(), sharing or Sharing()
+    plan = {tar: plan[tar] for tar in sharing.part_of(list(plan))}
     watcher.begin([(tar, len(photos)) for tar, photos in plan.items()])
     config = settings.to_config(listing.kind)
-    results = []
-    for tar, photos in plan.items():
-        inputs = {"listing": _digest(listing.root, photos, settings)}
-        why = ""
-        if if_exists == "resume" and tar.exists():
-            state = is_current(tar, stage=STAGE, config=config, inputs=inputs)
-            if state.current:
-                watcher.skip(tar)
-                results.append(_result(tar, load_manifest(manifest_path(tar)), status="skipped"))
-                continue
-            why = f"redone, {state.reason}"
-        watcher.start(tar, why=why)
-        manifest = _pack_shard(tar, photos, listing, settings, inputs=inputs, watcher=watcher)
-        watcher.finish(tar)
-        results.append(_result(tar, manifest, status="done"))
+
+    def inputs(tar: Path) -> dict[str, InputDigest]:
+        return {"listing": _digest(listing.root, plan[tar], settings)}
+
+    def state(job: Job) -> Currency | None:
+        return is_current(job.tar, stage=STAGE, config=config, inputs=inputs(job.tar)) if job.tar.exists() else None
+
+    def work(job: Job, claim: Claim) -> Manifest:
+        return _pack_shard(
+            job.tar, plan[job.tar], listing, settings, inputs=inputs(job.tar), claim=claim, watcher=watcher
+        )
+
+    results = share(
+        [Job(tar, tar) for tar in plan], state=state, work=work, if_exists=if_exists, sharing=sharing, watcher=watcher
+    )
     return PackResult(stage=STAGE, shards=results, seconds=time.perf_counter() - begun)
 
 
@@ -208,12 +213,34 @@ def _pack_shard(
     settings: _Settings,
     *,
     inputs: Mapping[str, InputDigest],
+    claim: Claim,
     watcher: Progress,
 ) -> Manifest:
     begun = time.perf_counter()
-    failed = []
+    failed: list[dict[str, str]] = []
     with_depth = 0
-    with ShardWriter(tar) as writer:
+    written: list[Manifest] = []
+
+    def finish() -> None:
+        counts = {"samples_in": len(photos), "samples_out": writer.samples, "failed": len(failed)}
+        if settings.depth_dir is not None:
+            counts |= {"with_depth": with_depth, "without_depth": writer.samples - with_depth}
+        manifest = Manifest(
+            stage=STAGE,
+            config=settings.to_config(listing.kind),
+            inputs=dict(inputs),
+            counts=counts,
+            failed=failed,
+            info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
+            seconds={"total": round(time.perf_counter() - begun, 3)},
+            sha256=writer.sha256,
+            size=writer.size,
+        )
+        publish_manifest(tar, manifest, claim=claim)
+        written.append(manifest)
+
+    writer = ShardWriter(tar, before_publishing=claim.check_before_publishing, after_publishing=finish)
+    with writer:
         for photo in photos:
             try:
                 members = _members(photo, listing.root, settings)
@@ -224,22 +251,7 @@ def _pack_shard(
             writer.write(photo.key, members)
             with_depth += any(extension.startswith("sensor.") for extension in members)
             watcher.advance(failed=False)
-    counts = {"samples_in": len(photos), "samples_out": writer.samples, "failed": len(failed)}
-    if settings.depth_dir is not None:
-        counts |= {"with_depth": with_depth, "without_depth": writer.samples - with_depth}
-    manifest = Manifest(
-        stage=STAGE,
-        config=settings.to_config(listing.kind),
-        inputs=dict(inputs),
-        counts=counts,
-        failed=failed,
-        info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
-        seconds={"total": round(time.perf_counter() - begun, 3)},
-        sha256=writer.sha256,
-        size=writer.size,
-    )
-    save_manifest(manifest_path(tar), manifest)
-    return manifest
+    return written[0]
 
 
 def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
@@ -312,14 +324,3 @@ def _check_map(found: _DepthMap, data: bytes, settings: _Settings, *, width: int
             f"depth map {found.path.name} is {columns}x{rows}, the upright photo {width}x{height}: "
             "they differ in aspect ratio"
         )
-
-
-def _result(tar: Path, manifest: Manifest, *, status: Literal["done", "skipped"]) -> ShardResult:
-    return ShardResult(
-        shard=tar,
-        status=status,
-        counts=manifest.counts,
-        failed=manifest.failed,
-        dropped=manifest.dropped,
-        seconds=manifest.seconds,
-    )

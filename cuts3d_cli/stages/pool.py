@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.errors import Cuts3dError, SampleError, first_line
 
 _Argument = TypeVar("_Argument")
@@ -130,7 +131,7 @@ class WorkerPool:
             self._executor = ProcessPoolExecutor(
                 self.workers, mp_context=context, initializer=_set_up_worker, initargs=(self.memory,)
             )
-        with _interrupts_held_back():  # this may start a process
+        with interrupts.held_back():  # this may start a process
             return self._executor.submit(function, argument)
 
     def _first_of(
@@ -246,19 +247,6 @@ def _cause(process: BaseProcess | None) -> str:
         name = f"signal {-code}"
     more = ", as the system does for want of memory" if code == -signal.SIGKILL else ""
     return f"killed by {name}{more}"
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    # Ctrl-C reaches the whole process group, also processes that are still starting. They inherit the mask.
-    if not hasattr(signal, "pthread_sigmask"):  # not on POSIX
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _set_up_worker(memory: int | None) -> None:

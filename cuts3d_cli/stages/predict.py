@@ -21,6 +21,7 @@ from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detections, Detector
@@ -86,6 +87,7 @@ def run(
         inputs=lambda base: {"base": base, "checkpoint": checkpoint},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        sharing=Sharing.of(config.run),
         info={"device": device},
         progress=progress,
     )

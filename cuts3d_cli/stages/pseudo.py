@@ -30,6 +30,7 @@ from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, finish
 from cuts3d_cli.stages.pool import WorkerPool, result_of
 from cuts3d_cli.stages.prefetch import prefetched
 from cuts3d_cli.stages.results import Outcome, Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 
 def run(
@@ -97,6 +98,7 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            sharing=Sharing.of(config.run),
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )

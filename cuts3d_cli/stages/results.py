@@ -31,10 +31,17 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What became of one shard."""
+    """What became of one shard.
+
+    Attributes:
+        shard: the base shard.
+        status: done here and now; skipped, finished before; finished elsewhere, by another process that runs beside
+            this one; held by another process, and nobody waited for it.
+        counts, failed, dropped, seconds: of its manifest; empty where it is held.
+    """
 
     shard: Path
-    status: Literal["done", "skipped"]
+    status: Literal["done", "skipped", "elsewhere", "held"]
     counts: Mapping[str, int]
     failed: Sequence[Mapping[str, str]]
     dropped: Sequence[Mapping[str, Any]]
@@ -116,6 +123,15 @@ class Progress(Protocol):
     def finish(self, shard: Path) -> None:
         """The current shard is whole."""
 
+    def elsewhere(self, shard: Path) -> None:
+        """Another process has finished a shard."""
+
+    def give_up(self, shard: Path, *, why: str) -> None:
+        """Another process has taken the current shard over."""
+
+    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
+        """Nothing is left but what other processes work on. Told again and again."""
+
 
 class Silent:
     """A progress that nobody watches."""
@@ -133,4 +149,13 @@ class Silent:
         """See `Progress`."""
 
     def finish(self, shard: Path) -> None:
+        """See `Progress`."""
+
+    def elsewhere(self, shard: Path) -> None:
+        """See `Progress`."""
+
+    def give_up(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+
+    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
         """See `Progress`."""

@@ -13,6 +13,7 @@ from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.stages import generations, predict, train
 from cuts3d_cli.stages.generations import generation_of, min_score_of
 from cuts3d_cli.stages.results import Progress, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.run_log import Watcher
@@ -89,6 +90,8 @@ def run(
     if not checkpoint.is_file():
         raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as --checkpoint")
     settings = config.selftrain
+    # Training needs all shards, whoever predicts them.
+    config = replace(config, run=replace(config.run, split="claims", rank=None, world_size=None, wait=True))
     rounds: list[Round] = []
     for number in range(1, settings.rounds + 1):
         name, before = generation_of(number), generation_of(number - 1)
@@ -100,7 +103,12 @@ def run(
             )
         with progress(f"masks, {name}") as bar:
             merged: StageResult = generations.run(
-                shards, round=number, config=settings, if_exists=config.run.if_exists, progress=bar
+                shards,
+                round=number,
+                config=settings,
+                if_exists=config.run.if_exists,
+                sharing=Sharing.of(config.run),
+                progress=bar,
             )
         folder = out / train.default_out(number)
         trained = train.run(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards import writer as writer_module
 from cuts3d_cli.shards.keys import extension_problem, key_problem
+from cuts3d_cli.shards.owners import this_process
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.shards.writer import ShardWriter, atomic_write_bytes, atomic_write_json
 
@@ -94,6 +96,46 @@ def test_a_killed_process_leaves_the_name_as_it_was(tmp_path: Path) -> None:
     (left,) = set(os.listdir(tmp_path)) - {"a.tar"}
     assert left.startswith(".a.tar.")
     assert not left.endswith(".tar")
+    write(path, {"a": {"txt": b"1"}})  # the next one takes it away
+    assert os.listdir(tmp_path) == ["a.tar"]
+
+
+def test_only_what_is_certainly_dead_is_swept(tmp_path: Path) -> None:
+    own = this_process()
+    alive = replace(own, process=os.getppid(), start=0)
+    elsewhere = replace(own, machine="0" * 10)
+    dead = replace(own, start=1)
+    names = {owner: f".a.tar.{owner}.00000000.tmp" for owner in (own, alive, elsewhere, dead)}
+    old = f".a.tar.{elsewhere}.11111111.tmp"
+    for name in [*names.values(), old, ".a.tar.tmp"]:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / old, (1, 1))
+    write(tmp_path / "a.tar", {})
+    assert set(os.listdir(tmp_path)) == {"a.tar", names[own], names[alive], names[elsewhere], ".a.tar.tmp"}
+
+
+def test_what_comes_around_the_publishing_comes_in_order(tmp_path: Path) -> None:
+    path, told = tmp_path / "a.tar", []
+    with ShardWriter(
+        path,
+        before_publishing=lambda: told.append(path.exists()),
+        after_publishing=lambda: told.append(path.exists()),
+    ):
+        pass
+    assert told == [False, True]
+
+
+def test_a_shard_that_may_not_be_published_any_more_touches_nothing(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise RuntimeError("it is another's now")
+
+    path, manifest = tmp_path / "a.tar", tmp_path / "a.json"
+    path.write_bytes(b"old")
+    manifest.write_bytes(b"{}")
+    with pytest.raises(RuntimeError, match="another's"), ShardWriter(path, before_publishing=refuse):
+        pass
+    assert (path.read_bytes(), manifest.read_bytes()) == (b"old", b"{}")
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.tar"]
 
 
 def test_a_new_tar_takes_the_old_manifest_away(tmp_path: Path) -> None:

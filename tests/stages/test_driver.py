@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.config import RunConfig
+from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.stages import driver
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
 from cuts3d_cli.stages.results import Outcome, StageResult
+from cuts3d_cli.stages.sharing import Sharing
 from tests.photos import write_shard
 
 
@@ -37,6 +41,15 @@ class Watcher:
 
     def finish(self, shard: Path) -> None:
         self.told.append(("finish", shard.name))
+
+    def elsewhere(self, shard: Path) -> None:
+        self.told.append(("elsewhere", shard.name))
+
+    def give_up(self, shard: Path, *, why: str) -> None:
+        self.told.append(("give up", shard.name, why))
+
+    def wait(self, shards: Any, *, owners: Any) -> None:
+        self.told.append(("wait", [path.name for path in shards], list(owners)))
 
 
 @pytest.fixture
@@ -277,3 +290,172 @@ def test_a_sidecar_of_an_earlier_base_shard_is_refused(bases: list[Path]):
         finished_sidecar(bases[0], "depth")
     run(bases)
     assert finished_sidecar(bases[0], "depth") is not None
+
+
+# ---------------------------------------------------------------------------------------------- shared with others
+
+
+ELSEWHERE = "0123456789-77-1"
+
+
+def foreign_claim(base: Path, *, age: float = 0.0) -> Path:
+    """A claim of a process on another machine."""
+    path = base.with_name(f".{sidecar(base, 'depth').name}.0.claim")
+    path.write_text(json.dumps({"owner": ELSEWHERE, "host": "node7", "token": "t", "beat": 0.1}))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def hidden(bases: list[Path]) -> list[str]:
+    return [name for name in state(bases) if name.startswith(".")]
+
+
+def test_nothing_is_left_of_claims(bases: list[Path]):
+    seen = []
+
+    def look(base: Path) -> Iterator[Outcome]:
+        seen.append([name for name in hidden(bases) if name.endswith(".claim")])
+        yield from outcomes(base)
+
+    run(bases, outcomes=look)
+    assert seen == [[".s-0.depth.tar.0.claim"], [".s-1.depth.tar.0.claim"]]
+    assert hidden(bases) == []
+
+
+def test_what_another_process_works_on_comes_last_and_is_waited_for(bases: list[Path]):
+    """The other process finishes the first shard when this one has nothing else to do."""
+    path = foreign_claim(bases[0])
+
+    class Waiting(Watcher):
+        def wait(self, shards: Any, *, owners: Any) -> None:
+            super().wait(shards, owners=owners)
+            path.unlink()
+            run(bases[:1])
+
+    watcher = Waiting()
+    result = run(bases, progress=watcher)
+    assert [event for event in watcher.told if isinstance(event, tuple)][1:] == [
+        ("start", "s-1.tar", ""),
+        ("finish", "s-1.tar"),
+        ("wait", ["s-0.tar"], ["node7, process 77"]),
+        ("elsewhere", "s-0.tar"),
+    ]
+    assert [shard.status for shard in result.shards] == ["elsewhere", "done"]
+    assert result.shards[0].counts == result.shards[1].counts
+    assert hidden(bases) == []
+
+
+def test_a_shard_of_a_machine_that_died_is_taken_over_after_the_time(bases: list[Path]):
+    path = foreign_claim(bases[0], age=50)
+    (bases[0].parent / f".s-0.depth.tar.{ELSEWHERE}.00000000.tmp").touch()
+
+    class Aging(Watcher):
+        def wait(self, shards: Any, *, owners: Any) -> None:
+            super().wait(shards, owners=owners)
+            os.utime(path, (time.time() - 61,) * 2)
+
+    watcher = Aging()
+    result = run(bases, progress=watcher, sharing=Sharing(timeout=60))
+    assert ("wait", ["s-0.tar"], ["node7, process 77"]) in watcher.told
+    assert [shard.status for shard in result.shards] == ["done", "done"]
+    assert hidden(bases) == []
+
+
+def test_without_waiting_what_is_left_is_reported(bases: list[Path]):
+    path = foreign_claim(bases[0])
+    result = run(bases, sharing=Sharing(wait=False))
+    assert [shard.status for shard in result.shards] == ["held", "done"]
+    assert result.count("samples_in") == 2
+    assert hidden(bases) == [path.name]
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+def test_what_another_process_finishes_meanwhile_is_not_done_again(bases: list[Path], if_exists: str):
+    run(bases)
+    config = {"depth": {"a": 2}} if if_exists == "resume" else {"depth": {"a": 1}}
+
+    def other_first(base: Path) -> Iterator[Outcome]:
+        if base == bases[0]:
+            run(bases[1:], config=config, if_exists=if_exists)
+        yield from outcomes(base)
+
+    watcher = Watcher()
+    result = run(bases, config=config, outcomes=other_first, if_exists=if_exists, progress=watcher)
+    assert [shard.status for shard in result.shards] == ["done", "elsewhere"]
+    assert ("elsewhere", "s-1.tar") in watcher.told
+
+
+def test_what_was_taken_over_is_given_up_unpublished(bases: list[Path]):
+    """This process is asleep so long that another one has bid more, and has not finished yet."""
+    path = bases[0].with_name(".s-0.depth.tar.1.claim")
+
+    def asleep(base: Path) -> Iterator[Outcome]:
+        yield from outcomes(base)
+        if not path.exists():
+            foreign_claim(base).rename(path)
+
+    watcher = Watcher()
+    result = run(bases[:1], outcomes=asleep, progress=watcher, sharing=Sharing(wait=False))
+    assert watcher.told[-1] == ("give up", "s-0.tar", "s-0.depth.tar: another process has taken it over")
+    assert [shard.status for shard in result.shards] == ["held"]
+    assert not sidecar(bases[0], "depth").exists()
+    assert hidden(bases) == [path.name]
+
+
+def test_what_a_process_left_that_died_after_its_work_is_swept(bases: list[Path]):
+    run(bases)
+    foreign_claim(bases[0], age=1000)
+    (bases[0].parent / f".s-0.depth.json.{ELSEWHERE}.00000000.tmp").touch()
+    result = run(bases)
+    assert [shard.status for shard in result.shards] == ["skipped", "skipped"]
+    assert hidden(bases) == []
+
+
+def test_a_manifest_that_cannot_be_written_leaves_no_tar(bases: list[Path], monkeypatch: pytest.MonkeyPatch):
+    before = state(bases)
+
+    def fail(*_: Any) -> None:
+        raise ShardError("no space left")
+
+    monkeypatch.setattr(driver, "save_manifest", fail)
+    with pytest.raises(ShardError, match="no space left"):
+        run(bases)
+    assert state(bases) == before
+
+
+def test_a_fixed_split_is_complete_and_without_overlap(tmp_path: Path):
+    bases = [write_shard(tmp_path / f"s-{n}.tar", {"a": {"jpg": b"1"}, "b": {"jpg": b"2"}}) for n in range(5)]
+    parts = [run(bases, sharing=Sharing(rank=rank, world_size=3)) for rank in range(3)]
+    assert [[shard.shard.name for shard in part.shards] for part in parts] == [
+        ["s-0.tar", "s-3.tar"],
+        ["s-1.tar", "s-4.tar"],
+        ["s-2.tar"],
+    ]
+    assert {shard.status for part in parts for shard in part.shards} == {"done"}
+
+
+def test_a_split_is_fixed_only_where_it_was_asked_for():
+    slurm = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
+    torchrun = {"RANK": "1", "WORLD_SIZE": "3"}
+    everything = Sharing.of(RunConfig(), environment=slurm | torchrun)
+    assert (everything.rank, everything.world_size) == (0, 1)
+    for environment, expected in ((slurm, (2, 4)), (slurm | torchrun, (1, 3))):
+        found = Sharing.of(RunConfig(split="fixed"), environment=environment)
+        assert (found.rank, found.world_size) == expected
+    for config in (RunConfig(rank=0, world_size=2), RunConfig(split="fixed", rank=0, world_size=2)):
+        assert Sharing.of(config, environment=slurm).world_size == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "message"),
+    [
+        (RunConfig(split="fixed"), {}, "needs --rank and --world-size"),
+        (RunConfig(rank=1), {}, "needs --rank and --world-size"),
+        (RunConfig(world_size=4), {"RANK": "1", "WORLD_SIZE": "3"}, "needs --rank and --world-size"),
+        (RunConfig(rank=4, world_size=4), {}, "rank 4 of 4 processes is impossible: ranks go from 0 to 3"),
+        (RunConfig(split="fixed"), {"RANK": "x", "WORLD_SIZE": "3"}, "variable RANK is 'x'"),
+    ],
+)
+def test_impossible_splits(config: RunConfig, environment: dict[str, str], message: str):
+    with pytest.raises(UsageError, match=message):
+        Sharing.of(config, environment=environment)

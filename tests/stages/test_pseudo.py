@@ -515,7 +515,11 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
             130,
             ["cuts3d: interrupted; what is finished is kept, run the same command again to go on"],
         ),
-        (lambda group: os.kill(group, signal.SIGTERM), 143, []),
+        (
+            lambda group: os.kill(group, signal.SIGTERM),
+            143,
+            ["cuts3d: terminated; what is finished is kept, run the same command again to go on"],
+        ),
     ],
     ids=["ctrl-c", "sigterm"],
 )

@@ -1,0 +1,29 @@
+"""The executable: signals first, since what comes then takes a while to import."""
+
+from __future__ import annotations
+
+import sys
+
+from cuts3d_cli import interrupts
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    interrupts.install()
+    code = 1
+    try:
+        from cuts3d_cli.app import exit_code
+
+        code = exit_code()
+        interrupts.ignore()  # all is done and said
+    except BaseException:
+        if interrupts.asked() is None:
+            raise
+    if line := interrupts.last_line():
+        print(line, file=sys.stderr, flush=True)
+        interrupts.leave()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cuts3d_cli import interrupts
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+GO_ON = "what is finished is kept, run the same command again to go on"
+BUSY = {
+    "python": "while True: time.monotonic()",
+    "swallowing": "while True:\n    try:\n        time.sleep(600)\n    except BaseException: pass",
+    "native code": "import ctypes; ctypes.CDLL(None).pause()\nctypes.CDLL(None).sleep(600)",
+    "an import": "import importlib.abc\nclass Slow(importlib.abc.MetaPathFinder):\n    def find_spec(self, *_):\n"
+    "        try:\n            time.sleep(600)\n        except KeyboardInterrupt as error:\n"
+    "            raise ImportError('initialization failed') from error\n"
+    "sys.meta_path.insert(0, Slow())\nimport something",
+    "cleaning up": "try:\n    time.sleep(600)\nfinally:\n    time.sleep(600)",
+}
+
+
+def ended(tmp_path: Path, body: str, number: int, *, times: int = 1) -> tuple[int, str, list[str]]:
+    """Exit code, stderr and files left by a command that does something when a signal comes."""
+    script = tmp_path / "main.py"
+    indented = "\n".join(f"      {line}" for line in body.splitlines())
+    unfinished = f"Path({str(tmp_path / 'unfinished')!r})"
+    script.write_text(
+        "import sys, time\nfrom pathlib import Path\nfrom cuts3d_cli import app, interrupts\n"
+        "def work(*_):\n"
+        f"  with interrupts.unfinished({unfinished}):\n"
+        f"    {unfinished}.touch()\n"
+        "    print('busy', flush=True)\n"
+        f"    try:\n{indented}\n"
+        f"    finally:\n      {unfinished}.unlink(missing_ok=True)\n"
+        "app.exit_code = work\n"
+        "from cuts3d_cli.__main__ import main\nmain()\n"
+    )
+    command = [sys.executable, str(script)]
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "busy\n"
+        time.sleep(0.2)
+        for _ in range(times):
+            running.send_signal(number)
+            time.sleep(0.05)
+        _, said = running.communicate(timeout=60)
+    return running.returncode, said, sorted(path.name for path in tmp_path.iterdir() if path != script)
+
+
+@pytest.mark.parametrize("body", BUSY.values(), ids=BUSY)
+def test_a_signal_ends_whatever_is_going_on(tmp_path: Path, body: str):
+    assert ended(tmp_path, body, signal.SIGINT) == (130, f"cuts3d: interrupted; {GO_ON}\n", [])
+
+
+def test_sigterm_says_so(tmp_path: Path):
+    assert ended(tmp_path, BUSY["python"], signal.SIGTERM) == (143, f"cuts3d: terminated; {GO_ON}\n", [])
+
+
+def test_impatience_changes_nothing(tmp_path: Path):
+    code, said, left = ended(tmp_path, BUSY["cleaning up"], signal.SIGINT, times=5)
+    assert (code, said, left) == (130, f"cuts3d: interrupted; {GO_ON}\n", [])
+
+
+def test_a_handler_of_the_works_own_has_all_the_time_it_wants(tmp_path: Path):
+    body = (
+        "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\ntime.sleep(4)\n"
+        "print('saved', file=sys.stderr)\nreturn 7"
+    )
+    code, said, _ = ended(tmp_path, body, signal.SIGINT)
+    assert (code, said) == (7, "saved\n")
+
+
+def test_signals_are_put_off_and_then_come(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(interrupts, "_state", interrupts._State())
+    before = signal.signal(signal.SIGINT, interrupts._handle)
+    told = []
+    try:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117 - it comes at the end of the block within
+            with interrupts.held_back():
+                # The mask is this thread's alone; the system gives the signal to another one.
+                threading.Thread(target=time.sleep, args=(0.5,)).start()
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+                told.append("done")
+        assert told == ["done"]
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_was_swallowed_stops_the_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from cuts3d_cli.shards.claims import Claim, claim
+    from cuts3d_cli.shards.writer import ShardWriter
+
+    found = claim(tmp_path / "a.tar", timeout=100)
+    assert isinstance(found, Claim)
+    monkeypatch.setattr(interrupts, "_state", interrupts._State())
+    with found, pytest.raises(SystemExit), ShardWriter(found.tar, before_publishing=found.check_before_publishing):
+        monkeypatch.setattr(interrupts._state, "asked", int(signal.SIGTERM))
+    assert os.listdir(tmp_path) == []
