@@ -11,6 +11,7 @@ import typer
 
 from cuts3d_cli.app import app
 from cuts3d_cli.commands.common import SHARING_FIELDS
+from cuts3d_cli.commands.looking import VIZ_FIELDS
 from cuts3d_cli.config import PAPER, PRESETS, Config, section_fields
 from cuts3d_cli.options import Only, with_config
 from tests.running import Ran
@@ -21,7 +22,7 @@ COMMANDS = {
     "features": ("features", "run"),
     "pseudo": ("pseudo", "features", "run"),
     "confidence": ("confidence", "run"),
-    "viz": ("pseudo", "features", "depth", Only("run", ("device", "batch_size", "half", "workers", "if_exists"))),
+    "viz": ("pseudo", "features", "depth", Only("run", VIZ_FIELDS)),
     "train": ("train", Only("run", ("device",))),
     "selftrain": ("selftrain", Only("run", ("device", "batch_size", "half", "if_exists", "claim_timeout"))),
     "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists", *SHARING_FIELDS))),

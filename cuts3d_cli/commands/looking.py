@@ -22,8 +22,11 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.options import Only, with_config
 
+VIZ_FIELDS = ("device", "batch_size", "half", "workers", "max_image_pixels", "graphs", "if_exists")
+"""Fields of section `run` that drawing has a use for."""
 
-@with_config("pseudo", "features", "depth", Only("run", ("device", "batch_size", "half", "workers", "if_exists")))
+
+@with_config("pseudo", "features", "depth", Only("run", VIZ_FIELDS))
 def viz(
     image: Annotated[Optional[Path], typer.Argument(help="A photo.", show_default=False)] = None,  # noqa: UP045
     depth_file: Annotated[
