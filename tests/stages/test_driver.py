@@ -11,6 +11,7 @@ import pytest
 
 from cuts3d_cli.config import RunConfig
 from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.shards import manifest as manifest_module
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
@@ -244,7 +245,8 @@ def test_an_input_of_many_shards_is_hashed_once(bases: list[Path], tmp_path: Pat
         return original(path, **known)
 
     original = driver.digest_file
-    monkeypatch.setattr(driver, "digest_file", digest)
+    for module in (driver, manifest_module):
+        monkeypatch.setattr(module, "digest_file", digest)
     run(bases, inputs=lambda base: {"base": base, "weights": weights})
     assert sorted(hashed) == ["s-0.tar", "s-1.tar", "weights.bin"]
     manifest = load_manifest(manifest_path(sidecar(bases[1], "depth")))
