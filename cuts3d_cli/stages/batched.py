@@ -32,7 +32,7 @@ from cuts3d_cli.errors import SampleError
 from cuts3d_cli.stages.batches import Failed, infer_each
 from cuts3d_cli.stages.cutting import CutResult, FinishTask, StepTask, cut_rules, cut_step, finish_image
 from cuts3d_cli.stages.loading import Loaded
-from cuts3d_cli.stages.pool import WorkerPool, numerics_of_one_image, result_of
+from cuts3d_cli.stages.pool import Task, WorkerPool, numerics_of_one_image, result_of
 
 Extract = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Tensor]]
 
@@ -89,7 +89,7 @@ class BatchedCutter:
 
         Raises:
             UsageError: tau_knn does not fit the grid.
-            WorkerDiedError: a process ended of itself.
+            WorkerDiedError: processes die also without a task.
         """
         remaining = iter(images)
         flying: deque[_Flight] = deque()
@@ -105,18 +105,18 @@ class BatchedCutter:
             else:
                 return
 
-    def _steps(self, images: Sequence[Loaded]) -> Generator[list[Future[Any]], None, list[Cut]]:
+    def _steps(self, images: Sequence[Loaded]) -> Generator[list[Task[Any, Any]], None, list[Cut]]:
         """All that happens to a batch; gives control away, with what it waits for, whenever workers have to do."""
         jobs = [_Job(image) for image in images]
         self._add_features([job for job in jobs if job.failure is None])
         self._add_graphs([job for job in jobs if job.failure is None])
         while active := [job for job in jobs if self._wants_eigenvector(job)]:
-            cutting = [(job, self._pool.submit(cut_step, task)) for job, task in self._solve(active)]
-            yield [future for _, future in cutting]
-            for job, future in cutting:
-                job.take_extraction(future)
+            cutting = [(job, self._pool.start(cut_step, task)) for job, task in self._solve(active)]
+            yield [task for _, task in cutting]
+            for job, task in cutting:
+                job.take_extraction(self._pool.take(task))
         yield [job.finishing for job in jobs if job.finishing is not None]
-        return [job.cut() for job in jobs]
+        return [job.cut(self._pool) for job in jobs]
 
     def _wants_eigenvector(self, job: _Job) -> bool:
         """Whether an image needs another eigenvector; one that has just had its last cut goes on to the CRF."""
@@ -130,7 +130,7 @@ class BatchedCutter:
         task = FinishTask(
             image=job.image.crf_image, size=job.image.size, extraction=job.extraction, config=self._config
         )
-        job.finishing = self._pool.submit(finish_image, task)
+        job.finishing = self._pool.start(finish_image, task)
         return False
 
     def _add_features(self, jobs: Sequence[_Job]) -> None:
@@ -215,9 +215,9 @@ class BatchedCutter:
 class _Flight:
     """A batch under way: where it stands, and what it waits for."""
 
-    def __init__(self, steps: Generator[list[Future[Any]], None, list[Cut]]) -> None:
+    def __init__(self, steps: Generator[list[Task[Any, Any]], None, list[Cut]]) -> None:
         self._steps = steps
-        self._waits_for: list[Future[Any]] = []
+        self._waits_for: list[Task[Any, Any]] = []
         self.cuts: list[Cut] | None = None
         self.go_on()
 
@@ -233,7 +233,7 @@ class _Flight:
 
     @property
     def pending(self) -> list[Future[Any]]:
-        return [future for future in self._waits_for if not future.done()]
+        return [task.future for task in self._waits_for if not task.future.done()]
 
 
 class _Job:
@@ -247,7 +247,7 @@ class _Job:
         self.edges: Tensor | None = None
         self.rules: Rules | None = None
         self.extraction: Extraction | None = None
-        self.finishing: Future[CutResult] | None = None
+        self.finishing: Task[FinishTask, CutResult] | None = None
 
     def begin(self, config: PseudoConfig, tau_ncut: float, *, grid: tuple[int, int]) -> None:
         """Get ready for the first cut."""
@@ -269,12 +269,12 @@ class _Job:
         except SampleError as error:
             self.failure = str(error)
 
-    def cut(self) -> Cut:
+    def cut(self, pool: WorkerPool) -> Cut:
         """What became of it."""
         result = None
         if self.finishing is not None:
             try:
-                result = result_of(self.finishing)
+                result = result_of(pool.take(self.finishing))
             except SampleError as error:
                 self.failure = str(error)
         later = {} if result is None else result.seconds

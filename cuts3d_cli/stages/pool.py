@@ -29,6 +29,25 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 _MB = 1 << 20
 
 
+@dataclass(kw_only=True, eq=False)
+class Task(Generic[_Argument, _Result]):
+    """A function of one argument that a worker runs, and runs again where its process dies.
+
+    Attributes:
+        function: what is run.
+        argument: of the function.
+        future: of the latest run.
+    """
+
+    function: Callable[[_Argument], _Result]
+    argument: _Argument
+    future: Future[_Result]
+
+    def is_broken(self) -> bool:
+        """Whether it was lost with a process. Waits for its end."""
+        return isinstance(self.future.exception(), BrokenProcessPool)
+
+
 class WorkerPool:
     """Runs functions in `workers` processes; with 0, at once in this one.
 
@@ -55,6 +74,7 @@ class WorkerPool:
         self.memory = memory
         self.deaths = 0
         self._executor: ProcessPoolExecutor | None = None
+        self._under_way: list[Task[Any, Any]] = []
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -103,20 +123,45 @@ class WorkerPool:
         Raises:
             WorkerDiedError: processes die also without a task.
         """
-        waiting: deque[_Task[_Item, _Argument, _Result]] = deque()
+        waiting: deque[tuple[_Item, Task[_Argument, _Result] | None]] = deque()
         for item, argument in pairs:
-            task = _Task[_Item, _Argument, _Result](item=item, argument=argument)
-            if argument is not None:
-                try:
-                    task.future = self._submit(function, argument)
-                except BrokenProcessPool:
-                    self._run_again(function, waiting)
-                    task.future = self._submit(function, argument)
-            waiting.append(task)
+            waiting.append((item, None if argument is None else self.start(function, argument)))
             while len(waiting) > self.ahead:
-                yield self._first_of(waiting, function)
+                yield self._first_of(waiting)
         while waiting:
-            yield self._first_of(waiting, function)
+            yield self._first_of(waiting)
+
+    def start(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Task[_Argument, _Result]:
+        """Begin a task that outlives its process; `take` gives its result. See `in_order` for what becomes of it.
+
+        Raises:
+            WorkerDiedError: processes die also without a task.
+        """
+        try:
+            future = self._submit(function, argument)
+        except BrokenProcessPool:
+            self._run_again()
+            future = self._submit(function, argument)
+        task = Task(function=function, argument=argument, future=future)
+        self._under_way.append(task)
+        return task
+
+    def take(self, task: Task[_Argument, _Result]) -> Future[_Result]:
+        """The future of a task, which is done; each is taken once.
+
+        Args:
+            task: as `start` gave it.
+
+        Returns:
+            The future. That of a task that processes died of raises SampleError.
+
+        Raises:
+            WorkerDiedError: processes die also without a task.
+        """
+        if task.is_broken():
+            self._run_again()
+        self._under_way = [other for other in self._under_way if other is not task]
+        return task.future
 
     def _submit(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Future[_Result]:
         if self.workers == 0:
@@ -135,29 +180,25 @@ class WorkerPool:
             return self._executor.submit(function, argument)
 
     def _first_of(
-        self, waiting: deque[_Task[_Item, _Argument, _Result]], function: Callable[[_Argument], _Result]
+        self, waiting: deque[tuple[_Item, Task[_Argument, _Result] | None]]
     ) -> tuple[_Item, Future[_Result] | None]:
-        if waiting[0].is_broken():
-            self._run_again(function, waiting)
-        task = waiting.popleft()
-        return task.item, task.future
+        item, task = waiting.popleft()
+        return item, None if task is None else self.take(task)
 
-    def _run_again(
-        self, function: Callable[[_Argument], _Result], waiting: Iterable[_Task[_Item, _Argument, _Result]]
-    ) -> None:
+    def _run_again(self) -> None:
         """Run the tasks that were lost with a process, each with no other beside it."""
         self._start_anew()
-        for task in waiting:
-            if task.argument is None or not task.is_broken():
+        for task in self._under_way:
+            if not task.is_broken():
                 continue
             for _ in range(ATTEMPTS):
-                task.future = self._submit(function, task.argument)
+                task.future = self._submit(task.function, task.argument)
                 process = self._only_process()
                 if not task.is_broken():
                     break
                 self._start_anew()
             else:
-                self._check_that_workers_live(function)
+                self._check_that_workers_live(task.function)
                 task.future = Future()
                 task.future.set_exception(
                     SampleError(f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
@@ -180,17 +221,6 @@ class WorkerPool:
             self._submit(_name_of, function).result()
         except BrokenProcessPool as error:
             raise WorkerDiedError from error
-
-
-@dataclass(kw_only=True)
-class _Task(Generic[_Item, _Argument, _Result]):
-    item: _Item
-    argument: _Argument | None
-    future: Future[_Result] | None = None
-
-    def is_broken(self) -> bool:
-        """Whether it was lost with a process. Waits for its end."""
-        return self.future is not None and isinstance(self.future.exception(), BrokenProcessPool)
 
 
 class WorkerDiedError(Cuts3dError):

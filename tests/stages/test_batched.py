@@ -26,7 +26,7 @@ from cuts3d_cli.stages.batched import BatchedCutter
 from cuts3d_cli.stages.cutting import FinishTask, StepTask
 from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.stages.loading import Loaded
-from cuts3d_cli.stages.pool import WorkerDiedError, WorkerPool
+from cuts3d_cli.stages.pool import WorkerPool
 from tests.cut.scenes import GRID, touching_blobs, two_class_features
 from tests.photos import pack_photos, records, settings, write_shard
 from tests.stages.test_pseudo import bad_members
@@ -206,16 +206,30 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     assert list(records(sidecar(base, "pseudo"), "pseudo.json")) == ["p0", "p2"]
 
 
-def test_a_worker_that_dies_is_told_and_leaves_nothing_behind(
-    alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["cut_step", "finish_image"])
+def test_an_image_that_workers_die_of_fails_alone(
+    alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
-    (base,) = pack_photos(alone, 3)
-    monkeypatch.setattr(batched, "cut_step", os._exit)
-    monkeypatch.setattr(batched, "StepTask", lambda **_: 9)
-    with pytest.raises(WorkerDiedError, match="a worker process died"):
-        stage.run([base], config=config(weights, run={"workers": 1}))
-    assert not sidecar(base, "pseudo").exists()
-    assert [path.name for path in alone.iterdir() if path.name.startswith(".")] == []
+    """A worker is killed by one of the images, in the middle of its cuts or after them."""
+    (base,) = pack_photos(alone, 5)
+    whole = config(weights, run={"workers": 2, "batch_size": 2})
+    stage.run([base], config=whole)
+    before = records(sidecar(base, "pseudo"), "pseudo.json")
+
+    start, begun = WorkerPool.start, []
+
+    def deadly(self: WorkerPool, function: Any, argument: Any) -> Any:
+        begun.append(function.__name__)
+        if function.__name__ == step and begun.count(step) == 2:
+            return start(self, os._exit, 9)
+        return start(self, function, argument)
+
+    monkeypatch.setattr(WorkerPool, "start", deadly)
+    result = stage.run([base], config=replace(whole, run=replace(whole.run, if_exists="overwrite")))
+    (failed,) = result.failed
+    assert "the worker process died of it, 2 times of 2: it ended with exit code 9" in failed["reason"]
+    after = records(sidecar(base, "pseudo"), "pseudo.json")
+    assert after == {key: value for key, value in before.items() if key != failed["key"]}
 
 
 def test_damaged_shards_are_one_line(alone: Path, weights: Path):
