@@ -8,6 +8,7 @@ quality  AP, AR, recall and precision on the sets of real photos beside the chec
 scale    images a second against workers, peak memory against the number of images
 train    what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
 train-step  a training step with all uses of Spatial Confidence against detectron2's plain one
+selftrain  what a round of self-training adds to a small detector, on rendered scenes, with a control (most of an hour)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import bench_device
 import bench_pseudo
 import bench_quality
 import bench_scale
+import bench_selftrain
 import bench_speed
 import bench_train
 from bench_common import Report, load_average, machine, print_machine, print_report, say
@@ -34,7 +36,7 @@ from cuts3d_cli.errors import Cuts3dError
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.train import require_detectron2
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step", "selftrain")
 BUSY = 0.7
 """Load average over which the figures come with a warning."""
 WIDTH = 170
@@ -76,6 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             threads=options.threads,
         ),
         "train-step": lambda: _train_step(options),
+        "selftrain": lambda: bench_selftrain.selftrain(
+            out=options.out / "selftrain",
+            seeds=range(options.seeds),
+            plan=bench_selftrain.Plan(
+                iterations=options.iterations, further=options.round_iterations, rounds=options.rounds
+            ),
+        ),
     }
     try:
         reports = [actions[name]() for name in dict.fromkeys(options.benchmarks)]
@@ -193,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
-    group = parser.add_argument_group("train and train-step")
+    group = parser.add_argument_group("train, train-step and selftrain")
     group.add_argument(
         "--out", type=Path, default=Path("bench-train"), help="folder that keeps scenes and finished runs (bench-train)"
     )
@@ -204,6 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--threads", type=_positive, default=1, help="that a training computes with (1)")
     group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
     group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")
+    group.add_argument(
+        "--round-iterations", type=_positive, default=150, help="of a round of selftrain, and of its control (150)"
+    )
+    group.add_argument("--rounds", type=_positive, default=1, help="of selftrain (1)")
     return parser
 
 
