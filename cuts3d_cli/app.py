@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cuts3d_cli import __version__, interrupts
-from cuts3d_cli.commands import detector, evaluation, looking, masks, setup
+from cuts3d_cli.commands import detector, evaluation, looking, masks, recipe, setup
 from cuts3d_cli.commands.common import DONE, FAILURE, say
 from cuts3d_cli.errors import Cuts3dError
 
@@ -38,6 +38,7 @@ for command in (
 ):
     app.command()(command)
 app.command("eval")(evaluation.evaluate)
+app.command()(recipe.run)
 app.command()(looking.verify)
 app.command()(looking.inspect)
 app.command()(setup.doctor)

@@ -37,6 +37,7 @@ def resolve(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    stored: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> Config:
     """The configuration in force.
 
@@ -45,6 +46,8 @@ def resolve(
         overrides: section -> field -> value, from the command line.
         environment: os.environ by default.
         folder: where `cuts3d.toml` is looked for; the working folder by default.
+        stored: another file and what is in it, in place of `cuts3d.toml`; its values are checked by themselves, so that
+            an error names the file.
 
     Returns:
         The configuration, checked.
@@ -53,17 +56,19 @@ def resolve(
         UsageError: an unknown preset, section or field, or a value of the wrong type or outside its limits.
     """
     environ = os.environ if environment is None else environment
-    path = (folder or Path.cwd()) / CONFIG_FILE
-    stored = _read_file(path)
-    from_file = stored.pop("preset", None)
+    path, content = stored or _default_file(folder)
+    sections = dict(content)
+    from_file = sections.pop("preset", None)
     name = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET") or from_file or "paper"
     if not isinstance(name, str) or name not in PRESETS:
         raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
-    for section, values in stored.items():
+    for section, values in sections.items():
         if not isinstance(values, dict):
             raise UsageError(f"{path}: '{section}' must be a section, one of {', '.join(_sections())}")
         config = _with(config, section, values, where=str(path))
+    if stored:
+        _check_limits(config, where=f"{path}: ")
     for variable, text in sorted(environ.items()):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {"CUTS3D_PRESET"}:
             section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
@@ -78,9 +83,17 @@ def _sections() -> dict[str, type]:
     return {item.name: type(getattr(Config(), item.name)) for item in dataclasses.fields(Config)}
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _default_file(folder: Path | None) -> tuple[Path, dict[str, Any]]:
+    path = (folder or Path.cwd()) / CONFIG_FILE
+    return path, read_toml(path) if path.is_file() else {}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file in TOML holds.
+
+    Raises:
+        UsageError: it is no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -96,17 +109,17 @@ def _with(config: Config, section: str, values: Mapping[str, Any], *, where: str
     for key, value in values.items():
         if key not in known:
             raise UsageError(f"{where}: section '{section}' has no field '{key}', it has {', '.join(known)}")
-        changes[key] = _convert(value, known[key], where=f"{where}: {section}.{key}")
+        changes[key] = convert(value, known[key], where=f"{where}: {section}.{key}")
     return replace(config, **{section: replace(getattr(config, section), **changes)})
 
 
-def _convert(value: Any, kind: Any, *, where: str) -> Any:
+def convert(value: Any, kind: Any, *, where: str) -> Any:
     """A value from TOML (typed), the environment (text) or the command line (typed) as the field's type."""
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = [option for option in get_args(kind) if option is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
             return None
-        return _convert(value, inner[0], where=where)
+        return convert(value, inner[0], where=where)
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if value == choice or (isinstance(value, str) and value == str(choice)):
@@ -116,7 +129,7 @@ def _convert(value: Any, kind: Any, *, where: str) -> Any:
         items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise UsageError(f"{where} is '{value}': it must be a list of numbers, as in 240,320")
-        return tuple(_convert(item, get_args(kind)[0], where=where) for item in items)
+        return tuple(convert(item, get_args(kind)[0], where=where) for item in items)
     if kind is bool:
         words = {
             "1": True,
@@ -146,7 +159,7 @@ def _convert(value: Any, kind: Any, *, where: str) -> Any:
         raise UsageError(f"{where} is '{value}': it must be {wanted}") from error
 
 
-def _check_limits(config: Config) -> None:
+def _check_limits(config: Config, *, where: str = "") -> None:
     for section in _sections():
         values = getattr(config, section)
         for item in dataclasses.fields(values):
@@ -156,11 +169,11 @@ def _check_limits(config: Config) -> None:
             low, high = item.metadata["limits"]
             if not all(low <= number <= high for number in (value if isinstance(value, tuple) else [value])):
                 shown = ",".join(str(number) for number in value) if isinstance(value, tuple) else value
-                raise UsageError(f"{section}.{item.name} is {shown}: it must lie between {low} and {high}")
+                raise UsageError(f"{where}{section}.{item.name} is {shown}: it must lie between {low} and {high}")
     for section, train in (("train", config.train), ("selftrain", config.selftrain)):
-        _check_training(section, train)
+        _check_training(f"{where}{section}", train)
     if not config.selftrain.score_thresholds:
-        raise UsageError("selftrain.score_thresholds is empty: name at least one threshold")
+        raise UsageError(f"{where}selftrain.score_thresholds is empty: name at least one threshold")
 
 
 def _check_training(section: str, train: TrainConfig) -> None:
@@ -172,6 +185,5 @@ def _check_training(section: str, train: TrainConfig) -> None:
         )
     if train.copy_paste_min > train.copy_paste_max:
         raise UsageError(
-            f"{section}.copy_paste_min {train.copy_paste_min:g} is over {section}.copy_paste_max"
-            f" {train.copy_paste_max:g}"
+            f"{section}.copy_paste_min {train.copy_paste_min:g} is over copy_paste_max {train.copy_paste_max:g}"
         )

@@ -37,6 +37,7 @@ from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer,
 from cuts3d_cli.detector.stopping import Stop, stop_signals
 from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError, first_line
 from cuts3d_cli.images import MAX_PIXELS
+from cuts3d_cli.shards.manifest import digest_file
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
@@ -74,6 +75,7 @@ class Task:
         return {
             "config": plain({**output_dict(self.config), **limits}),
             "shards": {shard.base.name: shard.digest for shard in self.shards},
+            "init": None if self.init is None else _digest(self.init),
         }
 
 
@@ -104,6 +106,7 @@ def train(task: Task, watcher: Watcher) -> Path:
 class _Training:
     def __init__(self, task: Task, watcher: Watcher) -> None:
         self.task, self.config, self.watcher = task, task.config, watcher
+        self.fingerprint = task.fingerprint()
         self.rank, self.world = comm.get_rank(), comm.get_world_size()
         self.first = self.rank == 0
         self.device = own_device(task.device, alone=self.world == 1)
@@ -275,7 +278,7 @@ class _Training:
                 "iteration": done,
                 "processes": every,
                 "config": plain(as_dict(self.config)),
-                "fingerprint": self.task.fingerprint(),
+                "fingerprint": self.fingerprint,
             }
             save_checkpoint(checkpoint_path(self.task.out, done), content)
             keep_last(self.task.out, self.config.checkpoints_kept)
@@ -291,7 +294,9 @@ class _Training:
             raise WeightsError(f"{path} is damaged, or of another version ({what}): train again") from error
 
     def _restore_from(self, content: Mapping[str, Any], path: Path) -> tuple[int, Position]:
-        rescheduled = check_fingerprint(content["fingerprint"], self.task.fingerprint(), path=path)
+        rescheduled = check_fingerprint(content["fingerprint"], self.fingerprint, path=path)
+        # A run that goes on need not be told again what it began with.
+        self.fingerprint["init"] = content["fingerprint"].get("init") or self.fingerprint["init"]
         if len(content["processes"]) != self.world:
             raise UsageError(
                 f"{path} was written by {len(content['processes'])} processes, now there are {self.world}: start as"
@@ -348,6 +353,17 @@ def own_device(name: str, *, alone: bool) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def _digest(weights: Path) -> str:
+    if not weights.is_file():
+        raise WeightsError(f"{weights} does not exist: name a checkpoint that `cuts3d train` wrote")
+    return digest_file(weights).sha256
+
+
+def started_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two trainings began with the same detector, as far as both say so."""
+    return None in (old.get("init"), new["init"]) or old["init"] == new["init"]
+
+
 def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: Path) -> list[str]:
     """Refuse to go on with another configuration or other masks. The schedule may change on the way.
 
@@ -367,4 +383,6 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: P
         names = sorted({*old["shards"], *new["shards"]})
         other = [name for name in names if old["shards"].get(name) != new["shards"].get(name)]
         raise UsageError(f"{path} was trained on other masks ({', '.join(other[:3])}): take another --out")
+    if not started_alike(old, new):
+        raise UsageError(f"{path} began with another detector: take another --out")
     return [f"{name} {before.get(name)} -> {after[name]}" for name in differing]

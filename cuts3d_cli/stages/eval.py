@@ -19,7 +19,7 @@ from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.driver import require_sidecar
@@ -78,7 +78,12 @@ class Evaluation:
 
 
 def run(
-    shards: Sequence[Path], *, ground_truth: Path, say: Callable[[str], None], predicted: bool = False
+    shards: Sequence[Path],
+    *,
+    ground_truth: Path,
+    say: Callable[[str], None],
+    predicted: bool = False,
+    generation: str | None = None,
 ) -> Evaluation:
     """Compare the pseudo-masks of shards, or a detector's predictions, with a ground truth, class-agnostically.
 
@@ -94,6 +99,7 @@ def run(
         ground_truth: a COCO JSON.
         say: told warnings, and where the scores are from.
         predicted: take what `cuts3d predict` found, with its boxes and scores, in place of the pseudo-masks.
+        generation: of the predictions, as in "st1"; None for those of `cuts3d predict`.
 
     Returns:
         The figures.
@@ -103,8 +109,9 @@ def run(
         ShardError: a sidecar is missing, damaged or stale, or some of the shards have confidence and others have none.
     """
     truth = read_ground_truth(ground_truth)
+    detections = in_generation("predict", generation)
     for base in shards:
-        require_sidecar(base, "predict" if predicted else "pseudo")
+        require_sidecar(base, detections if predicted else "pseudo")
     scored = not predicted and _all_scored(shards)
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
@@ -117,7 +124,7 @@ def run(
     found = _Found()
     for base in shards:
         if predicted:
-            _collect_predictions(base, pairing, truth, into=found)
+            _collect_predictions(base, pairing, truth, into=found, stage=detections)
         else:
             _collect(base, pairing, truth, into=found, scored=scored)
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
@@ -239,14 +246,14 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found) -> None:
+def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, stage: str) -> None:
     """Read the detections of one shard."""
     wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
-    for sample in read_shard(sidecar(base, "predict")):
+    for sample in read_shard(sidecar(base, stage)):
         image = wanted.pop(sample.key, None)
         if image is None:
             continue
-        codes = _masks(sample, truth.images[image], base=base, stage="predict")
+        codes = _masks(sample, truth.images[image], base=base, stage=stage)
         into.predictions[image] = [
             Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=code)
             for item, code in zip(read_json(sample, "predict.json")["instances"], codes, strict=True)
@@ -261,7 +268,9 @@ def _box(values: Sequence[float]) -> Box:
 
 def _masks(sample: Sample, image: TrueImage, *, base: Path, stage: str = "pseudo") -> list[Rle]:
     tar = sidecar(base, stage)
-    codes: list[Rle] = [item["segmentation"] for item in read_json(sample, f"{stage}.json")["instances"]]
+    codes: list[Rle] = [
+        item["segmentation"] for item in read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
+    ]
     for code in codes:
         height, width = code["size"]
         if (width, height) != (image.width, image.height):

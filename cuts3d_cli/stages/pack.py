@@ -118,7 +118,7 @@ def run(
     )
     _check(settings, source=source, name=name)
     listing = list_source(source, images=images, leave_out=[depth_dir] if depth_dir is not None else [])
-    plan = _plan(listing.photos, out=out, name=name, shard_size=shard_size)
+    plan = plan_shards(listing.photos, out=out, name=name, shard_size=shard_size)
     _make_room(plan, out=out, name=name, if_exists=if_exists)
     watcher, sharing = progress or Silent(), sharing or Sharing()
     plan = {tar: plan[tar] for tar in sharing.part_of(list(plan))}
@@ -156,7 +156,18 @@ def _check(settings: _Settings, *, source: Path, name: str) -> None:
             raise UsageError(f"--depth-dir {settings.depth_dir} is the folder of the photos: keep maps in their own")
 
 
-def _plan(photos: Sequence[Photo], *, out: Path, name: str, shard_size: int) -> dict[Path, Sequence[Photo]]:
+def plan_shards(photos: Sequence[Photo], *, out: Path, name: str, shard_size: int) -> dict[Path, Sequence[Photo]]:
+    """Which photos go into which shard.
+
+    Args:
+        photos: all of them, in order.
+        out: folder of the shards.
+        name: first part of their names.
+        shard_size: photos in a shard.
+
+    Returns:
+        Base shard -> its photos.
+    """
     count = math.ceil(len(photos) / shard_size)
     digits = max(_MIN_DIGITS, len(str(count - 1)))
     return {

@@ -13,7 +13,7 @@ from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.stages import generations, predict, train
 from cuts3d_cli.stages.generations import generation_of, min_score_of
 from cuts3d_cli.stages.results import Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
+from cuts3d_cli.stages.sharing import Sharing, of_all_shards
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.run_log import Watcher
@@ -89,50 +89,83 @@ def run(
     train.require_detectron2()
     if not checkpoint.is_file():
         raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as --checkpoint")
-    settings = config.selftrain
-    # Training needs all shards, whoever predicts them.
-    config = replace(config, run=replace(config.run, split="claims", rank=None, world_size=None, wait=True))
     rounds: list[Round] = []
-    for number in range(1, settings.rounds + 1):
-        name, before = generation_of(number), generation_of(number - 1)
-        watcher.say(f"{name}: predictions of {checkpoint} over {min_score_of(settings, number):g} become masks")
-        kept = PredictConfig(min_score=min_score_of(settings, number), max_detections=MAX_DETECTIONS)
-        with progress(f"predict, {before}") as bar:
-            predict.run(
-                shards, checkpoint=checkpoint, config=replace(config, predict=kept), generation=before, progress=bar
-            )
-        with progress(f"masks, {name}") as bar:
-            merged: StageResult = generations.run(
+    for number in range(1, config.selftrain.rounds + 1):
+        rounds.append(
+            run_round(
                 shards,
-                round=number,
-                config=settings,
-                if_exists=config.run.if_exists,
-                sharing=Sharing.of(config.run),
-                progress=bar,
+                number=number,
+                checkpoint=checkpoint,
+                out=out,
+                config=config,
+                gpus=gpus,
+                watcher=watcher,
+                progress=progress,
             )
-        folder = out / train.default_out(number)
-        trained = train.run(
+        )
+        checkpoint = rounds[-1].weights
+    return rounds
+
+
+def predicting(config: Config, number: int) -> Config:
+    """The configuration by which a round predicts on the shards that it learns from."""
+    kept = PredictConfig(min_score=min_score_of(config.selftrain, number), max_detections=MAX_DETECTIONS)
+    return replace(config, predict=kept)
+
+
+def run_round(
+    shards: Sequence[Path],
+    *,
+    number: int,
+    checkpoint: Path,
+    out: Path,
+    config: Config,
+    gpus: int,
+    watcher: Watcher,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+) -> Round:
+    """One round: predict, merge with the masks of the round before, train.
+
+    Args:
+        number: of the round, 1 being the first.
+        checkpoint: the detector of the round before.
+        shards, out, config, gpus, watcher, progress: as `run`.
+
+    Raises:
+        As `run`.
+    """
+    name, before = generation_of(number), generation_of(number - 1)
+    config = replace(config, run=of_all_shards(config.run))
+    watcher.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
+    with progress(f"predict, {before}") as bar:
+        predict.run(shards, checkpoint=checkpoint, config=predicting(config, number), generation=before, progress=bar)
+    with progress(f"masks, {name}") as bar:
+        merged: StageResult = generations.run(
             shards,
             round=number,
-            out=folder,
-            config=settings,
-            device=config.run.device,
-            max_image_pixels=config.run.max_image_pixels,
-            gpus=gpus,
-            resume="if begun",
-            overwrite=False,
-            init=checkpoint,
-            watcher=watcher,
+            config=config.selftrain,
+            if_exists=config.run.if_exists,
+            sharing=Sharing.of(config.run),
+            progress=bar,
         )
-        checkpoint = trained.weights
-        rounds.append(
-            Round(
-                name=name,
-                weights=checkpoint,
-                images=trained.images,
-                masks=merged.count("masks"),
-                predicted=merged.count("predicted"),
-                failed=merged.count("failed"),
-            )
-        )
-    return rounds
+    trained = train.run(
+        shards,
+        round=number,
+        out=out / train.default_out(number),
+        config=config.selftrain,
+        device=config.run.device,
+        max_image_pixels=config.run.max_image_pixels,
+        gpus=gpus,
+        resume="if begun",
+        overwrite=False,
+        init=checkpoint,
+        watcher=watcher,
+    )
+    return Round(
+        name=name,
+        weights=trained.weights,
+        images=trained.images,
+        masks=merged.count("masks"),
+        predicted=merged.count("predicted"),
+        failed=merged.count("failed"),
+    )

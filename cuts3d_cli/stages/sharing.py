@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -65,6 +65,11 @@ class Sharing:
     def part_of(self, items: Sequence[_T]) -> list[_T]:
         """Those of all items that this process may take."""
         return list(items[self.rank :: self.world_size])
+
+
+def of_all_shards(config: RunConfig) -> RunConfig:
+    """The same without a fixed split, and waiting for what other processes work on: what follows needs every shard."""
+    return replace(config, split="claims", rank=None, world_size=None, wait=True)
 
 
 def _number(name: str, text: str) -> int:

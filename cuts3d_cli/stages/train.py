@@ -14,6 +14,7 @@ from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.images import MAX_PIXELS
+from cuts3d_cli.stages.cards import describes, write_card
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.generations import generation_of, masks_of
 
@@ -98,33 +99,32 @@ def run(
         TrainingError: the loss is no number any more.
     """
     require_detectron2()
-    from cuts3d_cli.detector.checkpoints import find_checkpoints
-    from cuts3d_cli.detector.data import training_shards
-    from cuts3d_cli.detector.training import Task
-
     folder = out or default_out(round)
     chosen = choose_device(device)
     if gpus > 1 and not chosen.startswith("cuda"):
         raise UsageError(f"--gpus {gpus} needs CUDA: this machine has none, or --device says {chosen}")
-    uses_confidence = config.soft_loss or (
-        config.copy_paste and (config.copy_paste_select == "confident" or config.alpha != "none")
-    )
-    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence)
-    images = sum(shard.samples for shard in found)
-    task = Task(
-        config=config,
-        shards=found,
-        out=folder,
-        device=chosen,
-        init=init,
+    task = replace(
+        task_of(
+            shards,
+            round=round,
+            out=folder,
+            config=config,
+            init=init,
+            device=chosen,
+            max_image_pixels=max_image_pixels,
+        ),
         resume=bool(resume),
-        max_image_pixels=max_image_pixels,
     )
+    images = sum(shard.samples for shard in task.shards)
     if resume == "if begun":
         if (finished := finished_weights(task)) is not None:
             watcher.say(f"{finished} is there already, of the same masks and configuration")
+            if not describes(finished):  # stopped between the weights and their card
+                write_card(task, round=round)
             return Trained(weights=finished, out=folder, images=images)
-        task = replace(task, resume=bool(find_checkpoints(folder)))
+        task = replace(task, resume=begun(folder))
+        # A run that was killed before its first checkpoint begins anew.
+        overwrite = overwrite or (not task.resume and (folder / METRICS).exists())
     prepare_folder(folder, resume=task.resume, overwrite=overwrite)
     watcher.say(
         f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
@@ -135,7 +135,48 @@ def run(
     processes = max(gpus, int(os.environ.get("WORLD_SIZE", "1")))
     if config.copy_paste and config.images_per_batch == processes:
         watcher.say("warning: with one image a process nothing can be pasted from another: raise --images-per-batch")
-    return Trained(weights=_launch(task, watcher, gpus=gpus), out=folder, images=images)
+    weights = _launch(task, watcher, gpus=gpus)
+    if not _is_other_rank():
+        write_card(task, round=round)
+    return Trained(weights=weights, out=folder, images=images)
+
+
+def uses_confidence(config: TrainConfig) -> bool:
+    """Whether a training looks at the Spatial Confidence of the masks."""
+    return config.soft_loss or (
+        config.copy_paste and (config.copy_paste_select == "confident" or config.alpha != "none")
+    )
+
+
+def task_of(
+    shards: Sequence[Path],
+    *,
+    round: int,
+    out: Path,
+    config: TrainConfig,
+    init: Path | None,
+    device: str = "cpu",
+    max_image_pixels: int = MAX_PIXELS,
+) -> Task:
+    """What a training is to do.
+
+    Args:
+        shards: base shards with their masks.
+        round: 0 learns from the pseudo-masks.
+        out: the folder for what is written.
+        config: of the training.
+        init: a trained detector to begin with.
+        device: that is there.
+        max_image_pixels: photos with more are not learned from.
+
+    Raises:
+        ShardError: masks or confidence are missing, unfinished, or were made from other files.
+    """
+    from cuts3d_cli.detector.data import training_shards
+    from cuts3d_cli.detector.training import Task
+
+    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config))
+    return Task(config=config, shards=found, out=out, device=device, init=init, max_image_pixels=max_image_pixels)
 
 
 def finished_weights(task: Task) -> Path | None:
@@ -145,14 +186,23 @@ def finished_weights(task: Task) -> Path | None:
         WeightsError: its last checkpoint is damaged.
     """
     from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
+    from cuts3d_cli.detector.training import started_alike
 
     final = task.out / FINAL_WEIGHTS
     checkpoints = find_checkpoints(task.out)
     if not (final.is_file() and checkpoints):
         return None
     last = load_checkpoint(checkpoints[-1])
-    same = last["fingerprint"] == task.fingerprint() and last["iteration"] == task.config.max_iter
-    return final if same else None
+    before, now = last["fingerprint"], task.fingerprint()
+    same = all(before[part] == now[part] for part in ("config", "shards")) and started_alike(before, now)
+    return final if same and last["iteration"] == task.config.max_iter else None
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint to go on from."""
+    from cuts3d_cli.detector.checkpoints import find_checkpoints
+
+    return bool(find_checkpoints(folder))
 
 
 def batch_warning(config: TrainConfig) -> str | None:

@@ -1,0 +1,60 @@
+"""What `cuts3d run` prints: the plan before, the results after."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from cuts3d_cli.evaluation.metrics import KindMetrics
+from cuts3d_cli.stages.recipe import Cooked
+from cuts3d_cli.stages.recipe_plan import Plan
+
+COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@100": "ar100"}
+
+
+def print_plan(plan: Plan, *, console: Console) -> None:
+    """What there is to do, part by part, and whether the disk has room for it."""
+    table = Table(title="to do", title_justify="left")
+    for column in ("", "shards", "finished", "disk, MB"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_column("")
+    for part in plan.parts:
+        size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
+        table.add_row(part.name, str(part.shards), str(part.finished), size, part.note)
+    console.print(table)
+    console.print(
+        f"disk: about {_amount(plan.bytes)} to be written (an estimate), {_amount(plan.free)} free",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if plan.bytes > plan.free:
+        console.print("warning: the disk is likely too small: make room, or set recipe.out", highlight=False)
+
+
+def print_results(cooked: Cooked, *, console: Console) -> None:
+    """AP and AR of every generation on every evaluation set, in percent, and where the detectors are."""
+    if cooked.results:
+        table = Table(title="percent, class-agnostic", title_justify="left")
+        table.add_column("set")
+        table.add_column("")
+        for kind in ("box", "mask"):
+            for column in COLUMNS:
+                table.add_column(f"{kind} {column}", justify="right")
+        for name, found in cooked.results.items():
+            for what, result in found.items():
+                table.add_row(name, what, *_cells(result.metrics.box), *_cells(result.metrics.mask))
+            table.add_section()
+        console.print(table)
+    for name, path in cooked.weights.items():
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+    for name, number in cooked.failed.items():
+        console.print(f"failed in {name}: {number}", highlight=False, soft_wrap=True)
+
+
+def _cells(figures: KindMetrics | None) -> list[str]:
+    values = [getattr(figures, field, None) for field in COLUMNS.values()]
+    return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
