@@ -59,9 +59,11 @@ def resolve(
     path, content = stored or _default_file(folder)
     sections = dict(content)
     from_file = sections.pop("preset", None)
-    name = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET") or from_file or "paper"
+    given = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET")
+    name = given or from_file or "paper"
     if not isinstance(name, str) or name not in PRESETS:
-        raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+        where = "" if given else f"{path}: "
+        raise UsageError(f"{where}there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
     for section, values in sections.items():
         if not isinstance(values, dict):
