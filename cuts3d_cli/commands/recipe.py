@@ -29,31 +29,31 @@ def run(
     from cuts3d_cli.config.recipe import read_recipe
     from cuts3d_cli.progress import StageProgress, TrainingProgress
     from cuts3d_cli.report import print_failures, print_json
-    from cuts3d_cli.stages.recipe import Kitchen
+    from cuts3d_cli.stages.recipe import RecipeRun
     from cuts3d_cli.stages.recipe_report import print_plan, print_results
 
     watcher = TrainingProgress(stderr)
     try:
-        kitchen = Kitchen(
+        whole = RecipeRun(
             read_recipe(recipe, assignments=assignments or []),
             bar=lambda name: StageProgress(stderr, name=name),
             watcher=watcher,
             say=say,
             failures=lambda failed: print_failures(failed, errors=stderr),
         )
-        plan = kitchen.plan()
+        plan = whole.plan()
         if dry_run:
             if json:
-                print_json({"recipe": str(recipe), "out": str(kitchen.out), **plan.to_json()})
+                print_json({"recipe": str(recipe), "out": str(whole.out), **plan.to_json()})
             else:
                 print_plan(plan, console=stdout)
             return
         print_plan(plan, console=stderr)
-        cooked = kitchen.cook()
+        result = whole.run()
     finally:
         watcher.close()
     if json:
-        print_json(cooked.to_json())
+        print_json(result.to_json())
     else:
-        print_results(cooked, console=stdout)
-    raise typer.Exit(FAILED_SAMPLES if cooked.failed else DONE)
+        print_results(result, console=stdout)
+    raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from cuts3d_cli.stages.cutting import needs_depth
 from cuts3d_cli.stages.devices import choose_device
 from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.stages.generations import generation_of, masks_of
-from cuts3d_cli.stages.listing import list_source
 from cuts3d_cli.stages.recipe_plan import (
     MEMBER_BYTES,
     TRAINING,
@@ -38,8 +37,9 @@ from cuts3d_cli.stages.recipe_plan import (
     training_bytes,
     unfinished_sidecars,
 )
+from cuts3d_cli.stages.recipe_sources import Source
 from cuts3d_cli.stages.results import Progress, StageResult
-from cuts3d_cli.stages.sharing import of_all_shards
+from cuts3d_cli.stages.sharing import Sharing, of_all_shards
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.training import Watcher
@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cooked:
+class RecipeResult:
     """What came of a recipe.
 
     Attributes:
@@ -81,34 +81,6 @@ class Cooked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
-    """Photos and the shards that they become.
-
-    Attributes:
-        name: of the shards.
-        key: of the section of the recipe.
-        source, images, depth_dir, out: as `pack.run` takes them.
-        files: bytes of the photos and maps of each base shard.
-        images_of: how many photos each base shard is to hold.
-        map_bytes: of a sensor map, on average; 0 where there is none.
-    """
-
-    name: str
-    key: str
-    source: Path
-    images: Path | None
-    depth_dir: Path | None
-    out: Path
-    files: Mapping[Path, int] = field(default_factory=dict)
-    images_of: Mapping[Path, int] = field(default_factory=dict)
-    map_bytes: float = 0.0
-
-    @property
-    def bases(self) -> list[Path]:
-        return list(self.images_of)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Step:
     """What is done in one go; it may have several parts in the plan. `run` returns how many samples failed."""
 
@@ -117,7 +89,7 @@ class _Step:
     run: Callable[[], int]
 
 
-class Kitchen:
+class RecipeRun:
     """A recipe with everything that is needed to follow it.
 
     Args:
@@ -153,25 +125,25 @@ class Kitchen:
         self._grid = self._check()
         own = recipe.source
         self._photos = self._listed(
-            _Source(
+            "recipe",
+            Source(
                 name=own.name,
-                key="recipe",
                 source=own.photos,
                 images=own.images,
                 depth_dir=own.depth_dir,
                 out=self.out / "shards",
-            )
+            ),
         )
         self._sets = {
             name: self._listed(
-                _Source(
+                f"recipe.evaluate.{name}",
+                Source(
                     name=name,
-                    key=f"recipe.evaluate.{name}",
                     source=wanted.ground_truth,
                     images=wanted.photos,
                     depth_dir=wanted.depth_dir,
                     out=self.out / "evaluate" / name,
-                )
+                ),
             )
             for name, wanted in recipe.evaluate.items()
         }
@@ -185,7 +157,7 @@ class Kitchen:
         """What there is yet to do; nothing is written."""
         return make_plan([part for step in self._steps for part in step.parts], out=self.out)
 
-    def cook(self) -> Cooked:
+    def run(self) -> RecipeResult:
         """Do it.
 
         Returns:
@@ -200,9 +172,9 @@ class Kitchen:
             if number := step.run():
                 failed[step.name] = number
         results = {name: self._evaluated(name) for name in self._sets}
-        cooked = Cooked(recipe=self.recipe.file, weights=self.weights, results=results, failed=failed)
-        atomic_write_json(self.out / RESULTS, cooked.to_json())
-        return cooked
+        result = RecipeResult(recipe=self.recipe.file, weights=self.weights, results=results, failed=failed)
+        atomic_write_json(self.out / RESULTS, result.to_json())
+        return result
 
     # ---------------------------------------------------------------------------------------------- checks
 
@@ -229,26 +201,11 @@ class Kitchen:
                     )
         return extractor.grid
 
-    def _listed(self, source: _Source) -> _Source:
-        """Say which photos go into which shards."""
-        leave_out = [source.depth_dir] if source.depth_dir is not None else []
+    def _listed(self, key: str, source: Source) -> Source:
         try:
-            listing = list_source(source.source, images=source.images, leave_out=leave_out)
+            return source.listed(shard_size=self.config.pack.shard_size)
         except UsageError as error:
-            raise self.recipe.error(source.key, f"names no photos that can be packed: {error}") from error
-        planned = pack.plan_shards(
-            listing.photos, out=source.out, name=source.name, shard_size=self.config.pack.shard_size
-        )
-        files = {base: sum(_size(listing.root / photo.file) for photo in photos) for base, photos in planned.items()}
-        maps = _first_sizes(source.depth_dir)
-        return _Source(
-            **{
-                **vars(source),
-                "files": files,
-                "images_of": {base: len(photos) for base, photos in planned.items()},
-                "map_bytes": sum(maps) / len(maps) if maps else 0.0,
-            }
-        )
+            raise self.recipe.error(key, f"names no photos that can be packed: {error}") from error
 
     # ---------------------------------------------------------------------------------------------- steps
 
@@ -270,7 +227,7 @@ class Kitchen:
             return wanted.pseudo
         return not self._with_depth or self.config.depth.backend != "sensor" or wanted.depth_dir is not None
 
-    def _pack(self, source: _Source, *, title: str = "") -> _Step:
+    def _pack(self, source: Source, *, title: str = "") -> _Step:
         run = partial(
             pack.run,
             source=source.source,
@@ -297,7 +254,7 @@ class Kitchen:
         part = Part(name=name, bases=source.bases, unfinished=unfinished, bytes_of=needed)
         return _Step(name=name, parts=[part], run=lambda: self._finish(name, lambda bar: run(progress=bar)))
 
-    def _masks(self, source: _Source, *, title: str) -> list[_Step]:
+    def _masks(self, source: Source, *, title: str) -> list[_Step]:
         """Depth, pseudo-masks and their confidence."""
         config, masks = self.config, self.config.pseudo.instances
         steps, before = [], f"{title}pack"
@@ -354,6 +311,7 @@ class Kitchen:
                 round=number,
                 config=self.config.selftrain,
                 if_exists=self.config.run.if_exists,
+                sharing=Sharing.of(self.config.run),
                 progress=progress,
             )
 
@@ -396,7 +354,7 @@ class Kitchen:
 
         return _Step(name=name, parts=parts, run=run)
 
-    def _prediction(self, source: _Source, generation: str) -> _Step:
+    def _prediction(self, source: Source, generation: str) -> _Step:
         name = f"{source.name}: predictions of {generation}"
         run = partial(predict.run, checkpoint=self.weights[generation], config=self.config, generation=generation)
         part = self._sidecars(
@@ -414,7 +372,7 @@ class Kitchen:
     def _sidecars(
         self,
         name: str,
-        source: _Source,
+        source: Source,
         *,
         stage: str,
         run: Callable[..., StageResult],
@@ -452,7 +410,7 @@ class Kitchen:
 
     # ---------------------------------------------------------------------------------------------- running
 
-    def _over(self, name: str, source: _Source, run: Callable[..., StageResult]) -> Callable[[], int]:
+    def _over(self, name: str, source: Source, run: Callable[..., StageResult]) -> Callable[[], int]:
         return lambda: self._finish(name, lambda bar: run(source.bases, progress=bar))
 
     def _finish(self, name: str, run: Callable[[Progress], StageResult]) -> int:
@@ -479,21 +437,3 @@ class Kitchen:
             facts = {**result.to_json(), "ground_truth": truth}
             cards.record_results(weights, {name: facts})
         return found
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):  # `pack` tells what is wrong with it
-        return 0
-
-
-def _first_sizes(folder: Path | None, *, count: int = 100) -> list[int]:
-    """Sizes of some files of a folder."""
-    sizes: list[int] = []
-    for path in folder.rglob("*") if folder is not None else ():
-        if len(sizes) == count:
-            break
-        if path.is_file():
-            sizes.append(path.stat().st_size)
-    return sizes

@@ -6,17 +6,18 @@ from rich.console import Console
 from rich.table import Table
 
 from cuts3d_cli.evaluation.metrics import KindMetrics
-from cuts3d_cli.stages.recipe import Cooked
+from cuts3d_cli.stages.recipe import RecipeResult
 from cuts3d_cli.stages.recipe_plan import Plan
 
-COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@100": "ar100"}
+COLUMNS = {"AP": "ap", "AP50": "ap50", "AR@100": "ar100"}
 
 
 def print_plan(plan: Plan, *, console: Console) -> None:
     """What there is to do, part by part, and whether the disk has room for it."""
     table = Table(title="to do", title_justify="left")
-    for column in ("", "shards", "finished", "disk, MB"):
-        table.add_column(column, justify="right" if column else "left")
+    table.add_column("", no_wrap=True)
+    for column in ("shards", "finished", "disk, MB"):
+        table.add_column(column, justify="right")
     table.add_column("")
     for part in plan.parts:
         size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
@@ -31,23 +32,23 @@ def print_plan(plan: Plan, *, console: Console) -> None:
         console.print("warning: the disk is likely too small: make room, or set recipe.out", highlight=False)
 
 
-def print_results(cooked: Cooked, *, console: Console) -> None:
+def print_results(result: RecipeResult, *, console: Console) -> None:
     """AP and AR of every generation on every evaluation set, in percent, and where the detectors are."""
-    if cooked.results:
+    if result.results:
         table = Table(title="percent, class-agnostic", title_justify="left")
-        table.add_column("set")
-        table.add_column("")
+        table.add_column("set", no_wrap=True)
+        table.add_column("", no_wrap=True)
         for kind in ("box", "mask"):
             for column in COLUMNS:
                 table.add_column(f"{kind} {column}", justify="right")
-        for name, found in cooked.results.items():
-            for what, result in found.items():
-                table.add_row(name, what, *_cells(result.metrics.box), *_cells(result.metrics.mask))
+        for name, found in result.results.items():
+            for what, one in found.items():
+                table.add_row(name, what, *_cells(one.metrics.box), *_cells(one.metrics.mask))
             table.add_section()
         console.print(table)
-    for name, path in cooked.weights.items():
+    for name, path in result.weights.items():
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
-    for name, number in cooked.failed.items():
+    for name, number in result.failed.items():
         console.print(f"failed in {name}: {number}", highlight=False, soft_wrap=True)
 
 

@@ -226,15 +226,15 @@ class Interruptions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.met: list[str] = []
         self.part = ""
-        init = recipe.Kitchen.__init__
+        init = recipe.RecipeRun.__init__
 
         def told(line: str) -> None:
             if line.startswith("== "):
                 self.part = line
                 self.at(f"{line} begins")
 
-        def made(kitchen: recipe.Kitchen, *arguments: Any, **named: Any) -> None:
-            init(kitchen, *arguments, **{**named, "say": told})
+        def made(whole: recipe.RecipeRun, *arguments: Any, **named: Any) -> None:
+            init(whole, *arguments, **{**named, "say": told})
 
         def advanced(bar: StageProgress, *, failed: bool) -> None:
             self.at(f"{self.part}: {bar._name}, in the middle of a shard")
@@ -243,7 +243,7 @@ class Interruptions:
             if iteration > 1:
                 self.at(f"{self.part}: iteration {iteration}")
 
-        monkeypatch.setattr(recipe.Kitchen, "__init__", made)
+        monkeypatch.setattr(recipe.RecipeRun, "__init__", made)
         monkeypatch.setattr(StageProgress, "advance", advanced)
         monkeypatch.setattr(TrainingProgress, "advance", trained)
 
@@ -332,7 +332,6 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ("[recipe.evaluate.val]", '[recipe.evaluate."a b"]', "recipe.evaluate.a b: use letters"),
         ("[run]", '[run]\nif_exists = "fail"', "run.if_exists is 'fail'"),
         ('preset = "tiny"', 'preset = "huge"', "there is no preset 'huge'"),
-        ("[recipe]", "[recipes]", "the section [recipe] is missing"),
         ('preset = "tiny"', "preset = ", "is not valid TOML"),
     ],
 )
@@ -358,4 +357,6 @@ def test_a_detector_of_another_recipe_is_not_thrown_away(straight: Path, alone: 
     assert "another configuration (roi_batch 16 -> 8)" in ran.err
     assert (straight / "out" / "detector-initial" / "model-final.safetensors").read_bytes() == before
     assert "does not exist: name a recipe" in cuts3d("run", "none.toml").line
+    (alone / "empty.toml").write_text('preset = "tiny"')
+    assert "empty.toml: the section [recipe] is missing" in cuts3d("run", alone / "empty.toml").line
     assert "write it as SECTION.FIELD=VALUE" in cuts3d("run", "recipe.toml", "--set", "beta=1").line
