@@ -20,11 +20,12 @@ from cuts3d_cli.commands.common import (
     stdout,
 )
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.options import PANELS, Only, with_config
 
 if TYPE_CHECKING:
     from cuts3d_cli.evaluation.published import Setting
+    from cuts3d_cli.evaluation.report import BenchmarkReport
     from cuts3d_cli.stages.benchmark_tables import Kind
 
 _DATASETS, _SHARDS = PANELS["eval"], "Masks in shards"
@@ -200,6 +201,7 @@ def evaluate(
             )
         kind: Kind = "json" if json else "csv" if csv else "markdown" if markdown else "table"
         print_benchmark(report, kind=kind, compare=setting, console=stdout, errors=stderr)
+        _record(checkpoint, report)
         raise typer.Exit(FAILED_SAMPLES if report.failed else DONE)
     _refuse(of_datasets, "that is for a detector: pass one with --checkpoint")
     if ground_truth is None:
@@ -219,6 +221,17 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
     given = [name for name, value in options.items() if value]
     if given:
         raise UsageError(f"{given[0]}: {why}")
+
+
+def _record(checkpoint: Path, report: BenchmarkReport) -> None:
+    """Put the results into the detector's model card, if there is one that can be written."""
+    from cuts3d_cli.stages.cards import CARD, record_benchmarks
+
+    try:
+        if record_benchmarks(checkpoint, report):
+            say(f"{checkpoint.with_name(CARD)}: holds the results on whole datasets now")
+    except ShardError as error:
+        say(f"warning: the results are not in the model card: {error}")
 
 
 def _list_datasets(root: Path, *, json: bool) -> None:

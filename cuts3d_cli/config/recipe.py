@@ -143,7 +143,7 @@ def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str
 def _at_home(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The sections with paths that start from the recipe's folder."""
     kinds = {
-        name: {item.name for item, kind in section_fields(type(values)) if kind == Path | None}
+        name: {item.name for item, kind in section_fields(type(values)) if kind in (Path, Path | None)}
         for name, values in vars(Config()).items()
     }
     return {
