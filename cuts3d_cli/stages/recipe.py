@@ -237,6 +237,7 @@ class RecipeRun:
             depth_dir=source.depth_dir,
             depth_scale=self.config.pack.depth_scale,
             shard_size=self.config.pack.shard_size,
+            max_image_pixels=self.config.run.max_image_pixels,
             if_exists=self.config.run.if_exists,
         )
 
@@ -290,6 +291,7 @@ class RecipeRun:
             out=folder,
             config=self.config.train,
             device=self.config.run.device,
+            max_image_pixels=self.config.run.max_image_pixels,
             gpus=self.recipe.source.gpus,
             resume="if begun",
             overwrite=False,
@@ -399,7 +401,14 @@ class RecipeRun:
         def unfinished(units: Sequence[Path]) -> dict[Path, str]:
             if not units:
                 return {}
-            task = train.task_of(self._photos.bases, round=round, out=folder, config=config, init=init)
+            task = train.task_of(
+                self._photos.bases,
+                round=round,
+                out=folder,
+                config=config,
+                init=init,
+                max_image_pixels=self.config.run.max_image_pixels,
+            )
             if train.finished_weights(task) is not None:
                 return {}
             return {TRAINING: "goes on from a checkpoint" if train.begun(folder) else "not there yet"}
