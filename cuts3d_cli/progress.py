@@ -107,6 +107,9 @@ class StageProgress:
             self._bars.update(self._all, note=self._note())
         self._say(f"{shard.name}: {why}")
 
+    def due(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+
     def start(self, shard: Path, *, why: str) -> None:
         """See `Progress`."""
         if why:

@@ -38,13 +38,9 @@ class Looking(Silent):
         """See `Progress`."""
         self.skipped.append(shard)
 
-    def start(self, shard: Path, *, why: str) -> None:
+    def due(self, shard: Path, *, why: str) -> None:
         """See `Progress`."""
         raise _NotDoneError(why)
-
-    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
-        """See `Progress`."""
-        raise _NotDoneError("another process works on it")
 
 
 def look(run: Callable[[Progress], object]) -> tuple[list[Path], str | None]:

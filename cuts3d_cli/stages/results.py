@@ -114,6 +114,9 @@ class Progress(Protocol):
     def skip(self, shard: Path) -> None:
         """A finished shard is left as it is."""
 
+    def due(self, shard: Path, *, why: str) -> None:
+        """A shard is to be worked on, unless another process does: nothing is touched yet. `why` as in `start`."""
+
     def start(self, shard: Path, *, why: str) -> None:
         """Work on a shard begins; `why` says in a few words why a sidecar that was there is done again."""
 
@@ -140,6 +143,9 @@ class Silent:
         """See `Progress`."""
 
     def skip(self, shard: Path) -> None:
+        """See `Progress`."""
+
+    def due(self, shard: Path, *, why: str) -> None:
         """See `Progress`."""
 
     def start(self, shard: Path, *, why: str) -> None:

@@ -149,6 +149,7 @@ class _Round:
         state = self._look(job)
         if isinstance(state, ShardResult):
             return state
+        self._watcher.due(job.shard, why=self._reason(state))
         taken = claim(job.tar, timeout=self._sharing.timeout)
         if not isinstance(taken, Claim):
             return taken.by
@@ -159,8 +160,7 @@ class _Round:
                 if isinstance(state, ShardResult):
                     return state
             taken.sweep()
-            why = f"redone, {state.reason}" if self._keeps and state is not None else ""
-            self._watcher.start(job.shard, why=why)
+            self._watcher.start(job.shard, why=self._reason(state))
             try:
                 manifest = self._work(job, taken)
             except ClaimLostError as error:
@@ -168,6 +168,10 @@ class _Round:
                 return "another process"
             self._watcher.finish(job.shard)
             return _result(job, "done", manifest)
+
+    def _reason(self, state: Currency | None) -> str:
+        """Why a tar that is there is done again, in a few words."""
+        return f"redone, {state.reason}" if self._keeps and state is not None else ""
 
     def _look(self, job: Job) -> ShardResult | Currency | None:
         """The result of a shard that nothing is to be done for, else what is wrong with what is there."""

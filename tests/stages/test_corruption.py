@@ -263,7 +263,7 @@ def test_what_says_it_is_large_takes_no_memory(alone: Path):
     base = write_shard(alone / "s-000.tar", samples)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29));"
-        "from cuts3d_cli.app import main; main(sys.argv[1:])"
+        "from cuts3d_cli.app import exit_code; sys.exit(exit_code(sys.argv[1:]))"
     )
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

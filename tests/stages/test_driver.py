@@ -34,6 +34,9 @@ class Watcher:
     def skip(self, shard: Path) -> None:
         self.told.append(("skip", shard.name))
 
+    def due(self, shard: Path, *, why: str) -> None:
+        """Told of again in `start`, where no other process is first."""
+
     def start(self, shard: Path, *, why: str) -> None:
         self.told.append(("start", shard.name, why))
 
