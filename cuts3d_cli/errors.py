@@ -47,6 +47,6 @@ class SampleError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
+def first_line(error: BaseException, *, otherwise: str = "no message") -> str:
+    """The first line of an error's message, or another text where it has none."""
+    return (str(error).strip().splitlines() or [otherwise])[0]

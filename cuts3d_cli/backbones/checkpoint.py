@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cuts3d_cli.backbones.catalogue import BackboneSpec
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import WeightsError, first_line
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 """The kinds of file that `read_checkpoint` takes."""
@@ -175,4 +175,4 @@ def _fits(name: str, shape: torch.Size, expected: torch.Size) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+    return first_line(error, otherwise=type(error).__name__).rstrip(".: ")

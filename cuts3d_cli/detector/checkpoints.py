@@ -15,7 +15,7 @@ import torch
 from cuts3d_cli import __version__
 from cuts3d_cli.config import TrainConfig, output_dict, resolve
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
-from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.errors import UsageError, WeightsError, first_line
 from cuts3d_cli.shards.writer import atomic_file, atomic_write_bytes
 
 FORMAT = 1
@@ -70,8 +70,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on damaged or hostile files; each means "not loaded".
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is damaged, or no file of tensors alone ({first}): {way_out}") from error
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise WeightsError(f"{path} is damaged, or no file of tensors alone ({reason}): {way_out}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
         raise WeightsError(f"{path} is no checkpoint of `cuts3d train`, or one of another version: {way_out}")
     return content

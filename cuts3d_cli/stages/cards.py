@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cuts3d_cli.config import as_dict
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.report import percent
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
 from cuts3d_cli.shards.names import manifest_path
 from cuts3d_cli.shards.writer import atomic_write_bytes, atomic_write_json
@@ -238,9 +239,7 @@ def _results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, result in results.items():
         for kind in ("box", "mask"):
             if (figures := result.get(kind)) is not None:
-                cells = [
-                    "-" if figures[field] is None else f"{100 * figures[field]:.1f}" for field in _FIGURES.values()
-                ]
+                cells = [percent(figures[field]) for field in _FIGURES.values()]
                 rows.append((name, result["images"], kind, *cells))
     return ["Percent, class-agnostic.", "", *_table(("set", "images", "by", *_FIGURES), rows)]
 

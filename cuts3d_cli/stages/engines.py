@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, RunConfig
-from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.errors import Cuts3dError, UsageError, first_line
 from cuts3d_cli.stages.results import Progress, ShardResult, Silent, StageResult
-from cuts3d_cli.stages.sharing import Sharing
+from cuts3d_cli.stages.sharing import Sharing, of_all_shards
 
 RETRIES = 3
 """How often a shard's task is started again when its process or its machine dies."""
 _WITHOUT_NETWORK = ("confidence",)
 _POLL = 1.0
+_NO_REASON = "no reason was given"
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def _result(ray: Any, reference: Any, shard: Path) -> StageResult:
     try:
         found: StageResult | _Failure = ray.get(reference)
     except ray.exceptions.RayError as error:
-        first = (str(error).strip().splitlines() or ["no reason was given"])[0]
-        raise Cuts3dError(f"{shard}: its task on the Ray cluster failed: {first}") from error
+        reason = first_line(error, otherwise=_NO_REASON)
+        raise Cuts3dError(f"{shard}: its task on the Ray cluster failed: {reason}") from error
     if isinstance(found, _Failure):
         raise (UsageError if found.usage else Cuts3dError)(found.message)
     return found
@@ -117,8 +118,8 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        first = (str(error).strip().splitlines() or ["no reason was given"])[0]
-        raise UsageError(f"the Ray cluster {address or 'of this machine'} cannot be used: {first}") from error
+        reason = first_line(error, otherwise=_NO_REASON)
+        raise UsageError(f"the Ray cluster {address or 'of this machine'} cannot be used: {reason}") from error
     try:
         with redirect_stdout(sys.stderr):  # Ray tells of workers that died on stdout, which is for results
             yield
@@ -128,15 +129,7 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
 
 def _inside(config: Config) -> Config:
     """The configuration within a task: on one shard, in its own process unless told otherwise."""
-    run = replace(
-        config.run,
-        engine="local",
-        split="claims",
-        rank=None,
-        world_size=None,
-        wait=True,
-        workers=config.run.workers or 0,
-    )
+    run = replace(of_all_shards(config.run), engine="local", workers=config.run.workers or 0)
     return replace(
         config,
         run=run,

@@ -18,6 +18,7 @@ from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, M
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
+from cuts3d_cli.report import percent
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
@@ -168,7 +169,7 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for name, figures in rows.items():
-        table.add_row(name, *(_percent(getattr(figures, value)) for value in COLUMNS.values()))
+        table.add_row(name, *(percent(getattr(figures, value)) for value in COLUMNS.values()))
     console.print(table)
     for name, figures in rows.items():
         console.print(_closing_line(name, figures, metrics), highlight=False, markup=False, soft_wrap=True)
@@ -177,14 +178,10 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
 def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
     ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
     return (
-        f"{name}: recall@0.5 {_percent(figures.recall50)}, precision@0.5 {_percent(figures.precision50)}, mean best IoU"
-        f" {_percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
+        f"{name}: recall@0.5 {percent(figures.recall50)}, precision@0.5 {percent(figures.precision50)}, mean best IoU"
+        f" {percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
         f" masks{ignored})"
     )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _all_scored(shards: Sequence[Path]) -> bool:

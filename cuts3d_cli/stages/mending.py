@@ -12,8 +12,8 @@ from typing import Any
 
 from cuts3d_cli.config import PAPER, Config, RunConfig, as_dict, resolve
 from cuts3d_cli.errors import Cuts3dError
-from cuts3d_cli.shards.manifest import Manifest, digest_file
-from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages import confidence, depth, features, pack, pseudo
 from cuts3d_cli.stages.driver import maker_of
 from cuts3d_cli.stages.features import FeatureExtractor, Say
@@ -99,7 +99,7 @@ def _remedy(problem: Problem, found: Verified, run_config: RunConfig) -> Remedy:
     if not stage:
         command = f"rm {shlex.quote(str(problem.file))}"
         return Remedy(base=base, stage="", file=problem.file, command=command, config=None, obstacle=None)
-    tar = base if stage == pack.STAGE else base.with_name(f"{base.stem}.{stage}.tar")
+    tar = base if stage == pack.STAGE else sidecar(base, stage)
     own = found.manifests.get(tar)
     manifest = own or next((other for other in found.manifests.values() if other.stage == stage), None)
     if stage == pack.STAGE:
@@ -169,10 +169,9 @@ def _obstacle(stage: str, manifest: Manifest | None, config: Config | None) -> s
 
 def _packing(base: Path, manifest: Manifest | None) -> tuple[str, str | None]:
     """How to pack a base shard again; only a folder without depth maps can be found again."""
-    name = re.sub(r"-[0-9]+$", "", base.stem)
     root = str(manifest.info.get("root", "SOURCE")) if manifest else "SOURCE"
     config: Mapping[str, Any] = manifest.config if manifest else {}
-    words = ["cuts3d", "pack", root, "--out", str(base.parent), "--name", name]
+    words = ["cuts3d", "pack", root, "--out", str(base.parent), "--name", _set_of(base)]
     words += ["--shard-size", str(config["shard_size"])] if "shard_size" in config else []
     words += ["--depth-dir", "FOLDER"] if config.get("depth") else []
     obstacle = None
@@ -183,6 +182,11 @@ def _packing(base: Path, manifest: Manifest | None) -> tuple[str, str | None]:
     elif not Path(root).is_dir():
         obstacle = f"the photos are no longer in {root}"
     return shlex.join(words), obstacle
+
+
+def _set_of(base: Path) -> str:
+    """NAME of NAME-000.tar, as `pack --name` takes it."""
+    return re.sub(r"-[0-9]+$", "", base.stem)
 
 
 def _run(item: Remedy, *, progress: Progress | None, say: Say) -> None:
@@ -203,8 +207,6 @@ def _run(item: Remedy, *, progress: Progress | None, say: Say) -> None:
 
 
 def _pack_again(item: Remedy, *, progress: Progress | None) -> None:
-    from cuts3d_cli.shards.manifest import load_manifest
-
     path = manifest_path(item.base)
     manifest = load_manifest(path)
     path.unlink()  # a tar without a manifest is unfinished: of all shards of the source, this one is packed again
@@ -212,7 +214,7 @@ def _pack_again(item: Remedy, *, progress: Progress | None) -> None:
     pack.run(
         source=Path(manifest.info["root"]),
         out=item.base.parent,
-        name=re.sub(r"-[0-9]+$", "", item.base.stem),
+        name=_set_of(item.base),
         shard_size=manifest.config["shard_size"],
         max_image_pixels=limits.get("max_image_pixels", RunConfig().max_image_pixels),
         progress=progress,

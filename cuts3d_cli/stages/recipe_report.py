@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cuts3d_cli.evaluation.metrics import KindMetrics
+from cuts3d_cli.report import percent
 from cuts3d_cli.stages.recipe import RecipeResult
 from cuts3d_cli.stages.recipe_plan import Plan
 
@@ -53,8 +54,7 @@ def print_results(result: RecipeResult, *, console: Console) -> None:
 
 
 def _cells(figures: KindMetrics | None) -> list[str]:
-    values = [getattr(figures, field, None) for field in COLUMNS.values()]
-    return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+    return [percent(getattr(figures, field, None)) for field in COLUMNS.values()]
 
 
 def _amount(size: int) -> str:
