@@ -17,12 +17,12 @@ from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.stages import driver
 from cuts3d_cli.stages.driver import finished_sidecar, run_shards
-from cuts3d_cli.stages.results import Outcome, StageResult
+from cuts3d_cli.stages.results import Outcome, Silent, StageResult
 from cuts3d_cli.stages.sharing import Sharing
 from tests.photos import write_shard
 
 
-class Watcher:
+class Watcher(Silent):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -33,9 +33,6 @@ class Watcher:
 
     def skip(self, shard: Path) -> None:
         self.told.append(("skip", shard.name))
-
-    def due(self, shard: Path, *, why: str) -> None:
-        """Told of again in `start`, where no other process is first."""
 
     def start(self, shard: Path, *, why: str) -> None:
         self.told.append(("start", shard.name, why))

@@ -18,6 +18,7 @@ from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import image_member, read_shard
 from cuts3d_cli.stages.pack import PackResult, run
+from cuts3d_cli.stages.results import Silent
 
 
 def photo(width: int = 40, height: int = 30, *, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
@@ -245,7 +246,7 @@ def test_depth_maps_within_the_source_are_no_photos(tmp_path: Path) -> None:
     assert (result.samples, result.count("with_depth")) == (1, 1)
 
 
-class Watcher:
+class Watcher(Silent):
     """Records what a progress display is told."""
 
     def __init__(self) -> None:
