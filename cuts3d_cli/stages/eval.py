@@ -11,7 +11,6 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.cut.masks import Rle
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.coco import GroundTruth, TrueImage, few, read_ground_truth
 from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
@@ -232,13 +231,13 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
             image = wanted.pop(sample.key, None)
             if image is None:
                 continue
-            codes = _masks(sample, truth.images[image], base=base)
-            values = _scores(sample.key, scores, len(codes))
+            found = _instances(sample, truth.images[image], base=base, stage="pseudo")
+            values = _scores(sample.key, scores, len(found))
             if values is None:
                 into.unscored.append(truth.images[image].file)
             into.predictions[image] = [
-                Prediction.of_mask(code, score=score)
-                for code, score in zip(codes, values or [UNSCORED] * len(codes), strict=True)
+                Prediction.of_mask(item["segmentation"], score=score)
+                for item, score in zip(found, values or [UNSCORED] * len(found), strict=True)
             ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
@@ -250,10 +249,9 @@ def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, in
         image = wanted.pop(sample.key, None)
         if image is None:
             continue
-        codes = _masks(sample, truth.images[image], base=base, stage=stage)
         into.predictions[image] = [
-            Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=code)
-            for item, code in zip(read_json(sample, "predict.json")["instances"], codes, strict=True)
+            Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=item["segmentation"])
+            for item in _instances(sample, truth.images[image], base=base, stage=stage)
         ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
@@ -263,19 +261,18 @@ def _box(values: Sequence[float]) -> Box:
     return x, y, width, height
 
 
-def _masks(sample: Sample, image: TrueImage, *, base: Path, stage: str = "pseudo") -> list[Rle]:
+def _instances(sample: Sample, image: TrueImage, *, base: Path, stage: str) -> list[dict[str, Any]]:
+    """The instances on record of an image, whose masks are of its size."""
     tar = sidecar(base, stage)
-    codes: list[Rle] = [
-        item["segmentation"] for item in read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
-    ]
-    for code in codes:
-        height, width = code["size"]
+    found: list[dict[str, Any]] = read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
+    for item in found:
+        height, width = item["segmentation"]["size"]
         if (width, height) != (image.width, image.height):
             raise UsageError(
                 f"{tar}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
                 f" {image.width}x{image.height}: they must be the same photo at the same size"
             )
-    return codes
+    return found
 
 
 def _scores(key: str, scores: SidecarReader | None, masks: int) -> list[float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -125,6 +126,7 @@ def run(
     watcher.begin([(tar, len(photos)) for tar, photos in plan.items()])
     config = settings.to_config(listing.kind)
 
+    @functools.cache  # it asks the system about every photo
     def inputs(tar: Path) -> dict[str, InputDigest]:
         return {"listing": _digest(listing.root, plan[tar], settings)}
 
