@@ -63,13 +63,6 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the command line and leave with its exit code, as `python -m cuts3d_cli` does."""
-    from cuts3d_cli.__main__ import main as run
-
-    run()
-
-
 def exit_code(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

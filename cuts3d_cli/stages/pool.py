@@ -1,4 +1,4 @@
-"""Worker processes, or none, behind one `submit`. A process that dies takes at most its own image with it."""
+"""Worker processes, or none, behind one `start`. A process that dies takes at most its own image with it."""
 
 from __future__ import annotations
 
@@ -88,20 +88,6 @@ class WorkerPool:
             for process in list((self._executor._processes or {}).values()):
                 process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Future[_Result]:
-        """Run a function of one argument; both travel by pickle where there are processes.
-
-        Returns:
-            A future; already done where there are none.
-
-        Raises:
-            WorkerDiedError: a process ended of itself. The futures of its pool then raise BrokenProcessPool.
-        """
-        try:
-            return self._submit(function, argument)
-        except BrokenProcessPool as error:
-            raise WorkerDiedError from error
 
     def in_order(
         self, function: Callable[[_Argument], _Result], pairs: Iterable[tuple[_Item, _Argument | None]]

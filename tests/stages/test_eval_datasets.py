@@ -218,7 +218,7 @@ def test_an_end_in_the_middle(cuts3d: Eval, alone: Path, detector: Path):
     images = [image(number + 1, f"{number}.jpg", width=WIDTH + number // 3, height=HEIGHT) for number in range(count)]
     coco_file(alone / "own.json", images, [annotation(n + 1, n + 1, (16, 12, 32, 24)) for n in range(count)])
     line = ("eval", "-c", str(detector), "-d", "own.json", "--images", "photos", "--batch-size", "4", "--json")
-    code = "from cuts3d_cli.app import main; main()"
+    code = "from cuts3d_cli.__main__ import main; main()"
     running = subprocess.Popen(
         [sys.executable, "-c", code, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

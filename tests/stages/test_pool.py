@@ -49,12 +49,12 @@ def wait_for_end(processes: list[int], *, seconds: float = 30) -> None:
 def test_without_processes_work_is_done_at_once():
     with WorkerPool(0) as pool:
         assert pool.ahead == 0
-        future = pool.submit(double, 3)
+        future = pool.start(double, 3).future
         assert future.done()
         assert future.result() == 6
-        assert pool.submit(process_of, 0).result() == os.getpid()
+        assert pool.start(process_of, 0).future.result() == os.getpid()
         with pytest.raises(ValueError, match="not 3"):
-            pool.submit(fail, 3).result()
+            pool.start(fail, 3).future.result()
 
 
 def test_processes_work_in_one_thread_each_and_give_errors_back(monkeypatch: pytest.MonkeyPatch):
@@ -62,20 +62,21 @@ def test_processes_work_in_one_thread_each_and_give_errors_back(monkeypatch: pyt
     before = dict(os.environ)
     # The functions come from a module that a new process can import, whatever the test runner's own modules are.
     with WorkerPool(2) as pool:
-        futures = [pool.submit(abs, -value) for value in range(5)]
+        futures = [pool.start(abs, -value).future for value in range(5)]
         assert [future.result() for future in futures] == list(range(5))
         with pytest.raises(ValueError, match="invalid literal"):
-            pool.submit(int, "x").result()
-        assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
+            pool.start(int, "x").future.result()
+        assert pool.start(os.getenv, "OMP_NUM_THREADS").future.result() == "1"
     assert dict(os.environ) == before
 
 
 def test_a_worker_that_dies_is_explained():
     with WorkerPool(1) as pool:
+        future = pool.start(os._exit, 9).future
         with pytest.raises(BrokenProcessPool):
-            pool.submit(os._exit, 9).result()
+            future.result()
         with pytest.raises(WorkerDiedError, match=r"worker processes die.*fewer --workers"):
-            pool.submit(abs, 1)
+            result_of(future)
 
 
 KILLED = "__import__('os').kill(__import__('os').getpid(), 9)"
@@ -150,7 +151,7 @@ def test_memory_over_the_limit_is_that_images_failure():
 
 def test_interrupts_are_the_main_processs_affair_from_the_first_moment_on():
     with WorkerPool(1) as pool:
-        future = pool.submit(abs, -1)
+        future = pool.start(abs, -1).future
         assert pool._executor is not None
         (process,) = pool._executor._processes
         for _ in range(50):  # while it starts
@@ -158,7 +159,7 @@ def test_interrupts_are_the_main_processs_affair_from_the_first_moment_on():
             time.sleep(0.01)
         assert future.result() == 1
         os.kill(process, signal.SIGINT)
-        assert pool.submit(abs, -2).result() == 2
+        assert pool.start(abs, -2).future.result() == 2
 
 
 def test_an_error_does_not_wait_for_work_that_nobody_will_see():
@@ -166,10 +167,10 @@ def test_an_error_does_not_wait_for_work_that_nobody_will_see():
 
     def work() -> None:
         with WorkerPool(1) as pool:
-            assert pool.submit(abs, -1).result() == 1
+            assert pool.start(abs, -1).future.result() == 1
             assert pool._executor is not None
             processes.extend(pool._executor._processes)
-            sleeping = pool.submit(time.sleep, 600)
+            sleeping = pool.start(time.sleep, 600).future
             while not sleeping.running():
                 time.sleep(0.01)
             raise RuntimeError("stop")
@@ -187,9 +188,9 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path):
         "from cuts3d_cli.stages.pool import WorkerPool\n"
         "if __name__ == '__main__':\n"
         "    with WorkerPool(2) as pool:\n"
-        "        futures = [pool.submit(time.sleep, 0.2) for _ in range(4)]\n"
+        "        futures = [pool.start(time.sleep, 0.2).future for _ in range(4)]\n"
         "        [future.result() for future in futures]\n"
-        "        pool.submit(time.sleep, 600)\n"
+        "        pool.start(time.sleep, 600)\n"
         "        print(*pool._executor._processes, flush=True)\n"
         "        time.sleep(600)\n"
     )
