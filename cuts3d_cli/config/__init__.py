@@ -1,10 +1,10 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
+from cuts3d_cli.config.fields import as_dict, output_dict, section_fields
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
-    PYRAMID_LEVELS,
     ConfidenceConfig,
     Config,
     DepthConfig,
@@ -17,13 +17,9 @@ from cuts3d_cli.config.sections import (
     PredictConfig,
     PseudoConfig,
     RunConfig,
-    SelfTrainConfig,
-    TrainConfig,
-    as_dict,
-    output_dict,
     recorded_limits,
-    section_fields,
 )
+from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
 
 __all__ = [
     "CONFIG_FILE",

@@ -11,9 +11,9 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cuts3d_cli.config.fields import limits_problem, option, section_fields
 from cuts3d_cli.config.resolving import convert, read_toml, resolve
-from cuts3d_cli.config.sections import Config, section_fields
-from cuts3d_cli.config.sections import _option as option
+from cuts3d_cli.config.sections import Config
 from cuts3d_cli.errors import UsageError
 
 SECTION = "recipe"
@@ -123,11 +123,9 @@ def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str
         if key not in known:
             raise UsageError(f"{path}: {name}.{key} is no field: it has {', '.join(known)}")
         item, of = known[key]
-        converted = convert(value, of, where=f"{path}: {name}.{key}")
-        limits = item.metadata["limits"]
-        if limits and not limits[0] <= converted <= limits[1]:
-            raise UsageError(f"{path}: {name}.{key} is {converted}: it must lie between {limits[0]} and {limits[1]}")
-        found[key] = converted
+        found[key] = convert(value, of, where=f"{path}: {name}.{key}")
+        if problem := limits_problem(item, found[key]):
+            raise UsageError(f"{path}: {name}.{key} {problem}")
     for key, (item, _) in known.items():
         if item.default is MISSING and key not in found:
             raise UsageError(f"{path}: {name}.{key} is missing: {item.metadata['help']}")

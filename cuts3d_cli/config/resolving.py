@@ -16,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from cuts3d_cli.config.fields import limits_problem, section_fields
 from cuts3d_cli.config.presets import PRESETS
-from cuts3d_cli.config.sections import PYRAMID_LEVELS, Config, TrainConfig, section_fields
+from cuts3d_cli.config.sections import Config
+from cuts3d_cli.config.training import PYRAMID_LEVELS, TrainConfig
 from cuts3d_cli.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -165,13 +167,8 @@ def _check_limits(config: Config, *, where: str = "") -> None:
     for section in _sections():
         values = getattr(config, section)
         for item in dataclasses.fields(values):
-            value = getattr(values, item.name)
-            if item.metadata["limits"] is None or value is None:
-                continue
-            low, high = item.metadata["limits"]
-            if not all(low <= number <= high for number in (value if isinstance(value, tuple) else [value])):
-                shown = ",".join(str(number) for number in value) if isinstance(value, tuple) else value
-                raise UsageError(f"{where}{section}.{item.name} is {shown}: it must lie between {low} and {high}")
+            if problem := limits_problem(item, getattr(values, item.name)):
+                raise UsageError(f"{where}{section}.{item.name} {problem}")
     for section, train in (("train", config.train), ("selftrain", config.selftrain)):
         _check_training(f"{where}{section}", train)
     if not config.selftrain.score_thresholds:

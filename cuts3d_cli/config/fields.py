@@ -1,0 +1,64 @@
+"""What a section of the configuration is made of: fields with a default, a help text and limits, each told once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+def option(
+    default: Any,
+    help_text: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    flags: tuple[str, ...] = (),
+    shapes_output: bool = True,
+    advanced: bool = False,
+) -> Any:
+    """A field with its help text.
+
+    Args:
+        default: the default value.
+        help_text: one sentence or two, for the command line and `config show`.
+        limits: the least and the greatest value of a number, or of each number of a list; every number has them.
+        flags: further names on the command line.
+        shapes_output: False for fields that change how fast a result comes, not what it is. They stay out of the
+            configuration's hash, so that changing them makes no finished shard stale.
+        advanced: True for fields without an option of their own: `--set field=value`, the file and the environment
+            still change them.
+    """
+    facts = {"help": help_text, "limits": limits, "flags": flags, "shapes_output": shapes_output, "advanced": advanced}
+    return field(default=default, metadata=facts)
+
+
+def section_fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Fields of a section with their resolved types."""
+    hints = get_type_hints(section)
+    return [(item, hints[item.name]) for item in dataclasses.fields(section)]
+
+
+def as_dict(section: Any) -> dict[str, Any]:
+    """A section as plain JSON values: paths become text."""
+    return {
+        item.name: str(value) if isinstance(value := getattr(section, item.name), Path) else value
+        for item in dataclasses.fields(section)
+    }
+
+
+def output_dict(section: Any) -> dict[str, Any]:
+    """Those fields of a section that shape what is written: what its manifest records and hashes."""
+    shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
+    return {key: value for key, value in as_dict(section).items() if key in shaping}
+
+
+def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """What is wrong with a value that is outside its field's limits, to follow the field's name; None if nothing is."""
+    if item.metadata["limits"] is None or value is None:
+        return None
+    low, high = item.metadata["limits"]
+    numbers = value if isinstance(value, tuple) else (value,)
+    if all(low <= number <= high for number in numbers):
+        return None
+    return f"is {','.join(map(str, numbers))}: it must lie between {low} and {high}"
