@@ -24,6 +24,14 @@ from cuts3d_cli.shards.manifest import package_versions
 
 Row = dict[str, Any]
 
+FIGURES = {
+    "box AP": ("box", "ap"),
+    "box AP50": ("box", "ap50"),
+    "mask AP": ("mask", "ap"),
+    "mask AP50": ("mask", "ap50"),
+}
+"""Columns of the benchmarks that train, in percent -> kind and field of what `cuts3d eval` says, in [0, 1]."""
+
 
 @dataclass(frozen=True)
 class Table:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bench_common import Report, Row, Table, say
-from demo_train import CUTS, FIRST_TEST, FIRST_TRAIN, HEIGHT, TAU_KNN, WIDTH
+from bench_common import FIGURES, Report, Row, Table, say
+from demo_train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH, masks_of_scenes
 from scenes import write_scenes
 
 from cuts3d_cli.config import PRESETS, TrainConfig
@@ -24,15 +24,6 @@ from cuts3d_cli.detector import FINAL_WEIGHTS
 from cuts3d_cli.shards.writer import atomic_write_json
 
 INITIAL, CONTROL = "initial", "initial, trained longer"
-FIGURES = {
-    "box AP": ("box", "ap"),
-    "box AP50": ("box", "ap50"),
-    "mask AP": ("mask", "ap"),
-    "mask AP50": ("mask", "ap50"),
-}
-"""Columns -> kind and field of what `cuts3d eval` says; in percent."""
-Cuts3d = Callable[..., str]
-"""Runs one command of the executable and returns what it prints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +93,7 @@ def _prepare(out: Path, name: str, *, plan: Plan) -> Path:
         say(f"selftrain: rendering {count} scenes")
         write_scenes(folder, count=count, seed=seed, kind="both", height=plan.height, width=plan.width, workers=1)
     cuts3d("pack", folder / "images", "--out", shards, "--name", name, "--depth-dir", folder / "depth")
-    cuts3d("depth", "--shards", shards, "--preset", "offline")
-    cuts3d(*("pseudo", "--shards", shards, "--preset", "offline", "-n", CUTS, "--tau-knn", TAU_KNN, "--size", 518))
-    cuts3d("confidence", "--shards", shards)
+    masks_of_scenes(shards, cuts3d=cuts3d)
     return shards
 
 

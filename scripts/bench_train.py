@@ -16,7 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from bench_common import Report, Row, Table, say
+from bench_common import FIGURES, Report, Row, Table, say
 from demo_train import FIRST_TEST, FIRST_TRAIN, evaluated, masks_of_scenes, write_shards
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -38,12 +38,6 @@ Sec. 3.4 sets confident selection against "randomly choosing which masks to copy
 blended, and has DropLoss. The paper's ablations without confidence have batch 8 instead of 4 (Sec. E.2); here all rows
 have the same, so that nothing else differs."""
 BASE = "none"
-FIGURES = {
-    "box AP": ("box", "ap"),
-    "box AP50": ("box", "ap50"),
-    "mask AP": ("mask", "ap"),
-    "mask AP50": ("mask", "ap50"),
-}
 BLUR = 4.0
 """Sigma over the depth of the training scenes, pixels of 240x320. A renderer's depth has edges as sharp as the photo's,
 where most cuts agree and confidence is near 1; where edges are smeared, as networks smear them, they do not."""

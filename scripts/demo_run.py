@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from demo_train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH
 from scenes import write_scenes
 
 TRAIN_SCENES, TEST_SCENES = 100, 40
-FIRST_TRAIN, FIRST_TEST = 1000, 100_000
-"""Seeds of the first scenes: no scene is in both sets."""
-HEIGHT, WIDTH = 240, 320
 RECIPE = """\
 # From photos to an evaluated, self-trained detector: cuts3d run recipe.toml
 # Paths start from the folder of this file. What is left out has its default: cuts3d config show

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ MIN_SCORE = 0.5
 _DRAWN = 6
 
 
-def train_and_compare(out: Path, *, cuts3d: Callable[..., None]) -> None:
+def train_and_compare(out: Path, *, cuts3d: Callable[..., object]) -> None:
     """Train on rendered scenes and evaluate on others.
 
     Args:
@@ -58,7 +58,7 @@ def train_and_compare(out: Path, *, cuts3d: Callable[..., None]) -> None:
 
 
 def write_shards(
-    out: Path, name: str, *, count: int, seed: int, cuts3d: Callable[..., None], blur: float = 0.0, workers: int = 2
+    out: Path, name: str, *, count: int, seed: int, cuts3d: Callable[..., object], blur: float = 0.0, workers: int = 2
 ) -> Path:
     """Render scenes and pack them with their depth.
 
@@ -84,20 +84,17 @@ def write_shards(
     return shards
 
 
-def masks_of_scenes(
-    shards: Path, *, cuts3d: Callable[..., None], tau_knn: float = TAU_KNN, confidence: Sequence[object] = ()
-) -> None:
+def masks_of_scenes(shards: Path, *, cuts3d: Callable[..., object], tau_knn: float = TAU_KNN) -> None:
     """Cut the masks of packed scenes and score them.
 
     Args:
         shards: a folder.
         cuts3d: runs one command of the executable.
         tau_knn: longest edge in the point cloud.
-        confidence: further arguments of `cuts3d confidence`.
     """
     cuts3d("depth", "--shards", shards, "--preset", "offline")
     cuts3d(*("pseudo", "--shards", shards, "--preset", "offline", "-n", CUTS, "--tau-knn", tau_knn, "--size", 518))
-    cuts3d("confidence", "--shards", shards, *confidence)
+    cuts3d("confidence", "--shards", shards)
 
 
 def evaluated(*arguments: object) -> dict[str, Any]:
