@@ -32,7 +32,7 @@ from cuts3d_cli.errors import SampleError
 from cuts3d_cli.stages.batches import Failed, infer_each
 from cuts3d_cli.stages.cutting import CutResult, FinishTask, StepTask, cut_rules, cut_step, finish_image
 from cuts3d_cli.stages.loading import Loaded
-from cuts3d_cli.stages.pool import Task, WorkerPool, numerics_of_one_image, result_of
+from cuts3d_cli.stages.pool import LOOK_SECONDS, Task, WorkerPool, numerics_of_one_image, result_of
 
 Extract = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Tensor]]
 
@@ -99,9 +99,10 @@ class BatchedCutter:
             if ready := next((flight for flight in flying if flight.is_ready), None):
                 ready.go_on()
             elif len(flying) < self.in_flight and (batch := list(islice(remaining, self._batch_size))):
-                flying.append(_Flight(self._steps(batch)))
+                flying.append(_Flight(self._steps(batch), self._pool))
             elif flying:
-                wait([future for flight in flying for future in flight.pending], return_when=FIRST_COMPLETED)
+                pending = [future for flight in flying for future in flight.pending]
+                wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             else:
                 return
 
@@ -215,8 +216,9 @@ class BatchedCutter:
 class _Flight:
     """A batch under way: where it stands, and what it waits for."""
 
-    def __init__(self, steps: Generator[list[Task[Any, Any]], None, list[Cut]]) -> None:
+    def __init__(self, steps: Generator[list[Task[Any, Any]], None, list[Cut]], pool: WorkerPool) -> None:
         self._steps = steps
+        self._pool = pool
         self._waits_for: list[Task[Any, Any]] = []
         self.cuts: list[Cut] | None = None
         self.go_on()
@@ -233,7 +235,7 @@ class _Flight:
 
     @property
     def pending(self) -> list[Future[Any]]:
-        return [task.future for task in self._waits_for if not task.future.done()]
+        return [task.future for task in self._waits_for if not self._pool.is_done(task)]
 
 
 class _Job:

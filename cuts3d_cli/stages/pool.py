@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ _Item = TypeVar("_Item")
 
 ATTEMPTS = 2
 """How often an image may end a process that works on nothing else before it is given up."""
+LOOK_SECONDS = 1.0
+"""Between two looks whether a pool has broken, while a task is waited for."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MB = 1 << 20
 
@@ -42,10 +44,6 @@ class Task(Generic[_Argument, _Result]):
     function: Callable[[_Argument], _Result]
     argument: _Argument
     future: Future[_Result]
-
-    def is_broken(self) -> bool:
-        """Whether it was lost with a process. Waits for its end."""
-        return isinstance(self.future.exception(), BrokenProcessPool)
 
 
 class WorkerPool:
@@ -85,8 +83,7 @@ class WorkerPool:
         if self._executor is None:
             return
         if kind is not None:  # do not wait for work that nobody will see
-            for process in list((self._executor._processes or {}).values()):
-                process.terminate()
+            self._end_processes()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def in_order(
@@ -144,10 +141,26 @@ class WorkerPool:
         Raises:
             WorkerDiedError: processes die also without a task.
         """
-        if task.is_broken():
+        if self._is_lost(task):
             self._run_again()
         self._under_way = [other for other in self._under_way if other is not task]
         return task.future
+
+    def is_done(self, task: Task[Any, Any]) -> bool:
+        """Whether `take` has no need to wait for a task, or would have to begin it again."""
+        return task.future.done() or self._is_broken()
+
+    def _is_lost(self, task: Task[Any, Any]) -> bool:
+        """Whether a task was lost with a process. Waits for its end.
+
+        A task that is begun at the moment in which its pool breaks is sometimes forgotten: its future never ends.
+        """
+        while not self.is_done(task):
+            wait([task.future], timeout=LOOK_SECONDS)
+        return _was_lost(task.future)
+
+    def _is_broken(self) -> bool:
+        return self._executor is not None and bool(self._executor._broken)
 
     def _submit(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Future[_Result]:
         if self.workers == 0:
@@ -174,13 +187,11 @@ class WorkerPool:
     def _run_again(self) -> None:
         """Run the tasks that were lost with a process, each with no other beside it."""
         self._start_anew()
-        for task in self._under_way:
-            if not task.is_broken():
-                continue
+        for task in [task for task in self._under_way if _was_lost(task.future)]:
             for _ in range(ATTEMPTS):
                 task.future = self._submit(task.function, task.argument)
                 process = self._only_process()
-                if not task.is_broken():
+                if not self._is_lost(task):
                     break
                 self._start_anew()
             else:
@@ -194,8 +205,14 @@ class WorkerPool:
         """Let go of the processes, one of which has died; the next task starts new ones."""
         self.deaths += 1
         if self._executor is not None:
+            self._end_processes()
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+
+    def _end_processes(self) -> None:
+        """End all processes, also one that was started while its pool broke, which the pool itself would wait for."""
+        for process in list((self._executor._processes or {}).values()) if self._executor else []:
+            process.kill()
 
     def _only_process(self) -> BaseProcess | None:
         processes = list((self._executor._processes or {}).values()) if self._executor else []
@@ -246,6 +263,11 @@ def numerics_of_one_image() -> Iterator[None]:
         raise WorkerDiedError from error
     except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
         raise SampleError(f"it could not be computed: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _was_lost(future: Future[Any]) -> bool:
+    """Whether a future of a broken pool has come to nothing."""
+    return not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

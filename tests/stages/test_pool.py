@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -127,6 +129,25 @@ def test_a_worker_that_is_killed_while_it_waits_is_replaced():
             yield from tasks
 
         assert [future.result() for _, future in pool.in_order(abs, with_a_death()) if future] == [1, 2, 3, 4]
+
+
+def test_what_a_breaking_pool_forgets_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """A task that is begun while the pool breaks may get a future that never ends, and a process that nobody ends."""
+    missed = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    with WorkerPool(2) as pool:
+        assert pool.take(pool.start(abs, -1)).result() == 1
+        forgotten = pool.start(abs, -2)
+        forgotten.future = Future()
+        missed.start()
+        monkeypatch.setattr(missed, "terminate", lambda: None)
+        assert pool._executor is not None
+        workers = list(pool._executor._processes.values())
+        pool._executor._processes[missed.pid] = missed
+        for worker in workers:
+            worker.kill()
+        assert pool.take(forgotten).result() == 2
+        assert pool.deaths == 1
+    assert not missed.is_alive()
 
 
 def test_where_no_worker_can_live_the_run_ends_and_no_image_is_blamed(monkeypatch: pytest.MonkeyPatch):
