@@ -12,7 +12,7 @@ def main() -> None:
     interrupts.install()
     code = 1
     try:
-        from cuts3d_cli.app import exit_code
+        from cuts3d_cli.cli.app import exit_code
 
         code = exit_code()
         interrupts.ignore()  # all is done and said

@@ -1,6 +1,6 @@
 """The errors that users see. Each carries one line: what is wrong, where, and the way out.
 
-`cuts3d_cli.app` alone turns them into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
+`cuts3d_cli.cli.app` alone turns them into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
 interrupted.
 """
 

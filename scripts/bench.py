@@ -32,9 +32,9 @@ from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, dat
 from rich.console import Console
 
 from cuts3d_cli.config import PRESETS
+from cuts3d_cli.detector.train import require_detectron2
+from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError
-from cuts3d_cli.stages.devices import choose_device
-from cuts3d_cli.stages.train import require_detectron2
 
 NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step", "selftrain")
 BUSY = 0.7

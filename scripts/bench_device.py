@@ -14,15 +14,15 @@ from bench_common import Row, Table, interleaved, say
 from bench_data import Photo
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.depths.maps import encode_depth_png
+from cuts3d_cli.depth.maps import encode_depth_png
+from cuts3d_cli.devices import worker_count
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter, to_json_bytes
 from cuts3d_cli.stages import pseudo
-from cuts3d_cli.stages.devices import worker_count
-from cuts3d_cli.stages.driver import run_shards
-from cuts3d_cli.stages.results import Outcome
 
 NETWORK = ("features",)
 GRAPHS = ("affinity", "sharpen", "eigen")

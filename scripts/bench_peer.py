@@ -20,7 +20,7 @@ from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.maskcut import MAX_PREVIOUS_IOU, MIN_AREA, subtract_earlier
 from cuts3d_cli.cut.masks import Rle, encode_rle, fill_holes, mask_iou, resize_mask, upsample_nearest
 from cuts3d_cli.cut.ncut import argmax_first
-from cuts3d_cli.cut.timing import StepTimer
+from cuts3d_cli.timing import StepTimer
 
 CRF_MIN_IOU = 0.5
 FOREGROUND, BACKGROUND = 0.7310586, 0.2689414

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.crf import refine_masks
+from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import upsample_nearest
 from cuts3d_cli.cut.ncut import solve_ncut
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.stages.cutting import CutTask, cut_image
 
 Masks = list[NDArray[np.bool_]]
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 
-from cuts3d_cli.backbones.catalogue import BACKBONES
-from cuts3d_cli.backbones.vit import Backbone
+from cuts3d_cli.features.catalogue import BACKBONES
+from cuts3d_cli.features.vit import Backbone
 
 
 def main() -> None:

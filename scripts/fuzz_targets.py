@@ -15,12 +15,12 @@ import numpy as np
 from fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 from PIL import Image
 
-from cuts3d_cli.arrays import decode_npy
+from cuts3d_cli.cli.config_tables import as_toml
 from cuts3d_cli.config import resolve
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_box
-from cuts3d_cli.depths.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
+from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.evaluation.coco import read_ground_truth
+from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
 from cuts3d_cli.evaluation.datasets.open_images import read_open_images
@@ -30,10 +30,10 @@ from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.manifest import Manifest, is_current, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.sidecars.members import base_flaws, sidecar_flaws
+from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.listing import list_source
-from cuts3d_cli.stages.members import base_flaws, sidecar_flaws
-from cuts3d_cli.stages.records import read_json
-from cuts3d_cli.stages.show import as_toml
 
 Target = Callable[[Random, Path], None]
 HEIGHT, WIDTH = 24, 32

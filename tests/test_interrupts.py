@@ -101,7 +101,7 @@ def test_signals_are_put_off_and_then_come(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_signal_that_was_swallowed_stops_the_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from cuts3d_cli.shards.claims import Claim, claim
+    from cuts3d_cli.engine.claims import Claim, claim
     from cuts3d_cli.shards.writer import ShardWriter
 
     found = claim(tmp_path / "a.tar", timeout=100)

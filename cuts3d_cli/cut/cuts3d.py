@@ -17,9 +17,9 @@ from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.mincut import MinCutSolver
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, Eigensolver, solve_ncut
 from cuts3d_cli.cut.sharpening import Pairing, sharpened_edges, spatial_importance
-from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.timing import StepTimer
 
 Separation = Literal["local", "component"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.ncut import Eigenpair
-from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
+from cuts3d_cli.timing import StepTimer
 
 
 class Rules(Protocol):

@@ -14,8 +14,8 @@ from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.iterations import run_iterations
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.ncut import Eigenpair, Eigensolver, solve_ncut
-from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate, Extraction
+from cuts3d_cli.timing import StepTimer
 
 MAX_PREVIOUS_IOU = 0.5
 MIN_AREA = 0.01

@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 from torch.nn import functional
 
 from cuts3d_cli.config import TrainConfig
-from cuts3d_cli.detector.fields import LEVELS, ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.maps import LEVELS, ConfidenceMaps, IndexedMasks
 from cuts3d_cli.detector.sampling import nearest_places
 
 Sample = dict[str, Any]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cuts3d_cli.backbones.checkpoint import misfits, shape_text
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import Rle, encode_rle
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.weights.checkpoint import misfits, shape_text
 
 
 @dataclass(frozen=True, kw_only=True)

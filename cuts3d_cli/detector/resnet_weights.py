@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from cuts3d_cli.backbones.catalogue import RESNETS
-from cuts3d_cli.backbones.checkpoint import read_checkpoint
-from cuts3d_cli.backbones.resnet import fit_resnet
-from cuts3d_cli.backbones.weights import resolve_weights
+from cuts3d_cli.detector.resnet import fit_resnet
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.features.catalogue import RESNETS
+from cuts3d_cli.weights.cache import resolve_weights
+from cuts3d_cli.weights.checkpoint import read_checkpoint
 
 
 def load_backbone(backbone: torch.nn.Module, source: str, *, say: Callable[[str], None]) -> Path:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import Rle, decode_rle
-from cuts3d_cli.detector.fields import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
 from cuts3d_cli.detector.sampling import nearest_places
 from cuts3d_cli.errors import SampleError
 

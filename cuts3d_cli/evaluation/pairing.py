@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.coco import TrueImage, few
+from cuts3d_cli.evaluation.datasets.coco import TrueImage, few
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,9 @@ from typing import Any, BinaryIO
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.owners import Owner, parse_owner, this_process
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, extension_problem, key_problem
 from cuts3d_cli.shards.names import manifest_path
-from cuts3d_cli.shards.owners import Owner, parse_owner, this_process
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK

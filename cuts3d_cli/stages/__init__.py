@@ -1,1 +1,1 @@
-"""One module a subcommand: what it reads, what it writes, one run()."""
+"""The stages: each reads shards and writes one sidecar a shard."""

@@ -14,28 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cuts3d_cli.arrays import decode_npy
 from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict, recorded_limits
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
+from cuts3d_cli.cut.image import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
+from cuts3d_cli.devices import worker_count
+from cuts3d_cli.engine.driver import finished_sidecar, require_sidecar, run_shards
+from cuts3d_cli.engine.pool import WorkerPool, result_of
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.cutting import patch_depth
-from cuts3d_cli.stages.devices import worker_count
-from cuts3d_cli.stages.driver import finished_sidecar, require_sidecar, run_shards
+from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.loading import finished_depth, stored_depth
-from cuts3d_cli.stages.pool import WorkerPool, result_of
-from cuts3d_cli.stages.records import read_json
-from cuts3d_cli.stages.results import Outcome, Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
-from cuts3d_cli.depths.base import DepthBackend, DepthSpec
-from cuts3d_cli.depths.catalogue import DEPTHS, load_depth
-from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.depth.base import DepthBackend, DepthSpec
+from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
+from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.devices import choose_device
+from cuts3d_cli.engine.batches import infer_in_batches
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.batches import infer_in_batches
-from cuts3d_cli.stages.devices import choose_device
-from cuts3d_cli.stages.driver import run_shards
-from cuts3d_cli.stages.results import Outcome, Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 

@@ -13,25 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.arrays import decode_npy
-from cuts3d_cli.backbones.catalogue import BackboneSpec, backbone_spec
-from cuts3d_cli.backbones.weights import resolve_weights
 from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.devices import choose_device
+from cuts3d_cli.engine.batches import infer_in_batches
+from cuts3d_cli.engine.driver import finished_sidecar, run_shards
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, ShardError, first_line
+from cuts3d_cli.features.catalogue import BackboneSpec, backbone_spec
 from cuts3d_cli.images import MAX_PIXELS, decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest, digest_file
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.batches import infer_in_batches
-from cuts3d_cli.stages.devices import choose_device
-from cuts3d_cli.stages.driver import finished_sidecar, run_shards
-from cuts3d_cli.stages.results import Outcome, Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
+from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.weights.cache import resolve_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cuts3d_cli.backbones.vit import Backbone
+    from cuts3d_cli.features.vit import Backbone
 
 Say = Callable[[str], None]
 
@@ -88,7 +88,7 @@ class FeatureExtractor:
     @cached_property
     def backbone(self) -> Backbone:
         """The network."""
-        from cuts3d_cli.backbones.vit import load_backbone
+        from cuts3d_cli.features.vit import load_backbone
 
         return load_backbone(
             self.spec.name,

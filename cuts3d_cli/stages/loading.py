@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.cut.image import patch_depth
 from cuts3d_cli.cut.sharpening import spatial_importance
-from cuts3d_cli.cut.timing import StepTimer
-from cuts3d_cli.depths.maps import decode_depth_png
+from cuts3d_cli.depth.maps import decode_depth_png
+from cuts3d_cli.engine.driver import require_sidecar
+from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.cutting import patch_depth
-from cuts3d_cli.stages.driver import require_sidecar
 from cuts3d_cli.stages.features import FeatureExtractor, photo, read_features, stored_features
-from cuts3d_cli.stages.pool import numerics_of_one_image
+from cuts3d_cli.timing import StepTimer
 
 
 def finished_depth(base: Path) -> tuple[Path, Manifest]:

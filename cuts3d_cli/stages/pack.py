@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config import IfExists, RunConfig, recorded_limits
-from cuts3d_cli.depths.maps import decode_sensor_npy, decode_sensor_png
+from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png
+from cuts3d_cli.engine.claims import Claim
+from cuts3d_cli.engine.driver import publish_manifest
+from cuts3d_cli.engine.results import Progress, Silent, StageResult
+from cuts3d_cli.engine.sharing import Job, Sharing, share
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.images import MAX_PIXELS, decode_image
-from cuts3d_cli.shards.claims import Claim
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.stages.driver import publish_manifest
 from cuts3d_cli.stages.listing import Listing, Photo, list_source
-from cuts3d_cli.stages.results import Progress, Silent, StageResult
-from cuts3d_cli.stages.sharing import Job, Sharing, share
 
 STAGE = "pack"
 MAX_ASPECT_ERROR = 0.01

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config, PredictConfig, output_dict, recorded_limits
 from cuts3d_cli.cut.masks import rle_area
+from cuts3d_cli.devices import choose_device
+from cuts3d_cli.engine.batches import infer_in_batches
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.batches import infer_in_batches
-from cuts3d_cli.stages.devices import choose_device
-from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.features import photo
-from cuts3d_cli.stages.results import Outcome, Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detections, Detector

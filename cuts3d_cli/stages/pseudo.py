@@ -16,21 +16,21 @@ from PIL import Image
 
 from cuts3d_cli.config import Config, output_dict, recorded_limits
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON, check_tau_knn
-from cuts3d_cli.cut.timing import StepTimer
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.devices import graph_device, worker_count
+from cuts3d_cli.engine.batches import infer_in_batches
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.pool import WorkerPool, result_of
+from cuts3d_cli.engine.prefetch import prefetched
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import to_json_bytes
-from cuts3d_cli.stages.batches import infer_in_batches
-from cuts3d_cli.stages.cutting import CutResult, CutTask, cut_image, needs_depth, to_record
-from cuts3d_cli.stages.devices import graph_device, worker_count
-from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
 from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, finished_depth, load_shard
-from cuts3d_cli.stages.pool import WorkerPool, result_of
-from cuts3d_cli.stages.prefetch import prefetched
-from cuts3d_cli.stages.results import Outcome, Progress, StageResult
-from cuts3d_cli.stages.sharing import Sharing
+from cuts3d_cli.timing import StepTimer
 
 
 def run(
@@ -200,7 +200,7 @@ def _cut_batched(
     pool: WorkerPool,
 ) -> Iterator[Outcome]:
     """Cut images with their graphs in batches on a device and give the outcomes back in order."""
-    from cuts3d_cli.stages.batched import BatchedCutter  # torch, which the other way does without
+    from cuts3d_cli.stages.pseudo_batched import BatchedCutter  # torch, which the other way does without
 
     cutter = BatchedCutter(
         config=config.pseudo,

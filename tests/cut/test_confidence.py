@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.localcut import local_cut
-from tests.cut.scenes import touching_blobs
+from tests.support.clouds import touching_blobs
 
 SOURCE, SINK = 5 * 12 + 3, 0
 OPTIONS = {"k": 16, "background_level": 1.0, "capacity": "gaussian", "solver": "pymaxflow"}

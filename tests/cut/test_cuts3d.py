@@ -3,7 +3,7 @@ import pytest
 
 from cuts3d_cli.cut.cuts3d import check_tau_knn, extract_cuts3d
 from cuts3d_cli.errors import SampleError, UsageError
-from tests.cut.scenes import GRID, parameters, touching_blobs, two_class_features
+from tests.support.clouds import GRID, parameters, touching_blobs, two_class_features
 
 
 def scene(near: float = 0.2, far: float = 0.6):

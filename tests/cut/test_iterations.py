@@ -12,9 +12,9 @@ from cuts3d_cli.cut.cuts3d import Cuts3dRules, extract_cuts3d
 from cuts3d_cli.cut.iterations import advance, begin, run_iterations
 from cuts3d_cli.cut.maskcut import MaskCutRules, extract_maskcut
 from cuts3d_cli.cut.ncut import Eigenpair
-from cuts3d_cli.cut.timing import StepTimer
 from cuts3d_cli.cut.types import Candidate
-from tests.cut.scenes import GRID, parameters, touching_blobs, two_class_features
+from cuts3d_cli.timing import StepTimer
+from tests.support.clouds import GRID, parameters, touching_blobs, two_class_features
 
 GIVEN = Eigenpair(vector=np.ones(4), value=0.5, solver="lanczos")
 FALLEN_BACK = Eigenpair(vector=np.ones(4), value=0.5, solver="dense", fell_back=True)

@@ -10,7 +10,7 @@ from cuts3d_cli.cut.localcut import (
     local_cut,
     point_cloud,
 )
-from tests.cut.scenes import GRID, touching_blobs
+from tests.support.clouds import GRID, touching_blobs
 
 OPTIONS = {"k": 8, "background_level": 1.0, "capacity": "gaussian", "solver": "pymaxflow"}
 LEFT, RIGHT, CORNER = 5 * 12 + 3, 5 * 12 + 8, 0

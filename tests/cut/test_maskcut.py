@@ -3,7 +3,7 @@ import pytest
 from scipy import linalg, ndimage
 
 from cuts3d_cli.cut.maskcut import extract_maskcut, subtract_earlier
-from tests.cut.scenes import GRID, touching_blobs, two_class_features
+from tests.support.clouds import GRID, touching_blobs, two_class_features
 
 
 def reference(features: np.ndarray, *, instances: int, tau: float) -> list[np.ndarray]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuts3d_cli.backbones.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.cut.maskcut import extract_maskcut
 from cuts3d_cli.cut.masks import mask_iou
+from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.images import decode_image, resize_square
 
 SIZE = 322
@@ -19,7 +19,7 @@ SIZE = 322
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "mosd"])
 def test_both_solvers_give_the_same_masks_on_every_photo(test_data: Path, offline_weights: Path, name: str):
-    from cuts3d_cli.backbones.vit import load_backbone
+    from cuts3d_cli.features.vit import load_backbone
 
     photos = sorted((test_data / name / "images").iterdir())
     assert photos

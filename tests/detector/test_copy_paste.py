@@ -21,8 +21,8 @@ from cuts3d_cli.detector.copy_paste import (
     place,
     uncovered,
 )
-from cuts3d_cli.detector.fields import ConfidenceMaps
-from tests.detector.made import box, sample_of
+from cuts3d_cli.detector.maps import ConfidenceMaps
+from tests.support.training_data import box, sample_of
 
 SIZE = (20, 30)
 

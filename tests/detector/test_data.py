@@ -18,7 +18,7 @@ from cuts3d_cli.detector.data import Batches, Position, SampleOrder, SampleStrea
 from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
-from tests.detector.made import GRID, make_shards, mask_of, photo_of
+from tests.support.training_data import GRID, make_shards, mask_of, photo_of
 
 IMAGES = 13
 

@@ -13,8 +13,8 @@ from detectron2.utils.events import EventStorage
 from cuts3d_cli.detector import schedule
 from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
 from cuts3d_cli.detector.training import train
-from tests.detector.made import make_shards
 from tests.detector.test_training import Noted, same, task, weights
+from tests.support.training_data import make_shards
 
 PACKAGE = Path(schedule.__file__).parents[1]
 DIFFERING = {

@@ -15,10 +15,10 @@ from detectron2.utils.events import EventStorage
 
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector import model as model_module
-from cuts3d_cli.detector.fields import ConfidenceMaps
+from cuts3d_cli.detector.maps import ConfidenceMaps
 from cuts3d_cli.detector.model import build_model, model_config
 from cuts3d_cli.detector.roi_heads import BoxPredictor
-from tests.detector.made import box, sample_of
+from tests.support.training_data import box, sample_of
 
 SIZE = (96, 128)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchvision import models
 
-from cuts3d_cli.backbones.weights import pull
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.resnet_weights import load_backbone, torchvision_name
 from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.weights.cache import pull
 
 
 def bottom_up(**changes: Any) -> torch.nn.Module:

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from cuts3d_cli.cli.progress import TrainingProgress
 from cuts3d_cli.config import PRESETS, TrainConfig, output_dict
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
+from cuts3d_cli.detector import train as stage
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     config_of,
@@ -31,10 +33,8 @@ from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.training import Task, TrainingError, own_device, train
 from cuts3d_cli.errors import UsageError, WeightsError
-from cuts3d_cli.progress import TrainingProgress
-from cuts3d_cli.stages import train as stage
-from tests.detector.made import make_shards, mask_of, photo_of
-from tests.running import Ran
+from tests.support.running import Ran
+from tests.support.training_data import make_shards, mask_of, photo_of
 
 SMALL: dict[str, Any] = {
     "images_per_batch": 2,
@@ -367,7 +367,7 @@ TWO = """
 import sys
 from pathlib import Path
 import torch
-from cuts3d_cli.app import exit_code
+from cuts3d_cli.cli.app import exit_code
 from cuts3d_cli.detector.training import _Training
 
 out, arguments = Path(sys.argv[1]), sys.argv[2:]

@@ -17,12 +17,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.evaluation.coco import read_ground_truth
+from cuts3d_cli.evaluation.benchmark import predictions_of
+from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import STATS, KindMetrics, arranged, evaluate
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.stages.benchmark import predictions_of
-from tests.evaluation.adversarial import CASES, SIZE, TRUTHS, Case, Seen, Truth, detections, in_order, made_up, usual
-from tests.running import Ran
+from tests.support.adversarial import CASES, SIZE, TRUTHS, Case, Seen, Truth, detections, in_order, made_up, usual
+from tests.support.running import Ran
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed (see scripts/detectron2)")
 

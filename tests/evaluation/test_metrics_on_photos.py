@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_area, rle_box
-from cuts3d_cli.evaluation.coco import read_ground_truth
+from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance, KindMetrics, Prediction, evaluate
-from tests.evaluation.adversarial import TRUTHS, all_crowd
+from tests.support.adversarial import TRUTHS, all_crowd
 
 FIELDS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
 Truth = dict[int, Sequence[Instance]]

@@ -12,7 +12,7 @@ from cuts3d_cli.figures.overlay import colour_map
 from cuts3d_cli.figures.palette import instance_colours
 from cuts3d_cli.figures.sheet import png_bytes
 from cuts3d_cli.figures.training_panel import draw_training_samples
-from tests.detector.made import box, sample_of
+from tests.support.training_data import box, sample_of
 
 SIZE = (20, 40)
 WIDTH = 160

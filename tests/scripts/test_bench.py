@@ -34,7 +34,7 @@ from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.cut.ncut import solve_ncut
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.metrics import Instance
-from tests.photos import encoded, two_boxes
+from tests.support.photos import encoded, two_boxes
 
 SIDE = 16
 """Of the grid."""

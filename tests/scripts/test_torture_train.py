@@ -10,7 +10,7 @@ import torture_train
 from torture_train import Bench, Trial
 
 pytest.importorskip("detectron2.modeling")
-from tests.detector.made import make_shards
+from tests.support.training_data import make_shards
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.owners import this_process
 from cuts3d_cli.shards import writer as writer_module
 from cuts3d_cli.shards.keys import extension_problem, key_problem
-from cuts3d_cli.shards.owners import this_process
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.shards.writer import ShardWriter, atomic_write_bytes, atomic_write_json
 

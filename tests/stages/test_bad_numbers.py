@@ -18,9 +18,9 @@ from cuts3d_cli.cut import ncut
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from tests.photos import encoded, pack_photos, records, two_boxes, write_shard
-from tests.running import Ran
-from tests.stages.stored import GRID, PSEUDO, boxes, store_depth, store_features
+from tests.support.photos import encoded, pack_photos, records, two_boxes, write_shard
+from tests.support.running import Ran
+from tests.support.stored import GRID, PSEUDO, boxes, store_depth, store_features
 
 
 def manifest_of(base: Path, stage: str = "pseudo") -> Manifest:

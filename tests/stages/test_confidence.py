@@ -12,14 +12,14 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.cut.confidence import confidence_counts
 from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.depths.maps import decode_depth_png, fill_holes
+from cuts3d_cli.depth.maps import decode_depth_png, fill_holes
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.stages import confidence as stage
 from cuts3d_cli.stages import pseudo
-from tests.photos import pack_photos, records, settings
-from tests.running import Ran
+from tests.support.photos import pack_photos, records, settings
+from tests.support.running import Ran
 
 
 def config(weights: Path, *, confidence: dict[str, Any] | None = None, **changes: Any) -> Config:

@@ -20,9 +20,9 @@ import pytest
 from cuts3d_cli.shards.manifest import digest_file, load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
-from tests.photos import encoded, pack_photos, two_boxes, write_shard
-from tests.running import Ran
-from tests.stages.stored import PSEUDO, boxes, store_features
+from tests.support.photos import encoded, pack_photos, two_boxes, write_shard
+from tests.support.running import Ran
+from tests.support.stored import PSEUDO, boxes, store_features
 
 Files = Sequence[tuple[str, bytes]]
 SENSOR = ("depth", "--backend", "sensor", "--if-exists", "overwrite")
@@ -263,7 +263,7 @@ def test_what_says_it_is_large_takes_no_memory(alone: Path):
     base = write_shard(alone / "s-000.tar", samples)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29));"
-        "from cuts3d_cli.app import exit_code; sys.exit(exit_code(sys.argv[1:]))"
+        "from cuts3d_cli.cli.app import exit_code; sys.exit(exit_code(sys.argv[1:]))"
     )
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.depths.maps import decode_depth_png
+from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.stages import depth as stage
-from tests.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
+from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
 
 SENSOR = settings({"depth": {"backend": "sensor"}})
 
@@ -28,7 +28,7 @@ def midas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiDaS small with random weights; a file of the kind that is released."""
     import torch
 
-    from cuts3d_cli.depths.midas import MidasSmallNet
+    from cuts3d_cli.depth.midas import MidasSmallNet
 
     torch.manual_seed(0)
     net = MidasSmallNet()

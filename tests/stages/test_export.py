@@ -10,12 +10,12 @@ import pytest
 from pycocotools.coco import COCO
 
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.stages.driver import run_shards
 from cuts3d_cli.stages.export import export_coco
-from cuts3d_cli.stages.results import Outcome
-from tests.photos import write_shard
+from tests.support.photos import write_shard
 
 WIDTH, HEIGHT = 30, 20
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.photos import pack_photos
-from tests.running import Ran
+from tests.support.photos import pack_photos
+from tests.support.running import Ran
 
 BACKBONE = ("--backbone", "dino-vits16", "--size", "224", "--device", "cpu", "-j", "0")
 UNSCORED = ("--copy-paste-select", "random", "--alpha", "none", "--no-soft-loss", "--device", "cpu")
@@ -77,10 +77,10 @@ OF_A_DETECTOR = ("train", "train from a detector", "resume", "predict", "selftra
 def set_out(alone: Path) -> Path:
     """The working folder with a shard, its depth and masks, and a photo."""
     from cuts3d_cli.cut.masks import encode_rle
+    from cuts3d_cli.engine.driver import run_shards
+    from cuts3d_cli.engine.results import Outcome
     from cuts3d_cli.shards.names import sidecar
-    from cuts3d_cli.stages.driver import run_shards
-    from cuts3d_cli.stages.results import Outcome
-    from tests.photos import scene_of
+    from tests.support.photos import scene_of
 
     (base,) = pack_photos(alone, 1)
     box = encode_rle(scene_of(0).boxes[0])

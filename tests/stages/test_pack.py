@@ -13,12 +13,12 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from cuts3d_cli.engine.results import Silent
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import image_member, read_shard
 from cuts3d_cli.stages.pack import PackResult, run
-from cuts3d_cli.stages.results import Silent
 
 
 def photo(width: int = 40, height: int = 30, *, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:

@@ -28,7 +28,8 @@ from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages import depth, features, pack
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages.features import FeatureExtractor
-from tests.photos import (
+from tests.support.killers import cut_or_die
+from tests.support.photos import (
     encoded,
     pack_photos,
     records,
@@ -38,8 +39,7 @@ from tests.photos import (
     write_photos,
     write_shard,
 )
-from tests.running import Ran
-from tests.stages.killers import cut_or_die
+from tests.support.running import Ran
 
 SCRIPT = Path(sys.executable).with_name("cuts3d")
 GRID = (14, 14)

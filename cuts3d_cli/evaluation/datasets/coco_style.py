@@ -1,7 +1,7 @@
 """Annotations in COCO's JSON: COCO itself, LVIS, Objects365 and UVO, which each bend it a little.
 
-Unlike `cuts3d_cli.evaluation.coco`, which reads users' own files and refuses what is odd, this takes published files as
-they are: ids of annotations and categories play no part, and a box may reach over the edge of its image.
+Unlike `datasets.coco`, which reads users' own files and refuses what is odd, this takes published files as they are:
+ids of annotations and categories play no part, and a box may reach over the edge of its image.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from cuts3d_cli.cut.masks import MAX_MASK_PIXELS
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.coco import few, file_of, load_lists
+from cuts3d_cli.evaluation.datasets.coco import few, file_of, load_lists
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
+from cuts3d_cli.evaluation.datasets.segmentation import is_number, is_whole, to_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
-from cuts3d_cli.evaluation.segmentation import is_number, is_whole, to_rle
 
 
 def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None = None) -> Parsed:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.coco import GroundTruth, TrueImage, few, read_ground_truth
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, Benchmark
+from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, few, read_ground_truth
 from cuts3d_cli.evaluation.datasets.files import (
     Photos,
     base_folders,

@@ -15,7 +15,7 @@ from cuts3d_cli.evaluation.datasets import BENCHMARKS
 from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
 from cuts3d_cli.evaluation.datasets.voc import read_voc
-from tests.evaluation.datasets.made import (
+from tests.support.datasets import (
     HEIGHT,
     OPEN_IMAGES_HEAD,
     WIDTH,

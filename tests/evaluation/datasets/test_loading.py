@@ -7,8 +7,8 @@ import pytest
 from cuts3d_cli.errors import DatasetError, UsageError
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, Availability, list_datasets, open_benchmark, open_own
 from cuts3d_cli.evaluation.datasets.files import Photos, base_folders
-from tests.evaluation.datasets.made import coco, coco_content, opened, photo, write
-from tests.evaluation.shapes import annotation, coco_file, image
+from tests.support.datasets import coco, coco_content, opened, photo, write
+from tests.support.shapes import annotation, coco_file, image
 
 
 @pytest.mark.parametrize("root", ["", "coco"])

@@ -1,1 +1,0 @@
-"""Feature backbones: self-supervised ViTs, and their weights."""

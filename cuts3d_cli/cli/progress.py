@@ -1,0 +1,234 @@
+"""Progress bars on stderr, or plain lines where stderr is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+_QUIET_SECONDS = 60.0
+"""Where stderr is no terminal: how long nothing is said while a shard is worked on."""
+
+
+class _Rate(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.2f} images/s" if speed else "- images/s", style="progress.data.speed")
+
+
+class StageProgress:
+    """Shows a bar for the current shard and one for all of them. Fits `cuts3d_cli.engine.results.Progress`."""
+
+    def __init__(self, console: Console, *, name: str, unit: str = "shard") -> None:
+        """Show nothing yet.
+
+        Args:
+            console: on stderr.
+            name: of the stage.
+            unit: what it works through.
+        """
+        self._console = console
+        self._name = name
+        self._unit = unit
+        self._sizes: dict[Path, int | None] = {}
+        self._left = 0
+        self._failed = 0
+        self._begun = self._said = 0.0
+        self._done = 0
+        self._current = Path()
+        self._waited_for: set[str] = set()
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._all: TaskID | None = None
+        self._one: TaskID | None = None
+
+    def __enter__(self) -> StageProgress:
+        if self._console.is_terminal:  # rich ends a bar that was never shown with an empty line, in some versions
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
+        """See `Progress`."""
+        self._sizes = dict(shards)
+        self._left = len(shards)
+        sizes = list(self._sizes.values())
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._one = self._bars.add_task(self._unit, total=None, note="", visible=False)
+        self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note())
+
+    def skip(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._leave_out(shard, why="finished before, skipped")
+
+    def elsewhere(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._leave_out(shard, why="finished by another process")
+
+    def _leave_out(self, shard: Path, *, why: str) -> None:
+        self._left -= 1
+        size = self._sizes.get(shard)
+        if self._all is not None:
+            task = next(task for task in self._bars.tasks if task.id == self._all)
+            if task.total is not None and size is not None:
+                self._bars.update(self._all, total=task.total - size)
+            self._bars.update(self._all, note=self._note())
+        self._say(f"{shard.name}: {why}")
+
+    def due(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+
+    def start(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+        if why:
+            self._console.print(f"{shard.name}: {why}", highlight=False, markup=False, soft_wrap=True)
+        self._begun, self._done, self._current = time.perf_counter(), 0, shard
+        self._said = self._begun
+        if self._one is not None:
+            self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
+
+    def advance(self, *, failed: bool) -> None:
+        """See `Progress`."""
+        self._done += 1
+        self._failed += failed
+        for task in (self._one, self._all):
+            if task is not None:
+                self._bars.update(task, advance=1, note=self._note() if task == self._all else "")
+        if not self._console.is_terminal and time.perf_counter() - self._said > _QUIET_SECONDS:
+            self._said = time.perf_counter()
+            size = self._sizes.get(self._current)
+            of = f" of {size}" if size is not None else ""
+            self._say(f"{self._current.name}: {self._done}{of} images so far, {self._note()}")
+
+    def finish(self, shard: Path) -> None:
+        """See `Progress`."""
+        self._left -= 1
+        if self._all is not None:
+            self._bars.update(self._all, note=self._note())
+        if not self._console.is_terminal:
+            rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
+            self._console.print(
+                f"{shard.name}: {self._done} images, {rate:.2f} images/s, {self._note()}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def give_up(self, shard: Path, *, why: str) -> None:
+        """See `Progress`."""
+        if self._all is not None:
+            self._bars.update(self._all, advance=-self._done)
+        self._say(why)
+
+    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
+        """See `Progress`."""
+        left = {shard.name for shard in shards}
+        if left != self._waited_for:
+            who = ", ".join(sorted(set(owners))[:3]) or "another process"
+            self._say(f"waiting for {len(left)} shard{'' if len(left) == 1 else 's'} that others work on: {who}")
+        self._waited_for = left
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _note(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{failed}"
+
+
+class TrainingProgress:
+    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.Watcher`.
+
+    It can be handed to another process as long as no bar is shown.
+
+    Args:
+        console: on stderr; None makes one where it is used.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """See the class."""
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def begin(self, *, start: int, total: int) -> None:
+        """Training begins after so many iterations that were done before."""
+        self.close()
+        self._bar = RichProgress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._out(),
+            disable=not self._out().is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=start, note="")
+        self._bar.start()
+
+    def advance(self, iteration: int) -> None:
+        """So many iterations are done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=iteration)
+
+    def step(self, step: Any) -> None:
+        """Some iterations are done."""
+        note = (
+            f"loss {step.losses['total']:.3f}, learning rate {step.learning_rate:.2g},"
+            f" {step.images_per_second:.1f} images/s"
+        )
+        if self._out().is_terminal and self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=note)
+        else:
+            self.say(f"iteration {step.iteration}: {note}, {step.seconds_left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """Something to tell."""
+        self._out().print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Consoles and bars hold locks; the process that gets this makes its own.
+        return {"_console": None, "_bar": None, "_task": None}
+
+    def _out(self) -> Console:
+        if self._console is None:
+            self._console = Console(stderr=True)
+        return self._console

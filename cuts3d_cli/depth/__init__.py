@@ -1,0 +1,1 @@
+"""Depth networks, and depth maps."""

@@ -1,0 +1,161 @@
+"""Kick Back & Relax (Spencer et al., ICCV 2023), one of the paper's four depth sources (Table 7).
+
+A ConvNeXt-B encoder and the decoder of Monodepth2 (Godard et al., ICCV 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
+from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.weights.state_files import fill, read_state
+
+LANDSCAPE_WIDTH = 640
+PORTRAIT_HEIGHT = 384
+STRIDE = 32
+MIN_SIDE = 2 * STRIDE
+"""Reflection padding needs two pixels at the coarsest level."""
+ENCODER = "convnext_base"
+DECODER_CHANNELS = (256, 128, 64, 32, 16)
+"""Of the five levels, from coarse to fine."""
+OUTPUT_SCALES = 4
+PREFIX = "nets.depth."
+DECODER_PREFIX = "decoders.disp.decoder."
+
+
+class KbrNet(nn.Module):
+    """(n, 3, h, w) float, ImageNet-normalised -> (n, h, w) disparity in (0, 1).
+
+    Sides are multiples of 32 and at least 64. `decoder` is one list: two convolutions a level from coarse to fine, then
+    the output convolutions of scales 0 to 3, of which only scale 0, the finest, is used.
+    """
+
+    def __init__(self, encoder: str) -> None:
+        """Build it with random weights.
+
+        Args:
+            encoder: a network of timm with `features_only`.
+        """
+        super().__init__()
+        import timm
+
+        self.encoder = timm.create_model(encoder, pretrained=False, features_only=True)
+        info: Any = self.encoder.feature_info
+        strides = info.reduction()
+        channels = dict(zip(strides, info.channels(), strict=True))
+        self.strides = list(strides)
+        self.level_strides = [STRIDE >> (level + 1) for level in range(len(DECODER_CHANNELS))]
+        self.decoder = nn.ModuleList()
+        width = channels[STRIDE]
+        for stride, out_width in zip(self.level_strides, DECODER_CHANNELS, strict=True):
+            self.decoder.append(_conv3x3(width, out_width))
+            self.decoder.append(_conv3x3(out_width + channels.get(stride, 0), out_width))
+            width = out_width
+        for scale in range(OUTPUT_SCALES):
+            self.decoder.append(_conv3x3(DECODER_CHANNELS[-1 - scale], 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        skips = dict(zip(self.strides, self.encoder(images), strict=True))
+        features = skips[STRIDE]
+        for level, stride in enumerate(self.level_strides):
+            features = functional.elu(self.decoder[2 * level](features))
+            features = functional.interpolate(features, scale_factor=2, mode="nearest")
+            if stride in skips:
+                features = torch.cat([features, skips[stride]], dim=1)
+            features = functional.elu(self.decoder[2 * level + 1](features))
+        return torch.sigmoid(self.decoder[2 * len(DECODER_CHANNELS)](features))[:, 0]
+
+
+class KickBackRelax(TorchDepthBackend):
+    """Kick Back & Relax: relative disparity in (0, 1), larger = nearer."""
+
+    def __init__(self, spec: DepthSpec, *, net: KbrNet, device: str, half: bool) -> None:
+        """Take what was loaded.
+
+        Args:
+            spec: what it gives.
+            net: the network.
+            device: of torch.
+            half: autocast to float16.
+        """
+        super().__init__(spec, device=device, half=half)
+        self.net = net.eval().to(self.device)
+
+    def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """See `TorchDepthBackend.prepare`."""
+        size = input_size(*image.shape[:2])
+        tensor = functional.interpolate(to_unit_tensor(image)[None], size=size, mode="bilinear", antialias=True)[0]
+        return imagenet_normalise(tensor)
+
+    def infer(self, batch: torch.Tensor) -> torch.Tensor:
+        """See `TorchDepthBackend.infer`."""
+        return self.net(batch)
+
+
+def input_size(height: int, width: int) -> tuple[int, int]:
+    """The (height, width) that the network sees: width 640, or height 384 of a portrait; multiples of 32."""
+    scale = LANDSCAPE_WIDTH / width if width >= height else PORTRAIT_HEIGHT / height
+    return (
+        max(MIN_SIDE, round(height * scale / STRIDE) * STRIDE),
+        max(MIN_SIDE, round(width * scale / STRIDE) * STRIDE),
+    )
+
+
+def rename_state(state: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, torch.Tensor]:
+    """From the names of a Lightning checkpoint to those of `KbrNet`.
+
+    Args:
+        state: name -> tensor of the whole checkpoint, `nets.depth.` before each name of the depth network.
+        path: of the checkpoint, for errors.
+
+    Returns:
+        Name -> tensor: the encoder, and the decoder's convolutions by their place in its list, whatever
+        modules wrap them there. Other decoders are left out.
+
+    Raises:
+        WeightsError: the names are not those of such a checkpoint.
+    """
+    depth = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+    renamed: dict[str, torch.Tensor] = {}
+    roots = set()
+    for key, value in depth.items():
+        if key.startswith(DECODER_PREFIX):
+            parts = key.removeprefix(DECODER_PREFIX).split(".")
+            new_key = f"decoder.{parts[0]}.{parts[-1]}"
+            if new_key in renamed:
+                raise WeightsError(f"{path} is not kbr: layer {parts[0]} of its decoder has two tensors {parts[-1]}")
+            renamed[new_key] = value
+        elif not key.startswith("decoders."):
+            root, _, rest = key.partition(".")
+            roots.add(root)
+            renamed[f"encoder.{rest}"] = value
+    if len(roots) != 1 or not any(key.startswith("decoder.") for key in renamed):
+        raise WeightsError(f"{path} is not kbr: it has no tensors {PREFIX}{DECODER_PREFIX}* beside one encoder")
+    return renamed
+
+
+def load_kbr(spec: DepthSpec, *, weights: Path | None, device: str, half: bool) -> KickBackRelax:
+    """Load Kick Back & Relax from its `.ckpt`, or a `.safetensors` file with the same names.
+
+    The other arguments and the errors are those of `catalogue.load_depth`.
+    """
+    if weights is None:
+        raise WeightsError(f"{spec.name} has no weights of its own here: {spec.weights_hint}")
+    net = KbrNet(ENCODER)
+    fill(net, rename_state(read_state(weights, name=spec.name), path=weights), path=weights, name=spec.name)
+    return KickBackRelax(spec, net=net, device=device, half=half)
+
+
+def _conv3x3(channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, out_channels, 3, padding=1, padding_mode="reflect")

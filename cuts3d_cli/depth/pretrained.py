@@ -1,0 +1,101 @@
+"""Loading from the hub's cache, the hub or a local folder, for the networks of transformers and diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.errors import Cuts3dError, WeightsError
+from cuts3d_cli.weights.hub import one_line, require_hub
+
+T = TypeVar("T")
+
+
+def missing_package(spec: DepthSpec, error: ImportError) -> WeightsError:
+    """The error for a package that is not installed."""
+    return WeightsError(
+        f"{spec.name} needs a package that is missing: pip install 'cuts3d[{spec.extra}]' ({one_line(error)})"
+    )
+
+
+def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights: Path | None) -> T:
+    """Load from a folder, or from the cache of the hub's client, or from the hub where it answers.
+
+    Args:
+        load: called with a hub id or a folder, and whether only local files may be used. It must refuse
+            pickles.
+        spec: of the network to load.
+        weights: a folder as `save_pretrained` writes it, or None.
+
+    Returns:
+        What `load` returns.
+
+    Raises:
+        HubUnreachableError: the weights are not in the cache, and the hub is switched off or does not answer.
+        WeightsError: the weights are damaged or another network's, or the hub does not give them.
+    """
+    if weights is not None:
+        if not weights.is_dir():
+            raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: {spec.weights_hint}")
+        return _attempt(lambda: load(str(weights), True), f"{weights} cannot be loaded as {spec.name}")
+    try:
+        return load(spec.model, True)
+    except OSError:  # How both libraries say that something is not in the cache.
+        require_hub(f"weights of {spec.name}", spec.weights_hint)
+    except Cuts3dError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"the cached weights of {spec.name} are damaged: {one_line(error)}") from error
+    return _attempt(
+        lambda: load(spec.model, False),
+        f"weights of {spec.name} cannot be fetched from {spec.model}",
+        spec.weights_hint,
+    )
+
+
+def _attempt(load: Callable[[], T], failure: str, way_out: str = "") -> T:
+    try:
+        return load()
+    except Cuts3dError:
+        raise
+    except Exception as error:  # The libraries raise types of their own, of HTTP, of safetensors and of the system.
+        raise WeightsError(f"{failure}: {one_line(error)}{': ' + way_out if way_out else ''}") from error
+
+
+def load_transformers(
+    model_class: Any, processor_class: Any, spec: DepthSpec, *, weights: Path | None
+) -> tuple[Any, Any]:
+    """Load a network of transformers and its image processor, in float32, ready for inference.
+
+    Args:
+        model_class: of transformers.
+        processor_class: of transformers.
+        spec: of the network.
+        weights: a folder, or None.
+
+    Returns:
+        (model, processor).
+
+    Raises:
+        WeightsError: as `load_pretrained`; also where the file lacks parameters, which transformers would
+            fill with random numbers.
+    """
+
+    def load(source: str, local: bool) -> tuple[Any, Any]:
+        processor = processor_class.from_pretrained(source, local_files_only=local)
+        model, info = model_class.from_pretrained(
+            source, local_files_only=local, use_safetensors=True, output_loading_info=True
+        )
+        parameters = {name for name, _ in model.named_parameters()}
+        absent = sorted(parameters.intersection(info["missing_keys"]))
+        if absent or info["mismatched_keys"]:
+            example = absent[0] if absent else str(sorted(info["mismatched_keys"])[0])
+            raise WeightsError(
+                f"{source} does not hold {spec.name}: {len(absent) + len(info['mismatched_keys'])} parameters "
+                f"are missing or of another shape, such as {example}"
+            )
+        return model.float().eval(), processor
+
+    return load_pretrained(load, spec, weights=weights)

@@ -1,0 +1,263 @@
+"""Model cards: beside a detector, what it learned from, how, and how good it was found to be; as JSON and Markdown.
+
+A card is made from what is on disk: the manifests of the shards, the training's log, and the weights. It holds no time
+and no folder of this machine, so that equal trainings have equal cards, but for the versions of packages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuts3d_cli.cli.tables import percent
+from cuts3d_cli.config import as_dict
+from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
+from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.writer import atomic_write_bytes, atomic_write_json
+from cuts3d_cli.stages.merge import generation_of, masks_of
+
+if TYPE_CHECKING:
+    from cuts3d_cli.detector.data import TrainingShard
+    from cuts3d_cli.detector.training import Task
+    from cuts3d_cli.evaluation.report import BenchmarkReport
+
+FORMAT = 1
+CARD, READABLE = "model-card.json", "model-card.md"
+"""Names of the two files, in the folder of the training."""
+_SHOWN_SHARDS = 10
+_FIGURES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@100": "ar100"}
+
+
+def write_card(task: Task, *, round: int) -> Path:
+    """Describe a finished training; results of an evaluation are added later.
+
+    Args:
+        task: as it was done.
+        round: 0 learned from the pseudo-masks.
+
+    Returns:
+        The JSON; the Markdown lies beside it.
+
+    Raises:
+        ShardError: a manifest is missing or damaged, or a file cannot be written.
+    """
+    weights = task.out / FINAL_WEIGHTS
+    last = _last_step(task.out / METRICS)
+    card = {
+        "format": FORMAT,
+        "detector": generation_of(round),
+        "weights": _identity(weights),
+        "began_with": {"detector": _identity(task.init)}
+        if task.init is not None
+        else {"backbone": task.config.backbone_weights},
+        "learned_from": _learned_from(task.shards, stage=masks_of(round)),
+        "config": as_dict(task.config),
+        "training": {"iterations": task.config.max_iter, "device": task.device, "losses": last.get("losses")},
+        "results": {},
+        "versions": package_versions(),
+    }
+    return _save(task.out, card)
+
+
+def record_results(weights: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put evaluation results into the card of a detector, in place of earlier ones of the same names.
+
+    Args:
+        weights: the detector's final weights; its card lies beside it.
+        results: name of an evaluation set -> JSON values.
+
+    Raises:
+        ShardError: there is no card, or one of other weights.
+    """
+    if not describes(weights):
+        raise ShardError(f"{weights.with_name(CARD)} is missing, or of other weights: `cuts3d train` writes it")
+    card = json.loads(weights.with_name(CARD).read_bytes())
+    merged = {**card["results"], **results}
+    if merged != card["results"]:
+        _save(weights.parent, {**card, "results": dict(sorted(merged.items()))})
+
+
+def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
+    """Put the results on whole datasets into the card of a detector, if it has one.
+
+    Results on parts of a dataset, or with photos that could not be read, are left out: they are not the dataset's.
+
+    Args:
+        weights: any file; one without a card beside it is left alone.
+        report: its results.
+
+    Returns:
+        Whether something was put there.
+
+    Raises:
+        ShardError: the card cannot be written.
+    """
+    whole = [result for result in report.results if result.whole]
+    if not whole or not describes(weights):
+        return False
+    facts = {
+        Path(result.name).name: {name: value for name, value in result.to_json().items() if name != "seconds"}
+        | {"dataset": Path(result.name).name}
+        for result in whole
+    }
+    record_results(weights, facts)
+    return True
+
+
+def describes(weights: Path) -> bool:
+    """Whether the card beside some weights is there, readable, and of these weights."""
+    try:
+        card = json.loads(weights.with_name(CARD).read_bytes())
+        same: bool = card["format"] == FORMAT and card["weights"]["sha256"] == digest_file(weights).sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return same and weights.with_name(READABLE).is_file()
+
+
+def as_markdown(card: Mapping[str, Any]) -> str:
+    """A card for people."""
+    learned, training, weights = card["learned_from"], card["training"], card["weights"]
+    begun = card["began_with"]
+    if "detector" in begun:
+        origin = f"a detector, `{begun['detector']['file']}`, sha256 `{begun['detector']['sha256']}`"
+    else:
+        origin = f"backbone weights `{begun['backbone']}`"
+    lines = [
+        f"# Detector {card['detector']}",
+        "",
+        "A class-agnostic Cascade Mask R-CNN that learned from masks without labels, by cuts3d"
+        f" {card['versions'].get('cuts3d', '?')}.",
+        "",
+        f"- Weights: `{weights['file']}`, {weights['size']} bytes, sha256 `{weights['sha256']}`",
+        f"- Began with: {origin}",
+        f"- Learned from: {_number(learned['masks'])} masks (`{learned['stage']}`) of {learned['images']} images in"
+        f" {len(learned['shards'])} shards" + _predicted(learned),
+        f"- Training: {training['iterations']} iterations on {training['device']}",
+        "",
+        "## Results",
+        "",
+        *_results(card["results"]),
+        "",
+        "## Losses at the end of training",
+        "",
+        *_table(("loss", "mean of the last iterations"), list((training["losses"] or {}).items())),
+        "",
+        "## Shards",
+        "",
+        *_table(
+            ("shard", "images", "masks", "sha256 of the masks"),
+            [
+                (item["shard"], item["images"], _number(item["masks"]), f"`{item['masks_sha256']}`")
+                for item in learned["shards"][:_SHOWN_SHARDS]
+            ],
+        ),
+    ]
+    if len(learned["shards"]) > _SHOWN_SHARDS:
+        lines += ["", f"... and {len(learned['shards']) - _SHOWN_SHARDS} more: see `{CARD}`."]
+    lines += ["", "How the masks were made:", "", *_as_json(learned["how"])]
+    lines += ["", "## Configuration", "", *_as_json(card["config"])]
+    lines += ["", "## Versions", "", *_table(("package", "version"), list(card["versions"].items())), ""]
+    return "\n".join(lines)
+
+
+def _save(folder: Path, card: Mapping[str, Any]) -> Path:
+    atomic_write_bytes(folder / READABLE, as_markdown(card).encode())
+    atomic_write_json(folder / CARD, card)  # last: it is what says that the card is there
+    return folder / CARD
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    digest = digest_file(path)
+    return {"file": path.name, "size": digest.size, "sha256": digest.sha256}
+
+
+def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, Any]:
+    described, settings = [], []
+    for shard in shards:
+        masks = load_manifest(manifest_path(shard.pseudo))
+        confidence = load_manifest(manifest_path(shard.confidence)) if shard.confidence else None
+        described.append(
+            {
+                "shard": shard.base.name,
+                "sha256": _base_digest(shard.base, masks),
+                "images": shard.samples,
+                "masks": masks.counts.get("masks"),
+                "predicted": masks.counts.get("predicted"),
+                "masks_sha256": masks.sha256,
+                "confidence_sha256": confidence.sha256 if confidence else None,
+            }
+        )
+        how = {**masks.config, **(confidence.config if confidence else {})}
+        if how not in settings:
+            settings.append(how)
+    return {
+        "stage": stage,
+        "images": sum(shard.samples for shard in shards),
+        "masks": _total(described, "masks"),
+        "predicted": _total(described, "predicted"),
+        "how": settings,
+        "shards": described,
+    }
+
+
+def _base_digest(base: Path, masks: Manifest) -> str:
+    """The digest of a base shard: from a manifest, so that it need not be read again."""
+    if (known := masks.inputs.get("base")) is not None:
+        return known.sha256
+    try:
+        return load_manifest(manifest_path(base)).sha256
+    except ShardError:  # a shard of another program
+        return digest_file(base).sha256
+
+
+def _total(items: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """A sum, or None where a shard does not say."""
+    values = [item[name] for item in items]
+    return None if None in values else sum(values)
+
+
+def _last_step(path: Path) -> dict[str, Any]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from error
+    last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return last
+
+
+def _results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not results:
+        return [
+            "None on record: `cuts3d run` adds those of its evaluation sets, `cuts3d eval --checkpoint` those of whole"
+            " datasets.",
+        ]
+    rows = []
+    for name, result in results.items():
+        for kind in ("box", "mask"):
+            if (figures := result.get(kind)) is not None:
+                cells = [percent(figures[field]) for field in _FIGURES.values()]
+                rows.append((name, result["images"], kind, *cells))
+    return ["Percent, class-agnostic.", "", *_table(("set", "images", "by", *_FIGURES), rows)]
+
+
+def _predicted(learned: Mapping[str, Any]) -> str:
+    if learned["predicted"] is None:
+        return ""
+    return f"; {learned['predicted']} of the masks are predictions of the detector before"
+
+
+def _number(value: int | None) -> str:
+    return "an unknown number of" if value is None else str(value)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def _as_json(value: Any) -> list[str]:
+    return ["```json", *json.dumps(value, indent=2).splitlines(), "```"]

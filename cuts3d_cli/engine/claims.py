@@ -1,0 +1,300 @@
+"""Claims on shards, so that many processes, on one machine or many, share the work in one folder.
+
+A claim is a small hidden file beside the tar that is to be written, `.NAME-000.STAGE.tar.0.claim`. It is created in a
+way that succeeds for one process only (O_EXCL, also on NFS; no locks of the system are used). Its owner touches it
+regularly. A claim that was not touched for a time is expired, and one whose process has ended on this machine is so at
+once; ages are differences of the file system's own times, never of a machine's clock.
+
+An expired claim is not removed but outbid: whoever creates the file of the next number, `.NAME-000.STAGE.tar.1.claim`,
+has the shard, and again only one process can. The highest number holds. A process that was only asleep finds out before
+it publishes anything. (Was it asleep between that look and the renaming that follows, two processes write the same
+bytes.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cuts3d_cli import interrupts
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.owners import parse_owner, this_process
+from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.writer import explained, sweep, temporary_name
+
+BEATS = 8
+"""How often a claim is touched before it would expire."""
+LONGEST_BEAT = 15.0
+"""Seconds between two touches at most."""
+MISSED_BEATS = 4.0
+"""A claim never expires before it was missed so often, whatever time-out another process has been given."""
+_ENDING = re.compile(r"(?P<number>[0-9]{1,9})\.claim")
+
+
+class ClaimLostError(Exception):
+    """Another process has taken a shard over, since this one showed no sign of life for too long."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A shard that another process holds.
+
+    Attributes:
+        by: the machine's name and the number of the process, or "another process".
+    """
+
+    by: str
+
+
+class Claim:
+    """A shard that is this process's to write, as long as `check` does not raise. A context manager that releases it.
+
+    Attributes:
+        tar: what may be written.
+        lost: True once it is known that another process has taken the shard over.
+    """
+
+    def __init__(self, tar: Path, *, number: int, token: str, beat: float) -> None:
+        """Keep a claim that `claim` has created."""
+        self.tar = tar
+        self.lost = False
+        self._path = _path(tar, number)
+        self._number = number
+        self._token = token
+        self._end = threading.Event()
+        self._noted = ExitStack()
+        self._noted.enter_context(interrupts.unfinished(self._path))
+        self._heart = threading.Thread(target=self._beat, args=(beat,), daemon=True, name=f"claim {tar.name}")
+        self._heart.start()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def check(self) -> None:
+        """Make sure that the shard is still this process's.
+
+        Raises:
+            ClaimLostError: another process has taken it over.
+            ShardError: the folder cannot be read.
+        """
+        with explained(self.tar):
+            if self.lost or not self._holds():
+                raise ClaimLostError(f"{self.tar.name}: another process has taken it over")
+
+    def check_before_publishing(self) -> None:
+        """As `check`, and make sure that the process was not asked to end.
+
+        Raises:
+            ClaimLostError, ShardError: as `check`.
+            KeyboardInterrupt, SystemExit: what a signal has disturbed must not be published.
+        """
+        interrupts.check()
+        self.check()
+
+    def sweep(self) -> None:
+        """Remove the temporary files of those who had the shard before."""
+        with explained(self.tar):
+            for path in (self.tar, manifest_path(self.tar)):
+                sweep(path, claimed=True)
+
+    def release(self) -> None:
+        """Give the shard back and remove the claim, with those that it has outbid."""
+        self._stop()
+        with suppress(OSError):  # the file system has gone: the claim will expire
+            if self._holds():
+                # The highest goes last, so that a shard is never without an owner in between.
+                for number in sorted(_numbers(self.tar)):
+                    _path(self.tar, number).unlink(missing_ok=True)
+            elif _read(self._path).get("token") == self._token:
+                self._path.unlink(missing_ok=True)
+        self._noted.close()
+
+    def withdraw(self) -> None:
+        """Remove this claim alone: it should not have been made."""
+        self._stop()
+        self._path.unlink(missing_ok=True)
+        self._noted.close()
+
+    def _stop(self) -> None:
+        self._end.set()
+        self._heart.join()
+
+    def _holds(self) -> bool:
+        return max(_numbers(self.tar), default=-1) == self._number and _read(self._path).get("token") == self._token
+
+    def _beat(self, seconds: float) -> None:
+        while not self._end.wait(seconds):
+            with suppress(OSError):  # out of reach for now: `check` will tell
+                if not self._holds():
+                    self.lost = True
+                    return
+                os.utime(self._path)  # sets the file system's time, not this machine's
+
+
+def claim(tar: Path, *, timeout: float) -> Claim | Taken:
+    """Claim a shard.
+
+    Args:
+        tar: what is to be written.
+        timeout: seconds after which another process's claim that nobody touches is taken over.
+
+    Returns:
+        The claim, or who has the shard.
+
+    Raises:
+        ShardError: the folder cannot be written to.
+    """
+    with explained(tar):
+        expired: _Seen | None = None
+        while True:
+            number = expired.number + 1 if expired else 0
+            mine = _create(tar, number, beat=min(timeout / BEATS, LONGEST_BEAT))
+            if mine is not None:
+                if max(_numbers(tar), default=-1) == number and (
+                    expired is None or expired == _look(tar, expired.number)
+                ):
+                    return mine
+                mine.withdraw()  # this process was slow: others have been here meanwhile
+            expired = _look(tar, max(_numbers(tar), default=-1))
+            if expired is not None and expired.is_held(timeout=timeout):
+                return Taken(expired.by)
+
+
+def claimed_or_left(tars: Iterable[Path]) -> set[Path]:
+    """Those tars that have claims or temporary files beside them, of whatever process; one look at each folder.
+
+    Args:
+        tars: that are or will be.
+    """
+    by_folder: dict[Path, dict[str, Path]] = {}
+    for tar in tars:
+        names = by_folder.setdefault(tar.parent, {})
+        names |= {tar.name: tar, manifest_path(tar).name: tar}
+    found = set()
+    for folder, names in by_folder.items():
+        with suppress(OSError):  # what cannot be listed cannot be written to: others will say so
+            for item in os.listdir(folder):
+                if item.startswith(".") and item.endswith((".claim", ".tmp")):
+                    # `.NAME.NUMBER.claim` or `.NAME.OWNER.RANDOM.tmp`
+                    name = item[1:].rsplit(".", 2 if item.endswith(".claim") else 3)[0]
+                    if name in names:
+                        found.add(names[name])
+    return found
+
+
+def tidy(tar: Path, *, timeout: float) -> None:
+    """Remove what a killed process left beside a finished shard, unless one that lives is at it."""
+    with suppress(ShardError):  # a folder that cannot be written to: what lies there does no harm
+        found = claim(tar, timeout=timeout)
+        if isinstance(found, Claim):
+            with found:
+                found.sweep()
+
+
+def _path(tar: Path, number: int) -> Path:
+    return tar.with_name(f".{tar.name}.{number}.claim")
+
+
+def _numbers(tar: Path) -> list[int]:
+    prefix = f".{tar.name}."
+    endings = [item[len(prefix) :] for item in os.listdir(tar.parent) if item.startswith(prefix)]
+    return [int(match["number"]) for ending in endings if (match := _ENDING.fullmatch(ending))]
+
+
+def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
+    path, token = _path(tar, number), secrets.token_hex(8)
+    content = {"owner": str(this_process()), "host": socket.gethostname(), "token": token, "beat": beat}
+    with interrupts.held_back():
+        try:
+            file = open(path, "x", encoding="ascii")  # noqa: SIM115 - closed below, and removed if that fails
+        except FileExistsError:
+            return None
+        try:
+            with file:
+                json.dump(content, file)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Claim(tar, number=number, token=token, beat=beat)
+
+
+def _read(path: Path) -> dict[str, object]:
+    """What a claim says; nothing where it is gone, or was never written to its end."""
+    try:
+        found = json.loads(path.read_text(encoding="ascii", errors="replace"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A claim as another process sees it. Equal if it is the same one, and was not touched in between."""
+
+    tar: Path
+    number: int
+    token: object
+    touched: int
+    inode: int
+    owner: str
+    host: str
+    beat: float
+
+    def is_held(self, *, timeout: float) -> bool:
+        owner = parse_owner(self.owner)
+        if owner is not None and owner.is_dead:
+            return False
+        return _now(self.tar) - self.touched / 1e9 <= max(timeout, MISSED_BEATS * self.beat)
+
+    @property
+    def by(self) -> str:
+        owner = parse_owner(self.owner)
+        return f"{self.host}, process {owner.process}" if owner is not None else "another process"
+
+
+def _look(tar: Path, number: int) -> _Seen | None:
+    """The claim of a number, or None where there is none (any more)."""
+    path = _path(tar, number)
+    try:
+        facts, state = _read(path), path.stat()
+    except FileNotFoundError:
+        return None
+    beat = facts.get("beat")
+    return _Seen(
+        tar=tar,
+        number=number,
+        token=facts.get("token"),
+        touched=state.st_mtime_ns,
+        inode=state.st_ino,
+        owner=str(facts.get("owner")),
+        host=str(facts.get("host")),
+        beat=beat if isinstance(beat, (int, float)) else 0.0,
+    )
+
+
+def _now(tar: Path) -> float:
+    """The time by the clock of the file system that a tar is in, seconds since 1970."""
+    probe = temporary_name(tar)
+    with interrupts.unfinished(probe):
+        try:
+            with open(probe, "xb") as file:
+                file.write(b".")
+                file.flush()
+                os.fsync(file.fileno())  # so that the time is the server's
+                return os.fstat(file.fileno()).st_mtime
+        finally:
+            probe.unlink(missing_ok=True)

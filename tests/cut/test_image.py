@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence
+
+from cuts3d_cli.config import PAPER, PseudoConfig
+from cuts3d_cli.cut import ncut
+from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.masks import decode_rle, mask_iou
+from cuts3d_cli.errors import SampleError, UsageError
+from tests.support.clouds import GRID, touching_blobs, two_class_features
+
+PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
+SIZE = (90, 60)
+"""Height and width of the photo: not square, so that an exchange of the two is seen."""
+
+
+def task(config: PseudoConfig = PLAIN, **changes: Any) -> CutTask:
+    """Two touching blobs that look alike, at 0.2 and 0.6 before a background at 1."""
+    left, right = touching_blobs()
+    depth = np.where(left, 0.2, np.where(right, 0.6, 1.0)).astype(np.float32)
+    defaults: dict[str, Any] = {
+        "image": picture(left | right, config.crf_size),
+        "size": SIZE,
+        "features": two_class_features(left | right).astype(np.float16),
+        "depth": np.kron(depth, np.ones((5, 5), np.float32)),
+        "config": config,
+        "tau_ncut": 0.5,
+    }
+    return CutTask(**(defaults | changes))
+
+
+def picture(mask: NDArray[np.bool_], size: int) -> NDArray[np.uint8]:
+    big = np.kron(mask, np.ones((size // GRID[0], size // GRID[1]), bool))
+    return np.where(big[..., None], np.uint8([200, 60, 40]), np.uint8([40, 90, 160]))
+
+
+def masks_of(config: PseudoConfig = PLAIN, **changes: Any) -> list[NDArray[np.bool_]]:
+    return [item.patch_mask for item in cut_image(task(config, **changes)).instances]
+
+
+def block(rows: slice, columns: slice) -> NDArray[np.bool_]:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def test_touching_blobs_at_two_depths_become_two_masks_of_the_photos_size():
+    left, right = touching_blobs()
+    result = cut_image(task())
+    found = sorted(result.instances, key=lambda item: decode_rle(item.segmentation).argmax(axis=1).max())
+    np.testing.assert_array_equal(found[0].patch_mask, left)
+    np.testing.assert_array_equal(found[1].patch_mask, right)
+    # A patch is 90 / 12 = 7.5 pixels high and 60 / 12 = 5 wide.
+    expected = [block(slice(30, 60), slice(10, 30)), block(slice(30, 60), slice(30, 50))]
+    for item, mask in zip(found, expected, strict=True):
+        assert item.segmentation["size"] == [90, 60]
+        assert mask_iou(decode_rle(item.segmentation), mask) > 0.9
+        assert item.crf_iou is None
+
+
+def test_at_one_depth_they_are_one_mask():
+    left, right = touching_blobs()
+    depth = np.where(left | right, 0.2, 1.0).astype(np.float32)
+    masks = masks_of(depth=np.kron(depth, np.ones((5, 5), np.float32)))
+    np.testing.assert_array_equal(masks[0], left | right)
+
+
+@pytest.mark.parametrize("change", [{"cut": "component"}, {"method": "maskcut"}])
+def test_in_2d_they_are_one_mask_and_depth_is_not_looked_at(change: dict[str, Any]):
+    left, right = touching_blobs()
+    masks = masks_of(replace(PLAIN, **change, instances=1), depth=None)
+    np.testing.assert_array_equal(masks[0], left | right)
+
+
+def test_holes_in_the_depth_are_filled():
+    left, right = touching_blobs()
+    depth = np.array(task().depth)
+    depth[20:22, 10:14] = np.nan
+    np.testing.assert_array_equal(masks_of(depth=depth)[0] | masks_of(depth=depth)[1], left | right)
+
+
+def test_a_depth_map_without_a_measurement_is_the_samples_failure():
+    with pytest.raises(SampleError, match="no valid pixel"):
+        cut_image(task(depth=np.full((60, 60), np.nan, np.float32)))
+
+
+def test_features_that_are_not_numbers_are_the_samples_failure():
+    with pytest.raises(SampleError, match="NaN"):
+        cut_image(task(features=np.full((3, *GRID), np.nan, np.float16)))
+
+
+def test_a_tau_knn_under_the_grids_spacing_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"--tau-knn 0.1 .* 12x12 grid, 0.1286"):
+        cut_image(task(replace(PLAIN, tau_knn=0.1)))
+
+
+def test_the_crf_keeps_what_the_image_supports_and_its_iou_is_told():
+    result = cut_image(task(replace(PLAIN, crf=True, crf_size=240)))
+    assert len(result.instances) == 2
+    for item in result.instances:
+        assert item.crf_iou is not None
+        assert item.crf_iou > 0.5
+    again = cut_image(task(replace(PLAIN, crf=True, crf_size=240)))
+    assert to_record(again, size=SIZE, method="cuts3d") == to_record(result, size=SIZE, method="cuts3d")
+
+
+def test_what_the_crf_changes_too_much_is_dropped_with_its_reason():
+    result = cut_image(task(replace(PLAIN, crf=True, crf_size=240, crf_min_iou=1.0)))
+    assert result.instances == []
+    assert {item["reason"] for item in result.dropped} == {"changed too much by the CRF"}
+    assert [item["iteration"] for item in result.dropped] == sorted(item["iteration"] for item in result.dropped)
+
+
+def test_small_cuts_are_dropped_with_their_reason():
+    result = cut_image(task(replace(PLAIN, min_area=0.2)))
+    assert [item["reason"] for item in result.dropped][:2] == ["too small", "too small"]
+    assert all(item.patch_mask.mean() > 0.2 for item in result.instances)
+
+
+def test_a_mask_that_earlier_ones_cover_is_dropped_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+    from cuts3d_cli.cut import image as cutting
+    from cuts3d_cli.cut.types import Candidate, Extraction
+
+    left, right = touching_blobs()
+
+    def overlapping(*_: object, **__: object) -> Extraction:
+        masks = [left | right, left]
+        common: dict[str, Any] = {"bipartition": left | right, "source": 50, "sink": None, "vector": np.zeros(GRID)}
+        return Extraction(candidates=[Candidate(iteration=n, mask=mask, **common) for n, mask in enumerate(masks)])
+
+    monkeypatch.setattr(cutting, "extract_maskcut", overlapping)
+    result = cut_image(task(replace(PLAIN, method="maskcut")))
+    assert [item.candidate.iteration for item in result.instances] == [0]
+    assert result.dropped == [{"iteration": 1, "reason": "covered by earlier masks"}]
+
+
+def test_a_record_says_what_confidence_needs():
+    result = cut_image(task())
+    record = to_record(result, size=SIZE, method="cuts3d")
+    assert (record["height"], record["width"], record["grid"], record["method"]) == (90, 60, [12, 12], "cuts3d")
+    assert record["stopped"] == result.extraction.stopped
+    for instance, item in zip(record["instances"], result.instances, strict=True):
+        row, column = instance["source"]
+        assert row * 12 + column == item.candidate.source
+        assert decode_rle(instance["patch_mask"])[row, column]
+        row, column = instance["sink"]
+        assert row * 12 + column == item.candidate.sink
+        assert not decode_rle(instance["patch_mask"])[row, column]
+        np.testing.assert_array_equal(decode_rle(instance["bipartition"]), item.candidate.bipartition)
+        assert instance["area"] == decode_rle(instance["segmentation"]).sum()
+
+
+def test_a_record_has_all_sources_where_there_are_several():
+    assert all("core" not in item for item in to_record(cut_image(task()), size=SIZE, method="cuts3d")["instances"])
+    result = cut_image(task(replace(PLAIN, source="core")))
+    record = to_record(result, size=SIZE, method="cuts3d")
+    assert record["instances"]
+    for instance, item in zip(record["instances"], result.instances, strict=True):
+        np.testing.assert_array_equal(decode_rle(instance["core"]), item.candidate.core)
+        assert decode_rle(instance["core"])[tuple(instance["source"])]
+
+
+def test_an_image_without_a_mask_has_a_record_too():
+    flat = np.ones((3, *GRID), np.float16)
+    result = cut_image(task(features=flat))
+    record = to_record(result, size=SIZE, method="cuts3d")
+    assert record["instances"] == []
+    assert record["stopped"]
+
+
+def test_an_eigenproblem_that_lanczos_does_not_solve_is_solved_densely_and_counted(monkeypatch: pytest.MonkeyPatch):
+    expected = masks_of()
+
+    def give_up(*_: object, **__: object) -> None:
+        raise ArpackNoConvergence("no convergence", np.empty(0), np.empty((0, 0)))
+
+    monkeypatch.setattr(ncut, "eigsh", give_up)
+    result = cut_image(task())
+    assert result.extraction.fallbacks >= len(result.instances) > 0
+    for item, mask in zip(result.instances, expected, strict=True):
+        np.testing.assert_array_equal(item.patch_mask, mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"sharpen": False}, True),
+        ({"cut": "component"}, True),
+        ({"sharpen": False, "cut": "component"}, False),
+        ({"method": "maskcut"}, False),
+    ],
+)
+def test_when_depth_is_needed(change: dict[str, Any], expected: bool):
+    assert needs_depth(replace(PAPER.pseudo, **change)) is expected
+
+
+def test_workers_need_no_torch():
+    code = "import sys, cuts3d_cli.cut.image; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "False\n"

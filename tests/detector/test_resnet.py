@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision import models
+
+from cuts3d_cli.detector.resnet import expected_shapes, fit_resnet
+from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.features import catalogue
+from cuts3d_cli.features.catalogue import ResNetSpec, UrlSource
+from cuts3d_cli.weights import cache as weights
+from cuts3d_cli.weights.checkpoint import read_checkpoint
+
+State = dict[str, torch.Tensor]
+EXPECTED = expected_shapes(18)
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    """Weights of a ResNet-18."""
+    return models.resnet18().state_dict()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, state: State, tmp_path: Path) -> ResNetSpec:
+    """A ResNet-18 in place of DINO's ResNet-50, at an address that is a file here."""
+    torch.save(state, tmp_path / "small.pth")
+    spec = dataclasses.replace(
+        catalogue.RESNETS["dino-resnet50"], depth=18, source=UrlSource(url=(tmp_path / "small.pth").as_uri())
+    )
+    monkeypatch.setitem(catalogue.RESNETS, spec.name, spec)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return spec
+
+
+def fit(tensors: State) -> State:
+    return fit_resnet(tensors, expected=EXPECTED, what="the ResNet", path=Path("w.pth"))
+
+
+def behind(prefix: str, tensors: State) -> State:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def assert_fits(found: State, wanted: State) -> None:
+    assert list(found) == list(EXPECTED)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+
+
+def test_expected_shapes() -> None:
+    assert EXPECTED["conv1.weight"] == (64, 3, 7, 7)
+    assert EXPECTED["layer4.1.bn2.running_var"] == (512,)
+    assert not [name for name in EXPECTED if name.startswith("fc.") or "num_batches" in name]
+    assert len(expected_shapes(50)) == 265  # 53 convolutions, each with the four tensors of its batch norm
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q.", "module.base_encoder."])
+def test_prefixes_and_heads_go(prefix: str, state: State) -> None:
+    heads = {"projector.0.weight": torch.zeros(2, 2), prefix + "fc.2.bias": torch.zeros(2)}
+    assert_fits(fit({**heads, **behind(prefix, state)}), state)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("module.encoder_q.", "module.encoder_k."), ("module.base_encoder.", "module.momentum_encoder.")],
+)
+def test_of_mocos_two_networks_it_is_the_trained_one(first: str, second: str, state: State) -> None:
+    other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    assert_fits(fit({**behind(second, other), **behind(first, state)}), state)
+    assert_fits(fit(behind(second, state)), state)
+
+
+def test_checkpoints_without_counters_and_in_half_precision(state: State) -> None:
+    halved = {name: tensor.half() for name, tensor in state.items() if "num_batches" not in name}
+    found = fit(halved)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert_fits(found, {name: tensor.float() for name, tensor in halved.items()})
+
+
+def test_others_are_refused_in_one_line(state: State) -> None:
+    short = {name: tensor for name, tensor in state.items() if not name.startswith("layer4.1.")}
+    with pytest.raises(
+        WeightsError, match=r"w\.pth does not fit the ResNet: 10 tensors missing \(layer4\.1\.conv1\.weight, "
+    ):
+        fit(short)
+    # Deeper and otherwise alike: nothing is missing, and yet it is another network.
+    with pytest.raises(WeightsError, match=r"tensors unknown \(layer1\.2\.conv1\.weight, .*\.\.\.\)") as error:
+        fit(models.resnet34().state_dict())
+    assert "missing" not in str(error.value)
+    narrow = {**state, "conv1.weight": torch.zeros(64, 3, 3, 3)}
+    with pytest.raises(WeightsError, match=r"1 tensors of another shape \(conv1\.weight 64x3x3x3 instead of 64x3x7x7"):
+        fit(narrow)
+    with pytest.raises(WeightsError, match=r"it holds no layer1\.0\.conv1\.weight; its first tensors are cls_token"):
+        fit({"cls_token": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"it holds 2 ResNets \(a\., b\.\)"):
+        fit({**behind("a.", state), **behind("b.", state)})
+
+
+def test_pull_list_and_verify(cache: Path, small: ResNetSpec, state: State, tmp_path: Path) -> None:
+    said: list[str] = []
+    path = weights.pull("dino-resnet50", progress=said.append)
+    assert path == cache / "dino-resnet50.safetensors"
+    assert_fits({name: load_file(path)[name] for name in EXPECTED}, state)
+    assert said[0].startswith(f"fetching weights of dino-resnet50 from file://{tmp_path}/small.pth")
+    status = next(status for status in weights.list_weights() if status.spec is small)
+    assert status.cached is not None
+    assert status.cached.source == small.source.url
+    assert status.cached.source_sha256 == hashlib.sha256((tmp_path / "small.pth").read_bytes()).hexdigest()
+    assert [check.problem for check in weights.verify()] == [None]
+    (tmp_path / "small.pth").unlink()
+    assert weights.resolve_weights("dino-resnet50", weights=None) == path
+
+
+def test_pull_from_a_file(cache: Path, small: ResNetSpec, state: State, tmp_path: Path) -> None:
+    kept = {name: tensor.clone() for name, tensor in behind("backbone.", state).items()}
+    save_file(kept, tmp_path / "own.safetensors")
+    path = weights.pull("dino-resnet50", from_file=tmp_path / "own.safetensors")
+    assert_fits({name: read_checkpoint(path)[name] for name in EXPECTED}, state)
+    with pytest.raises(WeightsError, match=r"none\.pth is not a file"):
+        weights.pull("dino-resnet50", from_file=tmp_path / "none.pth")
+
+
+def test_what_torch_hub_has_is_not_fetched_again(cache: Path, small: ResNetSpec, tmp_path: Path) -> None:
+    kept = tmp_path / "torch/hub/checkpoints/small.pth"
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "small.pth").rename(kept)
+    assert weights.pull("dino-resnet50").is_file()
+
+
+def test_a_known_hash_is_checked(cache: Path, small: ResNetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(catalogue.RESNETS, small.name, dataclasses.replace(small, sha256="a" * 64))
+    with pytest.raises(WeightsError, match=r"its sha256 is \w{12}\.\.\. instead of a{12}"):
+        weights.pull("dino-resnet50")
+
+
+def test_downloads_that_fail_say_what_to_do(
+    cache: Path, small: ResNetSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    way_out = r"fetch file://.*small\.pth elsewhere and run `cuts3d weights pull dino-resnet50 --from FILE`"
+    (tmp_path / "small.pth").rename(tmp_path / "other.pth")
+    with pytest.raises(HubUnreachableError, match=rf"cannot be fetched \(.*No such file.*\): {way_out}"):
+        weights.pull("dino-resnet50")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnreachableError, match=rf"switched off by HF_HUB_OFFLINE: {way_out}"):
+        weights.pull("dino-resnet50")
+    assert weights.verify() == []
+
+
+def test_a_download_that_ends_early_is_no_download(
+    cache: Path, small: ResNetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(url: str, timeout: float) -> io.BytesIO:
+        class Answer(io.BytesIO):
+            headers: ClassVar = {"Content-Length": "1000"}
+
+        return Answer(b"x" * 400)
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    with pytest.raises(WeightsError, match=r"came in part \(400 of 1000 bytes\)"):
+        weights.pull("dino-resnet50")
+    assert weights.verify() == []

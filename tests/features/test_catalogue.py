@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cuts3d_cli.errors import UsageError
+from cuts3d_cli.features.catalogue import (
+    BACKBONES,
+    DEFAULT_BACKBONE,
+    OFFLINE_BACKBONE,
+    RESNETS,
+    WheelSource,
+    backbone_spec,
+    weights_spec,
+    weights_specs,
+)
+
+
+def test_defaults_are_in_the_catalogue() -> None:
+    assert DEFAULT_BACKBONE in BACKBONES
+    assert isinstance(BACKBONES[OFFLINE_BACKBONE].source, WheelSource)
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, "):
+        backbone_spec("resnet50")
+
+
+def test_weights_are_known_by_names_of_their_own() -> None:
+    assert list(weights_specs()) == [*BACKBONES, *RESNETS]
+    assert len(weights_specs()) == len(BACKBONES) + len(RESNETS)
+    assert weights_spec("dino-resnet50") is RESNETS["dino-resnet50"]
+    assert weights_spec("dino-vitb8") is BACKBONES["dino-vitb8"]
+    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, .*, dino-resnet50"):
+        weights_spec("resnet50")
+    with pytest.raises(UsageError, match="unknown backbone 'dino-resnet50'"):  # it gives no features to cut
+        backbone_spec("dino-resnet50")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "size"), [("dino-vitb8", None, 480), ("dino-vitb8", 240, 240), (OFFLINE_BACKBONE, 28, 28)]
+)
+def test_good_sizes(name: str, asked: int | None, size: int) -> None:
+    assert BACKBONES[name].check_size(asked) == size
+
+
+def test_wrong_size_names_the_nearest_two() -> None:
+    with pytest.raises(UsageError, match=r"size 480 .* 14 pixels: use 476 or 490"):
+        BACKBONES["dinov2-vits14"].check_size(480)
+
+
+@pytest.mark.parametrize("size", [-16, 0, 5, 14, 27])
+def test_too_small_size_names_the_smallest(size: int) -> None:
+    with pytest.raises(UsageError, match="the smallest is 28"):
+        BACKBONES["dinov2-vits14"].check_size(size)
+
+
+@pytest.mark.parametrize("spec", BACKBONES.values(), ids=BACKBONES)
+def test_timm_has_every_backbone_as_described(spec) -> None:  # type: ignore[no-untyped-def]
+    from cuts3d_cli.features.vit import expected_shapes
+
+    shapes = expected_shapes(spec)
+    assert shapes["pos_embed"] == (1, (spec.size // spec.patch) ** 2 + 1, spec.dim)
+    assert shapes["patch_embed.proj.weight"] == (spec.dim, 3, spec.patch, spec.patch)
+    assert sum(name.endswith("attn.qkv.weight") for name in shapes) == 12
+    assert ("blocks.0.ls1.gamma" in shapes) == ("dinov2" in spec.name)
+
+
+def test_catalogue_weights_and_hub_need_no_heavy_import() -> None:
+    code = (
+        "import sys, cuts3d_cli.features.catalogue, cuts3d_cli.weights.cache, cuts3d_cli.weights.hub;"
+        "print(*({'torch', 'timm', 'onnx', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == ""

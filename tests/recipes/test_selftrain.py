@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cuts3d_cli.cut.masks import rle_area
+from cuts3d_cli.detector.checkpoints import load_trained
+from cuts3d_cli.shards.manifest import load_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.stages.merge import generation_of, masks_of, min_score_of
+from tests.support.photos import records, settings
+from tests.support.running import Ran
+from tests.support.training_data import make_shards
+
+TRAINING = {
+    "max_iter": 2,
+    "images_per_batch": 2,
+    "min_sizes": "48,64",
+    "max_size": 96,
+    "precise_bn": 0,
+    "fpn_channels": 16,
+    "box_head_width": 16,
+    "mask_head_width": 16,
+    "roi_batch": 16,
+    "test_min_size": 64,
+    "rpn_post_nms": 20,
+    "rpn_test_proposals": 20,
+    "checkpoint_every": 1,
+}
+SMALL = ["--preset", "tiny", *(f"--set={name}={value}" for name, value in TRAINING.items())]
+
+
+def test_rounds_have_names():
+    assert [generation_of(number) for number in range(3)] == ["initial", "st1", "st2"]
+    assert [masks_of(number) for number in range(3)] == ["pseudo", "pseudo.st1", "pseudo.st2"]
+    config = settings({"selftrain": {"score_thresholds": (0.7, 0.65)}}).selftrain
+    assert [min_score_of(config, number) for number in (1, 2, 3, 4)] == [0.7, 0.65, 0.65, 0.65]
+
+
+def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
+    (base,) = make_shards(alone / "data", images=6, shard_size=6)
+    shards = ("--shards", base)
+    before = cuts3d("selftrain", *shards, *SMALL)
+    assert before.code == 1
+    assert "pass the detector of `cuts3d train` as --checkpoint" in before.line
+    lacking = cuts3d("train", *shards, *SMALL, "--round", "1")
+    assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
+    assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
+
+    # A detector that has learned nothing is sure of nothing: every prediction counts in the first round, none later.
+    line = ("selftrain", *shards, *SMALL, "--rounds", "2", "--score-thresholds", "0,1", "--json")
+    ran = cuts3d(*line)
+    assert ran.code == 0, ran.err
+    first, second = json.loads(ran.out)
+    assert (first["name"], second["name"]) == ("st1", "st2")
+    assert first["predicted"] > 0
+    assert second["predicted"] == 0
+    assert second["masks"] == first["masks"] >= first["predicted"]
+    found = records(sidecar(base, "pseudo.st1"), "pseudo.json")
+    assert list(found) == [f"{number:03d}" for number in range(6)]
+    for record in found.values():
+        scores = [item["score"] for item in record["instances"] if item["origin"] == "prediction"]
+        assert scores == sorted(scores, reverse=True)
+        assert all(item["area"] == rle_area(item["segmentation"]) > 0 for item in record["instances"])
+    manifest = load_manifest(manifest_path(sidecar(base, "pseudo.st2")))
+    assert set(manifest.inputs) == {"pseudo.st1", "predict.st1"}
+    for name in ("initial", "st1", "st2"):
+        assert (alone / f"detector-{name}" / "model-final.safetensors").is_file()
+
+    bytes_before = (alone / "detector-st2" / "model-final.safetensors").read_bytes()
+    (alone / "detector-st2" / "model-final.safetensors").unlink()
+    again = cuts3d(*line)
+    assert json.loads(again.out) == [first, second]
+    assert "detector-st1/model-final.safetensors is there already" in again.err
+    assert "going on from detector-st2/checkpoint-0000002.pth" in again.err
+    assert (alone / "detector-st2" / "model-final.safetensors").read_bytes() == bytes_before
+    # By hand it is the same round.
+    by_hand = cuts3d("train", *shards, *SMALL, "--round", "1", "--out", "mine")
+    assert by_hand.code == 0, by_hand.err
+    mine, theirs = (load_trained(Path(folder, "model-final.safetensors"))[0] for folder in ("mine", "detector-st1"))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)

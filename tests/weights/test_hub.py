@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.weights import hub
+
+WHAT, WAY_OUT = "weights of tiny", "pass --weights FILE"
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("value", ["1", "on", "YES", "true"])
+@pytest.mark.parametrize("name", hub.OFFLINE_VARIABLES)
+def test_offline_variables(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert hub.hub_offline() == name
+    with pytest.raises(HubUnreachableError) as caught:
+        hub.require_hub(WHAT, WAY_OUT)
+    assert str(caught.value) == f"{WHAT} are not in the cache and the hub is switched off by {name}: {WAY_OUT}"
+
+
+@pytest.mark.parametrize("value", ["", "0", "no", "off", "2"])
+def test_other_values_leave_the_hub_on(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert hub.hub_offline() is None
+
+
+def test_the_first_variable_wins_as_in_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    assert hub.hub_offline() is None
+
+
+def test_true_values_are_the_clients() -> None:
+    from huggingface_hub import constants
+
+    assert constants.ENV_VARS_TRUE_VALUES == hub.TRUE_VALUES
+
+
+def test_a_closed_port_is_unreachable_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}/")
+    with pytest.raises(HubUnreachableError, match=r"127\.0\.0\.1 cannot be reached \(.+\): pass --weights") as caught:
+        hub.require_hub(WHAT, WAY_OUT)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hang_is_given_up_and_asked_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, asked = threading.Event(), []
+
+    def hang(endpoint: str) -> None:
+        asked.append(endpoint)
+        release.wait()
+
+    monkeypatch.setattr(hub, "_ask", hang)
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.05)
+    for _ in range(2):
+        with pytest.raises(HubUnreachableError, match=r"no answer within 0\.05 s"):
+            hub.require_hub(WHAT, WAY_OUT)
+    assert asked == ["https://huggingface.co"]
+    release.set()
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"), [(200, False), (404, False), (401, False), (502, True), (504, True), (407, True)]
+)
+def test_any_answer_of_the_server_counts_but_a_gateways_refusal_does_not(
+    fake_hub: Any, status: int, problem: bool
+) -> None:
+    fake_hub.root_status = status
+    assert (hub.hub_problem() is not None) == problem
+
+
+def test_a_file_is_fetched_once_and_then_found_without_the_hub(fake_hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hub.hub_file("someone/tiny", "model.safetensors", what=WHAT, way_out=WAY_OUT)
+    assert path.read_bytes() == fake_hub.content
+    assert hub.hub_sha256(path) == hashlib.sha256(fake_hub.content).hexdigest()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.hub_file("someone/tiny", "model.safetensors", what=WHAT, way_out=WAY_OUT) == path
+    with pytest.raises(HubUnreachableError, match="switched off by HF_HUB_OFFLINE"):
+        hub.hub_file("someone/tiny", "other.safetensors", what=WHAT, way_out=WAY_OUT)
+
+
+def test_a_file_that_the_hub_lacks_is_one_line(fake_hub: Any) -> None:
+    with pytest.raises(WeightsError, match=r"^weights of tiny cannot be fetched from someone/tiny: ") as caught:
+        hub.hub_file("someone/tiny", "missing.safetensors", what=WHAT, way_out=WAY_OUT)
+    assert not isinstance(caught.value, HubUnreachableError)
+    assert str(caught.value).endswith(WAY_OUT)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_sha256_declares_nothing(tmp_path: Path) -> None:
+    assert hub.hub_sha256(tmp_path / "model.safetensors") is None
+    assert hub.hub_sha256(tmp_path / ("a" * 40)) is None
+    assert hub.hub_sha256(tmp_path / ("a" * 64)) == "a" * 64
