@@ -1,3 +1,5 @@
 """CutS3D: unsupervised instance segmentation by cutting semantics in 3D."""
 
-__version__ = "0.1.0"
+from cuts3d_cli._version import __version__
+
+__all__ = ["__version__"]

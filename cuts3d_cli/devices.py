@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cuts3d_cli.config import Graphs
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.wording import first_line
 
 
 def choose_device(asked: str) -> str:
@@ -29,7 +30,7 @@ def choose_device(asked: str) -> str:
     try:
         torch.empty(1, device=asked)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {asked} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {asked} cannot be used: {first_line(error)}") from error
     return asked
 
 

@@ -23,7 +23,11 @@ class UsageError(Cuts3dError):
     exit_code = 2
 
 
-class ShardError(Cuts3dError):
+class FileError(Cuts3dError):
+    """A file cannot be written, or cannot be read."""
+
+
+class ShardError(FileError):
     """A shard, sidecar or manifest is missing, damaged or does not fit its neighbours."""
 
 
@@ -45,8 +49,3 @@ class SampleError(Exception):
     def __init__(self, message: str) -> None:
         """Keep the message to one line, as of `Cuts3dError`."""
         super().__init__(" ".join(message.splitlines()))
-
-
-def first_line(error: BaseException, *, otherwise: str = "no message") -> str:
-    """The first line of an error's message, or another text where it has none."""
-    return (str(error).strip().splitlines() or [otherwise])[0]

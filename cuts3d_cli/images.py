@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
-from cuts3d_cli.errors import SampleError, first_line
+from cuts3d_cli.errors import SampleError
+from cuts3d_cli.wording import first_line
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MIN_SIDE = 16
 """Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""
-MAX_PIXELS = MAX_IMAGE_PIXELS
-"""Images with more pixels are never decoded (decompression bombs)."""
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """Decode an encoded photo to upright 8-bit RGB.
 
     EXIF orientation is applied, so that width and height are those that a person sees. CMYK is converted, alpha is
@@ -27,7 +26,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         data: the bytes of a JPEG, PNG or WebP file.
-        max_pixels: images with more are refused before they are decoded; at most `MAX_PIXELS`.
+        max_pixels: images with more are refused before they are decoded; at most `MAX_IMAGE_PIXELS`.
 
     Returns:
         An RGB image, fully decoded.

@@ -24,8 +24,9 @@ from PIL import Image
 from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
+from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.shards.writer import ShardWriter, to_json_bytes
+from cuts3d_cli.shards.writer import ShardWriter
 
 BACKBONE, SIZE, GRID = "dino-vits16", 480, 30
 """Its features are given, so that no weights are asked for and the network is no bottleneck."""

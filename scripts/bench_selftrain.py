@@ -21,7 +21,7 @@ from scenes import write_scenes
 
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS
-from cuts3d_cli.shards.writer import atomic_write_json
+from cuts3d_cli.files import atomic_write_json
 
 INITIAL, CONTROL = "initial", "initial, trained longer"
 

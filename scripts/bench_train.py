@@ -24,8 +24,8 @@ from scipy.stats import spearmanr
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.detector import FINAL_WEIGHTS
 from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.files import atomic_write_bytes, to_json_bytes
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.shards.writer import atomic_write_bytes, to_json_bytes
 
 ROWS: dict[str, tuple[str, ...]] = {
     "none": ("--copy-paste-select", "random", "--alpha", "none", "--no-soft-loss"),

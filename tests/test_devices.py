@@ -59,7 +59,7 @@ def test_a_device_that_is_not_there_is_refused():
 
 def test_without_a_gpu_nobody_loads_torch_to_find_out():
     code = (
-        "import sys; from cuts3d_cli.stages import devices; devices._gpu_driver = lambda: False;"
+        "import sys; from cuts3d_cli import devices; devices._gpu_driver = lambda: False;"
         "print(devices.graph_device('auto', device='auto'), 'torch' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

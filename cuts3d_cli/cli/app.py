@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli import __version__, interrupts
+from cuts3d_cli import interrupts
+from cuts3d_cli._version import __version__
 from cuts3d_cli.cli import detector, looking, masks, setup
 from cuts3d_cli.cli import evaluate as evaluation
 from cuts3d_cli.cli import run as recipe

@@ -21,7 +21,7 @@ from cuts3d_cli.cli.common import (
 )
 from cuts3d_cli.cli.options import PANELS, Only, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.errors import FileError, UsageError
 
 if TYPE_CHECKING:
     from cuts3d_cli.cli.evaluate_tables import Kind
@@ -230,7 +230,7 @@ def _record(checkpoint: Path, report: BenchmarkReport) -> None:
     try:
         if record_benchmarks(checkpoint, report):
             say(f"{checkpoint.with_name(CARD)}: holds the results on whole datasets now")
-    except ShardError as error:
+    except FileError as error:
         say(f"warning: the results are not in the model card: {error}")
 
 

@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cuts3d_cli.cli.tables import print_json
-from cuts3d_cli.errors import Cuts3dError, ShardError, first_line
+from cuts3d_cli.errors import Cuts3dError, ShardError
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path, stage_of
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.wording import first_line
 
 
 def run(path: Path, *, limit: int, json: bool, console: Console) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.cli.tables import percent
 from cuts3d_cli.evaluation.metrics import KindMetrics
 from cuts3d_cli.recipes.plan import Plan
 from cuts3d_cli.recipes.run import RecipeResult
+from cuts3d_cli.wording import percent
 
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AR@100": "ar100"}
 

@@ -71,11 +71,6 @@ def _shards(result: StageResult) -> str:
     return f"{len(result.shards)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
-def percent(share: float | None) -> str:
-    """A share as percent with one decimal, or a dash where it is undefined."""
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
 def print_failures(
     failed: Sequence[dict[str, str]], *, errors: Console, more: str = "see `failed` in the manifests"
 ) -> None:

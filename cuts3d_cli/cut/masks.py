@@ -10,8 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-MAX_MASK_PIXELS = 178_956_970
-"""A run-length code of a larger mask is refused before it is decoded: no larger image is read either."""
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
 
 
 class Rle(TypedDict):
@@ -96,8 +95,8 @@ def check_rle(code: Any) -> Rle:
         raise ValueError("is no run-length code")
     if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
         raise ValueError(f"is a run-length code of size {size}")
-    if size[0] * size[1] > MAX_MASK_PIXELS:
-        raise ValueError(f"is a run-length code of {size[1]}x{size[0]} pixels, more than {MAX_MASK_PIXELS}")
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise ValueError(f"is a run-length code of {size[1]}x{size[0]} pixels, more than {MAX_IMAGE_PIXELS}")
     runs = rle_runs(counts)
     if any(run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
         raise ValueError("is a run-length code whose runs do not add up to its size")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.depth.base import Direction, Unit
-from cuts3d_cli.errors import SampleError, first_line
-from cuts3d_cli.images import MAX_PIXELS
+from cuts3d_cli.errors import SampleError
 from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.wording import first_line
 
 PNG_STEPS = 65534
 """A stored map has the values 1 .. PNG_STEPS + 1 for 0.0 .. 1.0; 0 is a missing measurement."""
@@ -133,7 +134,7 @@ def decode_depth_png(data: bytes) -> NDArray[np.float32]:
     return depth
 
 
-def decode_sensor_png(data: bytes, *, scale: float, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+def decode_sensor_png(data: bytes, *, scale: float, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:
     """Read a depth sensor's 16-bit PNG.
 
     Args:
@@ -202,7 +203,7 @@ def fill_holes(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     return depth[rows, columns]
 
 
-def _decode_gray16(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
+def _decode_gray16(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint16]:
     if not data:
         raise SampleError("the depth map is empty")
     if len(data) < 33 or not data.startswith(_PNG_SIGNATURE) or data[12:16] != b"IHDR":

@@ -14,7 +14,7 @@ from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.midas import input_size, midas_input
 from cuts3d_cli.depth.torch_network import TorchDepthBackend
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.weights.hub import one_line
+from cuts3d_cli.wording import cause
 
 _SCALING = frozenset({"Sub", "Add", "Mul", "Div"})
 _ENDS = frozenset({"Conv", "Shape", "Size"})
@@ -73,7 +73,7 @@ def load_midas_onnx(spec: DepthSpec, *, path: Path) -> MidasOnnx:
         graph = onnx.load(str(path)).graph
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # Protobuf and onnxruntime raise types of their own.
-        raise WeightsError(f"{path} cannot be read as an ONNX graph: {one_line(error)}") from error
+        raise WeightsError(f"{path} cannot be read as an ONNX graph: {cause(error)}") from error
     shape = session.get_inputs()[0].shape
     if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[1] != 3:
         raise WeightsError(f"{path} is not {spec.name}: its inputs are not one batch of RGB images")

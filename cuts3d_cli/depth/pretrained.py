@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.errors import Cuts3dError, WeightsError
-from cuts3d_cli.weights.hub import one_line, require_hub
+from cuts3d_cli.weights.hub import require_hub
+from cuts3d_cli.wording import cause
 
 T = TypeVar("T")
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 def missing_package(spec: DepthSpec, error: ImportError) -> WeightsError:
     """The error for a package that is not installed."""
     return WeightsError(
-        f"{spec.name} needs a package that is missing: pip install 'cuts3d[{spec.extra}]' ({one_line(error)})"
+        f"{spec.name} needs a package that is missing: pip install 'cuts3d[{spec.extra}]' ({cause(error)})"
     )
 
 
@@ -47,7 +48,7 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
     except Cuts3dError:
         raise
     except Exception as error:
-        raise WeightsError(f"the cached weights of {spec.name} are damaged: {one_line(error)}") from error
+        raise WeightsError(f"the cached weights of {spec.name} are damaged: {cause(error)}") from error
     return _attempt(
         lambda: load(spec.model, False),
         f"weights of {spec.name} cannot be fetched from {spec.model}",
@@ -61,7 +62,7 @@ def _attempt(load: Callable[[], T], failure: str, way_out: str = "") -> T:
     except Cuts3dError:
         raise
     except Exception as error:  # The libraries raise types of their own, of HTTP, of safetensors and of the system.
-        raise WeightsError(f"{failure}: {one_line(error)}{': ' + way_out if way_out else ''}") from error
+        raise WeightsError(f"{failure}: {cause(error)}{': ' + way_out if way_out else ''}") from error
 
 
 def load_transformers(

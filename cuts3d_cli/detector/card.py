@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuts3d_cli.cli.tables import percent
 from cuts3d_cli.config import as_dict
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
 from cuts3d_cli.shards.names import manifest_path
-from cuts3d_cli.shards.writer import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.wording import percent
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
@@ -94,7 +94,7 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
         Whether something was put there.
 
     Raises:
-        ShardError: the card cannot be written.
+        FileError: the card cannot be written.
     """
     whole = [result for result in report.results if result.whole]
     if not whole or not describes(weights):

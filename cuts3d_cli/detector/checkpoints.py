@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from cuts3d_cli import __version__
+from cuts3d_cli._version import __version__
 from cuts3d_cli.config import TrainConfig, output_dict, resolve
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
-from cuts3d_cli.errors import UsageError, WeightsError, first_line
-from cuts3d_cli.shards.writer import atomic_file, atomic_write_bytes
+from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.files import atomic_file, atomic_write_bytes
+from cuts3d_cli.wording import first_line
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")

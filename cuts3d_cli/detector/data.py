@@ -23,11 +23,10 @@ import torch
 from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import SidecarReader
 from cuts3d_cli.sidecars.fields import read_json
@@ -203,7 +202,7 @@ class SampleStream(IterableDataset[Any]):
         rank: int,
         world_size: int,
         start: Position,
-        max_image_pixels: int = MAX_PIXELS,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         """See the class."""
         self.shards = list(shards)
@@ -328,7 +327,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         start: Position | None = None,
-        max_image_pixels: int = MAX_PIXELS,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
         skipped: Callable[[Skipped], None] | None = None,
     ) -> None:
         """See the class."""

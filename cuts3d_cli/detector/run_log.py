@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cuts3d_cli.detector import METRICS
-from cuts3d_cli.shards.writer import atomic_write_bytes
+from cuts3d_cli.files import atomic_write_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

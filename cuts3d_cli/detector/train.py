@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cuts3d_cli.config import PRESETS, TrainConfig
+from cuts3d_cli.config import MAX_IMAGE_PIXELS, PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.stages.merge import generation_of, masks_of
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def run(
     overwrite: bool,
     init: Path | None,
     watcher: Watcher,
-    max_image_pixels: int = MAX_PIXELS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Trained:
     """Train a detector.
 
@@ -156,7 +155,7 @@ def task_of(
     config: TrainConfig,
     init: Path | None,
     device: str = "cpu",
-    max_image_pixels: int = MAX_PIXELS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Task:
     """What a training is to do.
 

@@ -17,7 +17,7 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from cuts3d_cli.config import RunConfig, TrainConfig, as_dict, output_dict, recorded_limits
+from cuts3d_cli.config import MAX_IMAGE_PIXELS, RunConfig, TrainConfig, as_dict, output_dict, recorded_limits
 from cuts3d_cli.detector import FINAL_WEIGHTS, SAMPLES
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
@@ -35,9 +35,9 @@ from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.detector.stopping import Stop, stop_signals
-from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError, first_line
-from cuts3d_cli.images import MAX_PIXELS
+from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.wording import first_line
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields that a run may change when it goes on."""
@@ -67,7 +67,7 @@ class Task:
     device: str
     init: Path | None = None
     resume: bool = False
-    max_image_pixels: int = MAX_PIXELS
+    max_image_pixels: int = MAX_IMAGE_PIXELS
 
     def fingerprint(self) -> dict[str, Any]:
         """What must not change when a run goes on."""

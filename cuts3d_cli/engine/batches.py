@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cuts3d_cli.errors import Cuts3dError, SampleError, first_line
+from cuts3d_cli.errors import Cuts3dError, SampleError
 from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.wording import first_line
 
 Prepared = TypeVar("Prepared")
 Output = TypeVar("Output")

@@ -27,9 +27,8 @@ from types import TracebackType
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.owners import parse_owner, this_process
+from cuts3d_cli.files import explained, parse_owner, sweep, temporary_name, this_process
 from cuts3d_cli.shards.names import manifest_path
-from cuts3d_cli.shards.writer import explained, sweep, temporary_name
 
 BEATS = 8
 """How often a claim is touched before it would expire."""
@@ -91,7 +90,7 @@ class Claim:
             ClaimLostError: another process has taken it over.
             ShardError: the folder cannot be read.
         """
-        with explained(self.tar):
+        with explained(self.tar, error=ShardError):
             if self.lost or not self._holds():
                 raise ClaimLostError(f"{self.tar.name}: another process has taken it over")
 
@@ -107,7 +106,7 @@ class Claim:
 
     def sweep(self) -> None:
         """Remove the temporary files of those who had the shard before."""
-        with explained(self.tar):
+        with explained(self.tar, error=ShardError):
             for path in (self.tar, manifest_path(self.tar)):
                 sweep(path, claimed=True)
 
@@ -158,7 +157,7 @@ def claim(tar: Path, *, timeout: float) -> Claim | Taken:
     Raises:
         ShardError: the folder cannot be written to.
     """
-    with explained(tar):
+    with explained(tar, error=ShardError):
         expired: _Seen | None = None
         while True:
             number = expired.number + 1 if expired else 0

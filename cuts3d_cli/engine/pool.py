@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import Cuts3dError, SampleError, first_line
+from cuts3d_cli.errors import Cuts3dError, SampleError
+from cuts3d_cli.wording import first_line
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")

@@ -15,7 +15,8 @@ from typing import Any
 from cuts3d_cli.config import Config, RunConfig
 from cuts3d_cli.engine.results import Progress, ShardResult, Silent, StageResult
 from cuts3d_cli.engine.sharing import Sharing, of_all_shards
-from cuts3d_cli.errors import Cuts3dError, UsageError, first_line
+from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.wording import first_line
 
 RETRIES = 3
 """How often a shard's task is started again when its process or its machine dies."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cuts3d_cli import __version__
+from cuts3d_cli._version import __version__
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -26,8 +26,8 @@ from cuts3d_cli.evaluation.journal import Found, Journal, journal_path
 from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, ranked
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
+from cuts3d_cli.files import atomic_file
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.shards.writer import atomic_file
 
 GROUPS = {"paper": PAPER, "all": tuple(BENCHMARKS)}
 """Names that stand for several datasets."""

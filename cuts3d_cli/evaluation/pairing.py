@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.coco import TrueImage, few
+from cuts3d_cli.evaluation.datasets.coco import TrueImage
+from cuts3d_cli.wording import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,9 @@ def _by_path_or_id(
         return exact[0]
     number = photo.coco_id
     if exact and number not in exact:
-        raise UsageError(f"{path}: the images {few(exact)} have the same file_name {photo.source}: leave one of them")
+        raise UsageError(
+            f"{path}: the images {listed(exact)} have the same file_name {photo.source}: leave one of them"
+        )
     if number is not None and number in images and _base_name(images[number].file) == _base_name(photo.source):
         return number
     return None
@@ -120,9 +123,9 @@ def _pair_by_base_name(
             extra += photos
         elif len(found) > 1 or len(photos) > 1:
             raise UsageError(
-                f"{path}: several of its images or of the photos are called {name} (images {few(found)}; photos"
-                f" {few([photo.source for photo in photos])}): write the photos' paths into its 'file_name's, or pass"
-                " fewer shards"
+                f"{path}: several of its images or of the photos are called {name} (images {listed(found)}; photos"
+                f" {listed([photo.source for photo in photos])}): write the photos' paths into its 'file_name's, or"
+                " pass fewer shards"
             )
         else:
             _pair(paired, found[0], photos[0], path=path)

@@ -11,10 +11,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.cli.tables import percent
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, few, read_ground_truth
+from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
 from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.evaluation.reference import by_reference
@@ -25,6 +24,7 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.pack import STAGE as PACK
+from cuts3d_cli.wording import listed, percent
 
 UNSCORED = 0.0
 """Score of masks without a confidence where others have one: they come last."""
@@ -116,10 +116,10 @@ def run(
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
     if not pairing.photos:
-        names = few([image.file for image in truth.images.values()]) or "none"
+        names = listed([image.file for image in truth.images.values()]) or "none"
         raise UsageError(
             f"{ground_truth}: none of its {len(truth.images)} images ({names}) is in the shards"
-            f" ({few([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
+            f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
         )
     found = _Found()
     for base in shards:
@@ -300,22 +300,22 @@ def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _
         names = [truth.images[image].file for image in pairing.missing]
         warnings.append(
             f"{len(names)} of {len(truth.images)} images of {ground_truth} are in none of the shards and left out:"
-            f" {few(names)}"
+            f" {listed(names)}"
         )
     if pairing.extra:
         names = [photo.source for photo in pairing.extra]
-        warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {few(names)}")
+        warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {listed(names)}")
     if pairing.by_base_name:
         pairs = [f"{pairing.photos[image].source} as {truth.images[image].file}" for image in pairing.by_base_name]
-        warnings.append(f"{len(pairs)} images were known by their base name alone: {few(pairs)}")
+        warnings.append(f"{len(pairs)} images were known by their base name alone: {listed(pairs)}")
     if found.failed:
         warnings.append(
             f"{len(found.failed)} images failed in `cuts3d pseudo` and count as images without a mask:"
-            f" {few(found.failed)}"
+            f" {listed(found.failed)}"
         )
     if found.unscored:
         warnings.append(
             f"{len(found.unscored)} images failed in `cuts3d confidence`, and their masks come last:"
-            f" {few(found.unscored)}"
+            f" {listed(found.unscored)}"
         )
     return warnings

@@ -17,6 +17,7 @@ from cuts3d_cli.features.catalogue import BackboneSpec, backbone_spec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.checkpoint import fit_state_dict, read_checkpoint
 from cuts3d_cli.weights.sources import Progress, file_sha256
+from cuts3d_cli.wording import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB in [0, 1] that all these backbones were trained with."""
@@ -166,7 +167,7 @@ def check_device(device: str, *, half: bool) -> None:
         kind = torch.device(device).type
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise UsageError(f"device {device!r} is not available here ({str(error).splitlines()[0]}): use cpu") from error
+        raise UsageError(f"device {device!r} is not available here ({first_line(error)}): use cpu") from error
     if half and kind != "cuda":
         raise UsageError(f"half precision runs on CUDA only, not on {device!r}: leave it off")
 

@@ -12,8 +12,8 @@ from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.figures.overlay import overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare, png_bytes
+from cuts3d_cli.files import atomic_write_bytes
 from cuts3d_cli.inspection.viz import Drawn, Say, read_photo
-from cuts3d_cli.shards.writer import atomic_write_bytes
 
 MIN_SCORE = 0.5
 """Lowest score that is drawn; where nothing reaches it, the best detection is."""

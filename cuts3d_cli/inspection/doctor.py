@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli import __version__
+from cuts3d_cli._version import __version__
 from cuts3d_cli.cli.tables import print_json
 from cuts3d_cli.config import CONFIG_FILE, PAPER
 from cuts3d_cli.depth.base import DepthSpec
@@ -22,7 +22,8 @@ from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.devices import worker_count
 from cuts3d_cli.features.catalogue import RESNETS
 from cuts3d_cli.weights.cache import cache_dir, list_weights
-from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem, one_line
+from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem
+from cuts3d_cli.wording import cause
 
 REQUIRED = (
     "torch",
@@ -146,7 +147,7 @@ def _detectron2() -> Finding:
         importlib.import_module("detectron2.modeling")
     except Exception as error:  # built for another torch, or older than numpy: any error means that it is of no use
         return Finding(
-            state="missing", what=what, found=f"{kind}, cannot be imported ({one_line(error)}): {GET_DETECTRON2}"
+            state="missing", what=what, found=f"{kind}, cannot be imported ({cause(error)}): {GET_DETECTRON2}"
         )
     return Finding(state="ok", what=what, found=kind)
 

@@ -16,11 +16,11 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import parse_record
 from cuts3d_cli.sidecars.members import Flaw, base_flaws, sidecar_flaws
 from cuts3d_cli.stages.pack import STAGE as PACK
+from cuts3d_cli.wording import listed
 
 LEFT_OVER_AFTER = 3600.0
 """Seconds without a change after which a temporary file is one that nobody writes to any more."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+\.(?:tar|json))\.[^/]*tmp")
-_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +284,7 @@ class _Shard:
         accounted = failed.union(keys)
         lost = [key for key in expected if key not in accounted]
         if lost:
-            shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+            shown = listed(lost)
             self._problem(
                 stage,
                 tar,

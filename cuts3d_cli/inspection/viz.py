@@ -29,10 +29,10 @@ from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.figures.sheet import png_bytes
 from cuts3d_cli.figures.viz_sheet import IterationView, visualise
+from cuts3d_cli.files import atomic_write_bytes
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.shards.writer import atomic_write_bytes
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.features import FeatureExtractor, photo

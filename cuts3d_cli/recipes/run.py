@@ -19,6 +19,7 @@ from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing, of_all_shards
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
+from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.recipes.plan import (
     MEMBER_BYTES,
@@ -38,7 +39,6 @@ from cuts3d_cli.recipes.plan import (
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.names import in_generation
-from cuts3d_cli.shards.writer import atomic_write_json
 from cuts3d_cli.stages import confidence, depth, pack, predict, pseudo
 from cuts3d_cli.stages import merge as generations
 from cuts3d_cli.stages.features import FeatureExtractor

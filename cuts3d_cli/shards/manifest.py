@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli import __version__
+from cuts3d_cli._version import __version__
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.shards.names import base_of, manifest_path
-from cuts3d_cli.shards.writer import atomic_write_json
 
 FORMAT_VERSION = 1
 """Version of the on-disk format. A manifest of another version is refused."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.wording import listed
 
 STAGES = ("depth", "features", "pseudo", "confidence", "predict")
 """The stages that write a sidecar, in the order in which they can run."""
@@ -22,7 +23,6 @@ _GENERATION = re.compile(r"initial|st[1-9][0-9]{0,2}")
 _IN_GENERATIONS = ("pseudo", "predict")
 MAX_SHARDS = 1_000_000
 """One pattern may not stand for more files than this: beyond it, a slip of the finger is likelier."""
-_SHOWN = 3
 _GROUP = re.compile(r"<(?P<angle>[^<>{}]*)>|\{(?P<brace>[^<>{}]*)\}")
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _MAX_DIGITS = 18
@@ -160,7 +160,7 @@ def only_set(folder: Path) -> list[Path]:
     bases = [folder / tar.name for tar in _tars_in(folder) if stage_of(tar) is None]
     names = sorted({re.sub(r"-?[0-9]+$", "", base.stem) for base in bases})
     if len(names) != 1:
-        found = f"this folder holds {len(names)} sets of them ({', '.join(names[:_SHOWN])}): " if names else ""
+        found = f"this folder holds {len(names)} sets of them ({listed(names)}): " if names else ""
         raise UsageError(f"no shards were named: {found}pass --shards, for example --shards 'in1k-<000..999>.tar'")
     return bases
 
@@ -307,7 +307,7 @@ def _values(match: re.Match[str], spec: str) -> list[str]:
 def _refuse_missing(paths: Sequence[Path]) -> None:
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        shown = listed(missing)
         raise ShardError(f"{len(missing)} of {len(paths)} shards are missing: {shown} (shorten the range or make them)")
 
 

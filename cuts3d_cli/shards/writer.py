@@ -1,38 +1,27 @@
-"""Writing of shards and small files so that a finished name is always whole.
+"""Writes shards so that a finished name is always whole.
 
-Everything goes to a temporary name in the same folder, to the disk, and then to its own name in one step. The bytes of
-a tar depend on its samples alone: no times, no owners, sorted members.
-
-A process that is killed leaves its temporary files behind. Their names say whose they are, and the next writer of the
-same file removes those of processes that have ended.
+The bytes of a tar depend on its samples alone: no times, no owners, sorted members. See `files` for how a name becomes
+whole at once.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
-import re
-import secrets
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.owners import Owner, parse_owner, this_process
+from cuts3d_cli.files import explained, rename, sweep, temporary_name, to_disk
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, extension_problem, key_problem
 from cuts3d_cli.shards.names import manifest_path
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
-_TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
-ABANDONED_SECONDS = 86_400.0
-"""A temporary file of another machine that has not changed for so long is taken for a dead process's."""
 
 
 class ShardWriter:
@@ -82,7 +71,7 @@ class ShardWriter:
         self._noted = ExitStack()
 
     def __enter__(self) -> ShardWriter:
-        with ExitStack() as stack, explained(self.path):
+        with ExitStack() as stack, explained(self.path, error=ShardError):
             stack.enter_context(interrupts.unfinished(self._temporary))
             self._file = open(self._temporary, "xb")
             sweep(self.path)
@@ -114,7 +103,7 @@ class ShardWriter:
             if len(data) > MAX_MEMBER_BYTES:
                 raise ShardError(f"{self.path}: {key}.{extension} has {len(data)} bytes, more than {MAX_MEMBER_BYTES}")
         self._whole = False
-        with explained(self.path):
+        with explained(self.path, error=ShardError):
             for extension in sorted(members):
                 self._append(f"{key}.{extension}", members[extension])
         self._whole = True
@@ -140,7 +129,7 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                with explained(self.path):
+                with explained(self.path, error=ShardError):
                     self._finish()
         finally:
             if self._file is not None:
@@ -158,144 +147,14 @@ class ShardWriter:
         self._put(b"\0" * (2 * _BLOCK))
         self._put(b"\0" * (-self._file.tell() % _RECORD))
         size = self._file.tell()
-        _to_disk(self._file)
+        to_disk(self._file)
         self._file.close()
         with interrupts.held_back():
             if self._before_publishing is not None:
                 self._before_publishing()
             manifest_path(self.path).unlink(missing_ok=True)
-            _rename(self._temporary, self.path)
+            rename(self._temporary, self.path)
             self.size = size
             self.sha256 = self._hash.hexdigest()
             if self._after_publishing is not None:
                 self._after_publishing()
-
-
-def to_json_bytes(value: object) -> bytes:
-    """JSON with sorted keys, as bytes that depend on nothing but the value."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that its name holds either the old content or the new, whole, whatever happens.
-
-    Args:
-        path: the final name; its folder must exist.
-        data: the content.
-
-    Raises:
-        ShardError: the file cannot be written; an older one stays as it was.
-    """
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its name when the block ends, whole and on the disk, or never.
-
-    Args:
-        path: the final name; its folder must exist.
-
-    Yields:
-        The file, open for binary writing.
-
-    Raises:
-        ShardError: the file cannot be written; an older one stays as it was.
-    """
-    temporary = temporary_name(path)
-    with interrupts.unfinished(temporary), explained(path):
-        try:
-            with open(temporary, "xb") as file:
-                sweep(path)
-                yield file
-                _to_disk(file)
-            _rename(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def atomic_write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a value as JSON in the way of `atomic_write_bytes`. ASCII only, keys in their own order, one final newline.
-
-    Args:
-        path: the final name; its folder must exist.
-        value: anything that JSON can hold; NaN and infinities are not in JSON.
-        indent: spaces per level, None for one line.
-
-    Raises:
-        ShardError: the file cannot be written.
-        TypeError, ValueError: the value is not JSON.
-    """
-    text = json.dumps(value, indent=indent, allow_nan=False)
-    atomic_write_bytes(path, f"{text}\n".encode("ascii"))
-
-
-def temporary_name(path: Path) -> Path:
-    """Name a temporary file in a file's own folder: hidden, no shard for any reader, and telling whose it is."""
-    return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")
-
-
-def sweep(path: Path, *, claimed: bool = False) -> None:
-    """Remove temporary files that killed writers of a file have left behind.
-
-    Those of processes that have ended on this machine go; those of other machines, which cannot be asked, when nothing
-    has been written to them for `ABANDONED_SECONDS` of the file system's own time. Files that cannot be removed stay.
-
-    Args:
-        path: the file.
-        claimed: it is this process's to write, so that any other writer is dead or has lost it: all but its own go.
-    """
-    own = this_process()
-    found = _left_behind(path)
-    # The file system's own time: that of a temporary file which this process is writing.
-    now = max((item.stat().st_mtime for item, owner in found if owner == own), default=0.0)
-    for item, owner in found:
-        if owner == own:
-            continue
-        with suppress(OSError):  # gone meanwhile, or not ours to remove
-            elsewhere = owner.machine != own.machine
-            if claimed or owner.is_dead or (elsewhere and now - item.stat().st_mtime > ABANDONED_SECONDS):
-                item.unlink()
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    os.replace(temporary, path)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-                raise
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an error of the system within the block into a line about a file.
-
-    Raises:
-        ShardError: in place of any OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ShardError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _left_behind(path: Path) -> list[tuple[Path, Owner]]:
-    """The temporary files of a file, with their writers."""
-    prefix = f".{path.name}."
-    endings = [item[len(prefix) :] for item in os.listdir(path.parent) if item.startswith(prefix)]
-    return [
-        (path.with_name(prefix + ending), owner)
-        for ending in endings
-        if (match := _TEMPORARY.fullmatch(ending)) and (owner := parse_owner(match["owner"]))
-    ]

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.cut.masks import check_rle, rle_area
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.images import MAX_PIXELS
 from cuts3d_cli.shards.names import base_of
 from cuts3d_cli.shards.reader import Sample
 
@@ -149,8 +149,8 @@ def _check_mask(item: Mapping[str, Any], name: str, size: tuple[int, ...], where
 
 def _sides(value: Mapping[str, Any]) -> tuple[int, int]:
     for name in ("height", "width"):
-        _need(_is_whole(value.get(name)) and 0 < value[name] <= MAX_PIXELS, value, name)
-    _need(value["height"] * value["width"] <= MAX_PIXELS, value, "height")
+        _need(_is_whole(value.get(name)) and 0 < value[name] <= MAX_IMAGE_PIXELS, value, name)
+    _need(value["height"] * value["width"] <= MAX_IMAGE_PIXELS, value, "height")
     return value["height"], value["width"]
 
 

@@ -27,11 +27,11 @@ from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
+from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.features import photo

@@ -20,9 +20,9 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
+from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
-from cuts3d_cli.shards.writer import to_json_bytes
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli import __version__
+from cuts3d_cli._version import __version__
 from cuts3d_cli.engine.driver import require_sidecar
+from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.shards.writer import atomic_write_json
 from cuts3d_cli.sidecars.fields import read_json
 
 _EXPORTED = ("segmentation", "bbox", "area")

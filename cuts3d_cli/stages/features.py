@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.config import MAX_IMAGE_PIXELS, Config, recorded_limits
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import finished_sidecar, run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import SampleError, ShardError, first_line
+from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.features.catalogue import BackboneSpec, backbone_spec
-from cuts3d_cli.images import MAX_PIXELS, decode_image, resize_square
+from cuts3d_cli.files import to_json_bytes
+from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest, digest_file
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
-from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.weights.cache import resolve_weights
+from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +169,7 @@ def run(
     )
 
 
-def photo(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def photo(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The decoded photo of a sample.
 
     Args:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.config import IfExists, RunConfig, recorded_limits
+from cuts3d_cli.config import MAX_IMAGE_PIXELS, IfExists, RunConfig, recorded_limits
 from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.engine.claims import Claim
 from cuts3d_cli.engine.driver import publish_manifest
 from cuts3d_cli.engine.results import Progress, Silent, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.images import MAX_PIXELS, decode_image
+from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
 from cuts3d_cli.shards.writer import ShardWriter
@@ -77,7 +77,7 @@ def run(
     depth_dir: Path | None = None,
     depth_scale: float = 0.001,
     shard_size: int = 1000,
-    max_image_pixels: int = MAX_PIXELS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
     if_exists: IfExists = "resume",
     sharing: Sharing | None = None,
     progress: Progress | None = None,

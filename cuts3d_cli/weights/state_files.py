@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.weights.hub import one_line
+from cuts3d_cli.wording import cause
 
 CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
@@ -88,7 +88,7 @@ def _read_safetensors(path: Path, name: str) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as weights of {name}: {one_line(error)}") from error
+        raise WeightsError(f"{path} cannot be read as weights of {name}: {cause(error)}") from error
 
 
 def _read_pickle(path: Path, name: str) -> Any:
@@ -97,7 +97,7 @@ def _read_pickle(path: Path, name: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Unpickling raises nearly anything; all of it means that this way is closed.
-        refusal = one_line(error)
+        refusal = cause(error)
     try:
         foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         stand_ins = [(OrderedDict, foreign_name) for foreign_name in foreign]

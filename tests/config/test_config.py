@@ -7,9 +7,18 @@ from typing import Any, get_args
 import pytest
 
 from cuts3d_cli.cli.config_tables import as_toml, everything
-from cuts3d_cli.config import PAPER, PRESETS, Config, as_dict, output_dict, recorded_limits, resolve, section_fields
+from cuts3d_cli.config import (
+    MAX_IMAGE_PIXELS,
+    PAPER,
+    PRESETS,
+    Config,
+    as_dict,
+    output_dict,
+    recorded_limits,
+    resolve,
+    section_fields,
+)
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.images import MAX_PIXELS
 
 SECTIONS = [item.name for item in dataclasses.fields(Config)]
 FIELDS = [(section, item, kind) for section in SECTIONS for item, kind in section_fields(type(getattr(PAPER, section)))]
@@ -206,7 +215,7 @@ def test_every_field_explains_itself(section: str, item: Any, kind: Any):
 
 
 def test_how_the_work_is_done_stays_out_of_manifests():
-    assert output_dict(PAPER.run) == {"max_image_pixels": MAX_PIXELS}  # which decides what images fail
+    assert output_dict(PAPER.run) == {"max_image_pixels": MAX_IMAGE_PIXELS}  # which decides what images fail
     assert recorded_limits(PAPER.run) == {}
     changed = dataclasses.replace(PAPER.run, workers=3, max_image_pixels=9999)
     assert recorded_limits(changed) == {"run": {"max_image_pixels": 9999}}

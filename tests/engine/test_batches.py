@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuts3d_cli.engine.batches import infer_in_batches
-from cuts3d_cli.errors import SampleError, WeightsError, first_line
+from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.wording import first_line
 
 SAMPLES = [Sample(key=str(number), members={}) for number in range(7)]
 

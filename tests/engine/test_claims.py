@@ -13,8 +13,7 @@ import pytest
 from cuts3d_cli.engine import claims
 from cuts3d_cli.engine.claims import Claim, ClaimLostError, Taken, claim, claimed_or_left, tidy
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.owners import this_process
-from cuts3d_cli.shards.writer import temporary_name
+from cuts3d_cli.files import temporary_name, this_process
 
 LONG = 1000.0
 ELSEWHERE = "0123456789-77-1"

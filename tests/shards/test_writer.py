@@ -12,12 +12,12 @@ import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuts3d_cli.errors import ShardError
-from cuts3d_cli.owners import this_process
+from cuts3d_cli.errors import FileError, ShardError
+from cuts3d_cli.files import atomic_write_bytes, atomic_write_json, this_process
 from cuts3d_cli.shards import writer as writer_module
 from cuts3d_cli.shards.keys import extension_problem, key_problem
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
-from cuts3d_cli.shards.writer import ShardWriter, atomic_write_bytes, atomic_write_json
+from cuts3d_cli.shards.writer import ShardWriter
 
 SAMPLES = {"b/猫": {"jpg": b"1", "json": b"{}"}, "a": {"depth.png": b"x" * 700, "cls": b"5"}, "k" * 300: {"txt": b""}}
 
@@ -149,10 +149,10 @@ def test_a_rename_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     def fail(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer_module.os, "replace", fail)
+    monkeypatch.setattr("cuts3d_cli.files.os.replace", fail)
     with pytest.raises(ShardError, match=r"a\.tar cannot be written: No space left on device"):
         write(tmp_path / "a.tar", SAMPLES)
-    with pytest.raises(ShardError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         atomic_write_bytes(tmp_path / "b", b"1")
     assert os.listdir(tmp_path) == []
 

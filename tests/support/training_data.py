@@ -17,8 +17,8 @@ from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
+from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.writer import to_json_bytes
 from cuts3d_cli.stages import pack
 
 GRID = 8

@@ -15,9 +15,9 @@ from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
 from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.evaluation.datasets.segmentation import is_number, is_whole, to_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
+from cuts3d_cli.wording import listed
 
 _PSEUDO = re.compile(r"pseudo[-_ ]?(mask|label)", re.IGNORECASE)
-_SHOWN = 3
 _WIDE = 0.9
 
 
@@ -109,11 +109,6 @@ def read_ground_truth(path: Path) -> GroundTruth:
     if oddities.without_mask and len(oddities.without_mask) < len(seen):
         instances = {image: [replace(item, mask=None) for item in items] for image, items in instances.items()}
     return GroundTruth(images=images, instances=instances, warnings=_warnings(path, oddities, total=len(seen)))
-
-
-def few(names: Sequence[object]) -> str:
-    """The first of some names, for a message."""
-    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def file_of(image: Mapping[str, Any]) -> str:
@@ -239,22 +234,22 @@ def _warnings(path: Path, oddities: _Oddities, *, total: int) -> list[str]:
     if 0 < len(oddities.without_mask) < total:
         warnings.append(
             f"{path}: {len(oddities.without_mask)} of {total} annotations have no segmentation, so boxes alone are"
-            f" compared: annotations {few(oddities.without_mask)}"
+            f" compared: annotations {listed(oddities.without_mask)}"
         )
     if oddities.sticking_out:
         warnings.append(
             f"{path}: {len(oddities.sticking_out)} boxes reach over the edge of their image (are they all"
-            f" [x, y, width, height]?): annotations {few(oddities.sticking_out)}"
+            f" [x, y, width, height]?): annotations {listed(oddities.sticking_out)}"
         )
     if oddities.wide_crowds:
         warnings.append(
             f"{path}: the boxes of {len(oddities.wide_crowds)} crowd regions cover their image, so by boxes nothing"
-            f" there is a false positive (go by masks): annotations {few(oddities.wide_crowds)}"
+            f" there is a false positive (go by masks): annotations {listed(oddities.wide_crowds)}"
         )
     if oddities.scored:
         warnings.append(
             f"{path}: {len(oddities.scored)} annotations have a score, as predictions do (is it a ground truth?):"
-            f" annotations {few(oddities.scored)}"
+            f" annotations {listed(oddities.scored)}"
         )
     return warnings
 

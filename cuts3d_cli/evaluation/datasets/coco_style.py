@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.cut.masks import MAX_MASK_PIXELS
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets.coco import few, file_of, load_lists
+from cuts3d_cli.evaluation.datasets.coco import file_of, load_lists
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, ParsedImage
 from cuts3d_cli.evaluation.datasets.segmentation import is_number, is_whole, to_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
+from cuts3d_cli.wording import listed
 
 
 def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None = None) -> Parsed:
@@ -44,7 +45,7 @@ def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None =
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{where} is damaged ({error!r}): fetch the file again") from error
         good = file and is_whole(number) and number not in images and all(is_whole(side) and side > 0 for side in size)
-        if not good or size[0] * size[1] > MAX_MASK_PIXELS:
+        if not good or size[0] * size[1] > MAX_IMAGE_PIXELS:
             raise DatasetError(f"{where} is damaged: fetch the file again")
         if chosen is not None and posixpath.basename(file) not in chosen:
             others.add(number)
@@ -74,7 +75,7 @@ def read_coco_style(path: Path, *, masks: bool, chosen: Collection[str] | None =
     if without_mask:
         warnings.append(
             f"{path}: {len(without_mask)} of {sum(map(len, instances.values()))} annotations have no mask or a damaged"
-            f" one, and their boxes take its place: annotations {few(without_mask)}"
+            f" one, and their boxes take its place: annotations {listed(without_mask)}"
         )
     return Parsed(images=images, warnings=warnings)
 

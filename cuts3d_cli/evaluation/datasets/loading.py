@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cuts3d_cli.errors import DatasetError
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, Benchmark
-from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, few, read_ground_truth
+from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
 from cuts3d_cli.evaluation.datasets.files import (
     Photos,
     base_folders,
@@ -20,6 +20,7 @@ from cuts3d_cli.evaluation.datasets.files import (
 )
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, on_image
 from cuts3d_cli.evaluation.metrics import Instance
+from cuts3d_cli.wording import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,13 +197,13 @@ def _present(
     missing = [names[number] for number in paths if number not in there]
     if not there:
         raise DatasetError(
-            f"{what}: none of its {len(names)} photos is in {where} ({few(missing) or 'it has none'}): is it the right"
-            " folder?"
+            f"{what}: none of its {len(names)} photos is in {where} ({listed(missing) or 'it has none'}): is it the"
+            " right folder?"
         )
     if missing and not partial:
         fetch = f"get them from {page}, or " if page else ""
         raise DatasetError(
-            f"{what}: {len(missing)} of {len(names)} photos are missing in {where} ({few(missing)}): {fetch}pass"
+            f"{what}: {len(missing)} of {len(names)} photos are missing in {where} ({listed(missing)}): {fetch}pass"
             " --partial to evaluate what is there"
         )
     return there

@@ -13,7 +13,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from cuts3d_cli.cut.masks import MAX_MASK_PIXELS, Rle, encode_rle, rle_runs
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
+from cuts3d_cli.cut.masks import Rle, encode_rle, rle_runs
 
 MAX_PERIMETER = 20_000_000
 """Pixels along all edges of a mask's polygons; more is no outline of anything."""
@@ -33,8 +34,8 @@ def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
     Raises:
         ValueError: it is neither, is damaged, or is of another size; the text is to follow "its segmentation".
     """
-    if width * height > MAX_MASK_PIXELS:
-        raise ValueError(f"is of an image of {width}x{height} pixels, more than {MAX_MASK_PIXELS}")
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"is of an image of {width}x{height} pixels, more than {MAX_IMAGE_PIXELS}")
     if isinstance(segmentation, list):
         return _of_polygons(segmentation, width=width, height=height)
     if not isinstance(segmentation, dict) or "counts" not in segmentation:

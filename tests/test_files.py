@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from cuts3d_cli import owners
-from cuts3d_cli.owners import Owner, parse_owner, this_process
+from cuts3d_cli import files
+from cuts3d_cli.files import Owner, parse_owner, this_process
 
 LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not say when a process started")
 
@@ -25,7 +25,7 @@ def test_an_owner_is_what_its_text_says():
 def test_only_what_has_ended_here_is_dead():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     own = this_process()
-    _, start = owners._state_and_start(child.pid)
+    _, start = files._state_and_start(child.pid)
     running = Owner(own.machine, child.pid, start)
     assert not own.is_dead
     assert not running.is_dead
@@ -45,7 +45,7 @@ def test_a_number_that_another_process_has_got_since_is_dead():
 @LINUX
 def test_a_process_that_nobody_has_waited_for_is_dead():
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    _, start = owners._state_and_start(child.pid)
+    _, start = files._state_and_start(child.pid)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert Owner(owners.machine(), child.pid, start).is_dead
+    assert Owner(files.machine(), child.pid, start).is_dead
     child.wait()

@@ -1,0 +1,241 @@
+"""Files that are whole or not there at all, and whose temporary file is whose.
+
+Everything goes to a temporary name in the same folder, to the disk, and then to its own name in one step. A process
+that is killed leaves its temporary files behind. Their names say whose they are, and the next writer of the same file
+removes those of processes that have ended.
+
+Only the machine on which a process ran can tell whether it has ended. "Machine" is one boot of one system and one
+container in it: where process numbers mean the same processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cuts3d_cli import interrupts
+from cuts3d_cli.errors import FileError
+
+_TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
+ABANDONED_SECONDS = 86_400.0
+"""A temporary file of another machine that has not changed for so long is taken for a dead process's."""
+_OWNER = re.compile(r"(?P<machine>[0-9a-f]{10})-(?P<process>[0-9]+)-(?P<start>[0-9]+)")
+_UNKNOWN = 0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process. As text, it fits a file's name.
+
+    Attributes:
+        machine: 10 hex digits.
+        process: its number there.
+        start: when it started, in the system's ticks since it was booted, which tells it from a later process of the
+            same number; 0 where the system does not say.
+    """
+
+    machine: str
+    process: int
+    start: int
+
+    def __str__(self) -> str:
+        return f"{self.machine}-{self.process}-{self.start}"
+
+    @property
+    def is_dead(self) -> bool:
+        """True if the process has ended for certain; False if it runs, or ran on another machine."""
+        return self.machine == machine() and not _runs(self.process, self.start)
+
+
+def this_process() -> Owner:
+    """The process that asks."""
+    process = os.getpid()
+    _, start = _state_and_start(process)
+    return Owner(machine(), process, start)
+
+
+def parse_owner(text: str) -> Owner | None:
+    """The process that `str(owner)` stood for, or None if the text is of another form."""
+    match = _OWNER.fullmatch(text)
+    return Owner(match["machine"], int(match["process"]), int(match["start"])) if match else None
+
+
+@functools.cache
+def machine() -> str:
+    """What tells this machine from others: 10 hex digits, made of its name, its boot and its container."""
+    facts = [socket.gethostname()]
+    try:
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        facts.append("no Linux")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:10]
+
+
+def _runs(process: int, start: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    state, started = _state_and_start(process)
+    if state in ("Z", "X"):  # it has ended, and its parent has not asked how
+        return False
+    return _UNKNOWN in (start, started) or start == started
+
+
+def _state_and_start(process: int) -> tuple[str, int]:
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "", _UNKNOWN
+    fields = text.rpartition(")")[2].split()  # a process's name may hold anything
+    return fields[0], int(fields[19])
+
+
+def to_json_bytes(value: object) -> bytes:
+    """JSON with sorted keys, as bytes that depend on nothing but the value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that its name holds either the old content or the new, whole, whatever happens.
+
+    Args:
+        path: the final name; its folder must exist.
+        data: the content.
+
+    Raises:
+        FileError: the file cannot be written; an older one stays as it was.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name when the block ends, whole and on the disk, or never.
+
+    Args:
+        path: the final name; its folder must exist.
+
+    Yields:
+        The file, open for binary writing.
+
+    Raises:
+        FileError: the file cannot be written; an older one stays as it was.
+    """
+    temporary = temporary_name(path)
+    with interrupts.unfinished(temporary), explained(path):
+        try:
+            with open(temporary, "xb") as file:
+                sweep(path)
+                yield file
+                to_disk(file)
+            rename(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a value as JSON in the way of `atomic_write_bytes`. ASCII only, keys in their own order, one final newline.
+
+    Args:
+        path: the final name; its folder must exist.
+        value: anything that JSON can hold; NaN and infinities are not in JSON.
+        indent: spaces per level, None for one line.
+
+    Raises:
+        FileError: the file cannot be written.
+        TypeError, ValueError: the value is not JSON.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    atomic_write_bytes(path, f"{text}\n".encode("ascii"))
+
+
+def temporary_name(path: Path) -> Path:
+    """Name a temporary file in a file's own folder: hidden, no shard for any reader, and telling whose it is."""
+    return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")
+
+
+def sweep(path: Path, *, claimed: bool = False) -> None:
+    """Remove temporary files that killed writers of a file have left behind.
+
+    Those of processes that have ended on this machine go; those of other machines, which cannot be asked, when nothing
+    has been written to them for `ABANDONED_SECONDS` of the file system's own time. Files that cannot be removed stay.
+
+    Args:
+        path: the file.
+        claimed: it is this process's to write, so that any other writer is dead or has lost it: all but its own go.
+    """
+    own = this_process()
+    found = _left_behind(path)
+    # The file system's own time: that of a temporary file which this process is writing.
+    now = max((item.stat().st_mtime for item, owner in found if owner == own), default=0.0)
+    for item, owner in found:
+        if owner == own:
+            continue
+        with suppress(OSError):  # gone meanwhile, or not ours to remove
+            elsewhere = owner.machine != own.machine
+            if claimed or owner.is_dead or (elsewhere and now - item.stat().st_mtime > ABANDONED_SECONDS):
+                item.unlink()
+
+
+def to_disk(file: BinaryIO) -> None:
+    """Flush a file all the way to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def rename(temporary: Path, path: Path) -> None:
+    """Give a file its name in one step, and make sure that the folder remembers it."""
+    os.replace(temporary, path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+                raise
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def explained(path: Path, *, error: type[FileError] = FileError) -> Iterator[None]:
+    """Turn an error of the system within the block into a line about a file.
+
+    Args:
+        path: the file.
+        error: the kind of error to raise.
+
+    Raises:
+        FileError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"{path} cannot be written: {problem.strerror or problem}") from problem
+
+
+def _left_behind(path: Path) -> list[tuple[Path, Owner]]:
+    """The temporary files of a file, with their writers."""
+    prefix = f".{path.name}."
+    endings = [item[len(prefix) :] for item in os.listdir(path.parent) if item.startswith(prefix)]
+    return [
+        (path.with_name(prefix + ending), owner)
+        for ending in endings
+        if (match := _TEMPORARY.fullmatch(ending)) and (owner := parse_owner(match["owner"]))
+    ]

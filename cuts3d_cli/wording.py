@@ -1,0 +1,28 @@
+"""Pieces of messages: the first line of an error, the first of many names, a share as percent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SHOWN_NAMES = 3
+"""Names that a message lists before it goes on with dots."""
+
+
+def first_line(error: BaseException, *, otherwise: str = "no message") -> str:
+    """Return the first line of an error's message, or another text where it has none."""
+    return (str(error).strip().splitlines() or [otherwise])[0]
+
+
+def cause(error: BaseException) -> str:
+    """Return the first line of an error, or its type where it has no message, without a full stop at its end."""
+    return first_line(error, otherwise=type(error).__name__).strip().rstrip(".: ")
+
+
+def listed(names: Sequence[object]) -> str:
+    """Return the first of some names, for a message: "a, b, c, ..."."""
+    return ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
+
+
+def percent(share: float | None) -> str:
+    """Return a share as percent with one decimal, or a dash where it is undefined."""
+    return "-" if share is None else f"{100 * share:.1f}"
