@@ -44,13 +44,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Im
             if image.width * image.height > max_pixels:
                 raise SampleError(f"the image has {image.width}x{image.height} pixels, more than {max_pixels}")
             image.load()
-            image = ImageOps.exif_transpose(image)
-            if min(image.size) < MIN_SIDE:
-                raise SampleError(f"the image is {image.width}x{image.height}, a side is under {MIN_SIDE} pixels")
-            if image.mode.startswith("I") or image.mode == "F":
-                values = np.asarray(image, dtype=np.float64)
-                image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
-            return image.convert("RGB")
+            return upright_rgb(image)
     except SampleError:
         raise
     except Image.DecompressionBombError as error:
@@ -59,6 +53,24 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Im
         raise SampleError("this is not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged input; all mean the same here.
         raise SampleError(f"the image cannot be decoded: {first_line(error)}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image upright and in 8-bit RGB, as `decode_image` does.
+
+    Args:
+        image: of any mode; turned by its EXIF orientation where it carries one.
+
+    Raises:
+        SampleError: a side is under `MIN_SIDE` pixels.
+    """
+    image = ImageOps.exif_transpose(image)
+    if min(image.size) < MIN_SIDE:
+        raise SampleError(f"the image is {image.width}x{image.height}, a side is under {MIN_SIDE} pixels")
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -1,0 +1,11 @@
+"""The way in from Python: photos in memory in, `Segmentation`s out. Nothing here prints or writes a file.
+
+`from cuts3d_cli import segment` is the way to reach it.
+"""
+
+from cuts3d_cli.api.coco import to_coco
+from cuts3d_cli.api.detector import Detector
+from cuts3d_cli.api.segmenter import Segmenter, segment
+from cuts3d_cli.figures.segmentation_sheet import draw
+
+__all__ = ["Detector", "Segmenter", "draw", "segment", "to_coco"]

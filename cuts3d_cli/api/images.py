@@ -1,0 +1,100 @@
+"""What people hand over as an image or a depth map, as the arrays that all else works on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.errors import FileError, SampleError, SettingError
+from cuts3d_cli.images import decode_image, upright_rgb
+
+ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
+"""A photo: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or the path of a JPEG, PNG or WebP file."""
+DepthUnit = Literal["metre", "relative"]
+
+
+def to_photo(image: ImageLike) -> Image.Image:
+    """Return a photo as an upright RGB image.
+
+    Args:
+        image: as `ImageLike`. EXIF orientation is applied to files and to PIL images that carry it.
+
+    Raises:
+        SettingError: it is something else.
+        FileError: the file cannot be read.
+        SampleError: it cannot be decoded, or a side is too short.
+    """
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FileError(f"{path}: {error.strerror}") from error
+        try:
+            return decode_image(data)
+        except SampleError as error:
+            raise SampleError(f"{path}: {error}") from error
+    if not isinstance(image, np.ndarray):
+        raise SettingError("image", f"is a {type(image).__name__}: give a PIL image, a uint8 array, or a path")
+    if image.dtype != np.uint8:
+        raise SettingError("image", f"is an array of {image.dtype}: give uint8, 0 to 255")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
+        return upright_rgb(Image.fromarray(np.ascontiguousarray(image)))
+    raise SettingError("image", f"is an array of shape {image.shape}: give (h, w, 3), RGB, or (h, w), gray")
+
+
+def to_depth(
+    depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool, levels: int
+) -> NDArray[np.float32]:
+    """Return a depth map as the cut takes it.
+
+    Args:
+        depth: (h, w) of numbers. 0, negative, NaN and infinite values are missing measurements; with a relative
+            `larger_is_nearer` map 0 and negative values are values like any other.
+        size: (height, width) of the photo.
+        unit: "metre", or any other unit of length; "relative": known up to scale and shift.
+        larger_is_nearer: the map holds disparities (inverse depth) in place of distances.
+        levels: steps to which a stored map is rounded, so that a map in memory gives the same masks as one on disk.
+
+    Returns:
+        (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; of the map's own size.
+
+    Raises:
+        SettingError: it is no map, or of another aspect ratio than the photo.
+        SampleError: no pixel is valid.
+    """
+    if unit not in ("metre", "relative"):
+        raise SettingError("depth_unit", f"is {unit!r}: choose one of metre, relative")
+    values = np.asarray(depth)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
+        raise SettingError("depth", f"is an array of {values.dtype} of shape {values.shape}: give (h, w) of numbers")
+    scale = (values.shape[0] / size[0], values.shape[1] / size[1])
+    if abs(scale[0] / scale[1] - 1) > MAX_ASPECT_ERROR:
+        raise SettingError(
+            "depth",
+            f"is {values.shape[1]}x{values.shape[0]}, the image {size[1]}x{size[0]}: a map must show the same view, in"
+            " the same orientation",
+        )
+    stored = normalise(
+        values,
+        direction="disparity" if larger_is_nearer else "distance",
+        unit=unit,
+        zero_is_missing=not (larger_is_nearer and unit == "relative"),
+    ).depth
+    return (np.rint(stored.astype(np.float64) * levels) / levels).astype(np.float32)
+
+
+MAX_ASPECT_ERROR = 0.01
+"""A depth map whose width : height differs from the photo's by more than this part is of another view."""

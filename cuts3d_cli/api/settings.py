@@ -1,0 +1,77 @@
+"""Settings as keyword arguments: one flat name for each field of the sections that concern a single photo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from cuts3d_cli.config import PRESETS, Config, section_fields
+from cuts3d_cli.config.fields import limits_problem
+from cuts3d_cli.config.resolving import convert
+from cuts3d_cli.cut.methods import check_method
+from cuts3d_cli.errors import SettingError
+
+SECTIONS = ("pseudo", "features", "depth", "confidence")
+"""Sections whose fields are settings. Where two share a name, it is the first one's."""
+
+
+def configure(*, preset: str | None, config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that keyword arguments ask for. Files and variables play no part.
+
+    Args:
+        preset: a name in `PRESETS`; None for "paper".
+        config: a whole configuration in place of a preset.
+        settings: field -> value, or section__field -> value.
+
+    Raises:
+        SettingError: an unknown preset or field, or a value of the wrong type or outside its limits.
+    """
+    if config is None:
+        name = "paper" if preset is None else preset
+        if not isinstance(name, str) or name not in PRESETS:
+            raise SettingError("preset", f"is {name!r}: choose one of {', '.join(PRESETS)}")
+        config = PRESETS[name]
+    elif preset is not None:
+        raise SettingError("preset", "does not go with config, which is a whole configuration: leave one of them out")
+    for name, value in settings.items():
+        section, field = _field_of(name)
+        config = replace(config, **{section: replace(getattr(config, section), **{field: _checked(name, value)})})
+    check_method(config.pseudo.method)
+    return config
+
+
+def _field_of(name: str) -> tuple[str, str]:
+    """Return the section and the field that a keyword argument stands for."""
+    fields = {section: [item.name for item, _ in _fields(section)] for section in SECTIONS}
+    section, separator, field = name.partition("__")
+    if separator:
+        if field in fields.get(section, ()):
+            return section, field
+    else:
+        for section in SECTIONS:
+            if name in fields[section]:
+                return section, name
+    known = [field for section in SECTIONS for field in fields[section]]
+    alike = get_close_matches(field or name, known, n=1)
+    hint = f"did you mean {alike[0]}?" if alike else f"the fields are {', '.join(dict.fromkeys(known))}"
+    raise SettingError(name, f"is no setting: {hint}")
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a value as its field's type.
+
+    Raises:
+        SettingError: it is of another type, or outside the field's limits.
+    """
+    section, field = _field_of(name)
+    item, kind = next((item, kind) for item, kind in _fields(section) if item.name == field)
+    converted = convert(value, kind, setting=name)
+    if problem := limits_problem(item, converted):
+        raise SettingError(name, problem)
+    return converted
+
+
+def _fields(section: str) -> list[tuple[Any, Any]]:
+    return section_fields(type(getattr(Config(), section)))

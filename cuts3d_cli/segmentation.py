@@ -1,0 +1,105 @@
+"""The instances of one image, as plain data in memory: what a cut or a detector found, and how.
+
+It stands below everything that makes, draws, stores or evaluates it, and knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Instance:
+    """One instance of an image.
+
+    Attributes:
+        mask: (h, w) bool, at the image's size.
+        box: (4,) float32, x0, y0, x1, y1 in pixels; x1 and y1 are the edges behind the last pixel.
+        score: in [0, 1].
+        area: pixels of the mask.
+        confidence: (H, W) float32 in [0, 1], Spatial Confidence on the patch grid (Eq. 4); None where there is none.
+    """
+
+    mask: NDArray[np.bool_]
+    box: NDArray[np.float32]
+    score: float
+    area: int
+    confidence: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cut:
+    """One iteration of a cut, at patch resolution.
+
+    Attributes:
+        eigenvector: (H, W), NaN where a patch takes no part any more; None: not known.
+        bipartition: (H, W) bool, the semantic mask B.
+        instance: (H, W) bool, what was taken out of it; None where nothing was.
+        source: (row, column) of the patch s; None for none.
+        sink: (row, column) of the patch t; None for none.
+        outcome: the result in a few words: "kept", "dropped: too small".
+        mask: index of the instance that it led to; None where it led to none.
+    """
+
+    eigenvector: NDArray[np.floating[Any]] | None
+    bipartition: NDArray[np.bool_]
+    instance: NDArray[np.bool_] | None
+    source: tuple[int, int] | None
+    sink: tuple[int, int] | None
+    outcome: str
+    mask: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """The instances of one image. Iterating gives them one by one, as `Instance`.
+
+    Attributes:
+        image: (h, w, 3) uint8, RGB, upright.
+        masks: (N, h, w) bool.
+        boxes: (N, 4) float32, x0, y0, x1, y1 in pixels; x1 and y1 are the edges behind the last pixel.
+        scores: (N,) float32 in [0, 1]: of a cut in 3D the mean Spatial Confidence, of a cut in 2D 1, of a detector its
+            own.
+        confidence: (N, H, W) float32 in [0, 1], Spatial Confidence on the patch grid; None where it was not computed.
+        depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None without depth.
+        importance: (H, W) float32, Spatial Importance (Eq. 3); None where the graph was not sharpened.
+        cuts: the iterations that led to the masks; empty for a detector.
+        stopped: why there were fewer cuts than asked for; None where there were as many.
+        title: what made it, in a few words.
+        seconds: wall-clock seconds by step.
+    """
+
+    image: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    confidence: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    importance: NDArray[np.float32] | None = None
+    cuts: Sequence[Cut] = ()
+    stopped: str | None = None
+    title: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of instances."""
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Instance:
+        """Return one instance."""
+        return Instance(
+            mask=self.masks[index],
+            box=self.boxes[index],
+            score=float(self.scores[index]),
+            area=int(self.masks[index].sum()),
+            confidence=None if self.confidence is None else self.confidence[index],
+        )
+
+    def __iter__(self) -> Iterator[Instance]:
+        """Return the instances one by one."""
+        return (self[index] for index in range(len(self)))
