@@ -15,8 +15,8 @@ from bench_peer import PeerResult, peer_maskcut
 from bench_speed import INSTANCES, cut_task, names_of, table_top
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, as_dict
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth, to_record
+from cuts3d_cli.config import Config
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, to_record
 from cuts3d_cli.cut.localcut import knn_graph, point_cloud
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.stages.confidence import ScoreTask, score_masks
@@ -99,17 +99,17 @@ def _time_image(
     result = cut_image(deep)  # the same every time
     scoring = ScoreTask(
         record=to_record(result, size=photo.size, method="cuts3d"),
-        depth=deep.depth,
+        depth=photo.depth(),
         image=None,
         config=replace(config.confidence, tau_knn=config.pseudo.tau_knn),
-        cut=as_dict(config.pseudo),
+        cut=config.pseudo,
     )
     peer = partial(
         peer_maskcut,
         vectors.astype(np.float32),
         flat.image,
         size=photo.size,
-        tau_ncut=flat.tau_ncut,
+        tau_ncut=flat.config.graph_threshold,
         instances=INSTANCES,
     )
     timed = interleaved(
@@ -150,10 +150,8 @@ def _time_image(
 def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
     """The point clouds that an image's cuts were made in."""
     assert task.depth is not None
-    grid = (task.features.shape[1], task.features.shape[2])
-    depth = patch_depth(task.depth, grid, task.config)
     level = task.config.background_level
-    return [point_cloud(depth, item.bipartition, background_level=level) for item in result.extraction.candidates]
+    return [point_cloud(task.depth, item.bipartition, background_level=level) for item in result.extraction.candidates]
 
 
 def _knn_alone(clouds: Sequence[NDArray[np.float64]], k: int) -> None:

@@ -12,10 +12,12 @@ from bench_common import Report, Row, Table, say
 from bench_data import RENDERED, WITH_DEPTH, Features, Photo, offline
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import ConfidenceConfig, Config, as_dict
+from cuts3d_cli.config import ConfidenceConfig, Config, for_backbone
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
-from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.image import CutTask, cut_image, to_record
 from cuts3d_cli.cut.masks import Rle
+from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.evaluation.metrics import Prediction, evaluate
 from cuts3d_cli.images import resize_square
@@ -135,7 +137,7 @@ def quality(
         rows = []
         for name, photos in chosen.items():
             for label, variant in variants.items():
-                if name in deep or not needs_depth(variant.config().pseudo):
+                if name in deep or not _needs_depth(variant.config()):
                     say(f"quality: {name}, {label}")
                     rows.append({"set": name, "variant": label, **cutter.figures(photos, variant)})
         pooled = [photo for name in deep for photo in chosen[name]]
@@ -196,24 +198,33 @@ class _Cutter:
         return row | {title: getattr(found.mask, name, None) for title, name in names.items()}
 
     def _tasks(self, photos: Sequence[Photo], config: Config, *, ranked: bool) -> Iterator[tuple[Photo, _Task]]:
-        tau_ncut = config.pseudo.tau_ncut
-        if tau_ncut is None:
-            tau_ncut = self._features.extractor(config).spec.tau_ncut
+        extractor = self._features.extractor(config)
+        settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
         for photo, vectors in zip(photos, self._features.of(photos, config), strict=True):
+            depth = photo.depth() if _needs_depth(config) else None
+            at_patches = None
+            if depth is not None:
+                at_patches = patch_depth(
+                    depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling
+                )
             cut = CutTask(
-                image=resize_square(photo.image, config.pseudo.crf_size),
+                image=resize_square(photo.image, settings.crf_size),
                 size=photo.size,
                 features=vectors,
-                depth=photo.depth() if needs_depth(config.pseudo) else None,
-                config=config.pseudo,
-                tau_ncut=tau_ncut,
+                depth=at_patches,
+                config=settings,
             )
-            yield photo, _Task(cut=cut, confidence=config.confidence if ranked else None)
+            yield photo, _Task(cut=cut, depth=depth, confidence=config.confidence if ranked else None)
+
+
+def _needs_depth(config: Config) -> bool:
+    return get_method(config.pseudo.method).needs_depth(config.pseudo)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
     cut: CutTask
+    depth: NDArray[np.float32] | None
     confidence: ConfidenceConfig | None
 
 
@@ -230,10 +241,10 @@ def _predict(task: _Task) -> list[tuple[Rle, float]]:
     counts: NDArray[np.uint8] = score_masks(
         ScoreTask(
             record=record,
-            depth=task.cut.depth,
+            depth=task.depth,
             image=task.cut.image,
             config=settings,
-            cut=as_dict(task.cut.config),
+            cut=task.cut.config,
         )
     )
     maps = spatial_confidence(counts, levels=settings.cuts, floor=settings.floor)

@@ -13,9 +13,10 @@ from bench_data import Features, Photo, offline
 from bench_peer import dense_ncut, fresh_crf, semantic_edges
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import Config, for_backbone
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.crf import refine_masks
+from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import upsample_nearest
@@ -222,13 +223,17 @@ def table_top(features: Features, *, size: int | None, crf: bool = True) -> Conf
 
 def cut_task(photo: Photo, vectors: NDArray[np.float16], config: Config, features: Features) -> CutTask:
     """A photo with its features, ready to be cut."""
+    extractor = features.extractor(config)
+    settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
+    depth = photo.depth()
+    if depth is not None:
+        depth = patch_depth(depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
     return CutTask(
-        image=resize_square(photo.image, config.pseudo.crf_size),
+        image=resize_square(photo.image, settings.crf_size),
         size=photo.size,
         features=vectors,
-        depth=photo.depth(),
-        config=config.pseudo,
-        tau_ncut=features.extractor(config).spec.tau_ncut,
+        depth=depth,
+        config=settings,
     )
 
 

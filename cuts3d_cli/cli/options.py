@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields
+from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.errors import UsageError
 
 PANELS = {
@@ -28,6 +29,9 @@ PANELS = {
     "eval": "A detector on datasets",
     "run": "Running",
 }
+
+CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS}
+"""(Section, field) -> the names that a field of text may have, where a table of another room has them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def with_config(
                 # Two sections may use the same word, as in --weights; the later one says whose it is.
                 name = item.name if item.name not in fields else f"{section}_{item.name}"
                 fields[name] = (section, item.name)
+                if choices := CHOICES.get((section, item.name)):
+                    kind = Literal[tuple(choices)]
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
@@ -103,6 +109,7 @@ def with_config(
                 if section in overrides:
                     overrides.setdefault(instead, {}).update(overrides.pop(section))
             config = resolve(preset=arguments.pop("preset"), overrides=overrides)
+            check_choices(config)
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -110,6 +117,18 @@ def with_config(
         return run
 
     return decorate
+
+
+def check_choices(config: Config) -> None:
+    """Check the fields whose names are in a table of another room, wherever their values come from.
+
+    Raises:
+        UsageError: a name is not in its table; the line lists those that are.
+    """
+    for (section, field), choices in CHOICES.items():
+        value = getattr(getattr(config, section), field)
+        if value not in choices:
+            raise UsageError(f"{section}.{field} is '{value}': choose one of {', '.join(choices)}")
 
 
 def _set_option(sections: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from cuts3d_cli.cli.common import FAILURE, Json, say, stdout
+from cuts3d_cli.cli.options import check_choices
 from cuts3d_cli.config import PRESETS, resolve
 
 
@@ -57,6 +58,7 @@ def config_show(
     from cuts3d_cli.cli.config_tables import as_toml, everything
 
     config = resolve(preset=preset)
+    check_choices(config)
     if json:
         from cuts3d_cli.cli.tables import print_json
 

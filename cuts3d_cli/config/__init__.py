@@ -1,8 +1,9 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
+from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone
 from cuts3d_cli.config.fields import as_dict, output_dict, section_fields
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
-from cuts3d_cli.config.resolving import CONFIG_FILE, resolve
+from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
     ConfidenceConfig,
@@ -12,10 +13,8 @@ from cuts3d_cli.config.sections import (
     FeaturesConfig,
     Graphs,
     IfExists,
-    Method,
     PackConfig,
     PredictConfig,
-    PseudoConfig,
     RunConfig,
     recorded_limits,
 )
@@ -30,12 +29,12 @@ __all__ = [
     "PYRAMID_LEVELS",
     "ConfidenceConfig",
     "Config",
+    "CutSettings",
     "DepthConfig",
     "EvalConfig",
     "FeaturesConfig",
     "Graphs",
     "IfExists",
-    "Method",
     "PackConfig",
     "PredictConfig",
     "PseudoConfig",
@@ -43,8 +42,10 @@ __all__ = [
     "SelfTrainConfig",
     "TrainConfig",
     "as_dict",
+    "for_backbone",
     "output_dict",
     "recorded_limits",
     "resolve",
+    "resolve_recorded",
     "section_fields",
 ]

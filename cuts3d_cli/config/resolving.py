@@ -83,6 +83,22 @@ def resolve(
     return config
 
 
+def resolve_recorded(path: Path, section: str, values: Mapping[str, Any]) -> Config:
+    """Return the defaults with one section as a file recorded it beside its results.
+
+    Args:
+        path: of the file, for messages.
+        section: name of the section.
+        values: field -> value. Fields of other versions are left out; those that were not recorded keep their defaults.
+
+    Raises:
+        UsageError: a value is of the wrong type or outside its limits; the line names the file.
+    """
+    known = {item.name for item, _ in section_fields(_sections()[section])}
+    recorded = {key: value for key, value in values.items() if key in known}
+    return resolve(preset="paper", stored=(path, {section: recorded}), environment={})
+
+
 def _sections() -> dict[str, type]:
     return {item.name: type(getattr(Config(), item.name)) for item in dataclasses.fields(Config)}
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config.recipe import EvaluationSet, Recipe
-from cuts3d_cli.cut.cuts3d import check_tau_knn
-from cuts3d_cli.cut.image import needs_depth
+from cuts3d_cli.cut.methods import Method, get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.devices import choose_device
@@ -122,7 +121,8 @@ class RecipeRun:
         self.config = replace(recipe.config, run=of_all_shards(recipe.config.run))
         self._bar, self._watcher, self._say, self._failures = bar, watcher, say, failures
         self._with_confidence = train.uses_confidence(self.config.train)
-        self._with_depth = needs_depth(self.config.pseudo) or (
+        self._method = self._chosen_method()
+        self._with_depth = self._method.needs_depth(self.config.pseudo) or (
             self._with_confidence and self.config.confidence.source == "depth"
         )
         self._grid = self._check()
@@ -181,14 +181,19 @@ class RecipeRun:
 
     # ---------------------------------------------------------------------------------------------- checks
 
+    def _chosen_method(self) -> Method:
+        try:
+            return get_method(self.config.pseudo.method)
+        except UsageError as error:
+            raise UsageError(f"{self.recipe.file}: {error}") from error
+
     def _check(self) -> tuple[int, int]:
         """Find what would stop the recipe late. Returns the grid of the features."""
         train.require_detectron2()
         recipe, config = self.recipe, self.config
         try:
             extractor = FeatureExtractor(config)
-            if config.pseudo.method == "cuts3d" and config.pseudo.cut == "local":
-                check_tau_knn(config.pseudo.tau_knn, extractor.grid)
+            self._method.check(config.pseudo, extractor.grid)
             device = choose_device(config.run.device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: {error}") from error

@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy.sparse.linalg import ArpackNoConvergence
+from torch import Tensor
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut import ncut
@@ -285,17 +286,20 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (base,) = pack_photos(alone, 3)
-    original = FeatureExtractor.extract
+    original = FeatureExtractor.extract_on_device
+    broken: list[NDArray[np.uint8]] = []
 
-    def extract(self: FeatureExtractor, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
-        if any(image.width == 70 for image in images):
-            raise RuntimeError("the image of width 70")
-        return original(self, images)
+    def extract(self: FeatureExtractor, squares: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        if not broken:
+            broken.append(squares[1])
+        if any(square is broken[0] for square in squares):
+            raise RuntimeError("the second image")
+        return original(self, squares)
 
-    monkeypatch.setattr(FeatureExtractor, "extract", extract)
+    monkeypatch.setattr(FeatureExtractor, "extract_on_device", extract)
     result = stage.run([base], config=config(weights))
     assert [item["key"] for item in result.failed] == ["p1"]
-    assert result.failed[0]["reason"] == "the network failed: RuntimeError: the image of width 70"
+    assert result.failed[0]["reason"] == "the network failed: RuntimeError: the second image"
     assert list(pseudo_records(base)) == ["p0", "p2"]
 
 

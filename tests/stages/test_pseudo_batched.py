@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cuts3d_cli.config import PAPER, Config
-from cuts3d_cli.cut.image import FinishTask, StepTask
+from cuts3d_cli.cut.image import IterationTask, RefinementTask
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.errors import ShardError, UsageError
@@ -207,7 +207,7 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     assert list(records(sidecar(base, "pseudo"), "pseudo.json")) == ["p0", "p2"]
 
 
-@pytest.mark.parametrize("step", ["cut_step", "finish_image"])
+@pytest.mark.parametrize("step", ["cut_iteration", "refine_image"])
 def test_an_image_that_workers_die_of_fails_alone(
     alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
@@ -244,7 +244,7 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
 
 # ---------------------------------------------------------------------------------------------- the batches alone
 
-PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
+PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_ncut=0.5, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
 
 
 def made(number: int, **changes: Any) -> Loaded:
@@ -264,7 +264,6 @@ def made(number: int, **changes: Any) -> Loaded:
 def cutter(pool: WorkerPool, *, batch_size: int = 2, **changes: Any) -> BatchedCutter:
     return BatchedCutter(
         config=replace(PLAIN, **changes),
-        tau_ncut=0.5,
         extract=lambda squares: [torch.from_numpy(two_class_features(touching_blobs()[0])) for _ in squares],
         device="cpu",
         batch_size=batch_size,
@@ -343,12 +342,12 @@ def test_an_eigenproblem_that_breaks_is_that_images_failure_alone(monkeypatch: p
     assert [item.failure for item in found] == [None, "the eigensolver failed: RuntimeError: out of memory", None]
 
 
-@pytest.mark.parametrize("where", ["cut_step", "finish_image"])
+@pytest.mark.parametrize("where", ["cut_iteration", "refine_image"])
 def test_what_breaks_in_a_worker_is_that_images_failure_alone(where: str, monkeypatch: pytest.MonkeyPatch):
     original = getattr(batched, where)
     seen: list[object] = []
 
-    def work(task: StepTask | FinishTask) -> object:
+    def work(task: IterationTask | RefinementTask) -> object:
         seen.append(task)
         if len(seen) == 2:
             raise np.linalg.LinAlgError("singular matrix")
