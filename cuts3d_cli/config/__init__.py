@@ -1,6 +1,6 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
-from cuts3d_cli.config.fields import as_dict, output_dict, section_fields
+from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve
 from cuts3d_cli.config.sections import (
@@ -18,6 +18,7 @@ from cuts3d_cli.config.sections import (
     PseudoConfig,
     RunConfig,
     recorded_limits,
+    section_types,
 )
 from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
 
@@ -40,6 +41,7 @@ __all__ = [
     "PredictConfig",
     "PseudoConfig",
     "RunConfig",
+    "Section",
     "SelfTrainConfig",
     "TrainConfig",
     "as_dict",
@@ -47,4 +49,5 @@ __all__ = [
     "recorded_limits",
     "resolve",
     "section_fields",
+    "section_types",
 ]

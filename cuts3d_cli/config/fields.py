@@ -5,7 +5,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
+
+
+class Section:
+    """What a section says of itself, besides its fields.
+
+    Attributes:
+        title: heads its options in help texts.
+        sidecar: whether a stage of the section's name writes a sidecar beside each base shard.
+        generations: whether self-training has that stage's sidecars written anew in every round.
+    """
+
+    title: ClassVar[str]
+    sidecar: ClassVar[bool] = False
+    generations: ClassVar[bool] = False
 
 
 def option(
@@ -17,7 +31,7 @@ def option(
     shapes_output: bool = True,
     advanced: bool = False,
 ) -> Any:
-    """A field with its help text.
+    """Return a field with its help text.
 
     Args:
         default: the default value.
@@ -34,13 +48,13 @@ def option(
 
 
 def section_fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """Fields of a section with their resolved types."""
+    """Return the fields of a section with their resolved types."""
     hints = get_type_hints(section)
     return [(item, hints[item.name]) for item in dataclasses.fields(section)]
 
 
 def as_dict(section: Any) -> dict[str, Any]:
-    """A section as plain JSON values: paths become text."""
+    """Return a section as plain JSON values: paths become text."""
     return {
         item.name: str(value) if isinstance(value := getattr(section, item.name), Path) else value
         for item in dataclasses.fields(section)
@@ -48,13 +62,13 @@ def as_dict(section: Any) -> dict[str, Any]:
 
 
 def output_dict(section: Any) -> dict[str, Any]:
-    """Those fields of a section that shape what is written: what its manifest records and hashes."""
+    """Return those fields of a section that shape what is written: what its manifest records and hashes."""
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
     return {key: value for key, value in as_dict(section).items() if key in shaping}
 
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
-    """What is wrong with a value that is outside its field's limits, to follow the field's name; None if nothing is."""
+    """Return what is wrong with a value outside its field's limits, to follow the field's name; None if nothing is."""
     if item.metadata["limits"] is None or value is None:
         return None
     low, high = item.metadata["limits"]

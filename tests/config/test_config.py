@@ -179,7 +179,7 @@ def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path):
 
 def test_mistakes_on_the_command_line_are_told_in_a_line(tmp_path: Path):
     assert "pseudo.beta is 1.5" in refusal(tmp_path, overrides={"pseudo": {"beta": 1.5}})
-    assert "command line: pseudo.beta" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
+    assert "pseudo.beta is 'x': it must be a number" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
 
 
 @pytest.mark.parametrize(("place", "limits"), LIMITS.items(), ids=lambda item: ".".join(map(str, item)))
