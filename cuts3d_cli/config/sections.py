@@ -303,7 +303,8 @@ class Config:
 
 def section_types() -> dict[str, type[Section]]:
     """Return the sections by name, in the order in which their stages run."""
-    return {item.name: type(item.default) for item in dataclasses.fields(Config)}
+    defaults = Config()
+    return {item.name: type(getattr(defaults, item.name)) for item in dataclasses.fields(Config)}
 
 
 def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:

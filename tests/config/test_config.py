@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from cuts3d_cli.cli.config_tables import as_toml, everything
+from cuts3d_cli.cli.config import as_toml, everything
 from cuts3d_cli.config import (
     MAX_IMAGE_PIXELS,
     PAPER,
