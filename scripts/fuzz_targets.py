@@ -15,7 +15,7 @@ import numpy as np
 from fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 from PIL import Image
 
-from cuts3d_cli.cli.config_tables import as_toml
+from cuts3d_cli.cli.config import as_toml
 from cuts3d_cli.config import resolve
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_box
 from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
@@ -27,7 +27,7 @@ from cuts3d_cli.evaluation.datasets.open_images import read_open_images
 from cuts3d_cli.evaluation.datasets.parsed import Parsed, on_image
 from cuts3d_cli.evaluation.datasets.voc import read_voc
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.manifest import Manifest, is_current, load_manifest, save_manifest
+from cuts3d_cli.shards.manifest import Manifest, check_freshness, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
@@ -70,7 +70,7 @@ def manifest(rng: Random, folder: Path) -> None:
     tar.write_bytes(b"content")
     path = tar.with_suffix(".json")
     path.write_bytes(mutated_json(rng, _manifest(folder)))
-    is_current(tar, stage="depth", config={"depth": {"backend": "sensor"}}, inputs={"base": tar})
+    check_freshness(tar, stage="depth", config={"depth": {"backend": "sensor"}}, inputs={"base": tar})
     load_manifest(path)
 
 

@@ -1,7 +1,7 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone
-from cuts3d_cli.config.fields import as_dict, output_dict, section_fields
+from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
@@ -17,6 +17,7 @@ from cuts3d_cli.config.sections import (
     PredictConfig,
     RunConfig,
     recorded_limits,
+    section_types,
 )
 from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
 
@@ -39,6 +40,7 @@ __all__ = [
     "PredictConfig",
     "PseudoConfig",
     "RunConfig",
+    "Section",
     "SelfTrainConfig",
     "TrainConfig",
     "as_dict",
@@ -48,4 +50,5 @@ __all__ = [
     "resolve",
     "resolve_recorded",
     "section_fields",
+    "section_types",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from cuts3d_cli.config.fields import option
+from cuts3d_cli.config.fields import Section, option
 
 Separation = Literal["local", "component"]
 Pairing = Literal["mean", "max", "min", "product"]
@@ -90,8 +90,12 @@ class CutSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoConfig(CutSettings):
+class PseudoConfig(CutSettings, Section):
     """How masks are cut: the method and its settings, how depth comes to the patches, and the CRF."""
+
+    title = "Cutting"
+    sidecar = True
+    generations = True
 
     # Which methods there are is `cut.methods.METHODS`' to say.
     method: str = option("cuts3d", "cuts3d, or maskcut: the 2D rules of CutLER, as a baseline.", before="sharpen")

@@ -5,7 +5,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
+
+
+class Section:
+    """What a section says of itself, besides its fields.
+
+    Attributes:
+        title: heads its options in help texts.
+        sidecar: whether a stage of the section's name writes a sidecar beside each base shard.
+        generations: whether self-training has that stage's sidecars written anew in every round.
+    """
+
+    title: ClassVar[str]
+    sidecar: ClassVar[bool] = False
+    generations: ClassVar[bool] = False
 
 
 def option(

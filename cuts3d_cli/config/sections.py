@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config.cutting import PseudoConfig
-from cuts3d_cli.config.fields import option, output_dict
+from cuts3d_cli.config.fields import Section, option, output_dict
 from cuts3d_cli.config.training import SelfTrainConfig, TrainConfig
 
 MAX_IMAGE_PIXELS = 178_956_970
@@ -18,8 +19,10 @@ Graphs = Literal["auto", "workers", "device"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig:
+class PackConfig(Section):
     """How photos become shards."""
+
+    title = "Packing"
 
     shard_size: int = option(1000, "Images in a shard.", limits=(1, 10**6))
     depth_scale: float = option(
@@ -28,8 +31,11 @@ class PackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthConfig:
+class DepthConfig(Section):
     """Where depth comes from."""
+
+    title = "Depth"
+    sidecar = True
 
     backend: Literal["zoedepth", "depth-anything-v2-small", "midas-small", "marigold", "kbr", "sensor"] = option(
         "zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images."
@@ -46,8 +52,11 @@ class DepthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesConfig:
+class FeaturesConfig(Section):
     """What turns images into patch features."""
+
+    title = "Features"
+    sidecar = True
 
     backbone: str = option(
         "dino-vitb8",
@@ -62,8 +71,11 @@ class FeaturesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfidenceConfig:
+class ConfidenceConfig(Section):
     """How sure a mask is (paper: Sec. 3.4 and Table 15)."""
+
+    title = "Confidence"
+    sidecar = True
 
     source: Literal["depth", "crf"] = option(
         "depth", "depth: LocalCuts at several thresholds; crf: the probabilities of the CRF (paper, B.5)."
@@ -77,16 +89,22 @@ class ConfidenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(Section):
     """Which detections are kept."""
+
+    title = "Detections"
+    sidecar = True
+    generations = True
 
     min_score: float = option(0.0, "Lowest score of a detection that is written.", limits=(0.0, 1.0))
     max_detections: int = option(100, "Most detections an image.", limits=(1, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Section):
     """How detectors are compared with the ground truth of datasets."""
+
+    title = "A detector on datasets"
 
     root: Path = option(
         Path("datasets"),
@@ -101,8 +119,10 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Section):
     """How the work is done; none of it changes a result's meaning."""
+
+    title = "Running"
 
     shards: str | None = option(
         None, "Base shards of commands that are given none, as --shards takes them.", shapes_output=False, advanced=True
@@ -196,8 +216,14 @@ class Config:
     run: RunConfig = RunConfig()
 
 
+def section_types() -> dict[str, type[Section]]:
+    """Return the sections by name, in the order in which their stages run."""
+    defaults = Config()
+    return {item.name: type(getattr(defaults, item.name)) for item in dataclasses.fields(Config)}
+
+
 def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:
-    """What a manifest records of how the work is done: the limits that decide which images fail.
+    """Return what a manifest records of how the work is done: the limits that decide which images fail.
 
     Returns:
         `{"run": {field: value}}`, or nothing where all are at their defaults.

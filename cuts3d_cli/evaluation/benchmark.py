@@ -18,7 +18,7 @@ from cuts3d_cli._version import __version__
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.engine.results import Progress, Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.evaluation.benchmark_photos import Finder, left_to_see, look
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, Dataset, open_benchmark, open_own
@@ -189,7 +189,7 @@ def run(
     """
     wanted = chosen(names, images=images)
     settings = settings or Settings()
-    watcher = progress or Silent()
+    watcher = progress or Progress()
 
     def opened(name: str, *, say: Callable[[str], None]) -> Dataset:
         if name in BENCHMARKS:

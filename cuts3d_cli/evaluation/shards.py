@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.metrics import Box, Instance, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
@@ -24,7 +21,7 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.pack import STAGE as PACK
-from cuts3d_cli.wording import listed, percent
+from cuts3d_cli.wording import listed
 
 UNSCORED = 0.0
 """Score of masks without a confidence where others have one: they come last."""
@@ -150,37 +147,6 @@ _SCORES = {
     "confidence": "scores: the mean confidence of each mask",
     "one": "scores: 1.0 for every mask, the largest first (`cuts3d confidence` makes scores)",
 }
-
-
-def print_evaluation(result: Evaluation, *, console: Console) -> None:
-    """The figures as a table on stdout, in percent with one decimal."""
-    metrics = result.metrics
-    rows = {"box": metrics.box} | ({"mask": metrics.mask} if metrics.mask is not None else {})
-    console.print(
-        f"{result.ground_truth}: {metrics.images} images, {metrics.instances} instances, {metrics.crowds} crowd"
-        f" regions, {metrics.predictions} masks; percent",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    table = Table()
-    table.add_column("")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for name, figures in rows.items():
-        table.add_row(name, *(percent(getattr(figures, value)) for value in COLUMNS.values()))
-    console.print(table)
-    for name, figures in rows.items():
-        console.print(_closing_line(name, figures, metrics), highlight=False, markup=False, soft_wrap=True)
-
-
-def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
-    ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
-    return (
-        f"{name}: recall@0.5 {percent(figures.recall50)}, precision@0.5 {percent(figures.precision50)}, mean best IoU"
-        f" {percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
-        f" masks{ignored})"
-    )
 
 
 def _all_scored(shards: Sequence[Path]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, TrainConfig
-from cuts3d_cli.engine.results import Progress, Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, ShardError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
@@ -27,7 +27,7 @@ class _NotDoneError(Exception):
         self.why = why
 
 
-class Looking(Silent):
+class Looking(Progress):
     """Lets a stage skip what is finished, and ends it before it begins to work on anything."""
 
     def __init__(self) -> None:

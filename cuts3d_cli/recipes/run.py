@@ -15,7 +15,7 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress, StageResult
-from cuts3d_cli.engine.sharing import Sharing, of_all_shards
+from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
 from cuts3d_cli.files import atomic_write_json
@@ -38,10 +38,10 @@ from cuts3d_cli.recipes.plan import (
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.names import in_generation
-from cuts3d_cli.stages import confidence, depth, pack, predict, pseudo
-from cuts3d_cli.stages import merge as generations
+from cuts3d_cli.stages import STAGES, pack
 from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.training import Watcher
@@ -51,7 +51,6 @@ PSEUDO_MASKS = "pseudo-masks"
 """What the results of the masks themselves are called, beside "initial", "st1", ..."""
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ class RecipeRun:
             Cuts3dError: detectron2 is not installed.
         """
         self.recipe, self.out = recipe, recipe.source.out
-        self.config = replace(recipe.config, run=of_all_shards(recipe.config.run))
+        self.config = replace(recipe.config, run=without_split(recipe.config.run))
         self._bar, self._watcher, self._say, self._failures = bar, watcher, say, failures
         self._with_confidence = train.uses_confidence(self.config.train)
         self._method = self._chosen_method()
@@ -236,18 +235,14 @@ class RecipeRun:
         return not self._with_depth or self.config.depth.backend != "sensor" or wanted.depth_dir is not None
 
     def _pack(self, source: Source, *, title: str = "") -> _Step:
-        run = partial(
-            pack.run,
+        packing = pack.Packing(
             source=source.source,
             out=source.out,
             name=source.name,
             images=source.images,
             depth_dir=source.depth_dir,
-            depth_scale=self.config.pack.depth_scale,
-            shard_size=self.config.pack.shard_size,
-            max_image_pixels=self.config.run.max_image_pixels,
-            if_exists=self.config.run.if_exists,
         )
+        run = partial(pack.run, packing, config=self.config)
 
         def unfinished(bases: Sequence[Path]) -> dict[Path, str]:
             if not any(base.exists() for base in bases):  # so that looking makes no folder
@@ -267,15 +262,15 @@ class RecipeRun:
         """Depth, pseudo-masks and their confidence."""
         config, masks = self.config, self.config.pseudo.instances
         steps, before = [], f"{title}pack"
-        stages: list[tuple[str, Callable[..., StageResult], float]] = []
+        stages: dict[str, float] = {}
         if self._with_depth:
-            stages.append(("depth", depth.run, depth_bytes(config, sensor=source.map_bytes)))
-        stages.append(("pseudo", partial(pseudo.run, say=self._say), mask_record_bytes(masks)))
+            stages["depth"] = depth_bytes(config, sensor=source.map_bytes)
+        stages["pseudo"] = mask_record_bytes(masks)
         if self._with_confidence:
-            stages.append(("confidence", confidence.run, confidence_bytes(masks, grid=self._grid)))
-        for stage, run, otherwise in stages:
+            stages["confidence"] = confidence_bytes(masks, grid=self._grid)
+        for stage, otherwise in stages.items():
             name = f"{title}{stage}"
-            settled = partial(run, config=config)
+            settled = partial(STAGES[stage].run, config=config, say=self._say)
             part = self._sidecars(name, source, stage=stage, run=settled, needs=[before], otherwise=otherwise)
             steps.append(_Step(name=name, parts=[part], run=self._over(name, source, settled)))
             before = name
@@ -313,17 +308,12 @@ class RecipeRun:
         predicting = selftrain.predicting(self.config, number)
 
         def predicted(shards: Sequence[Path], *, progress: Progress) -> StageResult:
-            return predict.run(shards, checkpoint=checkpoint, config=predicting, generation=before, progress=progress)
+            return STAGES["predict"].run(
+                shards, config=predicting, progress=progress, checkpoint=checkpoint, generation=before
+            )
 
         def merged(shards: Sequence[Path], *, progress: Progress) -> StageResult:
-            return generations.run(
-                shards,
-                round=number,
-                config=self.config.selftrain,
-                if_exists=self.config.run.if_exists,
-                sharing=Sharing.of(self.config.run),
-                progress=progress,
-            )
+            return STAGES["merge"].run(shards, config=self.config, progress=progress, round=number)
 
         masks = "pseudo" if number == 1 else f"{before}: masks"
         record = detection_record_bytes(selftrain.MAX_DETECTIONS)
@@ -366,7 +356,9 @@ class RecipeRun:
 
     def _prediction(self, source: Source, generation: str) -> _Step:
         name = f"{source.name}: predictions of {generation}"
-        run = partial(predict.run, checkpoint=self.weights[generation], config=self.config, generation=generation)
+        run = partial(
+            STAGES["predict"].run, checkpoint=self.weights[generation], config=self.config, generation=generation
+        )
         part = self._sidecars(
             name,
             source,

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Config, PredictConfig
 from cuts3d_cli.detector import train
-from cuts3d_cli.engine.results import Progress, StageResult
-from cuts3d_cli.engine.sharing import Sharing, of_all_shards
+from cuts3d_cli.engine.results import Progress
+from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.stages import merge as generations
-from cuts3d_cli.stages import predict
+from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.merge import generation_of, min_score_of
 
 if TYPE_CHECKING:
@@ -137,19 +136,14 @@ def run_round(
         As `run`.
     """
     name, before = generation_of(number), generation_of(number - 1)
-    config = replace(config, run=of_all_shards(config.run))
+    config = replace(config, run=without_split(config.run))
     watcher.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
     with progress(f"predict, {before}") as bar:
-        predict.run(shards, checkpoint=checkpoint, config=predicting(config, number), generation=before, progress=bar)
-    with progress(f"masks, {name}") as bar:
-        merged: StageResult = generations.run(
-            shards,
-            round=number,
-            config=config.selftrain,
-            if_exists=config.run.if_exists,
-            sharing=Sharing.of(config.run),
-            progress=bar,
+        STAGES["predict"].run(
+            shards, config=predicting(config, number), progress=bar, checkpoint=checkpoint, generation=before
         )
+    with progress(f"masks, {name}") as bar:
+        merged = STAGES["merge"].run(shards, config=config, progress=bar, round=number)
     trained = train.run(
         shards,
         round=number,

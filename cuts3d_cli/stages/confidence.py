@@ -43,6 +43,7 @@ from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.loading import finished_depth, stored_depth
+from cuts3d_cli.wording import Say
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""
@@ -67,13 +68,16 @@ class ScoreTask:
     cut: PseudoConfig
 
 
-def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = None) -> StageResult:
+def run(
+    shards: Sequence[Path], *, config: Config, progress: Progress | None = None, say: Say | None = None
+) -> StageResult:
     """Score the pseudo-masks of every image.
 
     Args:
         shards: base shards with pseudo sidecars, and depth sidecars unless the CRF is the source.
         config: sections `confidence` and `run`.
-        progress: told how far it is.
+        progress: receives progress events.
+        say: prints a status line.
 
     Returns:
         What became of every shard.
@@ -106,7 +110,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
-            sharing=Sharing.of(config.run),
+            sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers},
             progress=progress,
         )

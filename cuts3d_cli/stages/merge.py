@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.config import IfExists, SelfTrainConfig
+from cuts3d_cli.config import Config, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
 from cuts3d_cli.engine.driver import require_sidecar, run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -15,6 +15,7 @@ from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.wording import Say
 
 
 def generation_of(round: int) -> str:
@@ -35,30 +36,29 @@ def min_score_of(config: SelfTrainConfig, round: int) -> float:
 def run(
     shards: Sequence[Path],
     *,
-    round: int,
-    config: SelfTrainConfig,
-    if_exists: IfExists,
-    sharing: Sharing | None = None,
+    config: Config,
     progress: Progress | None = None,
+    say: Say | None = None,
+    round: int,
 ) -> StageResult:
     """Write the masks that a round of self-training learns from, `NAME-000.pseudo.st1.tar`.
 
     Args:
         shards: base shards, with the masks and the predictions of the round before.
+        config: sections `selftrain` and `run`.
+        progress: receives progress events.
+        say: prints a status line.
         round: 1 is the first of self-training.
-        config: thresholds.
-        if_exists: what happens to generations that are there.
-        sharing: with other processes.
-        progress: told how far it is.
 
     Returns:
-        What became of every shard. An image that the detector could not read is a failed sample.
+        The results of all shards. An image that the detector could not read is a failed sample.
 
     Raises:
         ShardError: masks or predictions of the round before are missing, unfinished or damaged.
     """
     previous, predicted = masks_of(round - 1), in_generation("predict", generation_of(round - 1))
-    min_score = min_score_of(config, round)
+    settings = config.selftrain
+    min_score = min_score_of(settings, round)
 
     def inputs(base: Path) -> Mapping[str, Path]:
         return {stage: require_sidecar(base, stage)[0] for stage in (previous, predicted)}
@@ -73,7 +73,7 @@ def run(
                     read_json(before, "pseudo.json")["instances"] if before else [],
                     found["instances"],
                     min_score=min_score,
-                    keep_iou=config.keep_iou,
+                    keep_iou=settings.keep_iou,
                 )
                 facts: dict[str, Any] = {
                     "method": generation_of(round),
@@ -96,10 +96,10 @@ def run(
     return run_shards(
         shards,
         stage=masks_of(round),
-        config={"selftrain": {"min_score": min_score, "keep_iou": config.keep_iou}},
+        config={"selftrain": {"min_score": min_score, "keep_iou": settings.keep_iou}},
         inputs=inputs,
         outcomes=outcomes,
-        if_exists=if_exists,
-        sharing=sharing,
+        if_exists=config.run.if_exists,
+        sharing=Sharing.from_config(config.run),
         progress=progress,
     )

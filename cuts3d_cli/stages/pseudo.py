@@ -83,7 +83,7 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
-            sharing=Sharing.of(config.run),
+            sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from cuts3d_cli.cli.config_tables import as_toml, everything
+from cuts3d_cli.cli.config import as_toml, everything
 from cuts3d_cli.config import (
     MAX_IMAGE_PIXELS,
     PAPER,
@@ -180,7 +180,7 @@ def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path):
 
 def test_mistakes_on_the_command_line_are_told_in_a_line(tmp_path: Path):
     assert "pseudo.beta is 1.5" in refusal(tmp_path, overrides={"pseudo": {"beta": 1.5}})
-    assert "command line: pseudo.beta" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
+    assert "pseudo.beta is 'x': it must be a number" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
 
 
 @pytest.mark.parametrize(("place", "limits"), LIMITS.items(), ids=lambda item: ".".join(map(str, item)))

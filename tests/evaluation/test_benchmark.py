@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cuts3d_cli.cli.evaluate_tables import print_datasets, print_report
 from cuts3d_cli.cut.masks import encode_rle
-from cuts3d_cli.engine.results import Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import DatasetError, UsageError
 from cuts3d_cli.evaluation.benchmark import Settings, chosen, run
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, list_datasets
@@ -237,7 +237,7 @@ def kitti(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_several_datasets_at_once(own: Path, monkeypatch: pytest.MonkeyPatch):
-    class Watcher(Silent):
+    class Watcher(Progress):
         def __init__(self) -> None:
             self.told: list[Any] = []
 

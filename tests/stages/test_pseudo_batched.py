@@ -22,7 +22,7 @@ from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages import depth, features, pack
+from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages import pseudo_batched as batched
 from cuts3d_cli.stages.features import FeatureExtractor
@@ -30,7 +30,7 @@ from cuts3d_cli.stages.loading import Loaded
 from cuts3d_cli.stages.pseudo_batched import BatchedCutter
 from tests.stages.test_pseudo import bad_members
 from tests.support.clouds import GRID, touching_blobs, two_class_features
-from tests.support.photos import pack_photos, records, settings, write_shard
+from tests.support.photos import pack_photos, packed, records, settings, write_shard
 
 
 def config(weights: Path | None, *, run: dict[str, Any] | None = None, **changes: Any) -> Config:
@@ -114,10 +114,8 @@ def test_the_manifest_has_the_seconds_of_every_step_and_says_where(alone: Path, 
 def test_masks_of_real_photos_are_those_of_the_workers(test_data: Path, offline_weights: Path, alone: Path, name: str):
     maps = test_data / name / "depth"
     with_depth = maps.is_dir()
-    (packed,) = pack.run(
-        source=test_data / name / "images", out=alone, name="s", depth_dir=maps if with_depth else None
-    ).shards
-    base = packed.shard
+    (result,) = packed(test_data / name / "images", alone, depth_dir=maps if with_depth else None).shards
+    base = result.shard
     chosen: dict[str, dict[str, Any]] = {
         "depth": {"backend": "sensor"},
         "features": {"backbone": OFFLINE_BACKBONE, "size": 322, "weights": offline_weights},

@@ -7,43 +7,57 @@ import io
 import itertools
 import json as json_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image, UnidentifiedImageError
-from rich.console import Console
+import typer
 from rich.markup import escape
 from rich.table import Table
 
+from cuts3d_cli.cli.common import Json, print_line, stdout
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.cli.tables import print_json
 from cuts3d_cli.errors import Cuts3dError, ShardError
-from cuts3d_cli.shards.manifest import Manifest, load_manifest
-from cuts3d_cli.shards.names import manifest_path, stage_of
-from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.wording import first_line
 
+if TYPE_CHECKING:
+    from cuts3d_cli.shards.manifest import Manifest
 
-def run(path: Path, *, limit: int, json: bool, console: Console) -> None:
-    """Print the content of a shard or manifest.
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A shard, a sidecar, or a manifest.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", "-l", help="Samples to show.", min=0)] = 10,
+    json: Json = False,
+) -> None:
+    """Print what is inside a shard, sidecar or manifest."""
+    print_content(path, limit=limit, json=json)
+
+
+def print_content(path: Path, *, limit: int, json: bool) -> None:
+    """Print the content of a shard or manifest on stdout.
 
     Args:
         path: a base shard, a sidecar, or a manifest.
         limit: samples to show.
         json: print JSON.
-        console: on stdout.
 
     Raises:
         Cuts3dError: there is no such file, it is neither, or it is damaged.
     """
+    from cuts3d_cli.shards.manifest import load_manifest
+    from cuts3d_cli.shards.names import stage_of
+    from cuts3d_cli.shards.reader import read_shard
+
+    # A manifest
     if not path.is_file():
         raise Cuts3dError(f"{path}: no such file")
     if path.suffix == ".json":
         try:
             manifest = load_manifest(path)
         except ShardError as error:
-            raise Cuts3dError(f"{path} is no manifest that can be read: {error}") from error
-        _show_manifest(manifest, path, json=json, console=console)
+            raise Cuts3dError(f"{path} is no manifest that can be read: ", *error.parts) from error
+        _print_manifest(manifest, path, json=json)
         return
+    # A tar: its manifest and its first samples
     if path.suffix != ".tar":
         raise Cuts3dError(f"{path} is neither a shard (.tar) nor a manifest (.json)")
     found, problem = _manifest_beside(path)
@@ -62,36 +76,43 @@ def run(path: Path, *, limit: int, json: bool, console: Console) -> None:
         )
         return
     if found:
-        _show_manifest(found, path, json=False, console=console)
+        _print_manifest(found, path, json=False)
     else:
-        console.print(f"{path}: {problem}", highlight=False, markup=False, soft_wrap=True)
+        print_line(f"{path}: {problem}")
     table = Table(title=f"the first {len(samples)} samples", title_justify="left")
     for column in ("key", "member", "content"):
         table.add_column(column, overflow="fold")
     for key, members in samples.items():
         for number, (name, content) in enumerate(members.items()):
             table.add_row(escape(key) if number == 0 else "", name, escape(content))
-    console.print(table)
+    stdout.print(table)
 
 
 def _manifest_beside(path: Path) -> tuple[Manifest | None, str]:
-    """The manifest of a tar, or why there is none to show."""
+    """Return the manifest of a tar, or why there is none to show."""
+    from cuts3d_cli.shards.manifest import load_manifest
+    from cuts3d_cli.shards.names import manifest_path
+
     beside = manifest_path(path)
     if not beside.exists():
         return None, "no manifest beside it"
     try:
         return load_manifest(beside), ""
     except ShardError as error:
-        return None, f"its manifest cannot be read: {error}"
+        return None, f"its manifest cannot be read: {spelled(error)}"
 
 
 def describe(name: str, data: bytes) -> str:
-    """What a member holds, in a few words.
+    """Return what a member holds, in a few words.
 
     Args:
         name: its extension, such as "jpg" or "depth.png".
         data: its bytes.
     """
+    from PIL import Image, UnidentifiedImageError
+
+    from cuts3d_cli.sidecars.npy import decode_npy
+
     kind = name.rsplit(".", 1)[-1]
     try:
         if kind in ("jpg", "jpeg", "png", "webp"):
@@ -121,7 +142,7 @@ def _summary(value: Any, *, is_pseudo: bool) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _show_manifest(manifest: Manifest, path: Path, *, json: bool, console: Console) -> None:
+def _print_manifest(manifest: Manifest, path: Path, *, json: bool) -> None:
     if json:
         print_json(dataclasses.asdict(manifest))
         return
@@ -141,4 +162,4 @@ def _show_manifest(manifest: Manifest, path: Path, *, json: bool, console: Conso
     table.add_row("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
     table.add_row("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
     table.add_row("sha256", manifest.sha256)
-    console.print(table)
+    stdout.print(table)
