@@ -16,8 +16,7 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
-from cuts3d_cli.shards.names import manifest_path
-from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of
 from cuts3d_cli.wording import percent
 
 if TYPE_CHECKING:

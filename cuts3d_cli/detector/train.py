@@ -15,7 +15,7 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.shards.names import generation_of, masks_of
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.run_log import Watcher

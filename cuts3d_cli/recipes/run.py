@@ -38,11 +38,10 @@ from cuts3d_cli.recipes.plan import (
 )
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.shards.names import in_generation
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
 from cuts3d_cli.stages import confidence, depth, pack, predict, pseudo
 from cuts3d_cli.stages import merge as generations
 from cuts3d_cli.stages.features import FeatureExtractor
-from cuts3d_cli.stages.merge import generation_of, masks_of
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.training import Watcher

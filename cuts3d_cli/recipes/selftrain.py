@@ -13,9 +13,10 @@ from cuts3d_cli.detector import train
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing, of_all_shards
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.shards.names import generation_of
 from cuts3d_cli.stages import merge as generations
 from cuts3d_cli.stages import predict
-from cuts3d_cli.stages.merge import generation_of, min_score_of
+from cuts3d_cli.stages.merge import min_score_of
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.run_log import Watcher

@@ -12,19 +12,9 @@ from cuts3d_cli.engine.driver import require_sidecar, run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.shards.names import in_generation, sidecar
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
-
-
-def generation_of(round: int) -> str:
-    """Name what comes out of a round of training: "initial", "st1", "st2", ..."""
-    return "initial" if round == 0 else f"st{round}"
-
-
-def masks_of(round: int) -> str:
-    """Name the stage whose sidecars a round of training learns from: "pseudo", "pseudo.st1", ..."""
-    return "pseudo" if round == 0 else in_generation("pseudo", generation_of(round))
 
 
 def min_score_of(config: SelfTrainConfig, round: int) -> float:

@@ -9,8 +9,8 @@ import torch
 from cuts3d_cli.cut.masks import rle_area
 from cuts3d_cli.detector.checkpoints import load_trained
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages.merge import generation_of, masks_of, min_score_of
+from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of, sidecar
+from cuts3d_cli.stages.merge import min_score_of
 from tests.support.photos import records, settings
 from tests.support.running import Ran
 from tests.support.training_data import make_shards
