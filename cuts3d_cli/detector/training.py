@@ -34,7 +34,7 @@ from cuts3d_cli.detector.inference import load_state
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
-from cuts3d_cli.detector.stopping import Stop, stop_signals
+from cuts3d_cli.detector.stopping import StoppedError, StopRequest, stop_signals
 from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.wording import first_line
@@ -153,7 +153,7 @@ class _Training:
             batches = iter(self.batches)
             try:
                 self._iterate(batches, log, stop)
-                self._settle(batches)
+                self._settle(batches, stop)
             finally:
                 if log:
                     log.close()
@@ -163,7 +163,7 @@ class _Training:
         comm.synchronize()
         return final
 
-    def _iterate(self, batches: Iterator[list[dict[str, Any]]], log: RunLog | None, stop: Stop) -> None:
+    def _iterate(self, batches: Iterator[list[dict[str, Any]]], log: RunLog | None, stop: StopRequest) -> None:
         config = self.config
         begun = time.perf_counter()
         sums: dict[str, torch.Tensor] = {}
@@ -177,7 +177,7 @@ class _Training:
             with torch.autocast(self.device.type, enabled=self.amp):
                 losses: dict[str, torch.Tensor] = self.network(batch)
             total = torch.stack(list(losses.values())).sum()
-            broken, stopped = self._agree(not bool(torch.isfinite(total)), stop.asked)
+            broken, stopped = self._agree(not bool(torch.isfinite(total)), stop)
             if broken:
                 self._give_up(batch, losses, iteration=iteration, rate=rate)
             descend(total, model=self.model, optimizer=self.optimizer, scaler=self.scaler, clip_norm=config.clip_norm)
@@ -201,12 +201,11 @@ class _Training:
                     log.write(step)
                     self.watcher.step(step)
                 begun, sums, since, waited = time.perf_counter(), {}, 0, 0.0
-            if stopped or done % config.checkpoint_every == 0 or done == config.max_iter:
+            if stopped is not None or done % config.checkpoint_every == 0 or done == config.max_iter:
                 self._save(done)
-            if stopped:
-                if self.first:
-                    self.watcher.say(f"stopped after iteration {done}: --resume goes on from there")
-                raise KeyboardInterrupt
+            if stopped is not None:
+                self._say(f"stopped after iteration {done}, which is saved: resume from there")
+                raise StoppedError(stopped)
 
     def _next(self, batches: Iterator[list[dict[str, Any]]], *, draw: bool = False) -> list[dict[str, Any]]:
         batch = [
@@ -220,13 +219,13 @@ class _Training:
             draw_training_samples(batch).save(self.task.out / SAMPLES)
         return batch
 
-    def _agree(self, broken: bool, stopped: bool) -> tuple[bool, bool]:
-        """What any of the processes says, so that all do the same."""
+    def _agree(self, broken: bool, stop: StopRequest) -> tuple[bool, int | None]:
+        """Return whether any process has a broken loss, and the signal that any received: all do the same."""
         if self.world == 1:
-            return broken, stopped
-        said = torch.tensor([float(broken), float(stopped)], device=self.device)
-        torch.distributed.all_reduce(said)
-        return bool(said[0] > 0), bool(said[1] > 0)
+            return broken, stop.signal
+        said = torch.tensor([int(broken), stop.signal or 0], device=self.device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+        return bool(said[0]), int(said[1]) or None
 
     def _give_up(
         self, batch: list[dict[str, Any]], losses: Mapping[str, torch.Tensor], *, iteration: int, rate: float
@@ -249,7 +248,7 @@ class _Training:
             f" {path}: --resume with a lower --learning-rate, or a longer --warmup-iter, from the last checkpoint"
         )
 
-    def _settle(self, batches: Iterator[list[dict[str, Any]]]) -> None:
+    def _settle(self, batches: Iterator[list[dict[str, Any]]], stop: StopRequest) -> None:
         """Precise batch norm: statistics of the final weights, over many batches (CutLER's settings)."""
         if not self.config.precise_bn or self.config.norm == "FrozenBN":
             return
@@ -258,9 +257,19 @@ class _Training:
         if get_bn_modules(self.model):
             if self.first:
                 self.watcher.say(f"settling batch norm over {self.config.precise_bn} batches")
-            endless = (self._next(batches) for _ in iter(int, 1))
             with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp):
-                update_bn_stats(self.model, endless, self.config.precise_bn)
+                update_bn_stats(self.model, self._until_stopped(batches, stop), self.config.precise_bn)
+
+    def _until_stopped(
+        self, batches: Iterator[list[dict[str, Any]]], stop: StopRequest
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield batches without end; a signal that any process received ends it in all of them."""
+        while True:
+            _, stopped = self._agree(False, stop)
+            if stopped is not None:
+                self._say(f"stopped after iteration {self.config.max_iter}, which is saved: resume from there")
+                raise StoppedError(stopped)
+            yield self._next(batches)
 
     def _save(self, done: int) -> None:
         own = {

@@ -145,6 +145,30 @@ def test_a_run_goes_on_only_as_it_was(bases: list[Path], tmp_path: Path):
         train(task(bases[:1], tmp_path, resume=True), Noted())
 
 
+def test_a_signal_while_batch_norm_is_recomputed_ends_the_run(bases: list[Path], tmp_path: Path):
+    class Terminating(Noted):
+        def say(self, line: str) -> None:
+            super().say(line)
+            if "batch norm" in line:
+                signal.raise_signal(signal.SIGTERM)
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    noted = Terminating()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(task(bases, tmp_path / "a", max_iter=2), noted)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert noted.said[-1] == "stopped after iteration 2, which is saved: resume from there"
+    assert not (tmp_path / "a" / "model-final.safetensors").exists()
+    resumed = train(task(bases, tmp_path / "a", max_iter=2, resume=True), Noted())
+    assert same(weights(resumed), weights(train(task(bases, tmp_path / "b", max_iter=2), Noted())))
+
+
 def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
     train(task(bases, tmp_path, max_iter=5, checkpoint_every=1, checkpoints_kept=2), Noted())
     assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-0000004.pth", "checkpoint-0000005.pth"]
@@ -342,11 +366,12 @@ def command(*arguments: object) -> list[str]:
 
 
 def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
-    """Two real processes: one is killed, or interrupted, in the middle; a third never is."""
+    """Real processes: one is killed, interrupted or terminated in the middle, and resumed; another never is."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rest = ("train", "--shards", bases[0].parent, *LINE, "--max-iter", "8")
     subprocess.run(command(*rest, "--out", tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    for how in (signal.SIGKILL, signal.SIGINT):
+    endings = {signal.SIGINT: (130, "cuts3d: interrupted"), signal.SIGTERM: (143, "cuts3d: terminated")}
+    for how in (signal.SIGKILL, *endings):
         out = tmp_path / how.name
         running = subprocess.Popen(command(*rest, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
@@ -354,9 +379,11 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
             time.sleep(0.02)
         running.send_signal(how)
         said = running.communicate()[1]
-        if how == signal.SIGINT:
-            assert running.returncode == 130, said
-            assert "--resume goes on from there" in said
+        if how in endings:
+            code, line = endings[how]
+            assert running.returncode == code, said
+            assert "which is saved: resume from there" in said
+            assert said.splitlines()[-1].startswith(line)
             assert "Traceback" not in said
         subprocess.run(command(*rest, "--out", out, "--resume"), env=environment, check=True, capture_output=True)
         final = "model-final.safetensors"
