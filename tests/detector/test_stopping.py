@@ -16,7 +16,7 @@ class Terminated(Exception):
     pass
 
 
-@pytest.fixture()
+@pytest.fixture
 def received() -> Iterator[list[int]]:
     """Signals that reach the handlers from before, which end the program by an exception."""
     found: list[int] = []
@@ -34,21 +34,30 @@ def received() -> Iterator[list[int]]:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_put_off_until_the_block_stops(received: list[int], number: signal.Signals):
     handlers = [signal.getsignal(each) for each in SIGNALS]
-    with pytest.raises(Terminated), stop_signals() as stop:
-        assert stop.signal is None
-        signal.raise_signal(number)
-        assert (stop.signal, received) == (number, [])
-        raise StoppedError(stop.signal)
+
+    def block() -> None:
+        with stop_signals() as stop:
+            assert stop.signal is None
+            signal.raise_signal(number)
+            assert (stop.signal, received) == (number, [])
+            raise StoppedError(stop.signal)
+
+    with pytest.raises(Terminated):
+        block()
     assert received == [number]
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
 
 
 def test_a_second_signal_is_passed_on_at_once(received: list[int]):
-    with pytest.raises(Terminated), stop_signals() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second signal was swallowed")
+    def block() -> None:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.signal == signal.SIGTERM
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second signal was swallowed")
+
+    with pytest.raises(Terminated):
+        block()
     assert received == [signal.SIGINT]
 
 
