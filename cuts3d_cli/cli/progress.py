@@ -169,7 +169,7 @@ class StageProgress:
 
 
 class TrainingProgress:
-    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.Watcher`.
+    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.TrainingEvents`.
 
     It can be handed to another process as long as no bar is shown.
 

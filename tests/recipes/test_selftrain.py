@@ -45,7 +45,7 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     shards = ("--shards", base)
     before = cuts3d("selftrain", *shards, *SMALL)
     assert before.code == 1
-    assert "pass the detector of `cuts3d train` as --checkpoint" in before.line
+    assert "does not exist: name a detector that `cuts3d train` wrote" in before.line
     lacking = cuts3d("train", *shards, *SMALL, "--round", "1")
     assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
     assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
@@ -74,8 +74,8 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     (alone / "detector-st2" / "model-final.safetensors").unlink()
     again = cuts3d(*line)
     assert json.loads(again.out) == [first, second]
-    assert "detector-st1/model-final.safetensors is there already" in again.err
-    assert "going on from detector-st2/checkpoint-0000002.pth" in again.err
+    assert "detector-st1/model-final.safetensors already exists" in again.err
+    assert "resuming from detector-st2/checkpoint-0000002.pth" in again.err
     assert (alone / "detector-st2" / "model-final.safetensors").read_bytes() == bytes_before
     # By hand it is the same round.
     by_hand = cuts3d("train", *shards, *SMALL, "--round", "1", "--out", "mine")
