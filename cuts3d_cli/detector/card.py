@@ -188,6 +188,7 @@ def _identity(path: Path) -> dict[str, Any]:
 
 def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, Any]:
     """Describe the shards of a training: how many images and masks, how they were made, and all digests."""
+    # Describe each shard from its manifests, and collect the configurations that made the masks.
     described, settings = [], []
     for shard in shards:
         masks = load_manifest(manifest_path(shard.pseudo))
@@ -206,6 +207,7 @@ def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, A
         how = {**masks.config, **(confidence.config if confidence else {})}
         if how not in settings:
             settings.append(how)
+    # Add up the shards.
     return {
         "stage": stage,
         "images": sum(shard.samples for shard in shards),

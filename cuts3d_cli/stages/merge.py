@@ -1,4 +1,4 @@
-"""A generation of pseudo-masks: the detector's predictions, merged with the masks it was trained on."""
+"""A generation of pseudo-masks: the detector's predictions, merged with the masks that it learned from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cuts3d_cli.sidecars.fields import read_json
 
 
 def min_score_of(config: SelfTrainConfig, round: int) -> float:
-    """The lowest score of a prediction that becomes a mask of a round, 1 being the first of self-training."""
+    """Return the score from which a prediction becomes a mask of a round of self-training, counted from 1."""
     return config.score_thresholds[min(round, len(config.score_thresholds)) - 1]
 
 
@@ -36,13 +36,13 @@ def run(
     Args:
         shards: base shards, with the masks and the predictions of the round before.
         round: 1 is the first of self-training.
-        config: thresholds.
-        if_exists: what happens to generations that are there.
-        sharing: with other processes.
-        progress: told how far it is.
+        config: the thresholds.
+        if_exists: what happens to masks of this round that exist.
+        sharing: how the shards are shared with other processes.
+        progress: receives progress events.
 
     Returns:
-        What became of every shard. An image that the detector could not read is a failed sample.
+        The outcome of every shard. An image that the detector could not read is a failed sample.
 
     Raises:
         ShardError: masks or predictions of the round before are missing, unfinished or damaged.
@@ -59,7 +59,7 @@ def run(
             for sample in read_shard(sidecar(base, predicted)):
                 found, before = read_json(sample, "predict.json"), masks.get(sample.key)
                 merged = merge_instances(
-                    # Where nothing could be cut, predictions alone are the masks.
+                    # An image without a record of masks, where nothing could be cut, gets the predictions alone.
                     read_json(before, "pseudo.json")["instances"] if before else [],
                     found["instances"],
                     min_score=min_score,
