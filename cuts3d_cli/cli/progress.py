@@ -166,7 +166,7 @@ class StageProgress(Progress):
 
 
 class TrainingProgress:
-    """Shows the progress of a training, as `cuts3d_cli.detector.run_log.Watcher` is told it.
+    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.TrainingEvents`.
 
     It can be handed to another process as long as no bar is shown.
 

@@ -47,7 +47,7 @@ def run(
         whole = RecipeRun(
             read_recipe(recipe, assignments=assignments or []),
             bar=lambda name: StageProgress(stderr, name=name),
-            watcher=watcher,
+            events=watcher,
             say=say,
             failures=lambda failed: print_failures(failed, errors=stderr),
         )

@@ -41,7 +41,7 @@ def selftrain(
             out=out,
             config=config,
             gpus=gpus,
-            watcher=watcher,
+            events=watcher,
             progress=lambda name: StageProgress(stderr, name=name),
         )
     finally:

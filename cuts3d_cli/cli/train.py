@@ -12,6 +12,7 @@ from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, print
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS
+from cuts3d_cli.errors import UsageError
 
 
 def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
@@ -46,6 +47,8 @@ def train(
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.detector.train import default_out, run
 
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
     watcher = TrainingProgress(stderr)
     try:
         result = run(
@@ -56,10 +59,9 @@ def train(
             device=config.run.device,
             max_image_pixels=config.run.max_image_pixels,
             gpus=gpus,
-            resume=resume,
-            overwrite=overwrite,
+            if_exists="resume" if resume else "overwrite" if overwrite else "fail",
             init=init or (default_out(round - 1) / FINAL_WEIGHTS if round and not resume else None),
-            watcher=watcher,
+            events=watcher,
         )
     finally:
         watcher.close()

@@ -76,6 +76,16 @@ def in_generation(stage: str, generation: str | None) -> str:
     return f"{stage}.{generation}"
 
 
+def generation_of(round: int) -> str:
+    """Name the detector that a round of training gives, and all that it makes: "initial", "st1", "st2", ..."""
+    return "initial" if round == 0 else f"st{round}"
+
+
+def masks_of(round: int) -> str:
+    """Name the stage whose sidecars a round of training learns from: "pseudo", "pseudo.st1", ..."""
+    return "pseudo" if round == 0 else in_generation("pseudo", generation_of(round))
+
+
 def base_of(path: Path) -> Path:
     """Name the base shard that a sidecar or a manifest belongs to; a base shard is its own.
 

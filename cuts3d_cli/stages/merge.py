@@ -1,4 +1,4 @@
-"""A generation of pseudo-masks: the detector's predictions, merged with the masks it was trained on."""
+"""A generation of pseudo-masks: the detector's predictions, merged with the masks that it learned from."""
 
 from __future__ import annotations
 
@@ -12,24 +12,14 @@ from cuts3d_cli.engine.driver import require_sidecar, run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.shards.names import in_generation, sidecar
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.wording import Say
 
 
-def generation_of(round: int) -> str:
-    """Name what comes out of a round of training: "initial", "st1", "st2", ..."""
-    return "initial" if round == 0 else f"st{round}"
-
-
-def masks_of(round: int) -> str:
-    """Name the stage whose sidecars a round of training learns from: "pseudo", "pseudo.st1", ..."""
-    return "pseudo" if round == 0 else in_generation("pseudo", generation_of(round))
-
-
 def min_score_of(config: SelfTrainConfig, round: int) -> float:
-    """The lowest score of a prediction that becomes a mask of a round, 1 being the first of self-training."""
+    """Return the score from which a prediction becomes a mask of a round of self-training, counted from 1."""
     return config.score_thresholds[min(round, len(config.score_thresholds)) - 1]
 
 
@@ -69,7 +59,7 @@ def run(
             for sample in read_shard(sidecar(base, predicted)):
                 found, before = read_json(sample, "predict.json"), masks.get(sample.key)
                 merged = merge_instances(
-                    # Where nothing could be cut, predictions alone are the masks.
+                    # An image without a record of masks, where nothing could be cut, gets the predictions alone.
                     read_json(before, "pseudo.json")["instances"] if before else [],
                     found["instances"],
                     min_score=min_score,

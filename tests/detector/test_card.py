@@ -14,7 +14,7 @@ from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.detector.data import training_shards
-from cuts3d_cli.detector.training import Task
+from cuts3d_cli.detector.task import Task
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, evaluate
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
@@ -126,7 +126,7 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
     st1 = alone / "detector-st1"
     (st1 / "model-card.md").unlink()  # as if it was stopped between the weights and the card
     again = cuts3d("selftrain", "--shards", base, *SMALL, "--score-thresholds", "0")
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert cards.describes(st1 / "model-final.safetensors")
     # A round that began with another detector is not taken for one that began with this one.
     assert cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "5").code == 0
@@ -136,4 +136,4 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
     assert other.code == 0
     refused = cuts3d(*line)
     assert refused.code == 2
-    assert "began with another detector: take another --out" in refused.err
+    assert "was started from another detector: train into another folder" in refused.err
