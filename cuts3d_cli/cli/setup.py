@@ -9,6 +9,7 @@ import typer
 
 from cuts3d_cli.cli.common import FAILURE, Json, say, stdout
 from cuts3d_cli.config import PRESETS, resolve
+from cuts3d_cli.errors import UsageError
 
 
 def doctor(json: Json = False) -> None:
@@ -52,12 +53,19 @@ def config_show(
         typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.", show_default="paper"),
     ] = None,
     json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print all fields as tables in Markdown.")] = False,
 ) -> None:
     """Print the configuration in force here, as TOML: presets, cuts3d.toml and CUTS3D_* variables included."""
     from cuts3d_cli.cli.config_tables import as_toml, everything
 
+    if json and markdown:
+        raise UsageError("--json and --markdown: pass one of them")
     config = resolve(preset=preset)
-    if json:
+    if markdown:
+        from cuts3d_cli.cli.config_markdown import as_markdown
+
+        print(as_markdown(config), end="")
+    elif json:
         from cuts3d_cli.cli.tables import print_json
 
         print_json(everything(config))
