@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from rich.table import Table
 
 from cuts3d_cli.depth.maps import decode_sensor_png, normalise
 from cuts3d_cli.figures.overlay import colour_map, overlay_masks
-from cuts3d_cli.figures.sheet import Panel, compare
+from cuts3d_cli.figures.sheet import Panel, compare, sheet
 
 CUTS = 5
 """Cuts per image: the scenes hold up to five objects."""
 TAU_KNN = 0.05
 """The paper's 0.115 is for whole scenes; things in a tote lie closer. MaskCut has no such threshold."""
+WIDE = (0, 2)
+"""The rendered scenes of the README's picture: tennis balls and cups."""
 METHODS = {"maskcut": "MaskCut (2D)", "cuts3d": "CutS3D (3D)"}
 TITLES = {"rendered": "rendered scenes", "tote": "RGB-D photo of a tote", "motorcycle": "stereo photo"}
 
@@ -83,6 +87,7 @@ def main() -> None:
 
     found = {method: masks_by_name(out / f"{method}.json") for method in METHODS}
     draw_comparison(drawn / "comparison.jpg", rgbd, groups, found)
+    draw_wide(drawn / "wide.jpg", rgbd, [groups["rendered"][place] for place in WIDE], found)
     print_figures(rgbd, groups, found)
     if options.train:
         from demo_train import train_and_compare
@@ -169,25 +174,43 @@ def draw_comparison(
     found: dict[str, dict[str, list[NDArray[np.bool_]]]],
 ) -> None:
     """One row an image: photo, depth, and the masks of both methods."""
-    rows = []
-    for names in groups.values():
-        for name in names:
-            image = np.asarray(Image.open(rgbd / "images" / f"{name}.png").convert("RGB"))
-            raw = decode_sensor_png((rgbd / "depth" / f"{name}.png").read_bytes(), scale=0.001)
-            depth = normalise(raw, direction="distance", unit="metre", zero_is_missing=True).depth
-            panels = [
-                Panel(title="photo", image=image),
-                Panel(title="depth", image=colour_map(depth, name="inferno_r", lo=0.0, hi=1.0)),
-            ]
-            for method, title in METHODS.items():
-                masks = found[method].get(name, [])
-                panels.append(
-                    Panel(
-                        title=f"{title}: {len(masks)} mask{'s' * (len(masks) != 1)}", image=overlay_masks(image, masks)
-                    )
-                )
-            rows.append((name, panels))
+    rows = [(name, panels(rgbd, name, found)) for names in groups.values() for name in names]
     compare(rows, title="The same features, with and without depth").save(path, quality=88)
+
+
+def draw_wide(
+    path: Path, rgbd: Path, names: Sequence[str], found: dict[str, dict[str, list[NDArray[np.bool_]]]]
+) -> None:
+    """Draw the picture of the README: the same panels for a few images, wider than tall.
+
+    Args:
+        path: the picture, a JPEG about 1200 pixels wide.
+        rgbd: folder of images/ and depth/.
+        names: of the images, one a row. An eighth of the height is cropped at the top and at the bottom.
+        found: method -> name -> masks.
+    """
+    rows = []
+    for name in names:
+        row = panels(rgbd, name, found)
+        edge = row[0].image.shape[0] // 8
+        rows.append([replace(panel, image=panel.image[edge : panel.image.shape[0] - edge]) for panel in row])
+    sheet(rows, title="", width=266, nominal=330).save(path, quality=90)
+
+
+def panels(rgbd: Path, name: str, found: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> list[Panel]:
+    """Return the panels of one image: photo, depth, and the masks of both methods."""
+    image = np.asarray(Image.open(rgbd / "images" / f"{name}.png").convert("RGB"))
+    raw = decode_sensor_png((rgbd / "depth" / f"{name}.png").read_bytes(), scale=0.001)
+    depth = normalise(raw, direction="distance", unit="metre", zero_is_missing=True).depth
+    row = [
+        Panel(title="photo", image=image),
+        Panel(title="depth", image=colour_map(depth, name="inferno_r", lo=0.0, hi=1.0)),
+    ]
+    for method, title in METHODS.items():
+        masks = found[method].get(name, [])
+        count = f"{len(masks)} mask{'s' * (len(masks) != 1)}"
+        row.append(Panel(title=f"{title}: {count}", image=overlay_masks(image, masks)))
+    return row
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import typer
 from cuts3d_cli.cli.common import Json
 from cuts3d_cli.cli.options import check_choices
 from cuts3d_cli.config import PRESETS, Config, as_dict, resolve, section_fields
+from cuts3d_cli.errors import UsageError
 
 
 def config_show(
@@ -19,13 +20,20 @@ def config_show(
         typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.", show_default="paper"),
     ] = None,
     json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print all fields as tables in Markdown.")] = False,
 ) -> None:
     """Print the configuration in force here, as TOML: presets, cuts3d.toml and CUTS3D_* variables included."""
     from cuts3d_cli.cli.tables import print_json
 
+    if json and markdown:
+        raise UsageError("--json and --markdown: pass one of them")
     config = resolve(preset=preset)
     check_choices(config)
-    if json:
+    if markdown:
+        from cuts3d_cli.cli.config_markdown import as_markdown
+
+        print(as_markdown(config), end="")
+    elif json:
         print_json(everything(config))
     else:
         print(as_toml(config), end="")

@@ -23,7 +23,7 @@ COLUMNS = {"AP": "ap", "AP50": "ap50", "AR@100": "ar100"}
 
 def run(
     recipe: Annotated[
-        Path, typer.Argument(help="A TOML file with a section [recipe]; the README has one.", show_default=False)
+        Path, typer.Argument(help="A TOML file with a section [recipe]; docs/pipeline.md has one.", show_default=False)
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what there is to do, what is finished, and the disk it needs.")
