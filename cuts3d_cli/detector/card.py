@@ -23,7 +23,6 @@ from cuts3d_cli.wording import percent
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
     from cuts3d_cli.detector.training import Task
-    from cuts3d_cli.evaluation.report import BenchmarkReport
 
 FORMAT = 1
 CARD, READABLE = "model-card.json", "model-card.md"
@@ -79,33 +78,6 @@ def record_results(weights: Path, results: Mapping[str, Mapping[str, Any]]) -> N
     merged = {**card["results"], **results}
     if merged != card["results"]:
         _save(weights.parent, {**card, "results": dict(sorted(merged.items()))})
-
-
-def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
-    """Put the results on whole datasets into the card of a detector, if it has one.
-
-    Results on parts of a dataset, or with photos that could not be read, are left out: they are not the dataset's.
-
-    Args:
-        weights: any file; one without a card beside it is left alone.
-        report: its results.
-
-    Returns:
-        Whether something was put there.
-
-    Raises:
-        FileError: the card cannot be written.
-    """
-    whole = [result for result in report.results if result.whole]
-    if not whole or not describes(weights):
-        return False
-    facts = {
-        Path(result.name).name: {name: value for name, value in result.to_json().items() if name != "seconds"}
-        | {"dataset": Path(result.name).name}
-        for result in whole
-    }
-    record_results(weights, facts)
-    return True
 
 
 def describes(weights: Path) -> bool:
