@@ -17,7 +17,7 @@ from scenes import render_scene
 from cuts3d_cli.config import Config, resolve
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_png, encode_depth_png, normalise
-from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
+from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.images import decode_image

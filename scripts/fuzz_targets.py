@@ -20,11 +20,11 @@ from cuts3d_cli.config import resolve
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_box
 from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
-from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
+from cuts3d_cli.evaluation.datasets.coco import read_coco
+from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
 from cuts3d_cli.evaluation.datasets.open_images import read_open_images
-from cuts3d_cli.evaluation.datasets.parsed import Parsed, on_image
+from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.datasets.voc import read_voc
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.manifest import Manifest, check_freshness, load_manifest, save_manifest
@@ -140,7 +140,7 @@ def published(rng: Random, folder: Path) -> None:
     """COCO's own JSON and those of LVIS, which has URLs for names."""
     path = folder / "published.json"
     path.write_bytes(mutated_json(rng, _coco()))
-    _placed(read_coco_style(path, masks=rng.random() < 0.5, chosen=rng.choice([None, {"1.jpg"}])))
+    _placed(read_coco(path, masks=rng.random() < 0.5, chosen=rng.choice([None, {"1.jpg"}])))
 
 
 def voc(rng: Random, folder: Path) -> None:
@@ -194,9 +194,9 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
-def _placed(parsed: Parsed) -> None:
+def _placed(parsed: ParsedDataset) -> None:
     for image in parsed.images.values():
-        on_image(image, image.size or (WIDTH, HEIGHT))
+        instances_in_pixels(image, image.size or (WIDTH, HEIGHT))
 
 
 @functools.cache

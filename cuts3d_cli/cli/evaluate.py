@@ -11,7 +11,8 @@ import typer
 from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config, EvalConfig
-from cuts3d_cli.errors import FileError, Message, UsageError
+from cuts3d_cli.errors import DatasetError, FileError, Message, UsageError
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
 
 if TYPE_CHECKING:
     from cuts3d_cli.cli.evaluate_tables import Kind
@@ -40,9 +41,8 @@ def evaluate(
         typer.Option(
             "--dataset",
             "-d",
-            help="What to evaluate it on; may be repeated. coco, coco20k, lvis, voc, objects365, kitti, uvo, "
-            "openimages, clipart, comic, watercolor; paper: the six of the paper; all; or a COCO JSON of your own, "
-            "with --images.",
+            help=f"What to evaluate it on; may be repeated. {', '.join(BENCHMARKS)}; paper: the six of the paper; all; "
+            "or a COCO JSON of your own, with --images.",
             show_default=False,
             rich_help_panel=_DATASETS,
         ),
@@ -173,22 +173,28 @@ def evaluate(
         )
         from cuts3d_cli.cli.evaluate_tables import print_benchmark
         from cuts3d_cli.cli.progress import StageProgress
-        from cuts3d_cli.evaluation.benchmark import run_checkpoint
+        from cuts3d_cli.evaluation.benchmark import Selection, run_checkpoint
+        from cuts3d_cli.evaluation.datasets.loading import IncompleteDatasetError
 
-        setting = _ROWS[compare] if compare else None
-        with StageProgress(stderr, name="eval", unit="dataset") as progress:
-            report = run_checkpoint(
-                checkpoint,
-                dataset or [],
-                config=config,
-                images=images,
-                limit=limit,
-                partial=partial,
-                export=export_coco,
-                keep=detections,
-                say=say,
-                progress=progress,
+        if not dataset:
+            raise UsageError(
+                "no dataset was named: pass --dataset, for example --dataset coco; `cuts3d eval --list` shows them"
             )
+        setting = _ROWS[compare] if compare else None
+        selection = Selection(dataset=dataset, root=config.eval.root, images=images, limit=limit, partial=partial)
+        try:
+            with StageProgress(stderr, name="eval", unit="dataset") as progress:
+                report = run_checkpoint(
+                    checkpoint,
+                    selection,
+                    config=config.run,
+                    export=export_coco,
+                    detections=detections,
+                    say=say,
+                    progress=progress,
+                )
+        except IncompleteDatasetError as error:
+            raise DatasetError(f"{error} (--partial)") from error
         kind: Kind = "json" if json else "csv" if csv else "markdown" if markdown else "table"
         print_benchmark(report, kind=kind, compare=setting, console=stdout, errors=stderr)
         _record(checkpoint, report)
@@ -215,7 +221,8 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 def _record(checkpoint: Path, report: BenchmarkReport) -> None:
     """Put the results into the detector's model card, if there is one that can be written."""
-    from cuts3d_cli.detector.card import CARD, record_benchmarks
+    from cuts3d_cli.detector.card import CARD
+    from cuts3d_cli.evaluation.benchmark import record_benchmarks
 
     try:
         if record_benchmarks(checkpoint, report):
@@ -227,9 +234,9 @@ def _record(checkpoint: Path, report: BenchmarkReport) -> None:
 def _list_datasets(root: Path, *, json: bool) -> None:
     from cuts3d_cli.cli.evaluate_tables import print_datasets
     from cuts3d_cli.cli.tables import print_json
-    from cuts3d_cli.evaluation import datasets
+    from cuts3d_cli.evaluation.datasets.loading import list_datasets
 
-    found = datasets.list_datasets(root)
+    found = list_datasets(root)
     if json:
         print_json([item.to_json() for item in found])
     else:

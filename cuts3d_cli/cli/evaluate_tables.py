@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cuts3d_cli.cli.common import print_line
 from cuts3d_cli.cli.tables import print_failures, print_json
-from cuts3d_cli.evaluation.datasets import Availability
+from cuts3d_cli.evaluation.datasets.loading import Availability
 from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
 from cuts3d_cli.evaluation.published import Setting, published
 from cuts3d_cli.evaluation.report import (
@@ -23,6 +23,7 @@ from cuts3d_cli.evaluation.report import (
     lines,
     method_of,
     notes,
+    one_decimal,
     to_csv,
     to_markdown,
 )
@@ -83,7 +84,7 @@ def print_report(report: BenchmarkReport, *, console: Console, compare: Setting 
                 table.add_section()
             # Published figures stand below ours, whose line has the dataset's name.
             name = Text(line.dataset if ours else f"  {method_of(line)}", style="" if ours else "dim")
-            table.add_row(name, *(percent(line.values[field]) for field in COLUMNS.values()))
+            table.add_row(name, *(one_decimal(line.values[field]) for field in COLUMNS.values()))
         console.print(table)
     for note in notes(report):
         print_line(note, console=console)

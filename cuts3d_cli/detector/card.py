@@ -86,33 +86,6 @@ def with_results(card: Mapping[str, Any], results: Mapping[str, Mapping[str, Any
     return {**card, "results": dict(sorted({**card["results"], **results}.items()))}
 
 
-def record_benchmarks(weights: Path, report: Any) -> bool:
-    """Write the results on whole datasets into the card of a detector, if it has one.
-
-    Results on parts of a dataset, or with photos that could not be read, are left out: they are not the dataset's.
-
-    Args:
-        weights: any file; one without a card beside it is left alone.
-        report: the `evaluation.report.BenchmarkReport` of these weights.
-
-    Returns:
-        Whether results were written.
-
-    Raises:
-        FileError: the card cannot be written.
-    """
-    whole = [result for result in report.results if result.whole]
-    if not whole or not describes(weights):
-        return False
-    facts = {
-        Path(result.name).name: {name: value for name, value in result.to_json().items() if name != "seconds"}
-        | {"dataset": Path(result.name).name}
-        for result in whole
-    }
-    record_results(weights, facts)
-    return True
-
-
 def describes(weights: Path) -> bool:
     """Return whether the card beside some weights exists, is readable, and describes these weights."""
     try:

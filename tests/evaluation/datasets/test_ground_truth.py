@@ -9,7 +9,7 @@ import pytest
 
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
+from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.stages.export import export_coco
 from tests.support.shapes import HEIGHT, WIDTH, annotation, coco_file, image, rectangle
 
@@ -122,12 +122,12 @@ def test_an_image_id_of_0_is_fine(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "is not JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
-        (b"[]", "is no COCO JSON of a ground truth"),
-        (b'[{"image_id": 1, "score": 0.5}]', "is no COCO JSON of a ground truth"),
-        (b'{"images": []}', "is no COCO JSON of a ground truth"),
-        (b'{"images": {}, "annotations": []}', "is no COCO JSON of a ground truth"),
+        (b"{", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"[]", "is not a COCO JSON"),
+        (b'[{"image_id": 1, "score": 0.5}]', "is not a COCO JSON"),
+        (b'{"images": []}', "is not a COCO JSON"),
+        (b'{"images": {}, "annotations": []}', "is not a COCO JSON"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str):

@@ -1,26 +1,23 @@
-"""COCO's AP and AR by pycocotools itself: slower than `averages`, and equal to it."""
+"""COCO's AP and AR by pycocotools itself: the oracle that `cuts3d_cli.evaluation.metrics` must equal."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.evaluation.metrics import (
-    STATS,
     Instance,
     Kind,
-    Metrics,
     Prediction,
     area_of,
-    arranged,
-    ranked,
     shape_of,
+    sort_instances,
+    sort_predictions,
 )
 
 _CATEGORY = 1
@@ -29,12 +26,12 @@ _CATEGORY = 1
 def coco_stats(
     kind: Kind, predictions: Mapping[int, Sequence[Prediction]], ground_truth: Mapping[int, Sequence[Instance]]
 ) -> list[float | None]:
-    """AP, AP50, AP75, APs, APm, APl, AR@1, AR@10, AR@100 by pycocotools.
+    """Compute AP, AP50, AP75, APs, APm, APl, AR@1, AR@10, AR@100 by pycocotools.
 
     Args:
         kind: by boxes or by masks.
-        predictions: of each image, by its id; an image that is missing has none.
-        ground_truth: of each image, by its id.
+        predictions: image id -> predictions; an image that is missing has none.
+        ground_truth: image id -> instances, of each image.
 
     Returns:
         Each in [0, 1]; None where pycocotools has -1, since there are no such instances.
@@ -42,12 +39,12 @@ def coco_stats(
     truth = [
         {"image_id": image, "iscrowd": int(item.crowd), "area": item.area, **_geometry(kind, item)}
         for image in sorted(ground_truth)
-        for item in arranged(ground_truth[image])
+        for item in sort_instances(ground_truth[image])
     ]
     found = [
         {"image_id": image, "score": item.score, "area": area_of(kind, item), **_geometry(kind, item)}
         for image in sorted(ground_truth)
-        for item in ranked(predictions.get(image, ()))
+        for item in sort_predictions(predictions.get(image, ()))
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_coco(ground_truth, truth), _coco(ground_truth, found), iouType=kind)
@@ -57,25 +54,12 @@ def coco_stats(
     return [float(value) if value >= 0 else None for value in evaluation.stats[:9]]
 
 
-def by_reference(
-    metrics: Metrics,
-    predictions: Mapping[int, Sequence[Prediction]],
-    ground_truth: Mapping[int, Sequence[Instance]],
-) -> Metrics:
-    """The same metrics with the AP and AR of pycocotools; arguments as of `coco_stats`."""
-    box: dict[str, Any] = dict(zip(STATS, coco_stats("bbox", predictions, ground_truth), strict=True))
-    if metrics.mask is None:
-        return replace(metrics, box=replace(metrics.box, **box))
-    mask: dict[str, Any] = dict(zip(STATS, coco_stats("segm", predictions, ground_truth), strict=True))
-    return replace(metrics, box=replace(metrics.box, **box), mask=replace(metrics.mask, **mask))
-
-
 def _geometry(kind: Kind, item: Prediction | Instance) -> dict[str, Any]:
     return {"bbox" if kind == "bbox" else "segmentation": shape_of(kind, item)}
 
 
 def _coco(images: Iterable[int], annotations: Sequence[dict[str, Any]]) -> COCO:
-    """A container of pycocotools, filled without a file. Ids start at 1: COCOeval takes 0 for "no match"."""
+    """Fill a container of pycocotools without a file. Ids start at 1: COCOeval takes 0 for "no match"."""
     coco = COCO()
     coco.dataset = {
         # Height and width are asked for and not used, since all masks are run-length codes.
