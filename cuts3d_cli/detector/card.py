@@ -100,11 +100,11 @@ def as_markdown(card: Mapping[str, Any]) -> str:
     """Return a card as Markdown."""
     # Head: weights, origin, data, training.
     learned, training, weights = card["learned_from"], card["training"], card["weights"]
-    begun = card["began_with"]
-    if "detector" in begun:
-        origin = f"a detector, `{begun['detector']['file']}`, sha256 `{begun['detector']['sha256']}`"
+    start = card["began_with"]
+    if "detector" in start:
+        origin = f"a detector, `{start['detector']['file']}`, sha256 `{start['detector']['sha256']}`"
     else:
-        origin = f"backbone weights `{begun['backbone']}`"
+        origin = f"backbone weights `{start['backbone']}`"
     lines = [
         f"# Detector {card['detector']}",
         "",
@@ -112,7 +112,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         f" {card['versions'].get('cuts3d', '?')}.",
         "",
         f"- Weights: `{weights['file']}`, {weights['size']} bytes, sha256 `{weights['sha256']}`",
-        f"- Began with: {origin}",
+        f"- Started from: {origin}",
         f"- Learned from: {_number(learned['masks'])} masks (`{learned['stage']}`) of {learned['images']} images in"
         f" {len(learned['shards'])} shards" + _predicted(learned),
         f"- Training: {training['iterations']} iterations on {training['device']}",

@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: it is missing, damaged, would run code, or is none of ours.
     """
     others = [other for other in find_checkpoints(path.parent) if other != path]
-    way_out = f"delete it to go on from {others[-1].name}" if others else "train again, or give another file"
+    way_out = f"delete it to resume from {others[-1].name}" if others else "train again, or give another file"
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
     try:

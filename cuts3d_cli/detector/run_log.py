@@ -62,7 +62,7 @@ class Averages:
         self._waited += time.perf_counter() - asked
 
     def add(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Add the losses of one iteration, scalars; nothing waits for the device."""
+        """Add the losses of one iteration, scalars, without waiting for the device."""
         for name, value in losses.items():
             known = self._sums.get(name)
             self._sums[name] = value.detach().float() if known is None else known + value.detach()
@@ -87,16 +87,16 @@ class TrainingEvents(Protocol):
     """Receives the events of a training; in its first process alone."""
 
     def begin(self, *, start: int, total: int) -> None:
-        """The iterations begin; `start` of `total` were finished before."""
+        """Receive that the iterations begin, of which `start` of `total` were finished before."""
 
     def step(self, step: Step) -> None:
-        """Metrics of the last iterations."""
+        """Receive the metrics of the last iterations."""
 
     def advance(self, iteration: int) -> None:
-        """An iteration is finished; `iteration` are by now."""
+        """Receive that one more iteration is finished, `iteration` by now."""
 
     def say(self, line: str) -> None:
-        """A status line."""
+        """Print a status line."""
 
 
 class RunLog:

@@ -147,7 +147,7 @@ class _Training:
             if iteration == self.start and self.first:
                 self._draw(batch)
 
-            # Compute the losses, and see whether all processes can go on.
+            # Compute the losses, and see whether all processes can continue.
             rate = learning_rate(iteration, config)
             set_learning_rate(self.optimizer, rate)
             with torch.autocast(self.device.type, enabled=self.amp):

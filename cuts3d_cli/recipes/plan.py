@@ -41,11 +41,15 @@ class DryRun(Progress):
         self.skipped: list[Path] = []
 
     def skip(self, shard: Path) -> None:
-        """See `Progress`."""
+        """Record a finished shard."""
         self.skipped.append(shard)
 
     def due(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
+        """End the stage before it works on a shard.
+
+        Raises:
+            _NotDoneError: always.
+        """
         raise _NotDoneError(why)
 
 

@@ -220,7 +220,9 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     save_checkpoint(checkpoint_path(tmp_path, 3), {"model": {}})
     save_checkpoint(path, {"model": {"a": torch.zeros(1000)}})
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to go on from checkpoint-00"):
+    with pytest.raises(
+        WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to resume from checkpoint-00"
+    ):
         load_checkpoint(path)
 
     class Evil:
