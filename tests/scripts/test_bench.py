@@ -11,24 +11,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import bench
-import bench_common
-import bench_data
-import bench_device
-import bench_peer
-import bench_pseudo
-import bench_quality
-import bench_scale
-import bench_selftrain
-import bench_speed
 import numpy as np
 import pytest
-from bench_data import Photo
-from bench_quality import Variant
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from bench import __main__ as bench
+from bench import common as bench_common
+from bench import data as bench_data
+from bench import device as bench_device
+from bench import peer as bench_peer
+from bench import pseudo as bench_pseudo
+from bench import quality as bench_quality
+from bench import scale as bench_scale
+from bench import selftrain as bench_selftrain
+from bench import speed as bench_speed
+from bench.data import Photo
+from bench.quality import Variant
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.cut.ncut import solve_ncut

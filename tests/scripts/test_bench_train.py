@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bench_train
 import pytest
 import torch
-from bench_train import ROWS, Size
 
+from bench import train as bench_train
+from bench.train import ROWS, Size
 from cuts3d_cli.config import PRESETS, Config, resolve
 from cuts3d_cli.errors import Cuts3dError, UsageError
 
@@ -112,7 +112,7 @@ def small() -> Config:
 
 def test_a_step_without_the_parts_is_detectron2s():
     pytest.importorskip("detectron2.modeling")
-    import bench_step
+    from bench import step as bench_step
 
     report = bench_step.step_overhead(small().train, device="cpu", batches=1, repeats=1, threads=1)
     rows = {row["step"]: row for row in report.tables[0].rows}
@@ -126,8 +126,7 @@ def test_a_step_without_the_parts_is_detectron2s():
 
 def test_the_plain_model_has_the_weights_of_ours():
     pytest.importorskip("detectron2.modeling")
-    import bench_step
-
+    from bench import step as bench_step
     from cuts3d_cli.detector.model import build_model
 
     config = PRESETS["tiny"].train

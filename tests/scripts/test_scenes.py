@@ -18,7 +18,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def scenes() -> ModuleType:
     if str(SCRIPTS) not in sys.path:
         sys.path.insert(0, str(SCRIPTS))
-    return importlib.import_module("scenes")
+    return importlib.import_module("scenes.layout")
 
 
 @pytest.mark.parametrize(("objects", "size"), [(2, (96, 128)), (3, (96, 128)), (4, (120, 160)), (5, (96, 144))])
@@ -67,8 +67,8 @@ def test_a_seed_is_a_scene(scenes: ModuleType) -> None:
 
 
 def test_depth_is_along_the_axis_and_a_ball_bulges_towards_the_camera(scenes: ModuleType) -> None:
-    tracer = importlib.import_module("scene_tracer")
-    textures = importlib.import_module("scene_textures")
+    tracer = importlib.import_module("scenes.tracer")
+    textures = importlib.import_module("scenes.textures")
     grey = textures.stone(np.full(3, 0.5), np.full(3, 0.5), 1.0)
     ball = tracer.Solid("sphere", np.array([0, 1, 10.0]), np.eye(3), 1, grey)
     camera = tracer.Camera(1.0, 0.0, 2.0, (0.0, 0.0))
@@ -96,7 +96,7 @@ def test_depth_is_along_the_axis_and_a_ball_bulges_towards_the_camera(scenes: Mo
 def test_rays_meet_solids_where_they_should(
     scenes: ModuleType, shape: str, from_: tuple[float, ...], towards: tuple[float, ...], expected: float
 ) -> None:
-    tracer = importlib.import_module("scene_tracer")
+    tracer = importlib.import_module("scenes.tracer")
     solid = tracer.Solid(shape, np.zeros(3), np.eye(3), 1, None)
     hit = solid.hit(np.array([from_], np.float32), np.array([towards], np.float32))
     assert hit[0] == pytest.approx(expected)

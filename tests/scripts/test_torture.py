@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torture
-from torture import Figures
-from torture_runs import KINDS, Ended
+
+from stress import torture
+from stress.torture import Figures
+from stress.torture_runs import KINDS, Ended
 
 SCRIPT = Path(torture.__file__)
 

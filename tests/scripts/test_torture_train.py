@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-import torture_train
-from torture_train import Bench, Trial
+
+from stress import torture_train
+from stress.torture_train import Bench, Trial
 
 pytest.importorskip("detectron2.modeling")
 from tests.support.training_data import make_shards

@@ -21,11 +21,11 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import Image
-from scenes import render_scene
 
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from scenes.layout import render_scene
 
 SHARDS, IMAGES = 3, 3
 """Shards, and images in each."""

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from bench_common import Report, Row, Table, say
-from bench_data import RENDERED, WITH_DEPTH, Features, Photo, offline
 from numpy.typing import NDArray
 
+from bench.common import Report, Row, Table, say
+from bench.data import RENDERED, WITH_DEPTH, Features, Photo, offline
 from cuts3d_cli.config import ConfidenceConfig, Config, as_dict
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
 from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scene_textures import Floats, Noise, Shifted, Texture, ramp
+
+from scenes.textures import Floats, Noise, Shifted, Texture, ramp
 
 _LIGHT_GRID = 3
 """The area light is sampled on a grid of this side, jittered at each pixel."""

@@ -15,13 +15,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bench_common import FIGURES, Report, Row, Table, say
-from demo_train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH, masks_of_scenes
-from scenes import write_scenes
-
+from bench.common import FIGURES, Report, Row, Table, say
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS
 from cuts3d_cli.files import atomic_write_json
+from demo.train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH, masks_of_scenes
+from scenes.layout import write_scenes
 
 INITIAL, CONTROL = "initial", "initial, trained longer"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from demo_train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH
-from scenes import write_scenes
+from demo.train import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH
+from scenes.layout import write_scenes
 
 TRAIN_SCENES, TEST_SCENES = 100, 40
 RECIPE = """\

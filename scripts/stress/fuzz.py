@@ -24,9 +24,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from fuzz_targets import TARGETS, Target
-
 from cuts3d_cli.errors import Cuts3dError, SampleError
+from stress.fuzz_targets import TARGETS, Target
 
 SECONDS = 10
 """Processor time; a case that takes more, or six times as much on the clock, has failed."""

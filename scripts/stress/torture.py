@@ -26,7 +26,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torture_runs import FULL, KINDS, STAGES, Bench, Ended, unfinished
+
+from stress.torture_runs import FULL, KINDS, STAGES, Bench, Ended, unfinished
 
 LATENCY = 2.0
 """Seconds within which Ctrl-C must have ended a run."""

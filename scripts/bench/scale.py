@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench_common import Report, Row, Table, interleaved, ratios, say
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.common import Report, Row, Table, interleaved, ratios, say
 from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome

@@ -20,17 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import bench_device
-import bench_pseudo
-import bench_quality
-import bench_scale
-import bench_selftrain
-import bench_speed
-import bench_train
-from bench_common import Report, load_average, machine, print_machine, print_report, say
-from bench_data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from rich.console import Console
 
+from bench import device as bench_device
+from bench import pseudo as bench_pseudo
+from bench import quality as bench_quality
+from bench import scale as bench_scale
+from bench import selftrain as bench_selftrain
+from bench import speed as bench_speed
+from bench import train as bench_train
+from bench.common import Report, load_average, machine, print_machine, print_report, say
+from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train_step(options: argparse.Namespace) -> Report:
     require_detectron2()
-    import bench_step
+    from bench import step as bench_step
 
     return bench_step.step_overhead(
         PRESETS[options.preset].train,

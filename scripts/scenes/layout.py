@@ -24,9 +24,10 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scene_objects import CLASSES, METRES, build, look_of, room
-from scene_textures import Floats
-from scene_tracer import Camera, Scene, Solid, World, instance_map, pixels, render
+
+from scenes.objects import CLASSES, METRES, build, look_of, room
+from scenes.textures import Floats
+from scenes.tracer import Camera, Scene, Solid, World, instance_map, pixels, render
 
 Kind = Literal["touching", "scattered"]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scenes import render_scene
 
 from cuts3d_cli.config import Config, resolve
 from cuts3d_cli.cut.masks import encode_rle
@@ -22,6 +21,7 @@ from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.stages.features import FeatureExtractor
+from scenes.layout import render_scene
 
 WITH_DEPTH = ("mosd", "ycbv", "arc2017")
 WITHOUT_DEPTH = ("coco", "coco_person", "mandarin", "voc")

@@ -16,16 +16,16 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from bench_common import FIGURES, Report, Row, Table, say
-from demo_train import FIRST_TEST, FIRST_TRAIN, evaluated, masks_of_scenes, write_shards
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from bench.common import FIGURES, Report, Row, Table, say
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.detector import FINAL_WEIGHTS
 from cuts3d_cli.errors import Cuts3dError, UsageError
 from cuts3d_cli.files import atomic_write_bytes, to_json_bytes
 from cuts3d_cli.shards.reader import read_shard
+from demo.train import FIRST_TEST, FIRST_TRAIN, evaluated, masks_of_scenes, write_shards
 
 ROWS: dict[str, tuple[str, ...]] = {
     "none": ("--copy-paste-select", "random", "--alpha", "none", "--no-soft-loss"),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_data import write_photos, write_rgbd
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -23,6 +22,7 @@ from rich.table import Table
 from cuts3d_cli.depth.maps import decode_sensor_png, normalise
 from cuts3d_cli.figures.overlay import colour_map, overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare
+from demo.data import write_photos, write_rgbd
 
 CUTS = 5
 """Cuts per image: the scenes hold up to five objects."""
@@ -44,7 +44,7 @@ def main() -> None:
     out = options.out
     begun = time.perf_counter()
     if options.run:
-        from demo_run import follow_recipe
+        from demo.recipe import follow_recipe
 
         shutil.rmtree(out / "recipe", ignore_errors=True)
         say("One recipe, from rendered photos to a self-trained detector that is evaluated on others")
@@ -85,7 +85,7 @@ def main() -> None:
     draw_comparison(drawn / "comparison.jpg", rgbd, groups, found)
     print_figures(rgbd, groups, found)
     if options.train:
-        from demo_train import train_and_compare
+        from demo.train import train_and_compare
 
         say("4. A detector learns from masks of rendered scenes, and is tried on others")
         train_and_compare(out / "training", cuts3d=cuts3d)

@@ -8,11 +8,11 @@ from functools import partial
 from statistics import mean, median
 
 import numpy as np
-from bench_common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
-from bench_data import Features, Photo, offline
-from bench_peer import dense_ncut, fresh_crf, semantic_edges
 from numpy.typing import NDArray
 
+from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
+from bench.data import Features, Photo, offline
+from bench.peer import dense_ncut, fresh_crf, semantic_edges
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.crf import refine_masks

@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
-from scenes import write_scenes
 from scipy.ndimage import gaussian_filter
 
 from cuts3d_cli.figures.overlay import overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare
 from cuts3d_cli.shards.reader import read_shard
+from scenes.layout import write_scenes
 
 TRAIN_SCENES, TEST_SCENES = 160, 40
 FIRST_TRAIN, FIRST_TEST = 1000, 100_000

@@ -9,12 +9,12 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from bench_common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
-from bench_data import Features, Photo
-from bench_peer import PeerResult, peer_maskcut
-from bench_speed import INSTANCES, cut_task, names_of, table_top
 from numpy.typing import NDArray
 
+from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
+from bench.data import Features, Photo
+from bench.peer import PeerResult, peer_maskcut
+from bench.speed import INSTANCES, cut_task, names_of, table_top
 from cuts3d_cli.config import Config, as_dict
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth, to_record
 from cuts3d_cli.cut.localcut import knn_graph, point_cloud

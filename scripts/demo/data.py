@@ -12,7 +12,8 @@ import skimage
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scenes import render_scene
+
+from scenes.layout import render_scene
 
 SCENE_SEEDS = (0, 1, 2, 3)
 """Touching objects that look alike: 15 of them."""

@@ -204,7 +204,7 @@ def torture(bench: Bench, *, kills: int, chance: random.Random, say: Callable[[s
 
 def make_shards(folder: Path) -> Path:
     """Rendered scenes with masks and confidence, by the executable."""
-    from demo_train import masks_of_scenes, write_shards
+    from demo.train import masks_of_scenes, write_shards
 
     def cuts3d(*arguments: object) -> None:
         words = [str(Path(sys.executable).with_name("cuts3d")), *map(str, arguments)]

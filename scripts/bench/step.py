@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_common import Report, Row, Table, interleaved, ratios, say
-from bench_data import rendered
 from detectron2.config import instantiate
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, MaskRCNNConvUpsampleHead
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
+from bench.common import Report, Row, Table, interleaved, ratios, say
+from bench.data import rendered
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.model import build_model, model_config

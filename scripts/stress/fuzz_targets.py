@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 from PIL import Image
 
 from cuts3d_cli.cli.config_tables import as_toml
@@ -34,6 +33,7 @@ from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.sidecars.members import base_flaws, sidecar_flaws
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.listing import list_source
+from stress.fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 
 Target = Callable[[Random, Path], None]
 HEIGHT, WIDTH = 24, 32

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import scene_textures as textures
-from scene_textures import Floats, Texture
-from scene_tracer import Solid, rotation
+
+from scenes import textures
+from scenes.textures import Floats, Texture
+from scenes.tracer import Solid, rotation
 
 CLASSES = ("orange", "apple", "tomato", "tennis", "basketball", "can", "cup", "carton")
 METRES = {

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench_common import Row, Table, interleaved, say
-from bench_data import Photo
-
+from bench.common import Row, Table, interleaved, say
+from bench.data import Photo
 from cuts3d_cli.config import Config
 from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.devices import worker_count
