@@ -1,19 +1,20 @@
-#!/usr/bin/env python3
-"""How fast and how good the cutting is, against the peer's way in the same run.
+"""Measure speed, quality, scale and training, each against a peer or a baseline in the same run.
 
-ncut     our eigensolver against scipy.linalg.eigh as MaskCut calls it, on real features
-pseudo   seconds an image for each step of both methods, against MaskCut's way of computing, and what 3D adds
-crf      one CRF for each mask against ours
-quality  AP, AR, recall and precision on the sets of real photos beside the checkout: Table 4's order, sweeps
-scale    images a second against workers, peak memory against the number of images
-train    what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
+ncut        our eigensolver against scipy.linalg.eigh as MaskCut calls it, on real features
+pseudo      seconds per image for each step of both methods, against MaskCut as published, and the cost of 3D
+crf         one CRF per mask against ours
+quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps
+scale       images per second against workers, peak memory against the number of images
+costs       disk space and time of the features of each backbone
+train       what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
 train-step  a training step with all uses of Spatial Confidence against detectron2's plain one
-selftrain  what a round of self-training adds to a small detector, on rendered scenes, with a control (most of an hour)
+selftrain   what a round of self-training adds to a small detector, on rendered scenes, with a control (most of an hour)
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -22,74 +23,43 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import device as bench_device
-from bench import pseudo as bench_pseudo
-from bench import quality as bench_quality
-from bench import scale as bench_scale
-from bench import selftrain as bench_selftrain
-from bench import speed as bench_speed
-from bench import train as bench_train
-from bench.common import Report, load_average, machine, print_machine, print_report, say
+from bench import costs, device, pseudo, quality, scale, selftrain, speed, train
+from bench.common import BenchError, Report, load_average, log, machine, print_machine, print_report
 from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
-from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError
+from executable import CommandError
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "train", "train-step", "selftrain")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "train", "train-step", "selftrain")
 BUSY = 0.7
-"""Load average over which the figures come with a warning."""
+"""Load average above which the figures come with a warning."""
 WIDTH = 170
-"""Of the tables, in characters, where stdout is no terminal."""
+"""Of the tables where stdout is not a terminal, characters."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: of the command line; those of this process by default.
+
+    Raises:
+        SystemExit: an argument is invalid, or a benchmark failed.
+    """
+    # Warn if other processes use the machine.
     options = _parser().parse_args(arguments)
     load_before = load_average()
     if load_before is not None and load_before > BUSY:
-        say(f"the load average is {load_before}: others use this machine, so that times and ratios are rough")
-    features = Features(options.cache)
-    folder = data_folder(options.data)
-    actions: dict[str, Callable[[], Report]] = {
-        "ncut": lambda: bench_speed.ncut(
-            some_photos(folder, options.images, sets=("mosd", "coco")),
-            sizes=options.sizes,
-            features=features,
-            repeats=options.repeats,
-        ),
-        "pseudo": lambda: _pseudo(options, folder, features),
-        "crf": lambda: bench_speed.crf(
-            some_photos(folder, options.images, sets=("mosd",)), features=features, repeats=options.repeats
-        ),
-        "quality": lambda: _quality(options, folder, features),
-        "scale": lambda: bench_scale.scale(
-            counts=sorted(options.counts),
-            workers=(1, 2),
-            repeats=options.repeats,
-            speed_images=options.speed_images,
-        ),
-        "train": lambda: bench_train.ablation(
-            options.out,
-            size=bench_train.Size(
-                scenes=options.scenes, test_scenes=options.test_scenes, iterations=options.iterations
-            ),
-            seeds=range(options.seeds),
-            threads=options.threads,
-        ),
-        "train-step": lambda: _train_step(options),
-        "selftrain": lambda: bench_selftrain.selftrain(
-            out=options.out / "selftrain",
-            seeds=range(options.seeds),
-            plan=bench_selftrain.Plan(
-                iterations=options.iterations, further=options.round_iterations, rounds=options.rounds
-            ),
-        ),
-    }
+        log(f"the load average is {load_before}: other processes use this machine, so that times and ratios are rough")
+
+    # Run what was asked for.
     try:
-        reports = [actions[name]() for name in dict.fromkeys(options.benchmarks)]
-    except Cuts3dError as error:
+        reports = [_run(name, options) for name in dict.fromkeys(options.benchmarks)]
+    except (BenchError, CommandError, Cuts3dError) as error:
         sys.exit(f"bench: {error}")
+
+    # Print the results.
     facts = machine(load_before=load_before)
     if options.json:
         print(json.dumps({"machine": facts, **{report.name: report.to_json() for report in reports}}, indent=2))
@@ -100,27 +70,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_report(report, console)
 
 
-def _train_step(options: argparse.Namespace) -> Report:
-    require_detectron2()
-    from bench import step as bench_step
+def _run(name: str, options: argparse.Namespace) -> Report:
+    actions: dict[str, Callable[[argparse.Namespace], Report]] = {
+        "ncut": _ncut,
+        "pseudo": _pseudo,
+        "crf": _crf,
+        "quality": _quality,
+        "scale": _scale,
+        "costs": _costs,
+        "train": _train,
+        "train-step": _train_step,
+        "selftrain": _selftrain,
+    }
+    return actions[name](options)
 
-    return bench_step.step_overhead(
-        PRESETS[options.preset].train,
-        device=choose_device(options.device or "cpu"),
-        batches=options.batches,
-        repeats=options.repeats,
-        threads=options.threads,
-    )
+
+@functools.cache
+def _features(folder: Path | None) -> Features:
+    """Share features, and the networks that compute them, among benchmarks."""
+    return Features(folder)
 
 
-def _pseudo(options: argparse.Namespace, folder: Path, features: Features) -> Report:
-    photos = some_photos(folder, options.images, sets=("mosd",))
+def _ncut(options: argparse.Namespace) -> Report:
+    photos = some_photos(data_folder(options.data), options.images, sets=("mosd", "coco"))
+    return speed.ncut(photos, sizes=options.sizes, features=_features(options.cache), repeats=options.repeats)
+
+
+def _crf(options: argparse.Namespace) -> Report:
+    photos = some_photos(data_folder(options.data), options.images, sets=("mosd",))
+    return speed.crf(photos, features=_features(options.cache), repeats=options.repeats)
+
+
+def _pseudo(options: argparse.Namespace) -> Report:
+    photos = some_photos(data_folder(options.data), options.images, sets=("mosd",))
+    features = _features(options.cache)
     size = max(options.sizes)
-    report = bench_pseudo.pseudo(photos, features=features, repeats=options.repeats, size=size)
+    report = pseudo.pseudo(photos, features=features, repeats=options.repeats, size=size)
     if options.device is not None:
-        config = bench_speed.table_top(features, size=size)
+        config = speed.table_top(features, size=size)
         run = replace(config.run, batch_size=options.batch_size, workers=options.workers)
-        table = bench_device.throughput(
+        table = device.throughput(
             photos,
             config=replace(config, run=run),
             device=choose_device(options.device),
@@ -129,43 +118,97 @@ def _pseudo(options: argparse.Namespace, folder: Path, features: Features) -> Re
         )
         report.tables.append(table)
         report.notes.append(
-            f"'{table.title}': {options.device_images} images after {bench_device.WARM_UP} others; 'busy' is a share of"
-            " the time."
+            f"'{table.title}': {options.device_images} images after {device.WARM_UP} that are not timed; 'busy' is a"
+            " share of the time."
         )
     return report
 
 
-def _quality(options: argparse.Namespace, folder: Path, features: Features) -> Report:
-    wanted = options.sets or (*WITH_DEPTH, *WITHOUT_DEPTH)
+def _quality(options: argparse.Namespace) -> Report:
+    # Read the sets, and note those that are missing.
+    folder = data_folder(options.data)
     found: dict[str, list[Photo]] = {}
     skipped = []
-    for name in wanted:
+    for name in options.sets or (*WITH_DEPTH, *WITHOUT_DEPTH):
         photos = read_set(folder, name)
         if photos is None:
             skipped.append(f"{name}: there is no {folder / name / 'annotations.json'}")
-            say(f"skipped: {skipped[-1]}")
+            log(f"skipped: {skipped[-1]}")
         else:
             found[name] = photos[: options.photos]
     if not found:
-        say(f"quality: none of the sets is there, taking {RENDERED} scenes")
-        found[RENDERED] = read_set(folder, RENDERED) or []
-    variants = {**bench_quality.VARIANTS, **dict(options.variant)}
+        log(f"quality: none of the sets is there, using {RENDERED} scenes")
+        found[RENDERED] = (read_set(folder, RENDERED) or [])[: options.photos]
+
+    # Choose the variants.
+    variants = {**quality.VARIANTS, **dict(options.variant)}
     if options.only:
         variants = {name: variant for name, variant in variants.items() if name in options.only}
-    report = bench_quality.quality(
+    report = quality.quality(
         found,
-        features=features,
+        folder=options.cache,
         half=options.half,
         variants=variants,
-        sweeps=bench_quality.SWEEPS if options.sweeps else {},
+        sweeps=quality.SWEEPS if options.sweeps else {},
         workers=options.workers,
     )
     report.skipped += skipped
     return report
 
 
+def _scale(options: argparse.Namespace) -> Report:
+    return scale.scale(
+        counts=sorted(options.counts), workers=(1, 2), repeats=options.repeats, speed_images=options.speed_images
+    )
+
+
+def _costs(options: argparse.Namespace) -> Report:
+    return costs.costs(
+        images=options.dataset_images,
+        measure=options.measure,
+        device=choose_device(options.device or "cpu"),
+        repeats=options.repeats,
+    )
+
+
+def _train(options: argparse.Namespace) -> Report:
+    size = train.Size(
+        scenes=options.scenes or 200, test_scenes=options.test_scenes or 60, iterations=options.iterations
+    )
+    return train.ablation(options.out / "train", size=size, seeds=range(options.seeds), threads=options.threads)
+
+
+def _train_step(options: argparse.Namespace) -> Report:
+    try:
+        from bench import step
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("detectron2"):
+            raise
+        raise BenchError("train-step needs detectron2: `bash scripts/bench.sh train-step` installs it") from error
+    return step.step_overhead(
+        PRESETS[options.preset].train,
+        device=choose_device(options.device or "cpu"),
+        batches=options.batches,
+        repeats=options.repeats,
+        threads=options.threads,
+    )
+
+
+def _selftrain(options: argparse.Namespace) -> Report:
+    plan = selftrain.Plan(
+        train_scenes=options.scenes or 120,
+        test_scenes=options.test_scenes or 50,
+        iterations=options.iterations,
+        further=options.round_iterations,
+        rounds=options.rounds,
+    )
+    return selftrain.selftrain(out=options.out / "selftrain", seeds=range(options.seeds), plan=plan)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("benchmarks", nargs="+", choices=NAMES, metavar="BENCHMARK", help=", ".join(NAMES))
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--repeats", type=_positive, default=3, help="rounds of every timing (3)")
@@ -175,21 +218,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="folder of the sets ($CUTS3D_TEST_DATA, or ../shared/data)")
     parser.add_argument("--cache", type=Path, help="folder that keeps features for further runs (none)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that cut; 0 works in this one (2)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that cut; 0 cuts in the main one (2)")
     parser.add_argument(
         "--device",
-        help="cpu, cuda, cuda:1, ...: of train-step (cpu); pseudo tells images a second there, network included",
+        help="cpu, cuda, cuda:1, ... for train-step and costs (cpu); pseudo also measures images per second there,"
+        " network included",
     )
-    group = parser.add_argument_group("pseudo")
-    group.add_argument("--device-images", type=_positive, default=200, help="images for that (200)")
-    group.add_argument("--batch-size", type=_positive, default=4, help="images that the device works on at once (4)")
+    group = parser.add_argument_group("pseudo with --device")
+    group.add_argument("--device-images", type=_positive, default=200, help="timed images (200)")
+    group.add_argument("--batch-size", type=_positive, default=4, help="images that the device processes at once (4)")
     group = parser.add_argument_group("quality")
     group.add_argument("--half", choices=("all", "even", "odd"), default="all", help="which photos of each set (all)")
     group.add_argument(
-        "--sets", type=_words, help=f"e.g. mosd,ycbv; also {RENDERED}, scenes that are always there (all)"
+        "--sets", type=_words, help=f"e.g. mosd,ycbv; also {RENDERED}, scenes that are always available (all)"
     )
     group.add_argument("--no-sweeps", dest="sweeps", action="store_false", help="leave out the sweeps")
-    group.add_argument("--only", type=_words, help="names of variants, with commas (all)")
+    group.add_argument("--only", type=_words, help="names of variants, separated by commas (all)")
     group.add_argument(
         "--variant",
         action=_AddVariant,
@@ -198,19 +242,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="one more: NAME pseudo.beta=0.3 confidence.cuts=8 preset=best ranked=true table_top=false",
     )
-    group.add_argument("--photos", type=_positive, help="so many of each set, for a trial (all)")
+    group.add_argument("--photos", type=_positive, help="the most photos of each set, for a trial (all)")
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
+    group = parser.add_argument_group("costs")
+    group.add_argument(
+        "--dataset-images", type=_positive, default=costs.IMAGENET, help="images in the dataset (ImageNet-1K's)"
+    )
+    group.add_argument("--measure", action="store_true", help="also time each network, with random weights")
     group = parser.add_argument_group("train, train-step and selftrain")
     group.add_argument(
         "--out", type=Path, default=Path("bench-train"), help="folder that keeps scenes and finished runs (bench-train)"
     )
     group.add_argument("--seeds", type=_positive, default=3, help="trainings of each row (3)")
     group.add_argument("--iterations", type=_positive, default=300, help="of each training (300)")
-    group.add_argument("--scenes", type=_positive, default=200, help="to learn from (200)")
-    group.add_argument("--test-scenes", type=_positive, default=60, help="to be tried on (60)")
-    group.add_argument("--threads", type=_positive, default=1, help="that a training computes with (1)")
+    group.add_argument("--scenes", type=_positive, help="scenes to train on (train 200, selftrain 120)")
+    group.add_argument("--test-scenes", type=_positive, help="held-out scenes (train 60, selftrain 50)")
+    group.add_argument("--threads", type=_positive, default=1, help="of a training (1)")
     group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
     group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")
     group.add_argument(
@@ -221,13 +270,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _AddVariant(argparse.Action):
+    """Collects the variants of --variant."""
+
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: object = None
     ) -> None:
         """Parse and check one variant."""
         assert isinstance(values, list)
         try:
-            name, variant = bench_quality.parse_variant(values)
+            name, variant = quality.parse_variant(values)
             variant.config()
         except (ValueError, Cuts3dError) as error:
             parser.error(f"--variant {' '.join(values)}: {error}")

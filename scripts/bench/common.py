@@ -1,7 +1,8 @@
-"""What all benchmarks share: interleaved timing, ratios, the machine's facts, tables."""
+"""Shared by all benchmarks: interleaved timing, ratios, facts about the machine, tables."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -16,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
-from scipy import linalg  # noqa: F401, so that its BLAS is among the libraries listed
+from scipy import linalg  # noqa: F401, so that its BLAS is listed too
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.shards.manifest import package_versions
 
 Row = dict[str, Any]
+"""Column -> cell."""
 
 FIGURES = {
     "box AP": ("box", "ap"),
@@ -30,7 +32,11 @@ FIGURES = {
     "mask AP": ("mask", "ap"),
     "mask AP50": ("mask", "ap50"),
 }
-"""Columns of the benchmarks that train, in percent -> kind and field of what `cuts3d eval` says, in [0, 1]."""
+"""Columns of the benchmarks that train, in percent -> kind and field in the JSON of `cuts3d eval`, in [0, 1]."""
+
+
+class BenchError(Exception):
+    """A benchmark cannot run; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,13 @@ class Table:
 
 @dataclass
 class Report:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes:
         name: of the benchmark.
         tables: its figures.
-        notes: how they were taken, a sentence each.
-        skipped: what could not be done and why, a line each.
+        notes: how they were measured, a sentence each.
+        skipped: what was skipped and why, a line each.
     """
 
     name: str
@@ -58,7 +64,7 @@ class Report:
     skipped: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values, figures to six digits."""
+        """Return the report as plain JSON values, figures to six digits."""
         return {
             "tables": {table.title: [_plain(row) for row in table.rows] for table in self.tables},
             "notes": self.notes,
@@ -68,21 +74,21 @@ class Report:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of each action and what it returned, in the order of the repeats."""
+    """Seconds and results of each action, in the order of the repeats."""
 
     seconds: Mapping[str, Sequence[float]]
     results: Mapping[str, Sequence[Any]]
 
 
 def interleaved(actions: Mapping[str, Callable[[], Any]], *, repeats: int) -> Timed:
-    """Time actions in turn, A B A B: what else the machine does meets all of them alike.
+    """Time actions in turn, A B A B, so that other load on the machine affects all of them alike.
 
     Args:
         actions: by name.
         repeats: rounds, at least 1.
 
     Returns:
-        Wall-clock seconds and results of each, one a round.
+        Wall-clock seconds and results of each action, one per round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     results: dict[str, list[Any]] = {name: [] for name in actions}
@@ -96,56 +102,60 @@ def interleaved(actions: Mapping[str, Callable[[], Any]], *, repeats: int) -> Ti
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> Row:
-    """How many times one action takes of another: median, least and largest over their pairs.
+    """Compute how many times longer one action takes than another: median, least and largest over their pairs.
+
+    Args:
+        slow: seconds of the one, a figure per round.
+        fast: seconds of the other.
 
     Raises:
-        ValueError: the two have not equally many figures.
+        ValueError: the two differ in length.
     """
     pairs = [first / second for first, second in zip(slow, fast, strict=True)]
     return {"ratio": median(pairs), "lowest": min(pairs), "highest": max(pairs)}
 
 
 def faster(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """The shorter of two times in each round.
+    """Return the shorter of two times in each round.
 
-    BLAS in several threads is slower than in one wherever it has to share a core: its threads wait for each other. The
-    peer's way is given the better of the two, so that a busy machine does not flatter ours.
+    BLAS in several threads is slower than in one wherever it shares a core, since its threads wait for each other. The
+    peer gets the better of the two, so that a busy machine does not flatter ours.
     """
     return [min(pair) for pair in zip(first, second, strict=True)]
 
 
 def in_one_thread(action: Callable[[], Any]) -> Any:
-    """The result of an action, its linear algebra in one thread."""
+    """Run an action with its linear algebra in one thread. Returns its result."""
     with threadpool_limits(limits=1):
         return action()
 
 
 def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """IoU of two masks; 1 where both are empty, for then they agree."""
+    """Compute the IoU of two masks, (h, w) bool; 1 where both are empty, since they agree."""
     return mask_iou(first, second) if first.any() or second.any() else 1.0
 
 
 def spread(values: Iterable[float], *, name: str) -> Row:
-    """Mean and least of some figures, as two cells; None where there is no figure."""
+    """Return the mean and the least of some figures as two cells, None without figures."""
     found = list(values)
     return {f"{name} mean": mean(found) if found else None, f"{name} least": min(found) if found else None}
 
 
-def say(line: str) -> None:
-    """A line on stderr: how far the benchmark is."""
+def log(line: str) -> None:
+    """Print a line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def load_average() -> float | None:
-    """How many processes wanted a core during the last minute; None where the system does not say."""
+    """Return the load average of the last minute; None where the system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def machine(*, load_before: float | None) -> Row:
-    """The facts that the figures depend on; versions are of what has been imported so far.
+    """Collect the facts that the figures depend on; versions are of the packages imported so far.
 
     Args:
-        load_before: the load average before the first benchmark, which is load of others.
+        load_before: the load average before the first benchmark, caused by other processes.
     """
     return {
         "processor": _processor(),
@@ -161,7 +171,7 @@ def machine(*, load_before: float | None) -> Row:
 
 
 def print_machine(facts: Row, console: Console) -> None:
-    """The facts in a few lines."""
+    """Print the facts of `machine` in a few lines."""
     console.print(f"{facts['processor']}, {facts['cores']} cores, load before: {facts['load_before']}", highlight=False)
     for library in facts["blas"]:
         version = f" {library['version']}" if library["version"] else ""
@@ -170,7 +180,7 @@ def print_machine(facts: Row, console: Console) -> None:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The tables of a benchmark, its notes, and what was skipped."""
+    """Print the tables of a benchmark, its notes, and what was skipped."""
     for table in report.tables:
         rich = RichTable(title=f"\n{report.name}: {table.title}", title_justify="left")
         columns = list(table.rows[0]) if table.rows else []
@@ -184,6 +194,18 @@ def print_report(report: Report, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
     for line in report.skipped:
         console.print(f"skipped: {line}", highlight=False, markup=False)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON to a file that is complete whenever it exists.
+
+    Args:
+        path: replaced if it exists.
+        content: plain JSON values.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def _cell(value: Any) -> str:

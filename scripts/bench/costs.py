@@ -1,48 +1,67 @@
-"""What features cost for a data set: disk for storing them, time for computing them."""
+"""Costs of features for a dataset: disk space to store them, time to compute them."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from statistics import median
 from typing import cast
 
 import numpy as np
 import timm
-from rich.console import Console
-from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 
+from bench.common import Report, Row, Table, log
 from cuts3d_cli.features.catalogue import BACKBONES
 from cuts3d_cli.features.vit import Backbone
 
+IMAGENET = 1_281_167
+"""Images of ImageNet-1K."""
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1_281_167, help="images in the data set (ImageNet-1K: 1,281,167)")
-    parser.add_argument("--measure", action="store_true", help="also time each network here, with random weights")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    table = Table(title=f"{options.images:,} images")
-    columns = ["backbone", "size", "feature", "MB an image", "TB in all"]
-    columns += ["s an image (median)"] if options.measure else []
-    for column in columns:
-        table.add_column(column, justify="right")
+
+def costs(*, images: int, measure: bool, device: str, repeats: int) -> Report:
+    """Compute what the features of every backbone cost.
+
+    Args:
+        images: number of images in the dataset.
+        measure: time each network, too.
+        device: that the networks compute on.
+        repeats: timed images per network.
+
+    Returns:
+        Megabytes per image and terabytes in all, and seconds per image if asked for.
+    """
+    rows: list[Row] = []
     for spec in BACKBONES.values():
         side = spec.size // spec.patch
         megabytes = spec.dim * side * side * 2 / 1e6
-        row = [spec.name, str(spec.size), f"{spec.dim}x{side}x{side}", f"{megabytes:.1f}"]
-        row.append(f"{megabytes * options.images / 1e6:.1f}")
-        if options.measure:
-            row.append(f"{seconds_an_image(spec.name, options.device, options.repeats):.2f}")
-        table.add_row(*row)
-    Console().print(table)
+        row: Row = {
+            "backbone": spec.name,
+            "size": str(spec.size),
+            "feature": f"{spec.dim}x{side}x{side}",
+            "MB per image": round(megabytes, 1),
+            "TB in all": round(megabytes * images / 1e6, 1),
+        }
+        if measure:
+            log(f"costs: {spec.name}")
+            row["seconds per image"] = seconds_per_image(spec.name, device, repeats)
+        rows.append(row)
+    note = f"Random weights, {device}, median of {repeats} images after one that is not timed."
+    return Report(
+        name="costs", tables=[Table(f"features of {images:,} images, float16", rows)], notes=[note] if measure else []
+    )
 
 
-def seconds_an_image(name: str, device: str, repeats: int) -> float:
-    """Median time of one image through a backbone, after one that is not counted."""
+def seconds_per_image(name: str, device: str, repeats: int) -> float:
+    """Time one image through a backbone with random weights.
+
+    Args:
+        name: of the backbone.
+        device: that it computes on.
+        repeats: timed images, after one that is not.
+
+    Returns:
+        The median, seconds.
+    """
     spec = BACKBONES[name]
     model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0, img_size=spec.size)
     backbone = Backbone(
@@ -56,7 +75,3 @@ def seconds_an_image(name: str, device: str, repeats: int) -> float:
         backbone.extract(image)
         seconds.append(time.perf_counter() - begun)
     return median(seconds)
-
-
-if __name__ == "__main__":
-    main()

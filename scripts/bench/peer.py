@@ -1,7 +1,7 @@
-"""MaskCut's way of computing an image, written down plainly from its published rules: what the benchmarks compare with.
+"""The peer that the benchmarks compare with: MaskCut as its published rules read, without any shortcut.
 
-A dense generalised eigenproblem for every mask, and a CRF built afresh for every mask. The rules that cost nothing are
-this project's own functions.
+It solves a dense generalised eigenproblem for every mask, and builds a new CRF for every mask. Rules that take no time
+are this project's own functions.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from cuts3d_cli.cut.ncut import argmax_first
 from cuts3d_cli.timing import StepTimer
 
 CRF_MIN_IOU = 0.5
+"""Masks that the CRF changes more than this are dropped."""
 FOREGROUND, BACKGROUND = 0.7310586, 0.2689414
 """Softmax of a one-hot label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerResult:
-    """Masks of an image by the peer's way, those that it drops left out, and the seconds of each step."""
+    """Masks of an image by the peer, without those that it drops, and the seconds of each step."""
 
     masks: Sequence[Rle]
     seconds: dict[str, float]
 
 
 def semantic_edges(features: NDArray[np.floating], *, tau_ncut: float) -> NDArray[np.bool_]:
-    """Where the cosine of two patches is over the threshold.
+    """Compute where the cosine similarity of two patches is over the threshold.
 
     Args:
-        features: (C, H, W); a patch of zeros is like nothing.
+        features: (C, H, W); a patch of zeros is similar to none.
         tau_ncut: the threshold.
 
     Returns:
@@ -52,10 +53,10 @@ def semantic_edges(features: NDArray[np.floating], *, tau_ncut: float) -> NDArra
 
 
 def dense_ncut(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Second eigenvector of (D - A) x = lambda D x, by LAPACK in float64, in as many threads as its BLAS takes.
+    """Compute the second eigenvector of (D - A) x = lambda D x by LAPACK in float64, in the threads that BLAS takes.
 
     Args:
-        edges: (K, K) bool: True is a weight of 1, False one of 1e-5.
+        edges: (K, K) bool; True is a weight of 1, False one of 1e-5.
 
     Returns:
         (K,) float64, its largest absolute entry (the first of equals) 1.
@@ -68,12 +69,12 @@ def dense_ncut(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def fresh_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, iterations: int = 10) -> NDArray[np.bool_]:
-    """Refine one mask with a CRF of its own.
+    """Refine one mask with a new CRF.
 
     Args:
         image: (h, w, 3) uint8, RGB.
         mask: (h, w) bool.
-        iterations: of mean-field inference.
+        iterations: number of mean-field iterations.
 
     Returns:
         (h, w) bool.
@@ -96,18 +97,19 @@ def peer_maskcut(
     tau_ncut: float,
     instances: int = 3,
 ) -> PeerResult:
-    """Cut an image the peer's way.
+    """Cut an image as the peer does.
 
     Args:
         features: (C, H, W).
         image: (s, s, 3) uint8, RGB, for the CRF.
         size: (height, width) of the photo.
         tau_ncut: threshold of the semantic graph.
-        instances: N; it solves and refines for each, also where the mask turns out empty.
+        instances: N; it solves and refines N times, even if a mask turns out empty.
 
     Returns:
         The masks at the photo's size.
     """
+    # N times: solve the graph, take the component of the seed, remove it from the features.
     timer = StepTimer()
     grid = (features.shape[1], features.shape[2])
     painted = np.zeros(grid, dtype=bool)
@@ -124,6 +126,7 @@ def peer_maskcut(
                 mask = np.zeros(grid, dtype=bool)
             found.append(mask)
             painted |= mask
+    # Refine each mask, fill its holes, and drop it if the CRF changes it too much.
     masks = []
     for mask in subtract_earlier(found):
         with timer.step("crf"):

@@ -1,4 +1,4 @@
-"""Benchmark of whole images: seconds of each step of both methods, against the peer's way in the same run."""
+"""Benchmark of whole images: seconds of each step of both methods, against the peer (MaskCut) in the same run."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
+from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, log, ratios, spread
 from bench.data import Features, Photo
 from bench.peer import PeerResult, peer_maskcut
 from bench.speed import INSTANCES, cut_task, names_of, table_top
-from cuts3d_cli.config import Config, as_dict
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth, to_record
+from cuts3d_cli.config import ConfidenceConfig, Config
+from cuts3d_cli.cut.confidence import confidence_counts
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth
 from cuts3d_cli.cut.localcut import knn_graph, point_cloud
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.stages.confidence import ScoreTask, score_masks
 
 METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")
+"""Columns of the table of steps."""
 PEER = METHODS[:2]
 SHARED_STEPS = ("eigen", "crf", "encode")
-"""Steps in which both methods do the same; in the others working in 3D takes longer."""
+"""Steps that are the same in both methods; the others take longer in 3D."""
 PAPER_SHARES = {"sharpen": 0.00001, "cut": 0.008, "confidence": 0.03, "all": 0.04}
 """The paper's overhead over MaskCut ("Computational Complexity")."""
 
 
 def pseudo(photos: Sequence[Photo], *, features: Features, repeats: int, size: int = 840) -> Report:
-    """Whole images, features to run-length codes: the peer's way, our MaskCut, CutS3D, and confidence on top.
+    """Time whole images from features to run-length codes: the peer, our MaskCut, CutS3D, and confidence on top.
 
     Args:
         photos: with depth.
-        features: where features come from.
+        features: source of the features.
         repeats: rounds of peer, maskcut, cuts3d, confidence, ...
-        size: side of the resized photos, pixels: 840 gives K = 3600.
+        size: side of the resized photos, pixels; 840 gives K = 3600.
 
     Returns:
-        Seconds of each step, ratios to the peer's way, and what the 3D steps add.
+        Seconds of each step, ratios to the peer, and what the 3D steps add.
     """
     config = table_top(features, size=size)
     extractor = features.extractor(config)
@@ -51,32 +52,33 @@ def pseudo(photos: Sequence[Photo], *, features: Features, repeats: int, size: i
     return Report(
         name="pseudo",
         tables=[
-            Table(f"seconds an image, K = {extractor.grid[0] * extractor.grid[1]}, N = {INSTANCES}", _steps(images)),
+            Table(f"seconds per image, K = {extractor.grid[0] * extractor.grid[1]}, N = {INSTANCES}", _steps(images)),
             Table("ratios of pairs in the same round", _ratio_rows(images)),
-            Table("what the 3D steps add", _shares(images)),
-            Table("what was cut", _counts(images)),
+            Table("cost of the 3D steps", _shares(images)),
+            Table("cuts and masks", _counts(images)),
         ],
         notes=[
-            f"{names_of(photos)}; {repeats} repeats in turn; medians. Depth is given. The network takes all threads,"
-            " ours one, as a worker process does; the peer's way is run in all and in one, and ratios are to the faster"
-            " of the two in each round.",
-            "'of which k-NN' times the k-NN graphs of the same cuts again, apart. 'all but features' is the whole.",
+            f"{names_of(photos)}; {repeats} repeats in turn; medians. Depth is given. The network uses all threads,"
+            " ours one, as a worker process does; the peer runs in all and in one, and ratios are to the faster of the"
+            " two in each round.",
+            "'of which k-NN' times the k-NN graphs of the same cuts once more. 'all but features' is the whole.",
         ],
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TimedImage:
-    """Figures of one photo; lists run over the repeats.
+    """Figures of one photo; lists have an entry per repeat.
 
     Attributes:
         steps: method -> for each repeat, step -> seconds.
-        total: method -> seconds of the whole call, features left out; "peer" is the faster of its two.
+        total: method -> seconds of the whole call, without features; "peer" is the faster of its two.
         features: seconds of the network.
         confidence: seconds of scoring the masks of cuts3d.
         knn: seconds of its k-NN graphs alone.
-        cuts, masks: method -> number of eigenproblems that led to a mask or a drop, and of masks.
-        same: IoU of each mask of the peer's way with that of our MaskCut.
+        cuts: method -> number of eigenproblems that led to a mask or a drop.
+        masks: method -> number of masks.
+        same: IoU of each mask of the peer with that of our MaskCut.
     """
 
     steps: dict[str, list[dict[str, float]]]
@@ -92,18 +94,12 @@ class _TimedImage:
 def _time_image(
     photo: Photo, vectors: NDArray[np.float16], *, config: Config, maskcut: Config, features: Features, repeats: int
 ) -> _TimedImage:
-    say(f"pseudo: {photo.name}")
+    # Prepare the tasks; load the network and cut once before the clock runs.
+    log(f"pseudo: {photo.name}")
     extractor = features.extractor(config)
     flat, deep = (cut_task(photo, vectors, settings, features) for settings in (maskcut, config))
-    extractor.extract([photo.image])  # loads the network
-    result = cut_image(deep)  # the same every time
-    scoring = ScoreTask(
-        record=to_record(result, size=photo.size, method="cuts3d"),
-        depth=deep.depth,
-        image=None,
-        config=replace(config.confidence, tau_knn=config.pseudo.tau_knn),
-        cut=as_dict(config.pseudo),
-    )
+    extractor.extract([photo.image])
+    result = cut_image(deep)  # the same in every round
     peer = partial(
         peer_maskcut,
         vectors.astype(np.float32),
@@ -112,6 +108,8 @@ def _time_image(
         tau_ncut=flat.tau_ncut,
         instances=INSTANCES,
     )
+
+    # Time all ways in turn.
     timed = interleaved(
         {
             "features": partial(extractor.extract, [photo.image]),
@@ -119,16 +117,17 @@ def _time_image(
             PEER[1]: partial(in_one_thread, peer),
             "maskcut": partial(cut_image, flat),
             "cuts3d": partial(cut_image, deep),
-            "confidence": partial(score_masks, scoring),
+            "confidence": partial(in_one_thread, partial(_score, deep, result, config.confidence)),
             "k-NN": partial(_knn_alone, _clouds(deep, result), config.pseudo.knn),
         },
         repeats=repeats,
     )
+
+    # Compare the peer's masks with those of our MaskCut; a mask without a counterpart agrees with nothing.
     found: PeerResult = timed.results[PEER[1]][-1]
     baseline: CutResult = timed.results["maskcut"][-1]
     theirs = [decode_rle(code) for code in found.masks]
     own = [decode_rle(item.segmentation) for item in baseline.instances]
-    # A mask that only one of them has agrees with nothing.
     same = [agreement(a, b) for a, b in zip(theirs, own, strict=False)] + [0.0] * abs(len(theirs) - len(own))
     return _TimedImage(
         steps={name: [dict(run.seconds) for run in timed.results[name]] for name in METHODS},
@@ -147,8 +146,31 @@ def _time_image(
     )
 
 
+def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[NDArray[np.uint8]]:
+    """Compute the Spatial Confidence of the masks of one image, as `cuts3d confidence` does."""
+    assert task.depth is not None
+    depth = patch_depth(task.depth, (task.features.shape[1], task.features.shape[2]), task.config)
+    cuts = [instance.candidate for instance in result.instances]
+    return [
+        confidence_counts(
+            depth,
+            cut.bipartition,
+            source=cut.source if cut.core is None else np.flatnonzero(cut.core),
+            sink=cut.sink,
+            tau_knn_min=config.tau_knn_min,
+            tau_knn=task.config.tau_knn,
+            cuts=config.cuts,
+            k=task.config.knn,
+            background_level=task.config.background_level,
+            capacity=task.config.capacity,
+            solver=task.config.min_cut,
+        )
+        for cut in cuts
+    ]
+
+
 def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
-    """The point clouds that an image's cuts were made in."""
+    """Return the point clouds of an image's cuts."""
     assert task.depth is not None
     grid = (task.features.shape[1], task.features.shape[2])
     depth = patch_depth(task.depth, grid, task.config)
@@ -162,12 +184,11 @@ def _knn_alone(clouds: Sequence[NDArray[np.float64]], k: int) -> None:
 
 
 def _steps(images: Sequence[_TimedImage]) -> list[Row]:
-    """A row a step, a column a method: medians over images and repeats."""
-    names = list(
-        dict.fromkeys(step for image in images for name in METHODS for run in image.steps[name] for step in run)
-    )
+    """Return a row per step with a column per method: medians over images and repeats."""
+    steps = dict.fromkeys(step for image in images for name in METHODS for run in image.steps[name] for step in run)
     rows: list[Row] = [{"step": "features", **dict.fromkeys(METHODS, _median(image.features for image in images))}]
-    for step in names:
+    # What each method measures of itself.
+    for step in steps:
         cells = {
             name: median([run.get(step, 0.0) for image in images for run in image.steps[name]]) for name in METHODS
         }
@@ -175,6 +196,7 @@ def _steps(images: Sequence[_TimedImage]) -> list[Row]:
         if step == "cut":
             alone = _median(image.knn for image in images)
             rows.append({"step": "of which k-NN", **dict.fromkeys(METHODS), "cuts3d": alone})
+    # The rest of the whole call, the whole call, and confidence on top.
     other = {
         name: median(
             [
@@ -212,7 +234,7 @@ def _ratio_rows(images: Sequence[_TimedImage]) -> list[Row]:
 
 
 def _shares(images: Sequence[_TimedImage]) -> list[Row]:
-    """Seconds of what only 3D does, as shares of MaskCut's time: our MaskCut and the peer's."""
+    """Return the seconds that only 3D takes, as shares of MaskCut's time: our MaskCut and the peer."""
 
     def extra(step: str) -> float:
         pairs = [
@@ -234,9 +256,9 @@ def _shares(images: Sequence[_TimedImage]) -> list[Row]:
         {
             "step": step,
             "seconds": seconds,
-            "of our maskcut": seconds / ours,
+            "share of our maskcut": seconds / ours,
             "with features": seconds / (ours + network),
-            "of the peer's with features": seconds / (peer + network),
+            "share of the peer, with features": seconds / (peer + network),
             "in the paper": PAPER_SHARES.get(step),
         }
         for step, seconds in added.items()
@@ -248,13 +270,9 @@ def _counts(images: Sequence[_TimedImage]) -> list[Row]:
     return [
         {
             "method": name,
-            "cuts an image": mean(image.cuts[name] for image in images),
-            "masks an image": mean(image.masks[name] for image in images),
-            **(
-                spread(same, name="IoU with the peer's")
-                if name == "maskcut"
-                else spread([], name="IoU with the peer's")
-            ),
+            "cuts per image": mean(image.cuts[name] for image in images),
+            "masks per image": mean(image.masks[name] for image in images),
+            **spread(same if name == "maskcut" else [], name="IoU with the peer"),
         }
         for name in ("peer", "maskcut", "cuts3d")
     ]

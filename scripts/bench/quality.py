@@ -1,34 +1,41 @@
-"""Benchmark of quality: masks of every variant against the ground truth of the sets."""
+"""Benchmark of quality: the masks of variants of the method, by the commands, against the ground truth of the sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.common import Report, Row, Table, say
-from bench.data import RENDERED, WITH_DEPTH, Features, Photo, offline
-from cuts3d_cli.config import ConfidenceConfig, Config, as_dict
-from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
-from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
-from cuts3d_cli.cut.masks import Rle
-from cuts3d_cli.engine.pool import WorkerPool
-from cuts3d_cli.evaluation.metrics import Prediction, evaluate
-from cuts3d_cli.images import resize_square
-from cuts3d_cli.stages.confidence import ScoreTask, score_masks
+from bench.common import Report, Row, Table, log
+from bench.data import RENDERED, WITH_DEPTH, Photo, offline, offline_overrides
+from cuts3d_cli.config import Config
+from executable import cuts3d, neutral_environment
+from scenes.files import write_coco, write_depth
 
 Half = Literal["all", "even", "odd"]
 Overrides = Mapping[str, Mapping[str, Any]]
+"""Section -> field -> value."""
 
 COMMON: Overrides = {"features": {"size": 644}, "pseudo": {"instances": 3}}
-"""Of every variant: a grid of 46x46 and three cuts an image."""
+"""Of every variant: a grid of 46x46 and three cuts per image."""
 TABLE_TOP: Overrides = {"pseudo": {"tau_knn": 0.035}, "confidence": {"tau_knn_min": 0.032}}
-"""For objects that lie a few centimetres apart, of which the sets with depth are; the paper's values are for whole
-scenes. The grid's own spacing is 0.0314. tau_knn was chosen on photos of mosd, so no half of it is unseen by it."""
+"""For objects a few centimetres apart, which the sets with depth show; the paper's values are for whole scenes. The
+spacing of the grid is 0.0314. tau_knn was chosen on photos of mosd, so that neither half of it is held out from it."""
+FIGURES = {
+    "AP": "ap",
+    "AP50": "ap50",
+    "AR": "ar100",
+    "recall@0.5": "recall50",
+    "precision@0.5": "precision50",
+    "mean best IoU": "mean_best_iou",
+}
+"""Column -> field in the JSON of `cuts3d eval`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +44,8 @@ class Variant:
 
     Attributes:
         changes: section -> field -> value.
-        preset: what they are changes to.
-        table_top: start from `TABLE_TOP`, too; False where a preset brings values of its own.
+        preset: what they change.
+        table_top: start from `TABLE_TOP`, too; False for a preset with values of its own.
         ranked: score the masks by their Spatial Confidence instead of 1.
     """
 
@@ -47,13 +54,26 @@ class Variant:
     table_top: bool = True
     ranked: bool = False
 
-    def config(self) -> Config:
-        """The configuration; later ones win of: preset, `COMMON`, `TABLE_TOP`, `changes`."""
+    @property
+    def in_3d(self) -> bool:
+        """Whether it may need depth."""
+        return self.config().pseudo.method != "maskcut"
+
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """Merge `COMMON`, `TABLE_TOP` and `changes`, in increasing precedence."""
         merged: dict[str, dict[str, Any]] = {}
         for overrides in (COMMON, TABLE_TOP if self.table_top else {}, self.changes):
             for section, fields in overrides.items():
                 merged.setdefault(section, {}).update(fields)
-        return offline(merged, preset=self.preset)
+        return offline_overrides(merged)
+
+    def config(self) -> Config:
+        """Return the whole configuration.
+
+        Raises:
+            UsageError: a field is unknown, or its value is invalid.
+        """
+        return offline(self.overrides(), preset=self.preset)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -79,12 +99,12 @@ SWEEPS: dict[str, Sequence[float]] = {
 
 
 def half_of(photos: Sequence[Photo], half: Half) -> list[Photo]:
-    """Every second photo, or all: one half for tuning, the other for reporting."""
+    """Return all photos, or every second one: one half for tuning, the other for reporting."""
     return list({"all": photos, "even": photos[::2], "odd": photos[1::2]}[half])
 
 
 def parse_variant(words: Sequence[str]) -> tuple[str, Variant]:
-    """A variant from the command line: NAME and words such as pseudo.beta=0.3, preset=best, ranked=true.
+    """Parse a variant from the command line: a name and words such as pseudo.beta=0.3, preset=best, ranked=true.
 
     Raises:
         ValueError: a word is none of these. Fields and values are checked with the configuration.
@@ -102,14 +122,14 @@ def parse_variant(words: Sequence[str]) -> tuple[str, Variant]:
         elif equals and key == "preset":
             variant = replace(variant, preset=value)
         else:
-            raise ValueError(f"'{word}' is no SECTION.FIELD=VALUE, preset=NAME, ranked=true or table_top=false")
+            raise ValueError(f"'{word}' is not SECTION.FIELD=VALUE, preset=NAME, ranked=true or table_top=false")
     return name, replace(variant, changes=changes)
 
 
 def quality(
     sets: Mapping[str, Sequence[Photo]],
     *,
-    features: Features,
+    folder: Path | None = None,
     half: Half = "all",
     variants: Mapping[str, Variant] = VARIANTS,
     sweeps: Mapping[str, Sequence[float]] = SWEEPS,
@@ -119,35 +139,44 @@ def quality(
 
     Args:
         sets: photos by the name of their set; sets without depth are cut by MaskCut alone.
-        features: where features come from.
+        folder: keeps shards with features for further runs; by default a temporary one.
         half: which photos.
         variants: by name.
-        sweeps: values of single fields of `pseudo`; on all sets with depth together.
-        workers: processes that cut; 0 works in this one.
+        sweeps: values of single fields of `pseudo`, on all sets with depth together.
+        workers: processes that cut; 0 cuts in the main process.
 
     Returns:
         A row for each set and variant, by masks; whether the order of Table 4 holds; the sweeps.
+
+    Raises:
+        CommandError: a command failed.
     """
     chosen = {name: half_of(photos, half) for name, photos in sets.items()}
-    deep = [name for name in chosen if name in WITH_DEPTH or name == RENDERED]
-    with WorkerPool(workers) as pool:
-        cutter = _Cutter(features, pool)
-        rows = []
-        for name, photos in chosen.items():
-            for label, variant in variants.items():
-                if name in deep or not needs_depth(variant.config().pseudo):
-                    say(f"quality: {name}, {label}")
-                    rows.append({"set": name, "variant": label, **cutter.figures(photos, variant)})
-        pooled = [photo for name in deep for photo in chosen[name]]
-        if len(deep) > 1:
-            for label, variant in variants.items():
-                rows.append({"set": " + ".join(deep), "variant": label, **cutter.figures(pooled, variant)})
-        swept = []
-        for item, values in sweeps.items() if pooled else ():
+    deep = {name: photos for name, photos in chosen.items() if name in WITH_DEPTH or name == RENDERED}
+    flat = {name: photos for name, photos in chosen.items() if name not in deep}
+    rows: list[Row] = []
+    swept: list[Row] = []
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cuts3d-bench-")))
+        kinds = [PackedSets(folder, some, workers=workers) for some in (deep, flat) if some]
+
+        # Every variant on all sets that have what it needs.
+        for label, variant in variants.items():
+            for packed in kinds:
+                if packed.sets is deep or not variant.in_3d:
+                    log(f"quality: {', '.join(packed.sets)}: {label}")
+                    found = packed.figures(variant)
+                    rows += [{"set": name, "variant": label, **figures} for name, figures in found.items()]
+
+        # Single fields, on all sets with depth together.
+        for item, values in sweeps.items() if deep else ():
             for value in values:
-                say(f"quality: {item} {value:g}")
-                figures = cutter.figures(pooled, Variant(changes={"pseudo": {item: value}}))
-                swept.append({"field": item, "value": value, **figures})
+                log(f"quality: {item} {value:g}")
+                found = kinds[0].figures(Variant(changes={"pseudo": {item: value}}))
+                swept.append({"field": item, "value": value, **list(found.values())[-1]})
+    titles = list(dict.fromkeys([*chosen, " + ".join(deep)]))
+    rows.sort(key=lambda row: titles.index(row["set"]))
     tables = [Table("masks against the ground truth", _against_baseline(rows)), Table("order of Table 4", _order(rows))]
     return Report(
         name="quality",
@@ -155,90 +184,95 @@ def quality(
         notes=[
             f"Photos: {half}; {' '.join(f'{name} {len(photos)}' for name, photos in chosen.items())}. By masks; AR is"
             " AR@100; 'x recall' is recall@0.5 over that of maskcut.",
-            "Masks of equal score are ranked largest first. tau_knn of the table tops was chosen on photos of mosd,"
-            " both halves of it; maskcut has no such threshold.",
-            *(["coco_person has persons labelled only: its precision and AP say nothing."] * ("coco_person" in chosen)),
+            "Masks of equal score are ranked largest first. tau_knn for table tops was chosen on photos of mosd, both"
+            " halves of it; maskcut has no such threshold.",
+            *(["coco_person labels persons only: its precision and AP mean nothing."] * ("coco_person" in chosen)),
         ],
     )
 
 
-class _Cutter:
-    """Cuts photos, each with the same settings once."""
+class PackedSets:
+    """Sets of photos in shards, with a ground truth for each set and for all of them together.
 
-    def __init__(self, features: Features, pool: WorkerPool) -> None:
-        self._features = features
-        self._pool = pool
-        self._known: dict[tuple[str, str], list[Prediction]] = {}
+    Args:
+        folder: for a folder of these photos; shards that are there already are used again.
+        sets: photos by the name of their set.
+        workers: processes that cut.
 
-    def figures(self, photos: Sequence[Photo], variant: Variant) -> Row:
-        """Metrics of a variant on some photos."""
-        config = variant.config()
-        settings = repr((variant.ranked, config))
-        new = [photo for photo in photos if (photo.name, settings) not in self._known]
-        for photo, future in self._pool.in_order(_predict, self._tasks(new, config, ranked=variant.ranked)):
-            assert future is not None
-            self._known[photo.name, settings] = [
-                Prediction.of_mask(code, score=score) for code, score in future.result()
-            ]
-        found = evaluate(
-            {number: self._known[photo.name, settings] for number, photo in enumerate(photos)},
-            {number: photo.instances for number, photo in enumerate(photos)},
-        )
-        row: Row = {"photos": found.images, "objects": found.instances, "masks": found.predictions}
-        names = {
-            "AP": "ap",
-            "AP50": "ap50",
-            "AR": "ar100",
-            "recall@0.5": "recall50",
-            "precision@0.5": "precision50",
-            "mean best IoU": "mean_best_iou",
-        }
-        return row | {title: getattr(found.mask, name, None) for title, name in names.items()}
+    Attributes:
+        sets: the photos.
+    """
 
-    def _tasks(self, photos: Sequence[Photo], config: Config, *, ranked: bool) -> Iterator[tuple[Photo, _Task]]:
-        tau_ncut = config.pseudo.tau_ncut
-        if tau_ncut is None:
-            tau_ncut = self._features.extractor(config).spec.tau_ncut
-        for photo, vectors in zip(photos, self._features.of(photos, config), strict=True):
-            cut = CutTask(
-                image=resize_square(photo.image, config.pseudo.crf_size),
-                size=photo.size,
-                features=vectors,
-                depth=photo.depth() if needs_depth(config.pseudo) else None,
-                config=config.pseudo,
-                tau_ncut=tau_ncut,
-            )
-            yield photo, _Task(cut=cut, confidence=config.confidence if ranked else None)
+    def __init__(self, folder: Path, sets: Mapping[str, Sequence[Photo]], *, workers: int) -> None:
+        """Write photos, depth and ground truth, and pack them."""
+        self.sets = sets
+        self._workers = workers
+        self._known: dict[str, dict[str, Row]] = {}
+        pooled = [photo for photos in sets.values() for photo in photos]
+        digest = hashlib.sha256()
+        for photo in pooled:
+            digest.update(photo.name.encode() + photo.image.tobytes())
+        self._folder = (folder / f"quality-{digest.hexdigest()[:12]}").resolve()
+        self._shards = self._folder / "shards"
+        self._truths = {name: self._write_truth(name, photos) for name, photos in sets.items()}
+        if len(sets) > 1:
+            self._truths[" + ".join(sets)] = self._write_truth("all", pooled)
+        for photo in pooled:
+            self._write_photo(photo)
+        self._run("pack", "images", "--depth-dir", "depth", "--out", self._shards, "--name", "photos")
 
+    def figures(self, variant: Variant) -> dict[str, Row]:
+        """Cut by a variant and evaluate, unless the same settings were evaluated before.
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    cut: CutTask
-    confidence: ConfidenceConfig | None
+        Args:
+            variant: the settings.
 
+        Returns:
+            Figures in [0, 1] for each set, and for all of them together if there are several.
+        """
+        known = repr((variant.ranked, variant.config()))
+        if known not in self._known:
+            self._write_settings(variant)
+            networks = ["depth", "features"] if variant.in_3d else ["features"]
+            for command in (*networks, "pseudo", *(["confidence"] if variant.ranked else [])):
+                workers = ("--workers", self._workers) if command in ("pseudo", "confidence") else ()
+                self._run(command, "--shards", self._shards, "--preset", variant.preset, *workers)
+            self._known[known] = {name: self._evaluate(truth) for name, truth in self._truths.items()}
+            # Masks without confidence all have the score 1; what is there now would be stale for the next variant.
+            for path in self._shards.glob("*.confidence.*"):
+                path.unlink()
+        return self._known[known]
 
-def _predict(task: _Task) -> list[tuple[Rle, float]]:
-    """The masks of a photo with their scores: what a worker process does."""
-    result = cut_image(task.cut)
-    codes = [item.segmentation for item in result.instances]
-    if task.confidence is None:
-        return [(code, 1.0) for code in codes]
-    settings = task.confidence
-    if settings.tau_knn is None:
-        settings = replace(settings, tau_knn=task.cut.config.tau_knn)
-    record = to_record(result, size=task.cut.size, method=task.cut.config.method)
-    counts: NDArray[np.uint8] = score_masks(
-        ScoreTask(
-            record=record,
-            depth=task.cut.depth,
-            image=task.cut.image,
-            config=settings,
-            cut=as_dict(task.cut.config),
-        )
-    )
-    maps = spatial_confidence(counts, levels=settings.cuts, floor=settings.floor)
-    scores = [mean_confidence(values, item.patch_mask) for values, item in zip(maps, result.instances, strict=True)]
-    return list(zip(codes, scores, strict=True))
+    def _run(self, *arguments: object) -> str:
+        return cuts3d(*arguments, folder=self._folder, environment=neutral_environment())
+
+    def _evaluate(self, truth: Path) -> Row:
+        found = json.loads(self._run("eval", "--shards", self._shards, "--gt", truth, "--json"))
+        counts = {"photos": found["images"], "objects": found["instances"], "masks": found["predictions"]}
+        return counts | {title: found["mask"][name] for title, name in FIGURES.items()}
+
+    def _write_settings(self, variant: Variant) -> None:
+        """Write the settings into the cuts3d.toml that the commands read."""
+        lines = []
+        for section, fields in variant.overrides().items():
+            lines.append(f"[{section}]")
+            lines += [f"{name} = {_toml(value)}" for name, value in fields.items() if value is not None]
+        (self._folder / "cuts3d.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _write_truth(self, name: str, photos: Sequence[Photo]) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{name}.json"
+        write_coco(path, [(f"{photo.name}.png", photo.size, photo.instances) for photo in photos])
+        return path
+
+    def _write_photo(self, photo: Photo) -> None:
+        image, depth = (self._folder / part / f"{photo.name}.png" for part in ("images", "depth"))
+        for path in (image, depth):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not image.is_file():  # a new file would make the shards stale
+            photo.image.save(image)
+            if photo.metres is not None:
+                write_depth(depth, photo.metres)
 
 
 def _against_baseline(rows: Sequence[Row]) -> list[Row]:
@@ -247,7 +281,7 @@ def _against_baseline(rows: Sequence[Row]) -> list[Row]:
 
 
 def _order(rows: Sequence[Row]) -> list[Row]:
-    """Whether each contribution makes the figures better than the one before."""
+    """Check whether each contribution improves the figures of the one before."""
     found = []
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = {row["variant"]: row for row in rows if row["set"] == name}
@@ -269,3 +303,8 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return {"true": True, "false": False}.get(text, text)
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML writes it; its strings, numbers and lists are those of JSON."""
+    return json.dumps(list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value)

@@ -1,4 +1,4 @@
-"""Benchmarks of speed: the eigensolver and the CRF, each against the peer's way in the same run."""
+"""Benchmarks of speed: the eigensolver and the CRF, each against the peer (MaskCut) in the same run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import mean, median
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, ratios, say, spread
+from bench.common import Report, Row, Table, agreement, faster, in_one_thread, interleaved, log, ratios, spread
 from bench.data import Features, Photo, offline
 from bench.peer import dense_ncut, fresh_crf, semantic_edges
 from cuts3d_cli.config import Config
@@ -25,21 +25,22 @@ from cuts3d_cli.images import resize_square
 Masks = list[NDArray[np.bool_]]
 
 INSTANCES = 3
+"""N, cuts per image."""
 TAU_KNN = 0.035
-"""For objects on a table, of which the photos are."""
+"""For objects on a table, which the photos show."""
 
 
 def ncut(photos: Sequence[Photo], *, sizes: Sequence[int], features: Features, repeats: int) -> Report:
-    """Our eigensolver against the dense one, on the graphs that three iterations of an extraction meet.
+    """Time our eigensolver against the dense one, on the graphs of the three iterations of an extraction.
 
     Args:
-        photos: to take the graphs from.
+        photos: source of the graphs.
         sizes: sides of the resized photos, pixels; with patches of 14 pixels 490 gives K = 1225, 840 gives 3600.
-        features: where features come from.
+        features: source of the features.
         repeats: rounds of dense in all threads, dense in one, ours, dense in all threads, ...
 
     Returns:
-        For each K and stage: seconds, how many times slower the dense solver is, IoU of the bipartitions.
+        For each K and iteration: seconds, how many times slower the dense solver is, IoU of the bipartitions.
     """
     rows: list[Row] = []
     for size in sizes:
@@ -48,7 +49,7 @@ def ncut(photos: Sequence[Photo], *, sizes: Sequence[int], features: Features, r
         grid = extractor.grid
         runs: list[list[_Solved]] = [[] for _ in range(INSTANCES)]
         for photo, vectors in zip(photos, features.of(photos, config), strict=True):
-            say(f"ncut: {photo.name}, {grid[0]}x{grid[1]}")
+            log(f"ncut: {photo.name}, {grid[0]}x{grid[1]}")
             edges = semantic_edges(vectors.astype(np.float32), tau_ncut=extractor.spec.tau_ncut)
             for stage, solved in enumerate(_stages(edges, grid, repeats=repeats)):
                 runs[stage].append(solved)
@@ -78,14 +79,25 @@ def ncut(photos: Sequence[Photo], *, sizes: Sequence[int], features: Features, r
         notes=[
             f"{names_of(photos)}; {repeats} repeats in turn; medians, ratios of pairs.",
             "scipy.linalg.eigh(D - A, D, subset_by_index=[1, 2]) in float64, in all threads that BLAS takes and in one;"
-            " ratios are to the faster of the two in each round. Ours runs in one thread, as worker processes run it.",
-            "Stage 1 is the whole graph, later ones lack what was found.",
+            " ratios are to the faster of the two in each round. Ours runs in one thread, as in worker processes.",
+            "Stage 1 is the whole graph; later stages lack the objects found before.",
         ],
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Solved:
+    """Both solutions of one graph, in figures.
+
+    Attributes:
+        removed: nodes that earlier iterations removed.
+        all_threads: seconds of the dense solver in all threads, one per round.
+        one_thread: seconds of the dense solver in one thread.
+        ours: seconds of our solver in one thread.
+        iou: of the bipartitions.
+        same_seed: whether both choose the same seed.
+    """
+
     removed: int
     all_threads: Sequence[float]
     one_thread: Sequence[float]
@@ -95,8 +107,8 @@ class _Solved:
 
 
 def _stages(edges: NDArray[np.bool_], grid: tuple[int, int], *, repeats: int) -> list[_Solved]:
-    """Solve the graph, take out what the dense solution finds, solve again."""
-    weights = edges.astype(np.float64)  # once an image, as the extraction does
+    """Solve the graph, remove what the dense solution finds, solve again."""
+    weights = edges.astype(np.float64)  # once per image, as in an extraction
     removed = np.zeros(grid, dtype=bool)
     solved: list[_Solved] = []
     for _ in range(INSTANCES):
@@ -132,16 +144,16 @@ def _stages(edges: NDArray[np.bool_], grid: tuple[int, int], *, repeats: int) ->
 
 
 def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int | None = None) -> Report:
-    """One CRF for each mask, as peers build it, against ours.
+    """Time one CRF for each mask, as the peer builds it, against ours.
 
     Args:
-        photos: with depth; the masks are those that an extraction finds in them.
-        features: where features come from.
+        photos: with depth; the masks are those of an extraction.
+        features: source of the features.
         repeats: rounds of peer, ours, peer, ours, ...
         size: side of the resized photos, pixels; None is the backbone's own.
 
     Returns:
-        For each photo: seconds for all of its masks, the ratio, IoU of the refined masks.
+        For each photo: seconds for all of its masks, the ratio, the IoU of the refined masks.
     """
     config = table_top(features, size=size, crf=False)
     rows: list[Row] = []
@@ -154,7 +166,7 @@ def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int 
         coarse = [upsample_nearest(item.patch_mask, task.image.shape[:2]) for item in cut_image(task).instances]
         if not coarse:
             continue
-        say(f"crf: {photo.name}, {len(coarse)} masks")
+        log(f"crf: {photo.name}, {len(coarse)} masks")
         timed = interleaved(
             {
                 "peer": partial(_crf_each, task.image, coarse, config.pseudo.crf_iterations),
@@ -174,9 +186,9 @@ def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int 
     side = config.pseudo.crf_size
     return Report(
         name="crf",
-        tables=[Table("a CRF for each mask against ours", rows)],
+        tables=[Table("one CRF per mask against ours", rows)],
         notes=[
-            f"{side}x{side} pixels, {config.pseudo.crf_iterations} iterations, masks of real cuts; {repeats} repeats in"
+            f"{side}x{side} pixels, {config.pseudo.crf_iterations} iterations, masks of cuts; {repeats} repeats in"
             " turn; seconds for all masks of an image; IoU of the refined masks, 1 where both are empty.",
         ],
     )
@@ -194,7 +206,7 @@ def _crf_row(name: str, masks: int, slow: Sequence[float], fast: Sequence[float]
     return {
         "photo": name,
         "masks": masks,
-        "a CRF each, s": median(slow),
+        "one CRF per mask, s": median(slow),
         "ours, s": median(fast),
         **ratios(slow, fast),
         **spread(ious, name="IoU"),
@@ -202,10 +214,10 @@ def _crf_row(name: str, masks: int, slow: Sequence[float], fast: Sequence[float]
 
 
 def table_top(features: Features, *, size: int | None, crf: bool = True) -> Config:
-    """Settings for photos of table tops, at any size of the grid.
+    """Return settings for photos of table tops, for a grid of any size.
 
     Args:
-        features: knows the backbone.
+        features: source of the features.
         size: side of the resized photos, pixels; None is the backbone's own.
         crf: whether the masks are refined.
     """
@@ -221,7 +233,7 @@ def table_top(features: Features, *, size: int | None, crf: bool = True) -> Conf
 
 
 def cut_task(photo: Photo, vectors: NDArray[np.float16], config: Config, features: Features) -> CutTask:
-    """A photo with its features, ready to be cut."""
+    """Return a photo with its features, ready to be cut."""
     return CutTask(
         image=resize_square(photo.image, config.pseudo.crf_size),
         size=photo.size,
@@ -233,5 +245,5 @@ def cut_task(photo: Photo, vectors: NDArray[np.float16], config: Config, feature
 
 
 def names_of(photos: Sequence[Photo]) -> str:
-    """The photos, for a note."""
+    """Return the names of photos, for a note."""
     return f"Photos: {', '.join(photo.name for photo in photos)}"

@@ -17,7 +17,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers,
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
-from bench.common import Report, Row, Table, interleaved, ratios, say
+from bench.common import Report, Row, Table, interleaved, log, ratios
 from bench.data import rendered
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.copy_paste import CopyPaste
@@ -26,6 +26,7 @@ from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.detector.schedule import descend, make_optimizer
 
 Batch = list[dict[str, Any]]
+"""Training samples as detectron2 takes them."""
 GRID = 60
 """Side of the confidence maps, patches."""
 PLAIN = "detectron2, plain"
@@ -37,8 +38,8 @@ OWN: dict[str, dict[str, Any]] = {
     ALL: {"copy_paste_select": "confident", "alpha": "spatial", "soft_loss": True, "drop_loss": False},
     "+ DropLoss": {"copy_paste_select": "confident", "alpha": "spatial", "soft_loss": True, "drop_loss": True},
 }
-"""Ours, each row with what the one before has. Copy-paste gives a batch more instances to learn from, whatever they are
-chosen by, so that its share is shown apart from that of confidence."""
+"""Ours; each row adds to the one before. Copy-paste adds instances to a batch however they are chosen, so that its cost
+is shown apart from that of confidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class _Way:
     plain: bool
 
     def prepared(self, batch: Batch) -> Batch:
-        """The batch on the device, as this way reads it; not part of the time."""
+        """Move a batch to the device, in the form that this way reads; not timed."""
         moved = [
             {**sample, "image": sample["image"].to(self.device), "instances": sample["instances"].to(self.device)}
             for sample in batch
@@ -59,8 +60,8 @@ class _Way:
         return [{**sample, "instances": _plain(sample["instances"])} for sample in moved] if self.plain else moved
 
     def stepper(self) -> Callable[[Batch, int], tuple[float, float]]:
-        """A function that takes one step. It returns the sum of the losses, and seconds that the processor worked."""
-        # A learning rate of 0 leaves the weights as they are, so that each way does the same work in every round.
+        """Return a function that takes one step and returns the sum of the losses and the processor's seconds."""
+        # A learning rate of 0 leaves the weights unchanged, so that each way does the same work in every round.
         config = replace(self.config, learning_rate=0.0)
         optimizer = make_optimizer(self.model, config)
         amp = config.amp and self.device.type == "cuda"
@@ -69,7 +70,7 @@ class _Way:
 
         def step(batch: Batch, seed: int) -> tuple[float, float]:
             begun = time.process_time()
-            torch.manual_seed(seed)  # which boxes are sampled
+            torch.manual_seed(seed)  # determines which boxes are sampled
             generator = torch.Generator().manual_seed(seed)
             if not self.plain:
                 batch = paste(batch, generator=generator)
@@ -87,15 +88,15 @@ def step_overhead(config: TrainConfig, *, device: str, batches: int, repeats: in
     """Time steps of all ways in turn, on the same batches, from the same random weights.
 
     Args:
-        config: sets the model, the batch and the sizes of images.
+        config: determines the model, the batch and the sizes of images.
         device: "cpu", "cuda", ...
-        batches: how many, of rendered scenes with confidence that is made up.
+        batches: number of batches of rendered scenes with random confidence.
         repeats: rounds over the batches.
         threads: that a CPU computes with.
 
     Returns:
-        Seconds a step and ratios to the plain one, over all batches and rounds; losses, to show that ours without the
-        parts computes what the plain one computes.
+        Seconds per step and ratios to the plain one, over all batches and rounds; losses, to show that ours without
+        the parts computes the same as the plain one.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -106,7 +107,8 @@ def step_overhead(config: TrainConfig, *, device: str, batches: int, repeats: in
 
 
 def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: int) -> Report:
-    made = made_batches(base, count=batches)
+    # Give all models the same weights.
+    made = random_batches(base, count=batches)
     ways = {PLAIN: _Way(model=plain_model(base, device=device), config=base, device=device, plain=True)}
     for name, changes in OWN.items():
         config = replace(base, **changes)
@@ -115,13 +117,15 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
     for way in ways.values():
         way.model.load_state_dict(weights)
         way.model.train()
+
+    # Time a step of each in turn, batch by batch.
     steppers = {name: way.stepper() for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     worked: dict[str, list[float]] = {name: [] for name in ways}
     losses: dict[str, float] = {}
     with EventStorage():
         for number, batch in enumerate(made):
-            say(f"train-step: batch {number + 1} of {len(made)}")
+            log(f"train-step: batch {number + 1} of {len(made)}")
             prepared = {name: way.prepared(batch) for name, way in ways.items()}
             actions = {name: partial(step, prepared[name], number) for name, step in steppers.items()}
             for name, action in actions.items():  # once before the clock runs: memory, kernels, threads
@@ -130,6 +134,8 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
             for name in ways:
                 seconds[name] += timed.seconds[name]
                 worked[name] += [spent for _, spent in timed.results[name]]
+
+    # One row per way, with ratios to the plain one.
     rows: list[Row] = [
         {
             "step": name,
@@ -150,15 +156,20 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
         notes=[
             f"ResNet-{base.resnet_depth}, random weights; {where}; {len(made)} batches of {base.images_per_batch},"
             f" {', '.join(shapes)} pixels; {repeats} rounds in turn; medians, ratios of pairs.",
-            "A step is copy-paste, forward, backward, clipping and the optimizer's step; reading and decoding are not"
-            " in it, nor the way to the device. The learning rate is 0, so that all begin from the same weights.",
-            "The processor's seconds hardly depend on what else it does.",
+            "A step is copy-paste, forward, backward, clipping and the optimizer's step, without reading, decoding and"
+            " the transfer to the device. The learning rate is 0, so that all start from the same weights.",
+            "The processor's seconds hardly depend on other load.",
         ],
     )
 
 
 def plain_model(config: TrainConfig, *, device: torch.device) -> torch.nn.Module:
-    """detectron2's own Cascade Mask R-CNN with the same settings and names of weights."""
+    """Build detectron2's own Cascade Mask R-CNN with the same settings and names of weights.
+
+    Args:
+        config: of the model.
+        device: where to put it.
+    """
     tree = model_config(config, norm="BN" if config.norm == "SyncBN" else config.norm)
     heads = tree.roi_heads
     heads._target_ = CascadeROIHeads
@@ -171,12 +182,12 @@ def plain_model(config: TrainConfig, *, device: torch.device) -> torch.nn.Module
     return model.to(device)
 
 
-def made_batches(config: TrainConfig, *, count: int) -> list[Batch]:
-    """Training batches of rendered scenes, resized as training resizes them, with confidence that is made up.
+def random_batches(config: TrainConfig, *, count: int) -> list[Batch]:
+    """Make training batches of rendered scenes, resized as in training, with random confidence.
 
     Args:
         config: the fields on data.
-        count: how many.
+        count: number of batches.
     """
     batches = []
     for number in range(count):
@@ -184,7 +195,7 @@ def made_batches(config: TrainConfig, *, count: int) -> list[Batch]:
         for index in range(config.images_per_batch):
             photo = rendered(number * config.images_per_batch + index)
             rng = np.random.default_rng([number, index])
-            codes = [item.mask for item in photo.instances]
+            codes = [item["segmentation"] for item in photo.instances]
             maps = rng.choice(np.array([0.5, 4 / 6, 5 / 6, 1], dtype=np.float32), size=(len(codes), GRID, GRID))
             sample = training_sample(
                 photo.image,
@@ -198,7 +209,7 @@ def made_batches(config: TrainConfig, *, count: int) -> list[Batch]:
 
 
 def _plain(instances: Instances) -> Instances:
-    """What detectron2's own mapper would give."""
+    """Return what detectron2's own mapper would return."""
     found = Instances(instances.image_size)
     found.gt_boxes = instances.gt_boxes
     found.gt_classes = instances.gt_classes

@@ -1,4 +1,4 @@
-"""The classes of objects of the rendered scenes, and the rooms they stand in. Not in the paper."""
+"""The object classes of the rendered scenes, and the rooms they stand in. Not in the paper."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scenes.textures import Floats, Texture
 from scenes.tracer import Solid, rotation
 
 CLASSES = ("orange", "apple", "tomato", "tennis", "basketball", "can", "cup", "carton")
+"""Classes of objects."""
 METRES = {
     "orange": 0.09,
     "apple": 0.09,
@@ -22,6 +23,7 @@ METRES = {
     "cup": 0.09,
     "carton": 0.2,
 }
+"""Typical width of an object of each class, metres."""
 _FRUIT_COLOURS = {
     "orange": ((0.95, 0.50, 0.07), (0.98, 0.58, 0.12)),
     "apple": ((0.86, 0.66, 0.22), (0.72, 0.09, 0.11)),
@@ -30,12 +32,18 @@ _FRUIT_COLOURS = {
 
 
 def _jittered(rng: np.random.Generator, rgb: Sequence[float], amount: float) -> Floats:
+    """Vary an sRGB colour at random. Returns linear RGB, (3,)."""
     shade = rng.uniform(1 - amount, 1 + amount)
     return textures.linear(np.clip(np.asarray(rgb) * shade + rng.uniform(-amount, amount, 3) * 0.25, 0.02, 0.97))
 
 
 def look_of(rng: np.random.Generator, name: str) -> Texture:
-    """One look of a class of objects; every object of a touching scene shares it."""
+    """Draw a texture for a class of objects; all objects of a touching scene share one.
+
+    Args:
+        rng: draws the colours.
+        name: one of `CLASSES`.
+    """
 
     def pick(*colours: tuple[float, float, float]) -> Floats:
         return _jittered(rng, colours[rng.integers(len(colours))], 0.08)
@@ -71,7 +79,20 @@ def look_of(rng: np.random.Generator, name: str) -> Texture:
 def build(
     rng: np.random.Generator, name: str, look: Texture, *, at: tuple[float, float], size: float, instance: int
 ) -> list[Solid]:
-    """An object of a class, standing at `at` (x, z) on the table; about 2 `size` wide."""
+    """Build an object that stands on the table.
+
+    Args:
+        rng: draws its attitude and proportions.
+        name: one of `CLASSES`.
+        look: its texture.
+        at: (x, z) on the table, units of the scene.
+        size: half its width, units of the scene.
+        instance: number of the object, from 1.
+
+    Returns:
+        Its solids: a body, and a stem where the class has one.
+    """
+    # Draw what every class needs: an offset of the noise, so that equal objects are not copies, and a turn.
     shift = rng.uniform(0, 32, 3).astype(np.float32)
     yaw = float(rng.uniform(0, 2 * np.pi))
     x, z = at
@@ -84,6 +105,7 @@ def build(
             shape, centre, (attitude * np.asarray(scale, np.float32)).astype(np.float32), instance, look, shift
         )
 
+    # Tins, cups, cartons and balls are one solid each.
     if name in ("can", "cup"):
         tall = (1.15 if name == "can" else 1.0) * rng.uniform(0.96, 1.04) * size
         return [solid("cylinder", (0.86 * size, tall, 0.86 * size), tall, rotation(yaw))]
@@ -93,6 +115,7 @@ def build(
     if name in ("tennis", "basketball"):
         attitude = rotation(yaw, *rng.uniform(0, 2 * np.pi, 2).tolist())
         return [solid("sphere", (size, size, size), size, attitude)]
+    # Fruit: a tilted ellipsoid whose lowest point touches the table.
     squash = {"orange": 0.95, "apple": 0.9, "tomato": 0.88}[name] * rng.uniform(0.97, 1.03)
     attitude = rotation(yaw, float(rng.uniform(-0.55, 0.35)), float(rng.uniform(-0.3, 0.3)))
     body = solid("sphere", (size, size * squash, size), 1.0, attitude)
@@ -100,6 +123,7 @@ def build(
     body = solid("sphere", (size, size * squash, size), lowest, attitude)
     if name == "orange":
         return [body]
+    # All but oranges have a stem.
     bark = textures.stone(textures.linear((0.30, 0.24, 0.12)), textures.linear((0.14, 0.10, 0.05)), 3.0)
     stem = attitude @ rotation(0.0, float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.3, 0.3)))
     length = size * rng.uniform(0.12, 0.18)
@@ -109,7 +133,7 @@ def build(
 
 
 def room(rng: np.random.Generator) -> tuple[Texture, Texture]:
-    """Table and wall, in muted colours."""
+    """Draw the textures of the table and the wall, in muted colours."""
     wood = (
         ((0.72, 0.58, 0.43), (0.48, 0.35, 0.24)),
         ((0.50, 0.38, 0.30), (0.30, 0.21, 0.16)),
@@ -120,6 +144,7 @@ def room(rng: np.random.Generator) -> tuple[Texture, Texture]:
     def colour(*colours: tuple[float, float, float]) -> Floats:
         return _jittered(rng, colours[rng.integers(len(colours))], 0.07)
 
+    # The table: wood in half of the scenes, else cloth or stone.
     choice = rng.integers(4)
     if choice < 2:
         light, dark = wood[rng.integers(len(wood))]
@@ -133,6 +158,7 @@ def room(rng: np.random.Generator) -> tuple[Texture, Texture]:
         )
     else:
         floor = textures.stone(colour(*plain), colour((0.35, 0.34, 0.33), (0.8, 0.8, 0.78)), rng.uniform(0.5, 1.2))
+    # The wall: bricks, cloth or plaster.
     choice = rng.integers(4)
     if choice == 0:
         wall = textures.bricks(

@@ -1,6 +1,7 @@
 """Procedural textures for the rendered scenes: fruit, balls, tins, cups, cartons, tables and walls. Not in the paper.
 
-A texture maps points in an object's own frame (about [-1, 1]) to colour, gloss and bumps; see `Texture`.
+A texture maps points in an object's own frame (about [-1, 1]) to colour, gloss and bumps (`Texture`). The functions
+that make one take colours in linear RGB, (3,) in [0, 1].
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Noise:
     _SIZE = 32
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Draw the table."""
+        """Draw the table of random numbers."""
         self._table = rng.random(self._SIZE**3, dtype=np.float32) * 2 - 1
 
     def __call__(self, points: Floats) -> Floats:
-        """(n, 3) points, one lattice cell per unit -> (n,) values in [-1, 1]."""
+        """Return the noise at (n, 3) points, one lattice cell per unit: (n,) values in [-1, 1]."""
         base = np.floor(points)
         frac = points - base
         frac = frac * frac * (3 - 2 * frac)
@@ -44,7 +45,7 @@ class Noise:
         return out
 
     def sum(self, points: Floats, *, frequency: float, octaves: int) -> Floats:
-        """Fractal sum: (n, 3) -> (n,), about [-1, 1]."""
+        """Return the fractal sum of several octaves at (n, 3) points: (n,), about [-1, 1]."""
         out = np.zeros(len(points), dtype=np.float32)
         for octave in range(octaves):
             out += self(points * np.float32(frequency * 2.03**octave) + 7.3 * octave) * np.float32(0.5**octave)
@@ -52,27 +53,27 @@ class Noise:
 
 
 class Shifted(Noise):
-    """The same noise, seen from another place."""
+    """The same noise, translated."""
 
     def __init__(self, noise: Noise, shift: Floats) -> None:
-        """Move `noise` by (3,) `shift`."""
+        """Translate `noise` by `shift`, (3,)."""
         self._table = noise._table
         self._shift = shift
 
     def __call__(self, points: Floats) -> Floats:
-        """(n, 3) -> (n,), as `Noise`."""
+        """Return the translated noise at (n, 3) points: (n,) values in [-1, 1]."""
         return super().__call__((points + self._shift).astype(np.float32))
 
 
 class Surface(NamedTuple):
-    """What a texture returns for n points."""
+    """Colour, gloss and bumps at n points."""
 
     albedo: Floats
     """(n, 3) linear RGB in [0, 1]."""
     gloss: Floats
-    """(n,) weight of the highlight, 0 = matt."""
+    """(n,) weight of the highlight, 0 is matt."""
     bump: Floats
-    """(n, 3) added to the normal, in the frame of the texture's points."""
+    """(n, 3), added to the normal, in the frame of the texture's points."""
 
 
 Texture = Callable[[Floats, Floats, Noise], Surface]
@@ -80,7 +81,7 @@ Texture = Callable[[Floats, Floats, Noise], Surface]
 
 
 def linear(rgb: Sequence[float] | Floats) -> Floats:
-    """An sRGB colour in [0, 1] -> linear light, (3,)."""
+    """Convert an sRGB colour in [0, 1] to linear light, (3,)."""
     return np.asarray(rgb, dtype=np.float32) ** np.float32(2.2)
 
 
@@ -91,20 +92,29 @@ def mix(a: Floats, b: Floats, share: Floats) -> Floats:
 
 
 def ramp(values: Floats, low: float, high: float) -> Floats:
-    """0 under `low`, 1 above `high`, smooth between (`low` > `high` falls)."""
+    """Rise smoothly from 0 at `low` to 1 at `high`; fall where `low` > `high`."""
     t = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def roughness(points: Floats, noise: Noise, *, frequency: float, strength: float) -> Floats:
-    """(n, 3) random tilt of the normal."""
+    """Return a random tilt of the normal at (n, 3) points: (n, 3)."""
     p = points * np.float32(frequency)
     tilt = np.stack([noise(p), noise(p + 11.7), noise(p + 23.1)], axis=1)
     return tilt * np.float32(strength)
 
 
 def fruit(flesh: Floats, blush: Floats, *, streaks: float, pores: float, gloss: float, calyx: Floats | None) -> Texture:
-    """A fruit with its stem at +y: `blush` in patches or streaks over `flesh`; a `calyx` of leaves or a dark dimple."""
+    """Return the texture of a fruit with its stem at +y.
+
+    Args:
+        flesh: base colour.
+        blush: colour of the patches or streaks.
+        streaks: how far the patches are drawn out into streaks, at least 0.
+        pores: strength of the bumps.
+        gloss: weight of the highlight.
+        calyx: colour of the leaves round the stem; None for a dark dimple.
+    """
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         patches = noise.sum(
@@ -134,7 +144,7 @@ def fruit(flesh: Floats, blush: Floats, *, streaks: float, pores: float, gloss: 
 
 
 def tennis(felt: Floats, seam: Floats) -> Texture:
-    """Felt with a white seam."""
+    """Return the texture of a tennis ball: felt with a curved seam."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         x, y, z = points.T
@@ -151,7 +161,7 @@ def tennis(felt: Floats, seam: Floats) -> Texture:
 
 
 def basketball(skin: Floats, line_colour: Floats) -> Texture:
-    """Pebbled leather with dark channels."""
+    """Return the texture of a basketball: pebbled leather with dark channels."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         x, y, z = points.T
@@ -166,7 +176,13 @@ def basketball(skin: Floats, line_colour: Floats) -> Texture:
 
 
 def can(label: Floats, accent: Floats, *, bands: float) -> Texture:
-    """A tin: metal ends and rims, a printed label with a band and a badge repeated round it."""
+    """Return the texture of a tin: metal ends and rims, a printed label with a band and three badges.
+
+    Args:
+        label: colour of the label.
+        accent: colour of the band and the badges.
+        bands: half the height of the band, in half heights of the tin.
+    """
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         x, y, z = points.T
@@ -193,7 +209,7 @@ def can(label: Floats, accent: Floats, *, bands: float) -> Texture:
 
 
 def cup(glaze: Floats, band: Floats, drink: Floats) -> Texture:
-    """A glazed cup, full to the rim."""
+    """Return the texture of a glazed cup, full to the rim: its glaze, a band round its foot, the drink."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         radius, y = np.hypot(points[:, 0], points[:, 2]), points[:, 1]
@@ -209,7 +225,7 @@ def cup(glaze: Floats, band: Floats, drink: Floats) -> Texture:
 
 
 def carton(board: Floats, tape: Floats, print_colour: Floats) -> Texture:
-    """A cardboard box: fluted board, a strip of tape over the top, a printed mark and a label on its sides."""
+    """Return the texture of a cardboard box: fluted board, tape over the top, a printed arrow and a label."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         x, y, z = points.T
@@ -237,7 +253,7 @@ def carton(board: Floats, tape: Floats, print_colour: Floats) -> Texture:
 
 
 def wood(light: Floats, dark: Floats, plank: float) -> Texture:
-    """Planks along x with grain; points in units of the scene."""
+    """Return the texture of planks along x, `plank` units of the scene wide, with grain."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         board = np.floor(points[:, 2] / plank)
@@ -257,7 +273,7 @@ def wood(light: Floats, dark: Floats, plank: float) -> Texture:
 
 
 def cloth(colour: Floats, second: Floats, check: float) -> Texture:
-    """Woven cloth with a faint check."""
+    """Return the texture of woven cloth with a faint check, one period every `check` units of the scene."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         x, z = points[:, 0], points[:, 2] + points[:, 1]
@@ -273,7 +289,7 @@ def cloth(colour: Floats, second: Floats, check: float) -> Texture:
 
 
 def stone(colour: Floats, vein: Floats, frequency: float) -> Texture:
-    """Concrete, plaster or a veined worktop."""
+    """Return the texture of concrete, plaster or a veined worktop; `frequency` is that of its clouds."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         clouds = noise.sum(points, frequency=frequency, octaves=5)
@@ -288,7 +304,7 @@ def stone(colour: Floats, vein: Floats, frequency: float) -> Texture:
 
 
 def bricks(brick: Floats, mortar: Floats, height: float) -> Texture:
-    """A brick wall in running bond; courses are `height` units high."""
+    """Return the texture of a brick wall in running bond; courses are `height` units of the scene high."""
 
     def texture(points: Floats, normals: Floats, noise: Noise) -> Surface:
         course = np.floor(points[:, 1] / height)

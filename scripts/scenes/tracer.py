@@ -1,4 +1,4 @@
-"""A ray caster in numpy: ellipsoids, boxes and cylinders on a table before a wall. Not in the paper."""
+"""A ray caster in numpy: ellipsoids, boxes and cylinders on a table in front of a wall. Not in the paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenes.textures import Floats, Noise, Shifted, Texture, ramp
 
 _LIGHT_GRID = 3
-"""The area light is sampled on a grid of this side, jittered at each pixel."""
+"""The area light is sampled on a square grid with this many cells a side, jittered at each pixel."""
 
 
 class Scene(NamedTuple):
@@ -21,9 +21,9 @@ class Scene(NamedTuple):
     image: NDArray[np.uint8]
     """(height, width, 3) RGB."""
     depth: Floats
-    """(height, width) metres along the optical axis, larger = farther, no holes."""
+    """(height, width) metres along the optical axis, larger is farther, no holes."""
     instances: NDArray[np.int32]
-    """(height, width): 0 background, 1..n the visible part of each object, numbered from left to right."""
+    """(height, width): 0 is background, 1..n the visible part of each object, numbered from left to right."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,27 @@ class Solid:
     shape: Literal["sphere", "box", "cylinder"]
     centre: Floats
     axes: Floats
-    """(3, 3): columns are the images of the unit axes."""
+    """(3, 3), whose columns are the images of the unit axes."""
     instance: int
     texture: Texture
     shift: Floats = field(default_factory=lambda: np.zeros(3, np.float32))
     """(3,) offset of the texture's noise, so that equal objects are not copies."""
 
     def local(self, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
-        """Rays (n, 3) in the frame of the unit solid."""
+        """Transform rays, (n, 3) each, to the frame of the unit solid."""
         inverse = np.linalg.inv(self.axes).T.astype(np.float32)
         return (origins - self.centre) @ inverse, directions @ inverse
 
     def hit(self, origins: Floats, directions: Floats) -> Floats:
-        """(n,) ray parameter of the first hit, inf where there is none. The origins lie outside or on the solid."""
+        """Intersect rays with the solid.
+
+        Args:
+            origins: (n, 3), outside or on the solid.
+            directions: (n, 3), of any length.
+
+        Returns:
+            (n,) float32, the ray parameter of the first hit; inf where there is none.
+        """
         o, d = self.local(origins, directions)
         d = np.where(np.abs(d) < 1e-9, np.float32(1e-9), d)
         if self.shape == "box":
@@ -67,7 +75,14 @@ class Solid:
         return np.where((near < far) & (near > 1e-4), near, np.inf).astype(np.float32)
 
     def frame(self, points: Floats) -> tuple[Floats, Floats, Floats]:
-        """World points on the solid -> local points, local normals, world normals. Edges are a little rounded."""
+        """Transform points on the solid to its own frame, and compute normals; edges are slightly rounded.
+
+        Args:
+            points: (n, 3), in the frame of the scene.
+
+        Returns:
+            Points and normals in the frame of the unit solid, and normals in that of the scene; (n, 3) each.
+        """
         inverse = np.linalg.inv(self.axes).astype(np.float32)
         p = (points - self.centre) @ inverse.T
         if self.shape == "sphere":
@@ -84,12 +99,12 @@ class Solid:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors of length 1, same shape; a zero vector stays zero."""
+    """Normalise vectors to length 1; a zero vector stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
 def rotation(yaw: float, tilt: float = 0.0, roll: float = 0.0) -> Floats:
-    """(3, 3) rotation: roll about z, then tilt about x, then yaw about y (radians)."""
+    """Return a (3, 3) rotation: roll about z, then tilt about x, then yaw about y, radians."""
     cy, sy, cx, sx, cz, sz = (f(a) for a in (yaw, tilt, roll) for f in (np.cos, np.sin))
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -107,12 +122,18 @@ class Camera:
     focal: float
     """In image heights."""
     shift: tuple[float, float]
-    """Position of the optical axis in the image: right and down from its centre, in image heights."""
+    """Position of the optical axis: right and down from the centre of the image, in image heights."""
 
     def rays(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
-        """Image positions, in image heights from the centre -> origins and directions (n, 3).
+        """Return the rays through positions in the image.
 
-        The directions have length 1 along the optical axis, so a ray's parameter is the depth.
+        Args:
+            columns: (n,), image heights to the right of the centre.
+            rows: (n,), image heights below the centre.
+
+        Returns:
+            Origins and directions, (n, 3) each. The directions have length 1 along the optical axis, so that a ray's
+            parameter is the depth.
         """
         x, y = (columns - self.shift[0]) / self.focal, (self.shift[1] - rows) / self.focal
         c, s = np.cos(self.pitch), np.sin(self.pitch)
@@ -124,7 +145,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class World:
-    """All that is in a scene: lengths in units of an object's radius, turned to metres by `metre`."""
+    """The contents of a scene; lengths are in units of an object's radius, of which each is `metre` metres."""
 
     camera: Camera
     solids: list[Solid]
@@ -140,7 +161,7 @@ class World:
     metre: float
 
     def trace(self, origins: Floats, directions: Floats) -> tuple[Floats, NDArray[np.int32]]:
-        """First hits: depth (n,) and index of the solid (n,), -1 the floor, -2 the wall."""
+        """Find what rays hit first: its depth, (n,), and the index of the solid, (n,); -1 is the floor, -2 the wall."""
         floor = np.where(directions[:, 1] < -1e-6, -origins[:, 1] / np.minimum(directions[:, 1], -1e-6), np.inf)
         wall = (self.wall_at - origins[:, 2]) / np.maximum(directions[:, 2], 1e-6)
         depth = np.minimum(floor, wall).astype(np.float32)
@@ -154,7 +175,19 @@ class World:
 
 
 def shade(world: World, origins: Floats, directions: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
-    """Linear colours (n, 3) seen along the rays."""
+    """Compute the colours that are seen along rays.
+
+    Args:
+        world: the scene.
+        origins: (n, 3).
+        directions: (n, 3).
+        noise: of the textures.
+        rng: jitters the samples of the light.
+
+    Returns:
+        (n, 3) linear RGB, not clipped.
+    """
+    # Find the surface that each ray hits: its colour, gloss and normals.
     depth, what = world.trace(origins, directions)
     points = origins + directions * depth[:, None]
     count = len(points)
@@ -179,6 +212,7 @@ def shade(world: World, origins: Floats, directions: Floats, noise: Noise, rng: 
         albedo[chosen], gloss[chosen] = np.clip(surface.albedo, 0.004, 0.95), surface.gloss
         bumped[chosen] = unit(plain[chosen] + bump)
 
+    # Direct light: cast a shadow ray to a jittered point in each cell of the light.
     view = unit(-directions)
     start = points + plain * 2e-3
     diffuse = np.zeros(count, np.float32)
@@ -201,7 +235,7 @@ def shade(world: World, origins: Floats, directions: Floats, noise: Noise, rng: 
     diffuse /= _LIGHT_GRID**2
     shine /= _LIGHT_GRID**2
 
-    # Light of the surroundings: sky from above, the table's colour from below, less where other objects are near.
+    # Ambient light: sky from above, the table's colour from below, less where other objects are near.
     up = 0.5 + 0.5 * bumped[:, 1:2]
     ambient = world.sky * up + world.bounce * (1 - up)
     openness = np.ones(count, np.float32)
@@ -223,26 +257,34 @@ def shade(world: World, origins: Floats, directions: Floats, noise: Noise, rng: 
 
 
 def pixels(height: int, width: int) -> tuple[Floats, Floats]:
-    """Columns and rows of all pixel centres, in image heights from the centre, flattened."""
+    """Return columns and rows of all pixel centres, in image heights from the centre of the image, flattened."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     return (columns.ravel() + 0.5 - width / 2) / height, (rows.ravel() + 0.5 - height / 2) / height
 
 
 def instance_map(world: World, what: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Indices of solids (n,), negative for table and wall -> ids of instances (n,), 0 for table and wall."""
+    """Map indices of solids, (n,), negative for table and wall, to instance ids, (n,), 0 for table and wall."""
     lookup = np.array([solid.instance for solid in world.solids] + [0, 0], np.int32)
     return lookup[what]
 
 
 def render(world: World, *, height: int, width: int, rng: np.random.Generator) -> Scene:
-    """Photo, depth and masks of a world. `rng` draws the textures, the light samples and the grain."""
+    """Render the photo, the depth map and the masks of a scene.
+
+    Args:
+        world: the scene.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        rng: draws the textures, the light samples and the grain.
+    """
+    # One ray a pixel for depth, masks and colour.
     columns, rows = pixels(height, width)
     origins, directions = world.camera.rays(columns, rows)
     depth, what = world.trace(origins, directions)
     noise = Noise(rng)
     colour = shade(world, origins, directions, noise, rng)
 
-    # More rays where the solid changes: smooth outlines at a small price.
+    # Nine rays a pixel where the solid changes: antialiased outlines at little cost.
     grid = what.reshape(height, width)
     edge = np.zeros((height, width), bool)
     for axis in (0, 1):
@@ -264,7 +306,7 @@ def render(world: World, *, height: int, width: int, rng: np.random.Generator) -
 
 
 def develop(linear: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Linear light (h, w, 3) -> 8-bit photo: exposure, soft shoulder, vignette, lens blur, grain."""
+    """Turn linear light, (h, w, 3), into an 8-bit photo: exposure, soft shoulder, vignette, lens blur, grain."""
     height, width = linear.shape[:2]
     level = np.percentile(linear.mean(axis=2), 97)
     exposed = linear * np.float32(0.8 / max(float(level), 1e-3))

@@ -1,1 +1,1 @@
-"""Stress tests: damaged input, killed runs, and a record of output to compare with: `bash scripts/stress.sh --help`."""
+"""Stress tests: damaged input, killed runs, and records of output. `bash scripts/stress.sh --help` lists them."""

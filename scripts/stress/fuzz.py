@@ -1,12 +1,12 @@
-"""Feeds damaged input to everything that reads files or arguments of strangers, and counts what does not end well.
+"""Feed damaged input to everything that reads files or arguments, and count what does not end well.
 
-    python scripts/fuzz.py --cases 100000            # over all targets, some minutes
-    python scripts/fuzz.py --target manifest --case 123   # one case again, with its traceback
+    bash scripts/stress.sh fuzz --cases 100000                  # over all targets, some minutes
+    bash scripts/stress.sh fuzz --target manifest --case 123    # one case again, with its traceback
 
-Each case takes a valid input, such as a shard, a manifest or a ground truth, and changes it: fields, headers with right
-checksums, numbers, nesting, bytes. All that may come out is a result, or one of the project's own errors with a message
-of one line, within ten seconds and half a gigabyte. Cases run in processes of their own, so that a crash of the
-interpreter is a finding like any other. A case is a function of its target and number.
+Each case takes a valid input, such as a shard, a manifest or a ground truth, and changes it: fields, headers with valid
+checksums, numbers, nesting, bytes. The only acceptable outcomes are a result, or one of the project's own errors with a
+message of one line, within ten seconds and half a gigabyte. Cases run in separate processes, so that a crash of the
+interpreter is a finding like any other. A case is determined by its target and number.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cuts3d_cli.errors import Cuts3dError, SampleError
 from stress.fuzz_targets import TARGETS, Target
 
 SECONDS = 10
-"""Processor time; a case that takes more, or six times as much on the clock, has failed."""
+"""Limit on the processor time of a case; that on wall-clock time is six times as much."""
 MEGABYTES = 512
-"""A case that needs more memory than that, over what the process had before, has failed."""
+"""Limit on the memory of a case, over what the process had before."""
 CHUNK = 2000
-"""Cases in a process."""
+"""Cases per process."""
+SCRIPTS = Path(__file__).resolve().parents[1]
 
 
 class OverlongError(BaseException):
-    """A case did not end in time. Not an Exception, or the code under test might take it for one of its own."""
+    """A case did not end in time. Not an Exception, or the code under test might catch it as one of its own."""
 
 
 def run_case(name: str, number: int, folder: Path) -> str | None:
@@ -48,7 +49,7 @@ def run_case(name: str, number: int, folder: Path) -> str | None:
         folder: for its files; may hold those of earlier cases.
 
     Returns:
-        What is wrong; None if all is well.
+        The finding; None if the case ended well.
     """
     target: Target = TARGETS[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -68,6 +69,8 @@ def run_case(name: str, number: int, folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
+    """Raise OverlongError once the time is up."""
+
     def stop(*_: object) -> None:
         raise OverlongError
 
@@ -85,7 +88,17 @@ def _time_limit() -> Iterator[None]:
 
 
 def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
-    """Run cases in this process; the number of each is on file before it begins. Returns the number of findings."""
+    """Run cases in this process.
+
+    Args:
+        name: of a target.
+        first: number of the first case.
+        count: number of cases.
+        progress: file that holds the number of the case that runs.
+
+    Returns:
+        The number of findings.
+    """
     findings = 0
     with tempfile.TemporaryDirectory() as folder, open(progress, "wb", buffering=0) as file:
         os.chdir(folder)
@@ -95,16 +108,25 @@ def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
             problem = run_case(name, number, Path(folder))
             if problem is not None:
                 findings += 1
-                _tell(f"{name} {number}: {problem}")
+                _print(f"{name} {number}: {problem}")
     return findings
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(text.encode("ascii", "backslashreplace").decode(), flush=True)
 
 
 def run_all(names: list[str], cases: int, *, first: int) -> int:
-    """Run cases in other processes, and go on after those that die. Returns the number of findings."""
+    """Run cases in other processes, and continue after those that die.
+
+    Args:
+        names: of targets.
+        cases: number of cases over all targets.
+        first: number of the first case of each.
+
+    Returns:
+        The number of findings.
+    """
     findings = 0
     each = -(-cases // len(names))
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +136,8 @@ def run_all(names: list[str], cases: int, *, first: int) -> int:
             while number < end:
                 count = min(CHUNK, end - number)
                 words = ["--target", name, "--first", str(number), "--cases", str(count), "--progress", str(progress)]
-                ran = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+                command = [sys.executable, "-m", "stress", "fuzz", *words]
+                ran = subprocess.run(command, cwd=SCRIPTS, stdout=subprocess.PIPE, text=True, check=False)
                 print(ran.stdout, end="", flush=True)
                 if ran.returncode in (0, 1):
                     found += sum(line.startswith(f"{name} ") for line in ran.stdout.splitlines())
@@ -129,25 +152,31 @@ def run_all(names: list[str], cases: int, *, first: int) -> int:
     return findings
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="cases over all targets")
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        1 if there are findings.
+    """
+    parser = argparse.ArgumentParser(
+        prog="stress fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=10_000, help="cases over all targets (10000)")
     parser.add_argument("--target", choices=TARGETS, help="one target only")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--case", type=int, help="run this case of --target alone")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (0)")
+    parser.add_argument("--case", type=int, help="run only this case of --target")
     parser.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    names = [arguments.target] if arguments.target else list(TARGETS)
-    if arguments.case is not None:
+    options = parser.parse_args(arguments)
+    names = [options.target] if options.target else list(TARGETS)
+    if options.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            _tell(run_case(names[0], arguments.case, Path(folder)) or "all is well")
-    elif arguments.progress:
-        sys.exit(int(run_chunk(names[0], arguments.first, arguments.cases, arguments.progress) > 0))
-    else:
-        sys.exit(int(run_all(names, arguments.cases, first=arguments.first) > 0))
-
-
-if __name__ == "__main__":
-    main()
+            problem = run_case(names[0], options.case, Path(folder))
+        _print(problem or "no finding")
+        return int(problem is not None)
+    if options.progress:
+        return int(run_chunk(names[0], options.first, options.cases, options.progress) > 0)
+    return int(run_all(names, options.cases, first=options.first) > 0)

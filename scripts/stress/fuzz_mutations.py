@@ -1,4 +1,4 @@
-"""Ways to damage valid input so that it still looks like what it was."""
+"""Ways to damage valid input so that it still resembles what it was."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = (
 
 
 def mutated_bytes(rng: Random, data: bytes) -> bytes:
-    """Flip, cut, double, insert and overwrite bytes, one to four times; sometimes nothing."""
+    """Flip, cut, duplicate, insert and overwrite bytes, up to four times."""
     content = bytearray(data)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 4])):
         at = rng.randrange(len(content) + 1)
@@ -54,7 +54,7 @@ def mutated_bytes(rng: Random, data: bytes) -> bytes:
 
 
 def mutated_text(rng: Random, text: str) -> bytes:
-    """Exchange words and numbers of a text, and its bytes."""
+    """Replace words and numbers of a text; sometimes damage its bytes, too."""
     pieces = re.split(r"([\s,<>=]+)", text)
     for _ in range(rng.choice([0, 1, 1, 2, 3])):
         at = rng.randrange(len(pieces))
@@ -66,7 +66,7 @@ def mutated_text(rng: Random, text: str) -> bytes:
 
 
 def mutated_json(rng: Random, value: Any) -> bytes:
-    """Exchange, delete, double and nest parts of a JSON value; sometimes damage its text too."""
+    """Replace, delete, duplicate and nest parts of a JSON value; sometimes damage its text, too."""
     changed = copy.deepcopy(value)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
         places: list[tuple[Any, Any]] = []
@@ -97,7 +97,7 @@ def mutated_json(rng: Random, value: Any) -> bytes:
 
 
 def mutated_tar(rng: Random, data: bytes) -> bytes:
-    """Change headers of a tar, with right checksums, and move its blocks; sometimes damage its bytes."""
+    """Change headers of a tar, with valid checksums, and move its blocks; sometimes damage its bytes, too."""
     blocks = [bytearray(data[at : at + _BLOCK]) for at in range(0, len(data), _BLOCK)]
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
         headers = [at for at, block in enumerate(blocks) if block[257:262] == b"ustar"]
@@ -130,7 +130,7 @@ def mutated_tar(rng: Random, data: bytes) -> bytes:
 
 
 def odd_spec(rng: Random) -> str:
-    """An argument of --shards: pieces of patterns, in any order."""
+    """Make an argument of --shards: pieces of patterns, in any order."""
     pieces = (
         *(
             "a-",
@@ -153,7 +153,7 @@ def odd_spec(rng: Random) -> str:
         *(".tar", ".depth", ".txt", ".json", "/", "**", "~", "$HOME", "pipe:", "s3://", "<0..9999999999999999999>"),
         *("<5..2>", "<0..999999><0..999999>", "{a,}", "{}", "<>", " ", "\0", "\n", "é", "\ud800", "#", "-", "x" * 300),
     )
-    if rng.random() < 0.4:  # whole ones, most of which have shards
+    if rng.random() < 0.4:  # whole patterns, most of which match shards
         whole = ("a-<000..001>.tar", "a-{000,001}.tar", "a-*.tar", ".", "[x]-000.tar", "b{1}.tar", "a-000.tar", "**/*")
         spec = rng.choice(whole)
         at = rng.randrange(len(spec) + 1)
@@ -163,7 +163,7 @@ def odd_spec(rng: Random) -> str:
 
 
 def _places(value: Any, found: list[tuple[Any, Any]]) -> None:
-    """All places in a JSON value: holder and key or index."""
+    """Collect all places in a JSON value: container, and key or index."""
     keys: Any = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in list(keys):
         found.append((value, key))

@@ -1,4 +1,4 @@
-"""What `fuzz.py` feeds: for each reader, valid inputs, and how they are damaged."""
+"""Targets of the fuzzing: for each reader, a valid input, and how it is damaged."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ from cuts3d_cli.stages.listing import list_source
 from stress.fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 
 Target = Callable[[Random, Path], None]
+"""Damages an input in a folder, and reads it."""
 HEIGHT, WIDTH = 24, 32
 
 
 def shard(rng: Random, folder: Path) -> None:
-    """Tars: base shards and sidecars, with headers of all formats."""
+    """Read tars: base shards and sidecars, with headers of all formats."""
     path = folder / rng.choice(["a-000.tar", "a-000.depth.tar"])
     path.write_bytes(mutated_tar(rng, rng.choice(_tars())))
     samples = None
@@ -53,7 +54,7 @@ def shard(rng: Random, folder: Path) -> None:
 
 
 def pattern(rng: Random, folder: Path) -> None:
-    """Arguments of --shards, and lists of them."""
+    """Expand arguments of --shards, and lists of them."""
     for name in ("a-000.tar", "a-001.tar", "a-000.depth.tar", "[x]-000.tar", "b{1}.tar"):
         (folder / name).touch()
     specs = [odd_spec(rng) for _ in range(rng.randint(0, 3))]
@@ -65,7 +66,7 @@ def pattern(rng: Random, folder: Path) -> None:
 
 
 def manifest(rng: Random, folder: Path) -> None:
-    """Manifests of finished tars."""
+    """Read manifests of finished tars."""
     tar = folder / "m-000.depth.tar"
     tar.write_bytes(b"content")
     path = tar.with_suffix(".json")
@@ -75,7 +76,7 @@ def manifest(rng: Random, folder: Path) -> None:
 
 
 def config(rng: Random, folder: Path) -> None:
-    """cuts3d.toml, variables, and options."""
+    """Resolve a configuration from cuts3d.toml, variables and options."""
     text = as_toml(resolve(environment={}, folder=folder / "none"))
     lines = rng.sample(text.splitlines(), rng.randint(0, 12))
     (folder / "cuts3d.toml").write_bytes(mutated_text(rng, "\n".join(["[pseudo]", *lines])))
@@ -89,7 +90,7 @@ def config(rng: Random, folder: Path) -> None:
 
 
 def record(rng: Random, folder: Path) -> None:
-    """JSON members of sidecars, and the masks in them."""
+    """Read JSON members of sidecars, and the masks in them."""
     extension = rng.choice(list(_records()))
     sample = Sample(key="a", members={extension: mutated_json(rng, _records()[extension])}, file=Path("s-000.tar"))
     value = read_json(sample, extension)
@@ -101,7 +102,7 @@ def record(rng: Random, folder: Path) -> None:
 
 
 def member(rng: Random, folder: Path) -> None:
-    """Photos, maps and arrays, and all members of a sample together as `cuts3d verify` sees them."""
+    """Read photos, maps and arrays, and check all members of a sample as `cuts3d verify` does."""
     kind = rng.choice(list(_members()))
     data = mutated_bytes(rng, _members()[kind])
     sample = Sample(key="a", members={**_members(), kind: data}, file=None)
@@ -123,34 +124,34 @@ def member(rng: Random, folder: Path) -> None:
 
 
 def coco(rng: Random, folder: Path) -> None:
-    """A ground truth of the user's own."""
+    """Read a ground truth of the user's own."""
     path = folder / "gt.json"
     path.write_bytes(mutated_json(rng, _coco()))
     read_ground_truth(path)
 
 
 def coco_listing(rng: Random, folder: Path) -> None:
-    """A COCO JSON whose photos are to be packed."""
+    """List the photos of a COCO JSON for packing."""
     path = folder / "listing.json"
     path.write_bytes(mutated_json(rng, _coco()))
     list_source(path, images=None)
 
 
 def published(rng: Random, folder: Path) -> None:
-    """COCO's own JSON and those of LVIS, which has URLs for names."""
+    """Read COCO's own JSON and those of LVIS, which has URLs instead of names."""
     path = folder / "published.json"
     path.write_bytes(mutated_json(rng, _coco()))
     _placed(read_coco_style(path, masks=rng.random() < 0.5, chosen=rng.choice([None, {"1.jpg"}])))
 
 
 def voc(rng: Random, folder: Path) -> None:
-    """Pascal VOC's XML and lists."""
+    """Read Pascal VOC's XML and lists."""
     box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9.0</xmax><ymax>8</ymax></bndbox>"
     text = (
         f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
         f"<object><name>dog</name><difficult>1</difficult>{box}</object><object>{box}</object></annotation>"
     )
-    if rng.random() < 0.1:  # a short text that would become gigabytes
+    if rng.random() < 0.1:  # a short text that would expand to gigabytes
         entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "x" * 10}">' for n in range(12))
         text = f"<!DOCTYPE a [{entities}]>" + text.replace("dog", "&e11;").replace("9.0", "&e11;")
     (folder / "list.lst").write_bytes(mutated_text(rng, "a 1\nb -1\n") if rng.random() < 0.3 else b"a\n")
@@ -159,7 +160,7 @@ def voc(rng: Random, folder: Path) -> None:
 
 
 def kitti(rng: Random, folder: Path) -> None:
-    """KITTI's label files."""
+    """Read KITTI's label files."""
     labels = folder / "labels"
     labels.mkdir(exist_ok=True)
     line = "Car 0.00 0 -0.20 1.0 2.0 9.5 8.5 1.89 0.48 1.20 1.84 1.47 8.41 0.01\n"
@@ -168,7 +169,7 @@ def kitti(rng: Random, folder: Path) -> None:
 
 
 def open_images(rng: Random, folder: Path) -> None:
-    """The CSV of Open Images."""
+    """Read the CSV of Open Images."""
     head = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
     path = folder / "boxes.csv"
     path.write_bytes(mutated_text(rng, head + "0a,x,/m/0,1,0.1,0.9,0.2,0.8,0,0,1\n0b,x,/m/0,1,0,1,0,1,0,0,0\n"))
@@ -210,7 +211,7 @@ def _tars() -> list[bytes]:
                     info = tarfile.TarInfo(f"{key}.{extension}")
                     info.size = 700 if extension == "depth.png" else 3
                     tar.addfile(info, io.BytesIO(b"{}\n" if info.size == 3 else bytes(700)))
-        # Without the padding to a whole record, damage hits what matters more often.
+        # Without the padding to a whole record, damage more often hits what matters.
         tars.append(buffer.getvalue()[: tar.offset + 1024])
     return tars
 

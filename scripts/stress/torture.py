@@ -1,11 +1,11 @@
-#!/usr/bin/env python3
-"""Kill the stages at random moments, again and again, and compare what is there in the end with an undisturbed run.
+"""Kill stages at random moments, again and again, and compare their final output with that of an undisturbed run.
 
-Each kind of end has its promise. SIGKILL: the same command goes on, to the same bytes. SIGINT and SIGTERM: also exit
-code 130 or 143, within two seconds for SIGINT, one line and no traceback, no process and no unfinished file left. A
-full disk: exit code 1, one line, nothing left. Prints how often each was kept; exit code 1 if one was not.
+    bash scripts/stress.sh torture --kills 100
 
-    python scripts/torture.py --kills 100
+There is a guarantee for each kind of interruption. SIGKILL: the same command resumes, and ends with the same bytes.
+SIGINT and SIGTERM: also exit code 130 or 143, within two seconds for SIGINT, one line without a traceback, and no
+process or unfinished file left. A full disk: exit code 1, one line, nothing left. Prints how often each guarantee was
+kept; the exit code is 1 if one was broken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -30,24 +30,25 @@ from rich.table import Table
 from stress.torture_runs import FULL, KINDS, STAGES, Bench, Ended, unfinished
 
 LATENCY = 2.0
-"""Seconds within which Ctrl-C must have ended a run."""
+"""Seconds within which Ctrl-C must end a run."""
 SHOWN = 10
+"""Broken guarantees that are printed."""
 
 
 @dataclass
 class Figures:
-    """What was counted.
+    """Counts over all runs.
 
     Attributes:
         kills: by kind.
         moments: kills by stage.
-        comparisons: how often the end was reached and compared.
+        comparisons: how often all stages finished and were compared.
         differing_bytes: of tars, and of manifests without their times.
-        lost_samples: that are neither in a tar nor listed as failed.
-        leftovers: files other than shards and manifests after a run that was left to finish.
+        lost_samples: samples neither in a tar nor listed as failed.
+        leftovers: files other than shards and manifests after a run that finished.
         latencies: seconds from SIGINT to the end of the process.
-        broken: promises of other kinds that were not kept, in words.
-        seconds: that all took.
+        broken: other guarantees that were broken, in words.
+        seconds: of the whole test.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -62,12 +63,12 @@ class Figures:
 
     @property
     def kept(self) -> bool:
-        """Whether every promise was."""
+        """Whether every guarantee was kept."""
         late = any(value > LATENCY for value in self.latencies)
         return not (self.differing_bytes or self.lost_samples or self.leftovers or self.broken or late)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the counts as plain JSON values."""
         return {
             "kept": self.kept,
             "kills": self.kills.total(),
@@ -84,18 +85,21 @@ class Figures:
         }
 
 
-def torture(bench: Bench, *, kills: int, chance: random.Random, say: Any) -> Figures:
-    """Run the stages over and over until they were killed so often, and to the end.
+def torture(bench: Bench, *, kills: int, chance: random.Random, log: Callable[[str], None]) -> Figures:
+    """Run the stages over and over, killing them, and let them finish in the end.
 
     Args:
-        bench: where they run.
-        kills: how many.
-        chance: draws kinds and moments.
-        say: told how far it is.
+        bench: runs the stages.
+        kills: number of kills.
+        chance: draws the moments.
+        log: prints a status line.
     """
+    # Keep the output of an undisturbed run.
     figures, begun = Figures(), time.perf_counter()
-    say("an undisturbed run")
+    log("an undisturbed run")
     bench.run_undisturbed()
+
+    # Start from base shards, and kill each stage until it finishes before it can be killed.
     while figures.kills.total() < kills:
         bench.reset()
         left = set(bench.stages)
@@ -108,11 +112,13 @@ def torture(bench: Bench, *, kills: int, chance: random.Random, say: Any) -> Fig
                 figures.kills[ended.kind] += 1
                 figures.moments[stage] += 1
                 _judge(ended, figures)
-                gone = f"{stage}, {ended.kind} after {ended.after:.2f} s, gone {ended.latency:.2f} s later"
-                say(f"{figures.kills.total()} of {kills}: {gone}")
+                moment = f"{stage}, {ended.kind} after {ended.after:.2f} s, ended {ended.latency:.2f} s later"
+                log(f"{figures.kills.total()} of {kills}: {moment}")
+
+        # Let the remaining stages finish, and compare.
         for stage in bench.stages:
             if stage in left and (ended := bench.run(stage)).code != 0:
-                figures.broken.append(f"{stage} does not go on: {ended.line}")
+                figures.broken.append(f"{stage} does not resume: {ended.line}")
         figures.comparisons += 1
         figures.differing_bytes += bench.differing_bytes()
         figures.lost_samples += bench.lost_samples()
@@ -122,7 +128,7 @@ def torture(bench: Bench, *, kills: int, chance: random.Random, say: Any) -> Fig
 
 
 def _judge(ended: Ended, figures: Figures) -> None:
-    """Whether an end was as promised."""
+    """Note the guarantees that an interrupted run breaks."""
     if ended.kind == "SIGKILL":
         return
     if ended.kind == "SIGINT":
@@ -136,7 +142,7 @@ def _judge(ended: Ended, figures: Figures) -> None:
     if ended.left:
         figures.broken.append(f"{where}: left {', '.join(ended.left)}")
     if ended.processes_left:
-        figures.broken.append(f"{where}: processes are left")
+        figures.broken.append(f"{where}: processes left")
 
 
 def _print(figures: Figures, console: Console) -> None:
@@ -152,26 +158,35 @@ def _print(figures: Figures, console: Console) -> None:
         console.print(f"broken: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how many (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of kinds and moments (0)")
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        1 if a guarantee was broken.
+    """
+    parser = argparse.ArgumentParser(
+        prog="stress torture", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--stages", default="depth,pseudo,confidence", help=f"of {','.join(STAGES)}, in this order")
-    parser.add_argument("--folder", type=Path, help="where to work, kept (a temporary one)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--folder", type=Path, help="working folder, which is kept (a temporary one)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     stages = [stage for stage in STAGES if stage in options.stages.split(",")]
     if set(options.stages.split(",")) - set(STAGES):
         parser.error(f"--stages {options.stages}: the stages are {', '.join(STAGES)}")
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cuts3d-torture-"))
     try:
-        with Bench(folder, stages=stages, say=say) as bench:
-            figures = torture(bench, kills=options.kills, chance=random.Random(options.seed), say=say)
+        with Bench(folder, stages=stages, log=log) as bench:
+            figures = torture(bench, kills=options.kills, chance=random.Random(options.seed), log=log)
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -180,7 +195,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         _print(figures, Console())
     return 0 if figures.kept else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

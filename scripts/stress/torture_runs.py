@@ -1,4 +1,4 @@
-"""Real commands on small made shards, for `torture.py`: one run, how it was ended, and what it left."""
+"""Runs of real commands on small shards of rendered scenes, for `torture`: how each ended, and what it left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,23 +18,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import numpy as np
-from PIL import Image
-
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
-from scenes.layout import render_scene
+from executable import command, neutral_environment
+from scenes import render_scene
+from scenes.files import write_photo
 
 SHARDS, IMAGES = 3, 3
-"""Shards, and images in each."""
+"""Number of shards, and of images in each."""
 HEIGHT, WIDTH = 96, 128
 FULL = "full disk"
 KINDS = ("SIGKILL", "SIGINT", "SIGKILL", "SIGTERM", "SIGINT", FULL, "SIGKILL", "SIGINT", "SIGTERM", "SIGINT")
-"""In turn."""
+"""Kinds of interruption, taken in turn."""
 _NETWORK = ("--backbone", "dino-vits16", "--size", "224", "--device", "cpu")
 STAGES: dict[str, tuple[str, ...]] = {
-    "pack": ("pack", "{source}/photos", "--out", ".", "--name", "s", "--depth-dir", "{source}/maps", "--shard-size"),
+    "pack": (
+        *("pack", "{source}/images", "--out", ".", "--name", "s"),
+        *("--depth-dir", "{source}/depth", "--shard-size", str(IMAGES)),
+    ),
     "depth": ("depth", "--shards", ".", "--backend", "sensor"),
     "features": ("features", "--shards", ".", *_NETWORK, "--weights", "{weights}"),
     "pseudo": (
@@ -44,12 +45,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "confidence": ("confidence", "--shards", ".", "--tau-knn-min", "0.12", "-j", "1"),
 }
-"""The commands. Their moments are few where little is computed, so nothing is larger than the method allows."""
+"""The commands, with settings that compute as little as the method allows."""
 _ROOM = "64m"
-_PAGE = 4096
+"""Size of the small file system."""
 _PATIENCE = 120.0
-"""Seconds after which a run is taken for hung."""
+"""Seconds after which a run is considered hung."""
 _VOLATILE = ("seconds", "mtime_ns", "info", "inputs")
+"""Fields of a manifest that differ from run to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +59,16 @@ class Ended:
     """How a run ended.
 
     Attributes:
-        stage: which.
-        kind: of the end; empty where the run was left to finish.
+        stage: of the run.
+        kind: of the interruption; empty for a run that was left to finish.
         code: its exit code, negative for a signal.
-        undisturbed: it was through before anything happened to it.
+        undisturbed: it finished before it could be interrupted.
         after: seconds from its start to the signal, or to its end.
         latency: seconds from the signal to the end.
         line: its last line on stderr.
         complaints: lines that do not belong on stderr.
         left: unfinished files that were not there before.
-        processes_left: some of its processes did not end with it.
+        processes_left: some of its processes are still alive.
     """
 
     stage: str
@@ -82,29 +84,28 @@ class Ended:
 
 
 class Bench:
-    """Small shards, and the stages that are run on them. A context manager.
+    """Runs stages on small shards. A context manager.
+
+    Args:
+        folder: working folder.
+        stages: of `STAGES`.
+        log: prints a status line.
 
     Attributes:
-        folder: of the shards: on a small file system of its own where it may be mounted, else files are limited in size
-            to simulate a full disk.
+        folder: of the shards: a small file system where it may be mounted, else the size of files is limited to
+            simulate a full disk.
         stages: that are run, in order.
     """
 
-    def __init__(self, folder: Path, *, stages: Sequence[str], say: Callable[[str], None]) -> None:
-        """Name the places; make nothing.
-
-        Args:
-            folder: for all that is made.
-            stages: of `STAGES`.
-            say: told what is done.
-        """
+    def __init__(self, folder: Path, *, stages: Sequence[str], log: Callable[[str], None]) -> None:
+        """Name the folders; create nothing."""
         self.folder = folder / "shards"
         self.stages = stages
         self._source = folder / "source"
         self._weights = folder / "weights.pth"
         self._reference = folder / "reference"
         self._packed = folder / "packed"
-        self._say = say
+        self._log = log
         self._stack = ExitStack()
         self._mounted = False
         self._seconds: dict[str, float] = {}
@@ -113,9 +114,9 @@ class Bench:
         self._source.mkdir(parents=True)
         self.folder.mkdir()
         self._mounted = self._mount()
-        self._say("a full disk is " + ("a small file system" if self._mounted else "a limit on the size of files"))
-        self._make_photos()
-        _make_weights(self._weights)
+        self._log("a full disk is " + ("a small file system" if self._mounted else "a limit on the size of files"))
+        self._write_photos()
+        _write_weights(self._weights)
         return self
 
     def __exit__(
@@ -124,7 +125,7 @@ class Bench:
         self._stack.close()
 
     def reset(self) -> None:
-        """Begin again with base shards alone, or with nothing if `pack` is among the stages."""
+        """Start again with base shards only, or with an empty folder if `pack` is among the stages."""
         for path in self.folder.iterdir():
             path.unlink()
         if "pack" in self.stages:
@@ -137,7 +138,7 @@ class Bench:
             shutil.copytree(self.folder, self._packed)
 
     def run_undisturbed(self) -> None:
-        """Keep what the stages write when nobody disturbs them, and how long they take."""
+        """Run all stages undisturbed; keep their output, and how long they take."""
         self.reset()
         for stage in self.stages:
             self._seconds[stage] = self._must(stage).after
@@ -147,8 +148,8 @@ class Bench:
         """Run a stage.
 
         Args:
-            stage: which.
-            kind: of `KINDS`; none leaves it to finish.
+            stage: one of `STAGES`.
+            kind: one of `KINDS`; empty lets it finish.
             chance: draws the moment: at any time of the run, or once it writes.
         """
         with ExitStack() as stack:
@@ -181,12 +182,12 @@ class Bench:
         )
 
     def differing_bytes(self) -> int:
-        """Bytes of tars, and of manifests less their times, that are not as in the undisturbed run."""
+        """Count the bytes of tars, and of manifests without their times, that differ from the undisturbed run."""
         names = {path.name for folder in (self.folder, self._reference) for path in folder.iterdir()}
         return sum(_difference(self.folder / name, self._reference / name) for name in names if name[0] != ".")
 
     def lost_samples(self) -> int:
-        """Samples of base shards that a stage neither wrote nor listed as failed."""
+        """Count the samples of base shards that a stage neither wrote nor listed as failed."""
         lost = 0
         for base in sorted(self.folder.glob("s-[0-9][0-9][0-9].tar")):
             keys = {sample.key for sample in read_shard(base)}
@@ -200,6 +201,7 @@ class Bench:
         return lost
 
     def _must(self, stage: str) -> Ended:
+        """Run a stage that must not fail."""
         ended = self.run(stage)
         if ended.code != 0:
             raise RuntimeError(f"cuts3d {stage} ended with {ended.code}: {ended.line}")
@@ -207,18 +209,16 @@ class Bench:
 
     def _start(self, stage: str, *, errors: IO[bytes], limit: int | None) -> subprocess.Popen[bytes]:
         places = {"source": self._source, "weights": self._weights}
-        words = [word.format(**places) for word in STAGES[stage]] + ([str(IMAGES)] if stage == "pack" else [])
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CUTS3D_")}
-        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        words = command(*(word.format(**places) for word in STAGES[stage]))
 
         def limit_files() -> None:
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         return subprocess.Popen(
-            [sys.executable, "-m", "cuts3d_cli", *words],
+            words,
             cwd=self.folder,
-            env=environment,
+            env=neutral_environment(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"),
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
@@ -234,11 +234,11 @@ class Bench:
         chance: random.Random,
         before: set[str],
     ) -> float | None:
-        """Signal the whole group at a random moment; when that was, or None if it was through already."""
+        """Signal the whole group at a random moment. Returns when, or None if the run had finished before."""
         begun, length = time.monotonic(), self._seconds[stage]
         once_it_writes = chance.random() < 0.5
         delay = chance.uniform(0, 1.3 * length)
-        if number != signal.SIGKILL:  # before its own code begins, it is Python that answers
+        if number != signal.SIGKILL:  # before it has a handler, Python itself answers
             _until(lambda: _handles(process.pid, signal.SIGTERM) or process.poll() is not None)
         if once_it_writes:
             _until(lambda: bool(set(unfinished(self.folder)) - before) or process.poll() is not None)
@@ -254,11 +254,12 @@ class Bench:
         return now
 
     def _written_by(self, stage: str) -> int:
+        """Return how many bytes a stage writes."""
         ending = "" if stage == "pack" else f".{stage}"
         return sum(path.stat().st_size for path in self._reference.glob(f"s-[0-9][0-9][0-9]{ending}.tar"))
 
     def _fill(self, stack: ExitStack, room: int) -> int | None:
-        """Leave so many bytes of room for as long as the stack lasts; a limit of a file's size where that cannot be."""
+        """Fill the file system but for `room` bytes until the stack unwinds; without one, return a limit per file."""
         if not self._mounted:
             return room // SHARDS
         filler = self.folder.with_name("shards") / "filler.bin"
@@ -269,28 +270,26 @@ class Bench:
         return None
 
     def _mount(self) -> bool:
-        """Mount a small file system in memory, where this process may."""
-        command = ["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "cuts3d-torture", str(self.folder)]
+        """Mount a small file system in memory. Returns whether this process may."""
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "cuts3d-torture", str(self.folder)]
         try:
-            done = subprocess.run(command, capture_output=True, check=False).returncode == 0
+            done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         except OSError:
             return False
         if done:
             self._stack.callback(subprocess.run, ["umount", "-l", str(self.folder)], check=False)
         return done
 
-    def _make_photos(self) -> None:
-        for folder in ("photos", "maps"):
-            (self._source / folder).mkdir()
+    def _write_photos(self) -> None:
+        for part in ("images", "depth"):
+            (self._source / part).mkdir()
         for number in range(SHARDS * IMAGES):
             scene = render_scene(number, height=HEIGHT, width=WIDTH, objects=3)
-            Image.fromarray(scene.image).save(self._source / f"photos/{number:03d}.png")
-            millimetres = np.nan_to_num(scene.depth * 1000).round().astype(np.uint16)
-            Image.fromarray(millimetres).save(self._source / f"maps/{number:03d}.png")
+            write_photo(self._source, f"{number:03d}.png", scene.image, scene.depth)
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Files that are neither shards nor manifests, and tars without a manifest."""
+    """List the files that are neither shards nor manifests, and the tars without a manifest."""
     names = {path.name for path in folder.iterdir()} - {"filler.bin"}
     return sorted(
         name
@@ -302,7 +301,7 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _complaints(lines: Sequence[str], *, stage: str, kind: str) -> list[str]:
-    """Lines on stderr that are neither progress nor the one line that says how the run ended."""
+    """Return the lines on stderr that are neither progress nor the one line on how the run ended."""
     if kind in ("", "SIGKILL"):
         return []
     progress = [line for line in lines if line.startswith(("s-0", "shards: "))]
@@ -311,6 +310,7 @@ def _complaints(lines: Sequence[str], *, stage: str, kind: str) -> list[str]:
 
 
 def _difference(first: Path, second: Path) -> int:
+    """Count the bytes in which two files differ; a missing file is empty."""
     contents = [_content(path) for path in (first, second)]
     shorter = min(map(len, contents))
     same = sum(a == b for a, b in zip(*contents, strict=False)) if contents[0] != contents[1] else shorter
@@ -318,6 +318,7 @@ def _difference(first: Path, second: Path) -> int:
 
 
 def _content(path: Path) -> bytes:
+    """Read a file; of a manifest, only what does not change from run to run."""
     if not path.exists():
         return b""
     data = path.read_bytes()
@@ -329,8 +330,8 @@ def _content(path: Path) -> bytes:
     return json.dumps({**kept, "inputs": inputs}, sort_keys=True).encode()
 
 
-def _make_weights(path: Path) -> None:
-    """A checkpoint of dino-vits16 with random weights: enough to tell objects from the wall."""
+def _write_weights(path: Path) -> None:
+    """Write a checkpoint of dino-vits16 with random weights: enough to tell objects from the wall."""
     import timm
     import torch
 
@@ -339,7 +340,7 @@ def _make_weights(path: Path) -> None:
 
 
 def _handles(process: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; True where the system does not say."""
+    """Return whether a process has a handler for a signal; True where the system does not tell."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -348,14 +349,16 @@ def _handles(process: int, number: int) -> bool:
 
 
 def _until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
     end = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError("a run hangs")
+            raise RuntimeError(f"a run has been hanging for {_PATIENCE:g} s")
         time.sleep(0.002)
 
 
 def _group_ends(group: int, *, seconds: float = 5.0) -> bool:
+    """Wait for all processes of a group to end. Returns whether they did."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

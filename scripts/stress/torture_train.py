@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
-"""Kill trainings at random moments, let them go on, and compare what they end with with a training that never stopped.
+"""Kill trainings at random moments, let them resume, and compare the result with that of an undisturbed training.
+
+    bash scripts/stress.sh torture-train --kills 10
 
 A training of a very small detector is killed (SIGKILL, with its loader processes) one to three times, each time after a
-random iteration and a random part of the next, and goes on with --resume. In the end its weights must be the same bytes
-as those of the undisturbed one, its metrics.jsonl must tell the same losses, and nothing unfinished may lie about.
-Every other training reads with a loader process. Prints a row for each; exit code 1 if one differs.
-
-    python scripts/torture_train.py --kills 10
+random iteration and a random part of the next, and resumes with --resume. In the end its weights must be the same bytes
+as those of the undisturbed one, its metrics.jsonl must hold the same losses, and no unfinished file may be left. Every
+other training reads with a loader process. Prints a row for each; the exit code is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -30,12 +29,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
+from executable import CommandError, command, cuts3d
+from scenes.shards import cut_masks, write_shards
 
+FINAL_WEIGHTS, METRICS = "model-final.safetensors", "metrics.jsonl"
+"""Files in the folder of a training."""
 ITERATIONS, CHECKPOINT_EVERY = 14, 3
 SCENES = 8
+"""Rendered scenes to train on."""
 PATIENCE = 600.0
-"""Seconds after which a training that does not move counts as broken."""
+"""Seconds after which a training without progress is considered broken."""
 DETECTOR: dict[str, Any] = {
     "max_iter": ITERATIONS,
     "checkpoint_every": CHECKPOINT_EVERY,
@@ -57,7 +60,7 @@ DETECTOR: dict[str, Any] = {
 
 
 class TortureError(Exception):
-    """A training did not do what it was to do, apart from what is judged."""
+    """A training failed, apart from what is compared."""
 
 
 @dataclass(kw_only=True)
@@ -65,12 +68,12 @@ class Trial:
     """One training that was killed.
 
     Attributes:
-        kills: iterations that were done when it was killed.
-        loaders: loader processes.
+        kills: finished iterations at each kill.
+        loaders: number of loader processes.
         same_weights: whether the final weights are the same bytes as those of the undisturbed training.
-        same_losses: whether metrics.jsonl tells the same iterations and losses.
+        same_losses: whether metrics.jsonl holds the same iterations and losses.
         left: unfinished files in its folder.
-        problem: why it did not go on; None if it did.
+        problem: why it did not resume; None if it did.
     """
 
     kills: list[int] = field(default_factory=list)
@@ -91,20 +94,23 @@ class Bench:
 
     Args:
         shards: with masks and confidence.
-        folder: for the trainings; each has one of its own in it.
+        folder: of the trainings; each has a subfolder.
+
+    Attributes:
+        whole: folder of the undisturbed training.
     """
 
     def __init__(self, shards: Path, folder: Path) -> None:
-        """See the class."""
+        """Name the folders; create nothing."""
         self.shards = shards
         self.whole = folder / "whole"
         self._folder = folder
 
     def run_undisturbed(self) -> None:
-        """Train without an end before the end.
+        """Train without an interruption.
 
         Raises:
-            TortureError: it fails.
+            TortureError: the training fails.
         """
         code, said = _finish(self._start(self.whole, loaders=0))
         if code != 0:
@@ -114,8 +120,8 @@ class Bench:
         """Train with kills, and compare.
 
         Args:
-            number: of the trial; its folder is named by it.
-            kills: how often it is killed; less often if it ends before.
+            number: of the trial, which names its folder.
+            kills: number of kills; fewer if the training ends before.
             chance: draws the moments.
         """
         out = self._folder / f"{number:03d}"
@@ -127,7 +133,7 @@ class Bench:
             if not (out / FINAL_WEIGHTS).is_file():
                 code, said = _finish(self._start(out, loaders=trial.loaders))
                 if code != 0:
-                    raise TortureError(f"it does not go on, exit code {code}: {said}")
+                    raise TortureError(f"it does not resume, exit code {code}: {said}")
         except TortureError as error:
             trial.problem = str(error)
             return trial
@@ -137,12 +143,14 @@ class Bench:
         return trial
 
     def _kill(self, out: Path, trial: Trial, chance: random.Random) -> bool:
-        """Start, or go on with, a training and kill it; False if it ended before."""
+        """Start or resume a training and kill it. Returns False if it ended before."""
+        # Draw the moment: before the first iteration, after any of them, or while the end is written.
         process = self._start(out, loaders=trial.loaders)
         begin = _newest_checkpoint(out)
-        # Before the first iteration, after any of them, or after the last one, while the end is written.
         target = chance.randint(begin, ITERATIONS)
         share = chance.random()
+
+        # Wait for the iteration, then for a part of the next, as long as iterations took so far.
         until, moved, seen = time.monotonic() + PATIENCE, time.monotonic(), begin
         pace = 0.5
         while process.poll() is None and time.monotonic() < until:
@@ -154,11 +162,13 @@ class Bench:
                 time.sleep(share * min(pace, 5.0))
                 break
             time.sleep(0.01)
+
+        # Kill it, unless it has ended.
         ended = process.poll() is not None
         _kill_group(process)
         code, said = _finish(process)
         if ended and code != 0:
-            raise TortureError(f"it does not go on, exit code {code}: {said}")
+            raise TortureError(f"it does not resume, exit code {code}: {said}")
         if not ended:
             trial.kills.append(len(_losses(out)))
         return not ended
@@ -171,7 +181,7 @@ class Bench:
         elif out.exists() and any(out.iterdir()):
             words.append("--overwrite")
         return subprocess.Popen(
-            [str(Path(sys.executable).with_name("cuts3d")), *map(str, words)],
+            command(*words),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -180,45 +190,41 @@ class Bench:
         )
 
 
-def torture(bench: Bench, *, kills: int, chance: random.Random, say: Callable[[str], None]) -> list[Trial]:
-    """Train again and again until there were so many kills.
+def torture(bench: Bench, *, kills: int, chance: random.Random, log: Callable[[str], None]) -> list[Trial]:
+    """Train again and again until the number of kills is reached.
 
     Args:
         bench: runs the trainings.
-        kills: how many in all.
-        chance: draws how often a training is killed, and when.
-        say: told how far it is.
+        kills: number of kills in all.
+        chance: draws how often each training is killed, and when.
+        log: prints a status line.
     """
-    say("an undisturbed training")
+    log("an undisturbed training")
     bench.run_undisturbed()
     trials: list[Trial] = []
     left = kills
     while left > 0:
         trial = bench.trial(len(trials), kills=min(chance.randint(1, 3), left), chance=chance)
         trials.append(trial)
-        # One that ended before it could be killed counts too, or a fast machine would never be done.
+        # A training that ended before it could be killed counts too, or a fast machine would never finish.
         left -= max(len(trial.kills), 1)
-        say(f"training {len(trials)}, killed after {trial.kills or 'none'}: {'the same' if trial.good else 'DIFFERS'}")
+        log(f"training {len(trials)}, killed after {trial.kills or 'none'}: {'the same' if trial.good else 'DIFFERS'}")
     return trials
 
 
 def make_shards(folder: Path) -> Path:
-    """Rendered scenes with masks and confidence, by the executable."""
-    from demo.train import masks_of_scenes, write_shards
+    """Pack rendered scenes, cut their masks and score them. Returns the folder of the shards.
 
-    def cuts3d(*arguments: object) -> None:
-        words = [str(Path(sys.executable).with_name("cuts3d")), *map(str, arguments)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise TortureError(f"cuts3d {arguments[0]} ends with exit code {done.returncode}: {done.stderr[-500:]}")
-
+    Raises:
+        CommandError: a command failed.
+    """
     shards = write_shards(folder, "torture", count=SCENES, seed=0, cuts3d=cuts3d)
-    masks_of_scenes(shards, cuts3d=cuts3d)
+    cut_masks(shards, cuts3d=cuts3d)
     return shards
 
 
 def _losses(out: Path) -> list[dict[str, Any]]:
-    """Iterations and losses of metrics.jsonl, but for half a line at its end."""
+    """Return the iterations and losses of metrics.jsonl, without an incomplete line at its end."""
     found = []
     path = out / METRICS
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []:
@@ -229,18 +235,18 @@ def _losses(out: Path) -> list[dict[str, Any]]:
 
 
 def _newest_checkpoint(out: Path) -> int:
-    """Iterations of the newest checkpoint, 0 if there is none."""
+    """Return the iterations of the newest checkpoint, 0 if there is none."""
     return max((int(path.stem.rpartition("-")[2]) for path in out.glob("checkpoint-*.pth")), default=0)
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a process. Returns its exit code and the last line it said."""
+    """Wait for a process. Returns its exit code and the last line of its stderr."""
     try:
         said = process.communicate(timeout=PATIENCE)[1]
     except subprocess.TimeoutExpired as error:
         _kill_group(process)
         process.communicate()
-        raise TortureError(f"it was not done after {PATIENCE:g} s") from error
+        raise TortureError(f"it had not ended after {PATIENCE:g} s") from error
     return process.returncode, (said.strip().splitlines() or [""])[-1]
 
 
@@ -249,17 +255,26 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10, help="how many (10)")
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        1 if a training differs.
+    """
+    parser = argparse.ArgumentParser(
+        prog="stress torture-train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10, help="number of kills (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--shards", type=Path, help=f"with masks and confidence ({SCENES} rendered scenes)")
-    parser.add_argument("--folder", type=Path, help="where to work, kept (a temporary one)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--folder", type=Path, help="working folder, which is kept (a temporary one)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cuts3d-torture-train-"))
@@ -267,9 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = time.perf_counter()
     try:
         bench = Bench(options.shards or make_shards(folder), folder)
-        trials = torture(bench, kills=options.kills, chance=random.Random(options.seed), say=say)
-    except TortureError as error:
-        sys.exit(f"torture_train: {error}")
+        trials = torture(bench, kills=options.kills, chance=random.Random(options.seed), log=log)
+    except (TortureError, CommandError) as error:
+        sys.exit(f"torture-train: {error}")
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -303,7 +318,3 @@ def _print(trials: Sequence[Trial]) -> None:
             trial.problem or "-",
         )
     Console().print(table)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
