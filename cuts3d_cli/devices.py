@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from cuts3d_cli.config import Graphs
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
 
 
@@ -30,7 +30,7 @@ def choose_device(asked: str) -> str:
     try:
         torch.empty(1, device=asked)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {asked} cannot be used: {first_line(error)}") from error
+        raise SettingError("run.device", f"{asked} cannot be used: {first_line(error)}") from error
     return asked
 
 
@@ -54,9 +54,8 @@ def graph_device(graphs: Graphs, *, device: str) -> str | None:
     if graphs == "auto":
         return chosen if kind == "cuda" else None
     if kind not in ("cpu", "cuda"):
-        raise UsageError(
-            f"graphs on a device need double precision, which {chosen} may lack: pass --set graphs=workers"
-        )
+        workers = Setting("run.graphs", "workers")
+        raise UsageError(f"graphs on a device need double precision, which {chosen} may lack: set ", workers)
     return chosen
 
 

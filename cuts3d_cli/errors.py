@@ -1,26 +1,132 @@
-"""The errors that users see. Each carries one line: what is wrong, where, and the way out.
+"""The errors that users see. Each is one line: what is wrong, where, and the way out.
 
-`cuts3d_cli.cli.app` alone turns them into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
+A line is made of text, settings and commands, so that everybody reads it in their own words. In Python a setting reads
+`pseudo.tau_knn` and a command `cuts3d depth`; the command line turns them into the option and the command that can be
+typed, `--tau-knn` and `cuts3d depth --shards s-000.tar` (`cuts3d_cli.cli.spelling`):
+
+    raise ShardError(f"{tar} is missing: run ", Command("depth", shards=base), " first")
+    raise SettingError("pseudo.tau_knn", f"{tau} is under {spacing}: raise it, or enlarge ", Setting("features.size"))
+
+`cuts3d_cli.cli.app` alone turns errors into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
 interrupted.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, in a message.
+
+    Attributes:
+        name: section and field, as in "pseudo.tau_knn"; an argument of the function that was called has no section.
+        value: what to set it to; None speaks of the setting itself.
+        command: the command that takes it, where it is not the one that is running.
+    """
+
+    name: str
+    value: Value = None
+    command: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value!r}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to run, in a message.
+
+    Attributes:
+        name: as in "depth" or "weights pull".
+        arguments: what follows the name.
+        shards: the base shard that it is for.
+        settings: what it is to be run with; each has a value.
+    """
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    shards: Path | None = None
+    settings: tuple[Setting, ...] = ()
+
+    def __str__(self) -> str:
+        values = " and ".join(map(str, self.settings))
+        return f"`{' '.join(('cuts3d', self.name, *self.arguments))}`" + (f" with {values}" if values else "")
+
+
+Part = str | Setting | Command
+"""What messages are made of."""
+
+
+class Message:
+    """A line for the user that is no error, made of the same parts.
+
+    Attributes:
+        parts: one after the other.
+    """
+
+    def __init__(self, *parts: Part) -> None:
+        """Keep the parts."""
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return one_line("".join(map(str, self.parts)))
+
 
 class Cuts3dError(Exception):
-    """A failure that is explained in one line. Exit code 1."""
+    """A failure that is explained in one line, whatever names of files are in it. Exit code 1."""
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
-        """Keep the message to one line, whatever names of files are in it."""
-        super().__init__(" ".join(message.splitlines()))
+    def __init__(self, *parts: Part) -> None:
+        """Keep the parts of the line. All errors can be pickled, as worker processes and clusters do."""
+        super().__init__(*parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the line. An error that adds to another begins or ends with them."""
+        return self.args
+
+    def __str__(self) -> str:
+        return one_line("".join(map(str, self.parts)))
 
 
 class UsageError(Cuts3dError):
     """The command line, environment or configuration file asks for something impossible. Exit code 2."""
 
     exit_code = 2
+
+
+class SettingError(UsageError):
+    """A setting or an argument is unknown, of the wrong type, out of range, or does not fit the others.
+
+    Attributes:
+        setting: its name, as in "pseudo.tau_knn".
+    """
+
+    def __init__(self, setting: str, *problem: Part, where: str = "") -> None:
+        """Say what is wrong with a setting.
+
+        Args:
+            setting: its name.
+            problem: what follows the name in the line.
+            where: the file or variable that sets it; empty for a command line or a call.
+        """
+        super().__init__(setting, *problem)
+        self.setting = setting
+        self._where = where
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the line: where it is set, its name, and the problem."""
+        # In a file or variable it goes by its own name, not by that of an option.
+        head: tuple[Part, ...] = (f"{self._where}: ", self.setting) if self._where else (Setting(self.setting),)
+        return (*head, " ", *self.args[1:])
 
 
 class FileError(Cuts3dError):
@@ -48,4 +154,14 @@ class SampleError(Exception):
 
     def __init__(self, message: str) -> None:
         """Keep the message to one line, as of `Cuts3dError`."""
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in place of its line breaks."""
+    return " ".join(text.splitlines())
+
+
+def parts_of(message: Any) -> tuple[Part, ...]:
+    """Return the parts of an error, of a `Message`, or of what is to be said as it is."""
+    return message.parts if isinstance(message, (Cuts3dError, Message)) else (str(message),)

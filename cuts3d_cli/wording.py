@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from cuts3d_cli.errors import Message
+
+Say = Callable[[str | Message], None]
+"""Prints a status line."""
 SHOWN_NAMES = 3
 """Names that a message lists before it goes on with dots."""
 

@@ -32,7 +32,8 @@ def ended(tmp_path: Path, body: str, number: int, *, times: int = 1) -> tuple[in
     indented = "\n".join(f"      {line}" for line in body.splitlines())
     unfinished = f"Path({str(tmp_path / 'unfinished')!r})"
     script.write_text(
-        "import sys, time\nfrom pathlib import Path\nfrom cuts3d_cli import interrupts\nfrom cuts3d_cli.cli import app\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from cuts3d_cli import interrupts\nfrom cuts3d_cli.cli import app\n"
         "def work(*_):\n"
         f"  with interrupts.unfinished({unfinished}):\n"
         f"    {unfinished}.touch()\n"

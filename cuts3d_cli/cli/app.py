@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from cuts3d_cli import interrupts
 from cuts3d_cli._version import __version__
-from cuts3d_cli.cli import detector, looking, masks, setup
-from cuts3d_cli.cli import evaluate as evaluation
-from cuts3d_cli.cli import run as recipe
+from cuts3d_cli.cli import (
+    confidence,
+    config,
+    depth,
+    doctor,
+    evaluate,
+    features,
+    inspect,
+    pack,
+    predict,
+    pseudo,
+    run,
+    selftrain,
+    train,
+    verify,
+    viz,
+    weights,
+)
 from cuts3d_cli.cli.common import DONE, FAILURE, say
+from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 
 app = typer.Typer(
@@ -23,32 +40,50 @@ app = typer.Typer(
     "From photos to masks: pack -> depth -> pseudo. To see it on one photo: cuts3d viz photo.jpg",
     epilog="Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.",
 )
-weights_app = typer.Typer(no_args_is_help=True, help="Weights of the backbones: list, fetch, check.")
-config_app = typer.Typer(no_args_is_help=True, help="The configuration.")
-app.add_typer(weights_app, name="weights")
-app.add_typer(config_app, name="config")
 
-for command in (
-    masks.pack,
-    masks.depth,
-    masks.features,
-    masks.pseudo,
-    masks.confidence,
-    looking.viz,
-    detector.train,
-    detector.selftrain,
-    detector.predict,
-):
-    app.command()(command)
-app.command("eval")(evaluation.evaluate)
-app.command()(recipe.run)
-app.command()(looking.verify)
-app.command()(looking.inspect)
-app.command()(setup.doctor)
-weights_app.command("list")(setup.weights_list)
-weights_app.command("pull")(setup.weights_pull)
-weights_app.command("verify")(setup.weights_verify)
-config_app.command("show")(setup.config_show)
+GROUPS: Mapping[str, typer.Typer] = {
+    "weights": typer.Typer(no_args_is_help=True, help="Weights of the backbones: list, fetch, check."),
+    "config": typer.Typer(no_args_is_help=True, help="The configuration."),
+}
+
+_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "pack": pack.pack,
+    "depth": depth.depth,
+    "features": features.features,
+    "pseudo": pseudo.pseudo,
+    "confidence": confidence.confidence,
+    "viz": viz.viz,
+    "train": train.train,
+    "selftrain": selftrain.selftrain,
+    "predict": predict.predict,
+    "eval": evaluate.evaluate,
+    "run": run.run,
+    "verify": verify.verify,
+    "inspect": inspect.inspect,
+    "doctor": doctor.doctor,
+    "weights list": weights.weights_list,
+    "weights pull": weights.weights_pull,
+    "weights verify": weights.weights_verify,
+    "config show": config.config_show,
+}
+
+
+def add_command(name: str, command: Callable[..., None]) -> None:
+    """Add a command to the command line.
+
+    Args:
+        name: as it is typed, with its group if it has one: "depth", "weights pull".
+        command: its function.
+    """
+    COMMANDS[name] = command
+    group, _, last = name.rpartition(" ")
+    (GROUPS[group] if group else app).command(last)(command)
+
+
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _name, _command in _COMMANDS.items():
+    add_command(_name, _command)
 
 
 def _version(wanted: bool) -> None:
@@ -59,11 +94,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    set_running(context.invoked_subcommand)
 
 
 def exit_code(arguments: list[str] | None = None) -> int:
@@ -75,6 +111,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.
     """
+    set_running(None)
     try:
         app(args=arguments, prog_name="cuts3d", standalone_mode=True)
     except SystemExit as leave:
@@ -83,7 +120,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
             say(f"cuts3d: interrupted; {interrupts.HOW_TO_GO_ON}")
         return code
     except Cuts3dError as error:
-        say(f"cuts3d: {' '.join(str(error).split())}")
+        say(f"cuts3d: {' '.join(spelled(error).split())}")
         return error.exit_code
     except OSError as error:
         say(f"cuts3d: {error.filename or 'the system'}: {error.strerror or error}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Message
+
+if TYPE_CHECKING:
+    from cuts3d_cli.engine.results import StageResult
 
 DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
@@ -20,7 +26,7 @@ stderr = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer resolves it at run time
+    list[str] | None,
     typer.Option(
         "--shards",
         help="Base shards: 'in1k-<000..999>.tar' or 'in1k-{000..999}.tar' (quoted), a glob, a folder, a list, a tar.",
@@ -28,18 +34,23 @@ Shards = Annotated[
     ),
 ]
 MoreShards = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Argument(help="More shards, as when the shell has expanded {000..999}.", show_default=False),
 ]
 
 
-def say(line: str) -> None:
-    """Print a line on stderr as it is."""
-    stderr.print(line, highlight=False, markup=False, soft_wrap=True)
+def say(line: str | Message) -> None:
+    """Print a line on stderr as it is, its settings and commands in the words of the command line."""
+    print_line(spelled(line), console=stderr)
+
+
+def print_line(line: str, *, console: Console = stdout) -> None:
+    """Print a line as it is, without colours and line breaks of our own."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def expand_shards(shards: list[str] | None, more: list[str] | None, config: Config) -> list[Path]:
-    """The shards that were named, on the command line or in the configuration, else the one set that is here."""
+    """Return the shards that are named on the command line or in the configuration, else the only set that is here."""
     from cuts3d_cli.shards.names import expand, only_set
 
     specs = [*(shards or []), *(more or [])] or ([config.run.shards] if config.run.shards else [])
@@ -50,20 +61,62 @@ def expand_shards(shards: list[str] | None, more: list[str] | None, config: Conf
     return found
 
 
-def run_stage(stage: str, run: Any, *, json: bool, **arguments: Any) -> Any:
-    """Run a stage with a progress bar and print what became of it."""
+Rows = Callable[["StageResult"], Mapping[str, str]]
+"""Further rows of the table that a stage ends with: what -> value."""
+
+
+def run_stage(
+    name: str, shards: Sequence[Path], *, config: Config, json: bool, rows: Rows | None = None, **arguments: Any
+) -> StageResult:
+    """Run a stage, here or on a cluster, with a progress bar, and print its result.
+
+    Args:
+        name: of the stage.
+        shards: base shards.
+        config: the configuration.
+        json: print JSON in place of a table.
+        rows: further rows of the table.
+        arguments: what the stage needs besides, as `Stage.arguments` names them.
+
+    Returns:
+        The result.
+    """
+    from cuts3d_cli.stages import STAGES
+
+    stage = STAGES[name]
+    run: Callable[..., StageResult] = partial(stage.run, say=say)
+    if config.run.engine == "ray":
+        from cuts3d_cli.engine.ray import run_on_ray
+
+        run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
+    return show(name, partial(run, shards, config=config, **arguments), json=json, rows=rows)
+
+
+def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows | None = None) -> StageResult:
+    """Run something over shards with a progress bar and print its result.
+
+    Args:
+        name: of the stage.
+        run: runs it, with a progress as its keyword argument `progress`.
+        json: print JSON in place of a table.
+        rows: further rows of the table.
+
+    Returns:
+        The result.
+    """
     from cuts3d_cli.cli.progress import StageProgress
     from cuts3d_cli.cli.tables import print_failures, print_json, print_stage
 
-    if "config" in arguments and arguments["config"].run.engine == "ray":
-        from cuts3d_cli.engine.ray import on_ray
-
-        run = functools.partial(on_ray, run)
-    with StageProgress(stderr, name=stage) as progress:
-        result = run(progress=progress, **arguments)
+    with StageProgress(stderr, name=name) as progress:
+        result = run(progress=progress)
     if json:
         print_json(result.to_json())
         print_failures(result.failed, errors=stderr)
     else:
-        print_stage(result, console=stdout, errors=stderr)
+        print_stage(result, rows=rows(result) if rows else {}, console=stdout, errors=stderr)
     return result
+
+
+def leave(*, failed: object) -> NoReturn:
+    """End the command with the exit code that says whether samples failed."""
+    raise typer.Exit(FAILED_SAMPLES if failed else DONE)

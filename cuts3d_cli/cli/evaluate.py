@@ -1,42 +1,33 @@
-"""The command eval: a detector on datasets, masks in shards, and the list of datasets."""
+"""`cuts3d eval`: a detector on datasets, masks in shards, and the list of datasets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cuts3d_cli.cli.common import (
-    DONE,
-    FAILED_SAMPLES,
-    Json,
-    MoreShards,
-    Shards,
-    expand_shards,
-    say,
-    stderr,
-    stdout,
-)
-from cuts3d_cli.cli.options import PANELS, Only, with_config
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import FileError, UsageError
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, say, stderr, stdout
+from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.config import Config, EvalConfig
+from cuts3d_cli.errors import DatasetError, FileError, Message, UsageError
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
 
 if TYPE_CHECKING:
     from cuts3d_cli.cli.evaluate_tables import Kind
     from cuts3d_cli.evaluation.published import Setting
     from cuts3d_cli.evaluation.report import BenchmarkReport
 
-_DATASETS, _SHARDS = PANELS["eval"], "Masks in shards"
+_DATASETS, _SHARDS = EvalConfig.title, "Masks in shards"
 _ROWS: Mapping[str, Setting] = {"paper": "zero-shot", "in-domain": "in-domain"}
 """--compare -> setting of the published rows."""
 
 
-@with_config("eval", Only("run", ("device", "batch_size", "half")))
+@with_config("eval", fields("run", "device", "batch_size", "half"))
 def evaluate(
     checkpoint: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--checkpoint",
             "-c",
@@ -46,19 +37,18 @@ def evaluate(
         ),
     ] = None,
     dataset: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--dataset",
             "-d",
-            help="What to evaluate it on; may be repeated. coco, coco20k, lvis, voc, objects365, kitti, uvo, "
-            "openimages, clipart, comic, watercolor; paper: the six of the paper; all; or a COCO JSON of your own, "
-            "with --images.",
+            help=f"What to evaluate it on; may be repeated. {', '.join(BENCHMARKS)}; paper: the six of the paper; all; "
+            "or a COCO JSON of your own, with --images.",
             show_default=False,
             rich_help_panel=_DATASETS,
         ),
     ] = None,
     images: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--images",
             help="Folder that your own COCO JSON's file names start from.",
@@ -66,14 +56,14 @@ def evaluate(
             rich_help_panel=_DATASETS,
         ),
     ] = None,
-    list_them: Annotated[
+    list_datasets: Annotated[
         bool,
         typer.Option(
             "--list", help="Print what belongs where below --root, and what is there.", rich_help_panel=_DATASETS
         ),
     ] = False,
     compare: Annotated[
-        Optional[Literal["paper", "in-domain"]],  # noqa: UP045
+        Literal["paper", "in-domain"] | None,
         typer.Option(
             "--compare",
             help="Put published figures of CutS3D, CutLER and CuVLER below: paper, of detectors that saw ImageNet "
@@ -83,7 +73,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--limit",
             min=1,
@@ -99,7 +89,7 @@ def evaluate(
         ),
     ] = False,
     detections: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--detections",
             help="Folder where detections are kept, so that a run that was stopped goes on. Default: detections, "
@@ -109,7 +99,7 @@ def evaluate(
         ),
     ] = None,
     export_coco: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--export-coco",
             help="Also write all detections into this folder, as DATASET.json in COCO's format of results.",
@@ -126,7 +116,7 @@ def evaluate(
     shards: Shards = None,
     more_shards: MoreShards = None,
     ground_truth: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--gt",
             help="The ground truth of the shards: a COCO JSON with boxes or masks, of any classes.",
@@ -168,7 +158,7 @@ def evaluate(
     }
     tables = {"--csv": csv, "--markdown": markdown}
     of_shards = {"--gt": ground_truth, "--shards": shards or more_shards, "--predicted": predicted}
-    if list_them:
+    if list_datasets:
         _refuse(
             {"--checkpoint": checkpoint} | of_datasets | tables | of_shards,
             "--list goes with --root and --json alone: it runs nothing",
@@ -183,26 +173,32 @@ def evaluate(
         )
         from cuts3d_cli.cli.evaluate_tables import print_benchmark
         from cuts3d_cli.cli.progress import StageProgress
-        from cuts3d_cli.evaluation.benchmark import run_checkpoint
+        from cuts3d_cli.evaluation.benchmark import Selection, run_checkpoint
+        from cuts3d_cli.evaluation.datasets.loading import IncompleteDatasetError
 
-        setting = _ROWS[compare] if compare else None
-        with StageProgress(stderr, name="eval", unit="dataset") as progress:
-            report = run_checkpoint(
-                checkpoint,
-                dataset or [],
-                config=config,
-                images=images,
-                limit=limit,
-                partial=partial,
-                export=export_coco,
-                keep=detections,
-                say=say,
-                progress=progress,
+        if not dataset:
+            raise UsageError(
+                "no dataset was named: pass --dataset, for example --dataset coco; `cuts3d eval --list` shows them"
             )
+        setting = _ROWS[compare] if compare else None
+        selection = Selection(dataset=dataset, root=config.eval.root, images=images, limit=limit, partial=partial)
+        try:
+            with StageProgress(stderr, name="eval", unit="dataset") as progress:
+                report = run_checkpoint(
+                    checkpoint,
+                    selection,
+                    config=config.run,
+                    export=export_coco,
+                    detections=detections,
+                    say=say,
+                    progress=progress,
+                )
+        except IncompleteDatasetError as error:
+            raise DatasetError(f"{error} (--partial)") from error
         kind: Kind = "json" if json else "csv" if csv else "markdown" if markdown else "table"
         print_benchmark(report, kind=kind, compare=setting, console=stdout, errors=stderr)
         _record(checkpoint, report)
-        raise typer.Exit(FAILED_SAMPLES if report.failed else DONE)
+        leave(failed=report.failed)
     _refuse(of_datasets, "that is for a detector: pass one with --checkpoint")
     if ground_truth is None:
         _refuse(of_shards, "shards are compared with a ground truth: pass its COCO JSON with --gt")
@@ -225,19 +221,20 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 def _record(checkpoint: Path, report: BenchmarkReport) -> None:
     """Put the results into the detector's model card, if there is one that can be written."""
-    from cuts3d_cli.detector.card import CARD, record_benchmarks
+    from cuts3d_cli.detector.card import CARD
+    from cuts3d_cli.evaluation.benchmark import record_benchmarks
 
     try:
         if record_benchmarks(checkpoint, report):
             say(f"{checkpoint.with_name(CARD)}: holds the results on whole datasets now")
     except FileError as error:
-        say(f"warning: the results are not in the model card: {error}")
+        say(Message("warning: the results are not in the model card: ", *error.parts))
 
 
 def _list_datasets(root: Path, *, json: bool) -> None:
     from cuts3d_cli.cli.evaluate_tables import print_datasets
     from cuts3d_cli.cli.tables import print_json
-    from cuts3d_cli.evaluation.datasets import list_datasets
+    from cuts3d_cli.evaluation.datasets.loading import list_datasets
 
     found = list_datasets(root)
     if json:
@@ -247,8 +244,9 @@ def _list_datasets(root: Path, *, json: bool) -> None:
 
 
 def _evaluate_shards(shards: Sequence[Path], *, ground_truth: Path, predicted: bool, json: bool) -> None:
+    from cuts3d_cli.cli.evaluate_tables import print_evaluation
     from cuts3d_cli.cli.tables import print_json
-    from cuts3d_cli.evaluation.shards import print_evaluation, run
+    from cuts3d_cli.evaluation.shards import run
 
     result = run(shards, ground_truth=ground_truth, say=say, predicted=predicted)
     if json:

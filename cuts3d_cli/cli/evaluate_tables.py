@@ -1,4 +1,4 @@
-"""What `cuts3d eval --checkpoint` and `cuts3d eval --list` print: tables that fit a terminal of 80 columns."""
+"""What `cuts3d eval` prints: tables that fit a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cuts3d_cli.cli.common import print_line
 from cuts3d_cli.cli.tables import print_failures, print_json
-from cuts3d_cli.evaluation.datasets import Availability
-from cuts3d_cli.evaluation.metrics import COLUMNS
+from cuts3d_cli.evaluation.datasets.loading import Availability
+from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
 from cuts3d_cli.evaluation.published import Setting, published
 from cuts3d_cli.evaluation.report import (
     OURS,
@@ -22,10 +23,12 @@ from cuts3d_cli.evaluation.report import (
     lines,
     method_of,
     notes,
-    percent,
+    one_decimal,
     to_csv,
     to_markdown,
 )
+from cuts3d_cli.evaluation.shards import Evaluation
+from cuts3d_cli.wording import percent
 
 Kind = Literal["table", "json", "csv", "markdown"]
 
@@ -33,7 +36,7 @@ Kind = Literal["table", "json", "csv", "markdown"]
 def print_benchmark(
     report: BenchmarkReport, *, kind: Kind, console: Console, errors: Console, compare: Setting | None = None
 ) -> None:
-    """The figures on stdout; images that could not be read on stderr.
+    """Print the figures on stdout; images that could not be read on stderr.
 
     Args:
         report: to print.
@@ -53,19 +56,19 @@ def print_benchmark(
     for result in report.results:
         if compare and not published(result.name, setting=compare):
             line = f"there are no published {compare} figures of {result.title}"
-            errors.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(line, console=errors)
     print_failures(report.failed, errors=errors, more="--json prints all of them as `failed`")
 
 
 def print_report(report: BenchmarkReport, *, console: Console, compare: Setting | None = None) -> None:
-    """The tables on stdout, in percent with one decimal: by boxes, and by masks where there are any.
+    """Print the tables on stdout, in percent with one decimal: by boxes, and by masks where there are any.
 
     Args:
         report: to print.
         console: on stdout.
         compare: puts published results of this setting under ours.
     """
-    console.print(f"{report.detector}, percent", highlight=False, markup=False, soft_wrap=True)
+    print_line(f"{report.detector}, percent", console=console)
     rows: tuple[Row, ...] = ("box", "mask")
     for row in rows:
         found = lines(report, row, compare=compare)
@@ -81,14 +84,14 @@ def print_report(report: BenchmarkReport, *, console: Console, compare: Setting 
                 table.add_section()
             # Published figures stand below ours, whose line has the dataset's name.
             name = Text(line.dataset if ours else f"  {method_of(line)}", style="" if ours else "dim")
-            table.add_row(name, *(percent(line.values[field]) for field in COLUMNS.values()))
+            table.add_row(name, *(one_decimal(line.values[field]) for field in COLUMNS.values()))
         console.print(table)
     for note in notes(report):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        print_line(note, console=console)
 
 
 def print_datasets(found: Sequence[Availability], *, root: Path, console: Console) -> None:
-    """Which benchmarks are below a folder, what belongs where, what is missing, and where to get it."""
+    """Print which benchmarks are below a folder, what belongs where, what is missing, and where to get it."""
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ("name", "dataset", "has", "photos", "state"):
         table.add_column(column, justify="right" if column == "photos" else "left")
@@ -102,16 +105,45 @@ def print_datasets(found: Sequence[Availability], *, root: Path, console: Consol
             item.state,
         )
     known = "" if root.is_dir() else ": there is no such folder; name yours with --root"
-    console.print(f"datasets in {root}{known}", highlight=False, markup=False, soft_wrap=True)
+    print_line(f"datasets in {root}{known}", console=console)
     console.print(table)
     for item in found:
         for line in _place(item):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(line, console=console)
 
 
 def _place(item: Availability) -> list[str]:
-    """Where a benchmark is, or what is missing of it and where that belongs."""
+    """Return where a benchmark is, or what is missing of it and where that belongs."""
     name, benchmark = item.benchmark.name, item.benchmark
     if item.state == "ready" and item.annotations and item.photos:
         return [f"{name}: {' and '.join(map(str, (*item.annotations, *item.photos)))}"]
     return [f"{name}: {item.note}", f"  from {benchmark.page}"]
+
+
+def print_evaluation(result: Evaluation, *, console: Console) -> None:
+    """Print the figures of masks in shards as a table, in percent with one decimal."""
+    metrics = result.metrics
+    rows = {"box": metrics.box} | ({"mask": metrics.mask} if metrics.mask is not None else {})
+    print_line(
+        f"{result.ground_truth}: {metrics.images} images, {metrics.instances} instances, {metrics.crowds} crowd"
+        f" regions, {metrics.predictions} masks; percent",
+        console=console,
+    )
+    table = Table()
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for name, figures in rows.items():
+        table.add_row(name, *(percent(getattr(figures, value)) for value in COLUMNS.values()))
+    console.print(table)
+    for name, figures in rows.items():
+        print_line(_closing_line(name, figures, metrics), console=console)
+
+
+def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
+    ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
+    return (
+        f"{name}: recall@0.5 {percent(figures.recall50)}, precision@0.5 {percent(figures.precision50)}, mean best IoU"
+        f" {percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
+        f" masks{ignored})"
+    )

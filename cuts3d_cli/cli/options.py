@@ -6,43 +6,59 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types
+from cuts3d_cli.cut.methods import METHODS
+from cuts3d_cli.errors import SettingError
 
-PANELS = {
-    "pack": "Packing",
-    "depth": "Depth",
-    "features": "Features",
-    "pseudo": "Cutting",
-    "confidence": "Confidence",
-    "train": "Training",
-    "selftrain": "Self-training",
-    "predict": "Detections",
-    "eval": "A detector on datasets",
-    "run": "Running",
-}
+CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS}
+"""(Section, field) -> the names that a field of text may have, where a table of another room has them."""
 
 
 @dataclass(frozen=True)
-class Only:
+class SomeFields:
     """Some fields of a section, for a command that has no use for the others."""
 
     section: str
-    fields: tuple[str, ...]
+    names: tuple[str, ...]
 
 
-Switch = Callable[[Mapping[str, Any]], Mapping[str, str]]
+def fields(section: str, *names: str) -> SomeFields:
+    """Choose fields of a section, for `with_config`."""
+    return SomeFields(section, names)
+
+
+Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
+"""Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """What a command takes of the configuration.
+
+    Attributes:
+        options: "section.field" -> parameter of the command.
+        sections: whose fields `--set` reaches without their section.
+        redirects: whether an option may fill a field of the same name in another section.
+    """
+
+    options: Mapping[str, str]
+    sections: Sequence[str]
+    redirects: bool
+
+
+_TAKEN = "cuts3d_taken"
+"""Attribute of a command's function that holds what it takes."""
 
 
 def with_config(
-    *sections: str | Only, switch: Switch | None = None
+    *sections: str | SomeFields, redirect: Redirect | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
@@ -51,40 +67,35 @@ def with_config(
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
             Fields that are marked as advanced get no option of their own.
-        switch: told the command's own arguments, it names sections to fill in place of others, as {"train":
-            "selftrain"}.
+        redirect: names sections to fill in place of others, given the command's own arguments.
 
     Returns:
         A decorator for the function of a Typer command.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        fields: dict[str, tuple[str, str]] = {}
-        parameters = [
-            parameter
-            for parameter in inspect.signature(command, eval_str=True).parameters.values()
-            if parameter.name != "config"
-        ]
-        parameters.append(
-            _parameter(
-                "preset",
-                Literal[tuple(PRESETS)],
-                typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel="Running"),
-            )
-        )
-        names = [wanted.section if isinstance(wanted, Only) else wanted for wanted in sections]
+        # The command's own parameters, and --preset
+        signature = inspect.signature(command, eval_str=True)
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
+        preset = typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel=section_types()["run"].title)
+        parameters.append(_parameter("preset", Literal[tuple(PRESETS)], preset))
+        # An option for each field
+        names = [wanted.section if isinstance(wanted, SomeFields) else wanted for wanted in sections]
+        places: dict[str, tuple[str, str]] = {}
         for section, wanted in zip(names, sections, strict=True):
-            for item, kind in section_fields(type(getattr(Config(), section))):
-                if item.metadata["advanced"] or (isinstance(wanted, Only) and item.name not in wanted.fields):
+            for item, kind in _fields(section):
+                if item.metadata["advanced"] or (isinstance(wanted, SomeFields) and item.name not in wanted.names):
                     continue
                 # Two sections may use the same word, as in --weights; the later one says whose it is.
-                name = item.name if item.name not in fields else f"{section}_{item.name}"
-                fields[name] = (section, item.name)
+                name = item.name if item.name not in places else f"{section}_{item.name}"
+                places[name] = (section, item.name)
+                if choices := CHOICES.get((section, item.name)):
+                    kind = Literal[tuple(choices)]
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
                     show_default=_shown(item.default),
-                    rich_help_panel=PANELS[section],
+                    rich_help_panel=section_types()[section].title,
                 )
                 parameters.append(_parameter(name, kind, option))
         parameters.append(_parameter("set", list[str], _set_option(names)))
@@ -92,24 +103,77 @@ def with_config(
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
             overrides: dict[str, dict[str, Any]] = {}
-            for name, (section, key) in fields.items():
+            for name, (section, key) in places.items():
                 value = arguments.pop(name)
                 if value is not None:
                     overrides.setdefault(section, {})[key] = value.value if isinstance(value, Enum) else value
             for assignment in arguments.pop("set") or []:
                 section, key, text = _assignment(assignment, names)
                 overrides.setdefault(section, {})[key] = text
-            for section, instead in (switch(arguments) if switch else {}).items():
+            for section, instead in (redirect(arguments) if redirect else {}).items():
                 if section in overrides:
                     overrides.setdefault(instead, {}).update(overrides.pop(section))
             config = resolve(preset=arguments.pop("preset"), overrides=overrides)
+            check_choices(config)
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        options = {f"{section}.{key}": name for name, (section, key) in places.items()}
+        setattr(run, _TAKEN, _Taken(options=options, sections=names, redirects=redirect is not None))
         return run
 
     return decorate
+
+
+def check_choices(config: Config) -> None:
+    """Check the fields whose names are in a table of another room, wherever their values come from.
+
+    Raises:
+        SettingError: a name is not in its table; the line lists those that are.
+    """
+    for (section, field), choices in CHOICES.items():
+        value = getattr(getattr(config, section), field)
+        if value not in choices:
+            raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
+
+
+def flag_of(setting: str, command: Callable[..., None]) -> str | None:
+    """Return the option by which a command takes a setting.
+
+    Args:
+        setting: section and field, as in "pseudo.tau_knn", or the name of an argument of the command.
+        command: its function.
+
+    Returns:
+        As in "--tau-knn"; "--set run.graphs" for a field without an option of its own; None if the command does not
+        take it.
+    """
+    flags = _flags_of(command)
+    section, dot, key = setting.rpartition(".")
+    if not dot:
+        return flags.get(setting)
+    taken: _Taken | None = getattr(command, _TAKEN, None)
+    if taken is None:
+        return None
+    if name := taken.options.get(setting):
+        return flags[name]
+    if taken.redirects and (others := [name for place, name in taken.options.items() if place.endswith(f".{key}")]):
+        return flags[others[0]]
+    return f"--set {setting}" if section in taken.sections or taken.redirects else None
+
+
+@functools.cache
+def _flags_of(command: Callable[..., None]) -> dict[str, str]:
+    """Return parameter -> long option, as Typer makes them; arguments have none."""
+    alone = typer.Typer()
+    alone.command()(command)
+    flags: dict[str, str] = {}
+    for parameter in typer.main.get_command(alone).params:
+        for flag in parameter.opts:
+            if parameter.name and flag.startswith("--"):
+                flags.setdefault(parameter.name, flag)
+    return flags
 
 
 def _set_option(sections: Sequence[str]) -> Any:
@@ -120,25 +184,25 @@ def _set_option(sections: Sequence[str]) -> Any:
         metavar="FIELD=VALUE",
         help=f"Set any field of the configuration, as `config show` prints it; may be repeated.{further}",
         show_default=False,
-        rich_help_panel="Running",
+        rich_help_panel=section_types()["run"].title,
     )
 
 
 def _fields(section: str) -> list[tuple[Any, Any]]:
-    return section_fields(type(getattr(Config(), section)))
+    return section_fields(section_types()[section])
 
 
 def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
-    """Section, field and value of `field=value` or `section.field=value`."""
+    """Return section, field and value of `field=value` or `section.field=value`."""
     target, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set {text}: write it as FIELD=VALUE")
+        raise SettingError("set", f"{text}: write it as FIELD=VALUE")
     section, dot, key = target.strip().rpartition(".")
     if not dot:
         owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
         if len(owners) != 1:
             problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else "is no field here"
-            raise UsageError(f"--set {text}: '{key}' {problem}")
+            raise SettingError("set", f"{text}: '{key}' {problem}")
         section = owners[0]
     return section, key, value.strip()
 
@@ -149,23 +213,13 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
         inner = next(part for part in get_args(kind) if part is not type(None))
     if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
         inner = str
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[inner | None if not _is_literal(inner) else typing.Optional[inner], option],  # noqa: UP045
-    )
-
-
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
+    annotation: Any = Annotated[inner | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _flags(name: str, kind: Any, further: tuple[str, ...]) -> tuple[str, ...]:
-    long = "--" + name.replace("_", "-")
-    if kind is bool:
-        return (f"{long}/--no-{name.replace('_', '-')}", *further)
-    return (long, *further)
+    word = name.replace("_", "-")
+    return (f"--{word}/--no-{word}" if kind is bool else f"--{word}", *further)
 
 
 def _shown(default: Any) -> str | bool:

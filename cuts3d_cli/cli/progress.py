@@ -19,11 +19,16 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.progress import Progress as RichProgress
+from rich.progress import Progress as Bars
 from rich.text import Text
 
+from cuts3d_cli.cli.common import print_line
+from cuts3d_cli.cli.spelling import spelled
+from cuts3d_cli.engine.results import Progress
+from cuts3d_cli.errors import Message
+
 _QUIET_SECONDS = 60.0
-"""Where stderr is no terminal: how long nothing is said while a shard is worked on."""
+"""Where stderr is no terminal: seconds between two lines about one shard."""
 
 
 class _Rate(ProgressColumn):
@@ -34,8 +39,8 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.2f} images/s" if speed else "- images/s", style="progress.data.speed")
 
 
-class StageProgress:
-    """Shows a bar for the current shard and one for all of them. Fits `cuts3d_cli.engine.results.Progress`."""
+class StageProgress(Progress):
+    """Shows a bar for the current shard and one for all of them."""
 
     def __init__(self, console: Console, *, name: str, unit: str = "shard") -> None:
         """Show nothing yet.
@@ -55,7 +60,7 @@ class StageProgress:
         self._done = 0
         self._current = Path()
         self._waited_for: set[str] = set()
-        self._bars = RichProgress(
+        self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -81,7 +86,7 @@ class StageProgress:
             self._bars.stop()
 
     def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
-        """See `Progress`."""
+        """Show the bar of all shards."""
         self._sizes = dict(shards)
         self._left = len(shards)
         sizes = list(self._sizes.values())
@@ -90,11 +95,11 @@ class StageProgress:
         self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note())
 
     def skip(self, shard: Path) -> None:
-        """See `Progress`."""
+        """Tell that a shard was finished before."""
         self._leave_out(shard, why="finished before, skipped")
 
     def elsewhere(self, shard: Path) -> None:
-        """See `Progress`."""
+        """Tell that another process has finished a shard."""
         self._leave_out(shard, why="finished by another process")
 
     def _leave_out(self, shard: Path, *, why: str) -> None:
@@ -107,20 +112,17 @@ class StageProgress:
             self._bars.update(self._all, note=self._note())
         self._say(f"{shard.name}: {why}")
 
-    def due(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
-
     def start(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
+        """Show the bar of a shard."""
         if why:
-            self._console.print(f"{shard.name}: {why}", highlight=False, markup=False, soft_wrap=True)
+            self._say(f"{shard.name}: {why}")
         self._begun, self._done, self._current = time.perf_counter(), 0, shard
         self._said = self._begun
         if self._one is not None:
             self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
 
     def advance(self, *, failed: bool) -> None:
-        """See `Progress`."""
+        """Move both bars on."""
         self._done += 1
         self._failed += failed
         for task in (self._one, self._all):
@@ -133,27 +135,22 @@ class StageProgress:
             self._say(f"{self._current.name}: {self._done}{of} images so far, {self._note()}")
 
     def finish(self, shard: Path) -> None:
-        """See `Progress`."""
+        """Tell that a shard is complete."""
         self._left -= 1
         if self._all is not None:
             self._bars.update(self._all, note=self._note())
         if not self._console.is_terminal:
             rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
-            self._console.print(
-                f"{shard.name}: {self._done} images, {rate:.2f} images/s, {self._note()}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            self._say(f"{shard.name}: {self._done} images, {rate:.2f} images/s, {self._note()}")
 
     def give_up(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
+        """Take back what the bar of all shards has counted."""
         if self._all is not None:
             self._bars.update(self._all, advance=-self._done)
         self._say(why)
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
-        """See `Progress`."""
+        """Tell, once, which shards are waited for and who holds them."""
         left = {shard.name for shard in shards}
         if left != self._waited_for:
             who = ", ".join(sorted(set(owners))[:3]) or "another process"
@@ -161,7 +158,7 @@ class StageProgress:
         self._waited_for = left
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(line, console=self._console)
 
     def _note(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
@@ -169,7 +166,7 @@ class StageProgress:
 
 
 class TrainingProgress:
-    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.Watcher`.
+    """Shows how training goes. Fits `cuts3d_cli.detector.run_log.TrainingEvents`.
 
     It can be handed to another process as long as no bar is shown.
 
@@ -178,15 +175,15 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        """See the class."""
+        """Show nothing yet."""
         self._console = console
-        self._bar: RichProgress | None = None
+        self._bar: Bars | None = None
         self._task: TaskID | None = None
 
     def begin(self, *, start: int, total: int) -> None:
-        """Training begins after so many iterations that were done before."""
+        """Show a bar that begins after the iterations that were done before."""
         self.close()
-        self._bar = RichProgress(
+        self._bar = Bars(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -199,12 +196,12 @@ class TrainingProgress:
         self._bar.start()
 
     def advance(self, iteration: int) -> None:
-        """So many iterations are done."""
+        """Move the bar on."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=iteration)
 
     def step(self, step: Any) -> None:
-        """Some iterations are done."""
+        """Show the losses of the latest iterations."""
         note = (
             f"loss {step.losses['total']:.3f}, learning rate {step.learning_rate:.2g},"
             f" {step.images_per_second:.1f} images/s"
@@ -214,9 +211,9 @@ class TrainingProgress:
         else:
             self.say(f"iteration {step.iteration}: {note}, {step.seconds_left:.0f} s left")
 
-    def say(self, line: str) -> None:
-        """Something to tell."""
-        self._out().print(line, highlight=False, markup=False, soft_wrap=True)
+    def say(self, line: str | Message) -> None:
+        """Print a line."""
+        print_line(spelled(line), console=self._out())
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,24 +1,35 @@
-"""The command that follows a whole recipe: run."""
+"""`cuts3d run`: follows a recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from cuts3d_cli.cli.common import DONE, FAILED_SAMPLES, Json, say, stderr, stdout
+from cuts3d_cli.cli.common import Json, leave, print_line, say, stderr, stdout
+from cuts3d_cli.wording import percent
+
+if TYPE_CHECKING:
+    from cuts3d_cli.evaluation.metrics import KindMetrics
+    from cuts3d_cli.recipes.plan import Plan
+    from cuts3d_cli.recipes.run import RecipeResult
+
+COLUMNS = {"AP": "ap", "AP50": "ap50", "AR@100": "ar100"}
 
 
 def run(
     recipe: Annotated[
-        Path, typer.Argument(help="A TOML file with a section [recipe]; the README has one.", show_default=False)
+        Path, typer.Argument(help="A TOML file with a section [recipe]; docs/pipeline.md has one.", show_default=False)
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what there is to do, what is finished, and the disk it needs.")
     ] = False,
     assignments: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer resolves it at run time
+        list[str] | None,
         typer.Option(
             "--set", metavar="SECTION.FIELD=VALUE", help="Set a field in place of the file.", show_default=False
         ),
@@ -27,7 +38,6 @@ def run(
 ) -> None:
     """Follow a recipe: from photos to masks, to detectors, to their evaluation. What is finished is skipped."""
     from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
-    from cuts3d_cli.cli.run_tables import print_plan, print_results
     from cuts3d_cli.cli.tables import print_failures, print_json
     from cuts3d_cli.config.recipe import read_recipe
     from cuts3d_cli.recipes.run import RecipeRun
@@ -37,7 +47,7 @@ def run(
         whole = RecipeRun(
             read_recipe(recipe, assignments=assignments or []),
             bar=lambda name: StageProgress(stderr, name=name),
-            watcher=watcher,
+            events=watcher,
             say=say,
             failures=lambda failed: print_failures(failed, errors=stderr),
         )
@@ -56,4 +66,49 @@ def run(
         print_json(result.to_json())
     else:
         print_results(result, console=stdout)
-    raise typer.Exit(FAILED_SAMPLES if result.failed else DONE)
+    leave(failed=result.failed)
+
+
+def print_plan(plan: Plan, *, console: Console) -> None:
+    """Print what there is to do, part by part, and whether the disk has room for it."""
+    table = Table(title="to do", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("shards", "finished", "disk, MB"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for part in plan.parts:
+        size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
+        table.add_row(escape(part.name), str(part.shards), str(part.finished), size, escape(part.note))
+    console.print(table)
+    needed, free = _amount(plan.bytes), _amount(plan.free)
+    print_line(f"disk: about {needed} to be written (an estimate), {free} free", console=console)
+    if plan.bytes > plan.free:
+        print_line("warning: the disk is likely too small: make room, or set recipe.out", console=console)
+
+
+def print_results(result: RecipeResult, *, console: Console) -> None:
+    """Print AP and AR of every generation on every evaluation set, in percent, and where the detectors are."""
+    if result.results:
+        table = Table(title="percent, class-agnostic", title_justify="left")
+        table.add_column("set", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for kind in ("box", "mask"):
+            for column in COLUMNS:
+                table.add_column(f"{kind} {column}", justify="right")
+        for name, found in result.results.items():
+            for what, one in found.items():
+                table.add_row(name, what, *_cells(one.metrics.box), *_cells(one.metrics.mask))
+            table.add_section()
+        console.print(table)
+    for name, path in result.weights.items():
+        print_line(f"{name}: {path}", console=console)
+    for name, number in result.failed.items():
+        print_line(f"failed in {name}: {number}", console=console)
+
+
+def _cells(figures: KindMetrics | None) -> list[str]:
+    return [percent(getattr(figures, field, None)) for field in COLUMNS.values()]
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,8 +1,9 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
-from cuts3d_cli.config.fields import as_dict, output_dict, section_fields
+from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone
+from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
-from cuts3d_cli.config.resolving import CONFIG_FILE, resolve
+from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
     ConfidenceConfig,
@@ -12,12 +13,11 @@ from cuts3d_cli.config.sections import (
     FeaturesConfig,
     Graphs,
     IfExists,
-    Method,
     PackConfig,
     PredictConfig,
-    PseudoConfig,
     RunConfig,
     recorded_limits,
+    section_types,
 )
 from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
 
@@ -30,21 +30,25 @@ __all__ = [
     "PYRAMID_LEVELS",
     "ConfidenceConfig",
     "Config",
+    "CutSettings",
     "DepthConfig",
     "EvalConfig",
     "FeaturesConfig",
     "Graphs",
     "IfExists",
-    "Method",
     "PackConfig",
     "PredictConfig",
     "PseudoConfig",
     "RunConfig",
+    "Section",
     "SelfTrainConfig",
     "TrainConfig",
     "as_dict",
+    "for_backbone",
     "output_dict",
     "recorded_limits",
     "resolve",
+    "resolve_recorded",
     "section_fields",
+    "section_types",
 ]

@@ -1,11 +1,25 @@
-"""What a section of the configuration is made of: fields with a default, a help text and limits, each told once."""
+"""What a section of the configuration is made of: fields with a default, a help text and limits, each stated once."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
+
+
+class Section:
+    """What a section says of itself, besides its fields.
+
+    Attributes:
+        title: heads its options in help texts.
+        sidecar: whether a stage of the section's name writes a sidecar beside each base shard.
+        generations: whether self-training has that stage's sidecars written anew in every round.
+    """
+
+    title: ClassVar[str]
+    sidecar: ClassVar[bool] = False
+    generations: ClassVar[bool] = False
 
 
 def option(
@@ -16,8 +30,9 @@ def option(
     flags: tuple[str, ...] = (),
     shapes_output: bool = True,
     advanced: bool = False,
+    before: str | None = None,
 ) -> Any:
-    """A field with its help text.
+    """Return a field with its help text.
 
     Args:
         default: the default value.
@@ -28,33 +43,53 @@ def option(
             configuration's hash, so that changing them makes no finished shard stale.
         advanced: True for fields without an option of their own: `--set field=value`, the file and the environment
             still change them.
+        before: in a section that extends another one, the field of the other that this one is listed before. Fields of
+            the extending section are listed last otherwise.
     """
-    facts = {"help": help_text, "limits": limits, "flags": flags, "shapes_output": shapes_output, "advanced": advanced}
+    facts = {
+        "help": help_text,
+        "limits": limits,
+        "flags": flags,
+        "shapes_output": shapes_output,
+        "advanced": advanced,
+        "before": before,
+    }
     return field(default=default, metadata=facts)
 
 
 def section_fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """Fields of a section with their resolved types."""
+    """Return the fields of a section with their resolved types, in the order in which people see them."""
     hints = get_type_hints(section)
-    return [(item, hints[item.name]) for item in dataclasses.fields(section)]
+    return [(item, hints[item.name]) for item in _ordered(section)]
+
+
+def _ordered(section: Any) -> list[dataclasses.Field[Any]]:
+    """Return the fields of a section, those that name a field to stand before in front of it."""
+    fields = dataclasses.fields(section)
+    ordered = [item for item in fields if item.metadata["before"] is None]
+    for item in fields:
+        if item.metadata["before"] is not None:
+            place = [other.name for other in ordered].index(item.metadata["before"])
+            ordered.insert(place, item)
+    return ordered
 
 
 def as_dict(section: Any) -> dict[str, Any]:
-    """A section as plain JSON values: paths become text."""
+    """Return a section as plain JSON values: paths become text."""
     return {
         item.name: str(value) if isinstance(value := getattr(section, item.name), Path) else value
-        for item in dataclasses.fields(section)
+        for item in _ordered(section)
     }
 
 
 def output_dict(section: Any) -> dict[str, Any]:
-    """Those fields of a section that shape what is written: what its manifest records and hashes."""
+    """Return those fields of a section that shape what is written: what its manifest records and hashes."""
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
     return {key: value for key, value in as_dict(section).items() if key in shaping}
 
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
-    """What is wrong with a value that is outside its field's limits, to follow the field's name; None if nothing is."""
+    """Return what is wrong with a value outside its field's limits, to follow the field's name; None if nothing is."""
     if item.metadata["limits"] is None or value is None:
         return None
     low, high = item.metadata["limits"]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from cuts3d_cli.config.fields import limits_problem, option, section_fields
 from cuts3d_cli.config.resolving import convert, read_toml, resolve
 from cuts3d_cli.config.sections import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Part, SettingError, UsageError
 
 SECTION = "recipe"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -64,9 +64,9 @@ class Recipe:
     evaluate: Mapping[str, EvaluationSet]
     config: Config
 
-    def error(self, key: str, problem: str) -> UsageError:
-        """An error that names the file and the key."""
-        return UsageError(f"{self.file}: {key} {problem}")
+    def error(self, key: str, *problem: Part) -> SettingError:
+        """Return an error that names the file and the key."""
+        return SettingError(key, *problem, where=str(self.file))
 
 
 def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Recipe:
@@ -101,7 +101,7 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
         target, equals, value = text.partition("=")
         section, dot, key = target.strip().partition(".")
         if not (equals and dot):
-            raise UsageError(f"--set {text}: write it as SECTION.FIELD=VALUE")
+            raise SettingError("assignments", f"{text}: write it as SECTION.FIELD=VALUE")
         overrides.setdefault(section, {})[key] = value.strip()
     recipe = Recipe(
         file=path,
@@ -121,14 +121,14 @@ def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"{path}: {name}.{key} is no field: it has {', '.join(known)}")
+            raise SettingError(f"{name}.{key}", f"is no field: it has {', '.join(known)}", where=str(path))
         item, of = known[key]
-        found[key] = convert(value, of, where=f"{path}: {name}.{key}")
+        found[key] = convert(value, of, setting=f"{name}.{key}", where=str(path))
         if problem := limits_problem(item, found[key]):
-            raise UsageError(f"{path}: {name}.{key} {problem}")
+            raise SettingError(f"{name}.{key}", problem, where=str(path))
     for key, (item, _) in known.items():
         if item.default is MISSING and key not in found:
-            raise UsageError(f"{path}: {name}.{key} is missing: {item.metadata['help']}")
+            raise SettingError(f"{name}.{key}", f"is missing: {item.metadata['help']}", where=str(path))
     section = kind(**found)
     places = {
         item.name: path.parent / value

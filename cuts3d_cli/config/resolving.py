@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from cuts3d_cli.config.fields import limits_problem, section_fields
 from cuts3d_cli.config.presets import PRESETS
-from cuts3d_cli.config.sections import Config
+from cuts3d_cli.config.sections import Config, section_types
 from cuts3d_cli.config.training import PYRAMID_LEVELS, TrainConfig
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Part, Setting, SettingError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +31,10 @@ CONFIG_FILE = "cuts3d.toml"
 ENVIRONMENT_PREFIX = "CUTS3D_"
 NOT_SETTINGS = frozenset({"CUTS3D_CACHE", "CUTS3D_TEST_DATA"})
 """Variables with our prefix that are no fields of the configuration."""
+_SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
 
 
 def resolve(
@@ -41,11 +45,11 @@ def resolve(
     folder: Path | None = None,
     stored: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The configuration in force.
+    """Return the configuration in force.
 
     Args:
         preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else "paper".
-        overrides: section -> field -> value, from the command line.
+        overrides: section -> field -> value, from the command line or a call.
         environment: os.environ by default.
         folder: where `cuts3d.toml` is looked for; the working folder by default.
         stored: another file and what is in it, in place of `cuts3d.toml`; its values are checked by themselves, so that
@@ -55,8 +59,10 @@ def resolve(
         The configuration, checked.
 
     Raises:
-        UsageError: an unknown preset, section or field, or a value of the wrong type or outside its limits.
+        SettingError: an unknown field, or a value of the wrong type or outside its limits; names file or variable.
+        UsageError: an unknown preset or section.
     """
+    # The preset comes first: all else is set on top of it.
     environ = os.environ if environment is None else environment
     path, content = stored or _default_file(folder)
     sections = dict(content)
@@ -66,25 +72,99 @@ def resolve(
     if not isinstance(name, str) or name not in PRESETS:
         where = "" if given else f"{path}: "
         raise UsageError(f"{where}there is no preset '{name}': choose one of {', '.join(PRESETS)}")
-    config = PRESETS[name]
+    layers = _Layers(PRESETS[name])
+    # The file
     for section, values in sections.items():
         if not isinstance(values, dict):
-            raise UsageError(f"{path}: '{section}' must be a section, one of {', '.join(_sections())}")
-        config = _with(config, section, values, where=str(path))
+            raise UsageError(f"{path}: '{section}' must be a section, one of {', '.join(section_types())}")
+        layers.put(section, values, where=str(path))
     if stored:
-        _check_limits(config, where=f"{path}: ")
+        layers.check()
+    # Environment variables
     for variable, text in sorted(environ.items()):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {"CUTS3D_PRESET"}:
             section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
-            config = _with(config, section, {key: text}, where=f"variable {variable}")
+            layers.put(section, {key: text}, where=f"variable {variable}")
+    # The command line
     for section, values in (overrides or {}).items():
-        config = _with(config, section, values, where="command line")
-    _check_limits(config)
-    return config
+        layers.put(section, values, where="")
+    layers.check()
+    return layers.config
 
 
-def _sections() -> dict[str, type]:
-    return {item.name: type(getattr(Config(), item.name)) for item in dataclasses.fields(Config)}
+def resolve_recorded(path: Path, section: str, values: Mapping[str, Any]) -> Config:
+    """Return the defaults with one section as a file recorded it beside its results.
+
+    Args:
+        path: of the file, for messages.
+        section: name of the section.
+        values: field -> value. Fields of other versions are left out; those that were not recorded keep their defaults.
+
+    Raises:
+        UsageError: a value is of the wrong type or outside its limits; the line names the file.
+    """
+    known = {item.name for item, _ in section_fields(section_types()[section])}
+    recorded = {key: value for key, value in values.items() if key in known}
+    return resolve(preset="paper", stored=(path, {section: recorded}), environment={})
+
+
+class _Layers:
+    """A configuration while values are put into it, with the file or variable that set each of them last."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._where: dict[str, str] = {}
+
+    def put(self, section: str, values: Mapping[str, Any], *, where: str) -> None:
+        """Set fields of a section.
+
+        Raises:
+            SettingError: an unknown field, or a value of the wrong type.
+            UsageError: an unknown section.
+        """
+        sections = section_types()
+        if section not in sections:
+            source = f"{where}: " if where else ""
+            raise UsageError(f"{source}there is no section '{section}', the sections are {', '.join(sections)}")
+        known = {item.name: kind for item, kind in section_fields(sections[section])}
+        changes = {}
+        for key, value in values.items():
+            setting = f"{section}.{key}"
+            if key not in known:
+                problem = f"is no setting: section '{section}' has no field '{key}', it has {', '.join(known)}"
+                raise SettingError(setting, problem, where=where)
+            changes[key] = convert(value, known[key], setting=setting, where=where)
+            self._where[setting] = where
+        self.config = replace(self.config, **{section: replace(getattr(self.config, section), **changes)})
+
+    def check(self) -> None:
+        """Check the limits of all fields, and fields against one another.
+
+        Raises:
+            SettingError: a field is outside its limits, or does not fit another.
+        """
+        for section in section_types():
+            values = getattr(self.config, section)
+            for item in dataclasses.fields(values):
+                if problem := limits_problem(item, getattr(values, item.name)):
+                    raise self._error(f"{section}.{item.name}", problem)
+        for section, train in (("train", self.config.train), ("selftrain", self.config.selftrain)):
+            self._check_training(section, train)
+        if not self.config.selftrain.score_thresholds:
+            raise self._error("selftrain.score_thresholds", "is empty: name at least one threshold")
+
+    def _check_training(self, section: str, train: TrainConfig) -> None:
+        if not train.min_sizes:
+            raise self._error(f"{section}.min_sizes", "is empty: name at least one size")
+        if len(train.anchor_sizes) != PYRAMID_LEVELS:
+            problem = f"has {len(train.anchor_sizes)} sizes: there are {PYRAMID_LEVELS} levels"
+            raise self._error(f"{section}.anchor_sizes", problem)
+        if train.copy_paste_min > train.copy_paste_max:
+            least, greatest = f"{section}.copy_paste_min", Setting(f"{section}.copy_paste_max")
+            raise self._error(least, f"{train.copy_paste_min:g} is over ", greatest, f" {train.copy_paste_max:g}")
+
+    def _error(self, setting: str, *problem: Part) -> SettingError:
+        return SettingError(setting, *problem, where=self._where.get(setting, ""))
 
 
 def _default_file(folder: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -93,7 +173,7 @@ def _default_file(folder: Path | None) -> tuple[Path, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file in TOML holds.
+    """Read a file in TOML.
 
     Raises:
         UsageError: it is no TOML.
@@ -104,85 +184,57 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
-def _with(config: Config, section: str, values: Mapping[str, Any], *, where: str) -> Config:
-    sections = _sections()
-    if section not in sections:
-        raise UsageError(f"{where}: there is no section '{section}', the sections are {', '.join(sections)}")
-    known = dict((item.name, kind) for item, kind in section_fields(sections[section]))
-    changes = {}
-    for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"{where}: section '{section}' has no field '{key}', it has {', '.join(known)}")
-        changes[key] = convert(value, known[key], where=f"{where}: {section}.{key}")
-    return replace(config, **{section: replace(getattr(config, section), **changes)})
+def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
+    """Return a value from TOML (typed), the environment (text), the command line or a call as the field's type.
 
+    Args:
+        value: to convert.
+        kind: the field's type.
+        setting: the field's name, for errors.
+        where: the file or variable that sets it, for errors.
 
-def convert(value: Any, kind: Any, *, where: str) -> Any:
-    """A value from TOML (typed), the environment (text) or the command line (typed) as the field's type."""
+    Raises:
+        SettingError: the value is of another type, or none of the choices.
+    """
+
+    def error(problem: str) -> SettingError:
+        return SettingError(setting, f"is '{value}': {problem}", where=where)
+
+    # Optional fields
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = [option for option in get_args(kind) if option is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
             return None
-        return convert(value, inner[0], where=where)
+        return convert(value, inner[0], setting=setting, where=where)
+    # Choices
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if value == choice or (isinstance(value, str) and value == str(choice)):
                 return choice
-        raise UsageError(f"{where} is '{value}': choose one of {', '.join(map(str, get_args(kind)))}")
+        raise error(f"choose one of {', '.join(map(str, get_args(kind)))}")
+    # Lists
     if get_origin(kind) is tuple:
         items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
-            raise UsageError(f"{where} is '{value}': it must be a list of numbers, as in 240,320")
-        return tuple(convert(item, get_args(kind)[0], where=where) for item in items)
+            raise error("it must be a list of numbers, as in 240,320")
+        return tuple(convert(item, get_args(kind)[0], setting=setting, where=where) for item in items)
+    # Switches
     if kind is bool:
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
         if isinstance(value, bool):
             return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
-        raise UsageError(f"{where} is '{value}': it must be true or false")
+        if isinstance(value, str) and value.lower() in _SWITCHES:
+            return _SWITCHES[value.lower()]
+        raise error("it must be true or false")
+    # Text and paths
     if kind in (str, Path):
         if not isinstance(value, (str, Path)):
-            raise UsageError(f"{where} is '{value}': it must be {'a path' if kind is Path else 'text'}, in quotes")
+            raise error(f"it must be {'a path' if kind is Path else 'text'}, in quotes")
         return Path(os.path.expanduser(value)) if kind is Path else str(value)
+    # Numbers
     wanted = {int: "a whole number", float: "a number"}[kind]
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise UsageError(f"{where} is '{value}': it must be {wanted}")
+        raise error(f"it must be {wanted}")
     try:
         return kind(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"{where} is '{value}': it must be {wanted}") from error
-
-
-def _check_limits(config: Config, *, where: str = "") -> None:
-    for section in _sections():
-        values = getattr(config, section)
-        for item in dataclasses.fields(values):
-            if problem := limits_problem(item, getattr(values, item.name)):
-                raise UsageError(f"{where}{section}.{item.name} {problem}")
-    for section, train in (("train", config.train), ("selftrain", config.selftrain)):
-        _check_training(f"{where}{section}", train)
-    if not config.selftrain.score_thresholds:
-        raise UsageError(f"{where}selftrain.score_thresholds is empty: name at least one threshold")
-
-
-def _check_training(section: str, train: TrainConfig) -> None:
-    if not train.min_sizes:
-        raise UsageError(f"{section}.min_sizes is empty: name at least one size")
-    if len(train.anchor_sizes) != PYRAMID_LEVELS:
-        raise UsageError(
-            f"{section}.anchor_sizes has {len(train.anchor_sizes)} sizes: there are {PYRAMID_LEVELS} levels"
-        )
-    if train.copy_paste_min > train.copy_paste_max:
-        raise UsageError(
-            f"{section}.copy_paste_min {train.copy_paste_min:g} is over copy_paste_max {train.copy_paste_max:g}"
-        )
+    except (TypeError, ValueError, OverflowError) as failure:
+        raise error(f"it must be {wanted}") from failure

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.config.fields import option, output_dict
+from cuts3d_cli.config.cutting import PseudoConfig
+from cuts3d_cli.config.fields import Section, option, output_dict
 from cuts3d_cli.config.training import SelfTrainConfig, TrainConfig
 
 MAX_IMAGE_PIXELS = 178_956_970
 """No image of more pixels is ever decoded: twice the size at which Pillow warns of decompression bombs."""
 
 IfExists = Literal["resume", "overwrite", "fail"]
-Method = Literal["cuts3d", "maskcut"]
 Graphs = Literal["auto", "workers", "device"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig:
+class PackConfig(Section):
     """How photos become shards."""
+
+    title = "Packing"
 
     shard_size: int = option(1000, "Images in a shard.", limits=(1, 10**6))
     depth_scale: float = option(
@@ -28,8 +31,11 @@ class PackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthConfig:
+class DepthConfig(Section):
     """Where depth comes from."""
+
+    title = "Depth"
+    sidecar = True
 
     backend: Literal["zoedepth", "depth-anything-v2-small", "midas-small", "marigold", "kbr", "sensor"] = option(
         "zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images."
@@ -46,8 +52,11 @@ class DepthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesConfig:
+class FeaturesConfig(Section):
     """What turns images into patch features."""
+
+    title = "Features"
+    sidecar = True
 
     backbone: str = option(
         "dino-vitb8",
@@ -62,89 +71,11 @@ class FeaturesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoConfig:
-    """How masks are cut (paper: Tables 15 and 16; 'open' marks what the paper leaves open)."""
-
-    method: Method = option("cuts3d", "cuts3d, or maskcut: the 2D rules of CutLER, as a baseline.")
-    sharpen: bool = option(True, "Spatial Importance Sharpening of the semantic graph by depth.")
-    cut: Literal["local", "component"] = option(
-        "local",
-        "How an instance is taken out of the semantic mask: LocalCut in 3D, or the 2D connected component.",
-    )
-    crf: bool = option(True, "Refine the masks by a dense CRF.")
-    instances: int = option(3, "N: cuts per image, so at most as many masks.", limits=(1, 100), flags=("-n",))
-    tau_ncut: float | None = option(
-        None,
-        "Threshold of the semantic graph. Raising it splits more. Default: what suits the backbone (DINO: 0.13).",
-        limits=(0.0, 1.0),
-    )
-    tau_knn: float = option(
-        0.115,
-        "Longest edge in the point cloud, in units of the image's side. Lower separates closer objects.",
-        limits=(1e-6, 2.0),
-    )
-    beta: float = option(
-        0.45, "Lower bound of the Spatial Importance. Raising it sharpens flat regions more.", limits=(0.0, 1.0)
-    )
-    sigma: float = option(1.0, "Gaussian of the Spatial Importance, in patches (open).", limits=(1e-3, 1e3))
-    pairing: Literal["mean", "max", "min", "product"] = option(
-        "mean", "How the importance of two patches becomes that of their pair (open)."
-    )
-    depth_sampling: Literal["nearest", "area"] = option(
-        "nearest",
-        "How depth comes to patch resolution: the pixel at a patch's centre, or the average over it (open).",
-    )
-    source: Literal["seed", "core"] = option(
-        "seed",
-        "Source of LocalCut: the patch of the outermost eigenvector entry, or also those around it (not in the paper).",
-    )
-    core_share: float = option(
-        0.1,
-        "With --source core: share of the semantic mask, its outermost entries, that the source is taken from.",
-        limits=(0.0, 1.0),
-        advanced=True,
-    )
-    sink: Literal["eigenvector", "background"] = option(
-        "eigenvector",
-        "Sink of LocalCut: the patch of smallest eigenvector entry, or all outside the mask (open).",
-    )
-    knn: int = option(16, "Neighbours of a point in the point cloud (open).", limits=(1, 1000))
-    background_level: float = option(
-        1.0, "Depth given to points outside the semantic mask; 1 is farthest (open).", limits=(-10.0, 10.0)
-    )
-    capacity: Literal["gaussian", "exponential", "inverse", "distance"] = option(
-        "gaussian", "How the cost of cutting an edge depends on its length (open)."
-    )
-    min_cut: Literal["pymaxflow", "dinic"] = option("pymaxflow", "Min-cut solver; both give the same cut.")
-    eigensolver: Literal["lanczos", "dense"] = option(
-        "lanczos", "Eigensolver; dense is exact LAPACK, much slower, and the fall-back of lanczos."
-    )
-    min_area: float = option(
-        0.01, "Drop instances that cover at most this share of the patches (open).", limits=(0.0, 1.0)
-    )
-    rest_iou: float = option(
-        0.9,
-        "Stop when a cut overlaps 'all that is left' with at least this IoU (open). Raising it cuts on longer.",
-        limits=(0.0, 1.0),
-    )
-    retries: int = option(
-        0, "Further cuts that make up for dropped ones, until N masks are found (not in the paper).", limits=(0, 100)
-    )
-    depth_clip: float = option(
-        0.0,
-        "Percent of the nearest and of the farthest pixels to clip before depth is stretched (not in the paper).",
-        limits=(0.0, 49.0),
-    )
-    crf_size: int = option(480, "Side at which the CRF works, pixels.", limits=(16, 4096))
-    crf_iterations: int = option(10, "Iterations of the CRF.", limits=(1, 1000))
-    crf_min_iou: float = option(
-        0.5, "Drop a mask that the CRF changes to less than this IoU with itself.", limits=(0.0, 1.0)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfidenceConfig:
+class ConfidenceConfig(Section):
     """How sure a mask is (paper: Sec. 3.4 and Table 15)."""
+
+    title = "Confidence"
+    sidecar = True
 
     source: Literal["depth", "crf"] = option(
         "depth", "depth: LocalCuts at several thresholds; crf: the probabilities of the CRF (paper, B.5)."
@@ -158,16 +89,22 @@ class ConfidenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(Section):
     """Which detections are kept."""
+
+    title = "Detections"
+    sidecar = True
+    generations = True
 
     min_score: float = option(0.0, "Lowest score of a detection that is written.", limits=(0.0, 1.0))
     max_detections: int = option(100, "Most detections an image.", limits=(1, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Section):
     """How detectors are compared with the ground truth of datasets."""
+
+    title = "A detector on datasets"
 
     root: Path = option(
         Path("datasets"),
@@ -182,8 +119,10 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Section):
     """How the work is done; none of it changes a result's meaning."""
+
+    title = "Running"
 
     shards: str | None = option(
         None, "Base shards of commands that are given none, as --shards takes them.", shapes_output=False, advanced=True
@@ -277,8 +216,14 @@ class Config:
     run: RunConfig = RunConfig()
 
 
+def section_types() -> dict[str, type[Section]]:
+    """Return the sections by name, in the order in which their stages run."""
+    defaults = Config()
+    return {item.name: type(getattr(defaults, item.name)) for item in dataclasses.fields(Config)}
+
+
 def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:
-    """What a manifest records of how the work is done: the limits that decide which images fail.
+    """Return what a manifest records of how the work is done: the limits that decide which images fail.
 
     Returns:
         `{"run": {field: value}}`, or nothing where all are at their defaults.

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cuts3d_cli.config.fields import option
+from cuts3d_cli.config.fields import Section, option
 
 PYRAMID_LEVELS = 5
 """Levels of the detector's feature pyramid, p2 to p6."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Section):
     """How the detector is trained (paper: Sec. 3.4, Tables 16 and 17; what the paper leaves open is CutLER's).
 
     Sizes are in pixels, learning rates belong to `images_per_batch`.
     """
+
+    title = "Training"
 
     # Data.
     images_per_batch: int = option(4, "Images in a batch, over all GPUs.", limits=(1, 4096))
@@ -124,6 +126,8 @@ class SelfTrainConfig(TrainConfig):
 
     Predicted masks have no Spatial Confidence, so nothing that uses it is on.
     """
+
+    title = "Self-training"
 
     rounds: int = option(1, "Rounds of self-training; the paper's tables show three.", limits=(1, 100))
     score_thresholds: tuple[float, ...] = option(

@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 
 def cosine_affinity(features: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Cosine similarity between all patches, clamped to [0, 1] (Sec. 3.1).
+    """Compute the cosine similarity between all patches, clamped to [0, 1] (Sec. 3.1).
 
     A negative cosine has no real fractional power and lies under every threshold in use, so it becomes 0 (not in the
     paper). A patch whose feature is all zero is similar to nothing, not even to itself.
@@ -39,7 +39,7 @@ def cosine_affinity(features: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def binarise(affinity: NDArray[np.float32], *, tau_ncut: float) -> NDArray[np.bool_]:
-    """Edges of the binarised graph: True where the affinity is strictly above the threshold (Sec. 3.1).
+    """Compute the edges of the binarised graph: True where the affinity is strictly above the threshold (Sec. 3.1).
 
     True stands for a weight of 1, False for `EPSILON`.
 

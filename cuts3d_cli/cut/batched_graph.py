@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cuts3d_cli.cut.sharpening import Pairing
+from cuts3d_cli.config.cutting import Pairing
 
 
 def unusable(features: Tensor) -> list[str | None]:
-    """Why images have no semantic graph.
+    """Return why images have no semantic graph.
 
     Args:
         features: (B, C, H, W).
 
     Returns:
-        The reason for each, None where there is nothing to object to: what `cosine_affinity` raises.
+        For each image the reason, which `cosine_affinity` raises; None where the features are usable.
     """
     flat = features.flatten(1)
     facts = torch.stack([torch.isfinite(flat).all(dim=1), (flat != 0).any(dim=1)]).cpu()
@@ -30,7 +30,7 @@ def unusable(features: Tensor) -> list[str | None]:
 
 
 def cosine_affinities(features: Tensor) -> Tensor:
-    """Cosine similarity between all patches of each image, clamped to [0, 1] (Sec. 3.1).
+    """Compute the cosine similarity between all patches of each image, clamped to [0, 1] (Sec. 3.1).
 
     Args:
         features: (B, C, H, W), finite, no image all zero.
@@ -44,8 +44,25 @@ def cosine_affinities(features: Tensor) -> Tensor:
     return torch.bmm(vectors.transpose(1, 2), vectors).clamp_(0.0, 1.0)
 
 
+def graph_edges(affinity: Tensor, importance: Tensor | None, *, pairing: Pairing, tau_ncut: float) -> Tensor:
+    """Compute the edges of the graphs: binarised, and sharpened before that where there is an importance.
+
+    Args:
+        affinity: (B, K, K) float32 in [0, 1].
+        importance: (B, H, W) float32 in [0, 1], K = H * W; None for graphs that are not sharpened.
+        pairing: see `cuts3d_cli.cut.sharpening.pair_importance`.
+        tau_ncut: the threshold, in [0, 1).
+
+    Returns:
+        (B, K, K) bool.
+    """
+    if importance is None:
+        return binarised(affinity, tau_ncut=tau_ncut)
+    return sharpened_edges(affinity, importance, pairing=pairing, tau_ncut=tau_ncut)
+
+
 def binarised(affinity: Tensor, *, tau_ncut: float) -> Tensor:
-    """Edges of the binarised graphs: True where the affinity is strictly above the threshold (Sec. 3.1).
+    """Compute the edges of the binarised graphs: True where the affinity is strictly above the threshold (Sec. 3.1).
 
     Args:
         affinity: (B, K, K) float32 in [0, 1].
@@ -58,7 +75,7 @@ def binarised(affinity: Tensor, *, tau_ncut: float) -> Tensor:
 
 
 def sharpened_edges(affinity: Tensor, importance: Tensor, *, pairing: Pairing, tau_ncut: float) -> Tensor:
-    """Edges of the graphs after sharpening (Eq. 3) and binarising.
+    """Compute the edges of the graphs after sharpening (Eq. 3) and binarising.
 
     Args:
         affinity: (B, K, K) float32 in [0, 1].
@@ -78,7 +95,7 @@ def sharpened_edges(affinity: Tensor, importance: Tensor, *, pairing: Pairing, t
 
 
 def _threshold(affinity: Tensor, tau_ncut: float) -> Tensor:
-    """The threshold in the affinity's precision, as NumPy compares."""
+    """Return the threshold in the affinity's precision, as NumPy compares."""
     return torch.tensor(tau_ncut, dtype=affinity.dtype, device=affinity.device)
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from cuts3d_cli.config.cutting import Eigensolver
 from cuts3d_cli.cut.affinity import EPSILON
-from cuts3d_cli.cut.ncut import LANCZOS_TOLERANCE, Eigenpair, Eigensolver, canonical, start_vector
+from cuts3d_cli.cut.ncut import LANCZOS_TOLERANCE, Eigenpair, canonical, start_vector
 
 MAX_STEPS = 400
 """Lanczos steps after which a graph is handed to the dense solver. Photos take some tens."""
@@ -27,7 +28,7 @@ norm is 1."""
 def second_eigenvectors(
     edges: Tensor, removed: Tensor, *, solver: Eigensolver = "lanczos", max_steps: int = MAX_STEPS
 ) -> list[Eigenpair]:
-    """Second smallest generalised eigenpair of each of some binarised graphs.
+    """Compute the second smallest generalised eigenpair of each of some binarised graphs.
 
     Deflated Lanczos with full reorthogonalisation and without restarts: all graphs take a step together, each until its
     residual is small enough. Nothing that an image gets depends on the others, but for the order of sums.
@@ -72,13 +73,13 @@ class _Operator:
         self._trivial /= self._trivial.norm(dim=1, keepdim=True)
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """(B, K) to (B, K), float64."""
+        """Apply the operators to a vector each: (B, K) to (B, K), float64."""
         product = self._scale * self._affinity_times(self._scale * vectors)
         # Moves the trivial eigenvalue from 1 to -1: out of the way, also where the wanted one is not positive.
         return product - 2.0 * self._trivial * (self._trivial * vectors).sum(dim=1, keepdim=True)
 
     def pair(self, place: int, *, value: float, vector: Tensor, fell_back: bool | None = None) -> Eigenpair:
-        """The eigenpair of a graph from an eigenvalue and an eigenvector, (K,), of the operator.
+        """Return the eigenpair of a graph from an eigenvalue and an eigenvector, (K,), of the operator.
 
         Args:
             place: of the graph.
@@ -95,7 +96,7 @@ class _Operator:
         )
 
     def solve_densely(self, place: int, *, fell_back: bool) -> Eigenpair:
-        """The eigenpair of one graph by a full decomposition."""
+        """Compute the eigenpair of one graph by a full decomposition."""
         scale = self._scale[place] * self._kept[place]
         matrix = (1.0 - EPSILON) * scale[:, None] * self._ones[place] * scale[None, :]
         matrix += EPSILON * self._scale[place][:, None] * self._scale[place][None, :]
@@ -109,7 +110,7 @@ class _Operator:
 
 
 def _lanczos(operator: _Operator, *, max_steps: int) -> list[Eigenpair | None]:
-    """The largest eigenpair of each graph; None where `max_steps` are too few."""
+    """Compute the largest eigenpair of each graph; None where `max_steps` are too few."""
     graphs, nodes = operator.graphs, operator.nodes
     basis = torch.zeros((graphs, max_steps + 1, nodes), dtype=torch.float64, device=operator.device)
     diagonal, next_to = torch.zeros((2, graphs, max_steps), dtype=torch.float64, device=operator.device)
@@ -142,7 +143,7 @@ def _lanczos(operator: _Operator, *, max_steps: int) -> list[Eigenpair | None]:
 
 
 def _converged(diagonal: NDArray[np.float64], next_to: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]] | None:
-    """The largest Ritz pair in the basis, if its residual is small enough by ARPACK's rule.
+    """Return the largest Ritz pair in the basis, if its residual is small enough by ARPACK's rule.
 
     Args:
         diagonal, next_to: (m,) of the tridiagonal matrix; the last of `next_to` is the length of the residual vector. A

@@ -61,7 +61,7 @@ def bipartition(
 
 
 def core(split: Bipartition, *, share: float) -> NDArray[np.bool_]:
-    """The seed and its surroundings: several source nodes instead of one (not in the paper).
+    """Return the seed and its surroundings: several source nodes instead of one (not in the paper).
 
     Of the foreground nodes, those whose entries lie farthest out are taken, and of these the 4-connected component of
     the seed. Entries equal within `TIE_TOLERANCE` are taken or left together.
@@ -80,7 +80,7 @@ def core(split: Bipartition, *, share: float) -> NDArray[np.bool_]:
 
 
 def connected_component(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """The 4-connected component of a mask that holds the seed, as in MaskCut and TokenCut.
+    """Return the 4-connected component of a mask that holds the seed, as in MaskCut and TokenCut.
 
     Args:
         mask: (H, W) bool.

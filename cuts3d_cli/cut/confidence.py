@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.localcut import Capacity, cut_graph, knn_graph, point_cloud
-from cuts3d_cli.cut.mincut import MinCutSolver
+from cuts3d_cli.config.cutting import Capacity, MinCutSolver
+from cuts3d_cli.cut.localcut import cut_graph, knn_graph, point_cloud
 
 
 def confidence_counts(
@@ -23,7 +23,7 @@ def confidence_counts(
     capacity: Capacity,
     solver: MinCutSolver,
 ) -> NDArray[np.uint8]:
-    """In how many of `cuts` LocalCuts a patch belongs to the instance (the sum in Eq. 4).
+    """Count in how many of `cuts` LocalCuts a patch belongs to the instance (the sum in Eq. 4).
 
     The thresholds run linearly from tau_knn_min to tau_knn, both included; all cuts share bipartition, source, sink and
     k-NN graph, which is built once.
@@ -56,7 +56,7 @@ def confidence_counts(
 
 
 def spatial_confidence(counts: NDArray[np.uint8], *, levels: int, floor: float) -> NDArray[np.float32]:
-    """Spatial Confidence from stored counts: their share, but at least the floor (Eq. 4, Table 10a).
+    """Compute the Spatial Confidence from stored counts: their share, but at least the floor (Eq. 4, Table 10a).
 
     Args:
         counts: (..., H, W) uint8 in [0, levels].
@@ -70,7 +70,7 @@ def spatial_confidence(counts: NDArray[np.uint8], *, levels: int, floor: float) 
 
 
 def mean_confidence(confidence: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """Mean confidence over a mask: the score by which masks are ranked (Sec. 3.4, confident copy-paste).
+    """Compute the mean confidence over a mask: the score by which masks are ranked (Sec. 3.4, confident copy-paste).
 
     Args:
         confidence: (H, W) in [0, 1].

@@ -4,56 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.affinity import binarise, cosine_affinity
+from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.bipartition import Bipartition, bipartition, connected_component, core
-from cuts3d_cli.cut.iterations import run_iterations
-from cuts3d_cli.cut.localcut import Capacity, Sink, Source, choose_sink, grid_spacing, local_cut
+from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
+from cuts3d_cli.cut.localcut import choose_sink, grid_spacing, local_cut
 from cuts3d_cli.cut.masks import mask_iou
-from cuts3d_cli.cut.mincut import MinCutSolver
-from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, Eigensolver, solve_ncut
-from cuts3d_cli.cut.sharpening import Pairing, sharpened_edges, spatial_importance
-from cuts3d_cli.cut.types import Candidate, Extraction
+from cuts3d_cli.cut.methods import Method
+from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair
+from cuts3d_cli.cut.sharpening import spatial_importance
+from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.timing import StepTimer
-
-Separation = Literal["local", "component"]
 
 REST_REASON = "the cut predicts the rest of the image"
-NO_STRUCTURE_REASON = "the semantic graph has no structure to cut"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CutParameters:
-    """Parameters of `extract_cuts3d`; `cuts3d_cli.config` holds their defaults and meaning."""
-
-    instances: int
-    tau_ncut: float
-    tau_knn: float
-    sharpen: bool
-    beta: float
-    sigma: float
-    pairing: Pairing
-    separation: Separation
-    source: Source
-    core_share: float
-    sink: Sink
-    knn: int
-    background_level: float
-    capacity: Capacity
-    min_cut_solver: MinCutSolver
-    eigensolver: Eigensolver
-    min_area: float
-    rest_iou: float
-    retries: int
 
 
 def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
-    """Refuse a threshold that takes every object apart (not in the paper).
+    """Check that a threshold does not take every object apart (not in the paper).
 
     Raises:
         UsageError: tau_knn is under the distance of diagonal neighbours on the grid.
@@ -66,119 +36,112 @@ def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
         )
 
 
-def extract_cuts3d(
-    features: NDArray[np.floating],
-    depth: NDArray[np.floating] | None,
-    *,
-    parameters: CutParameters,
-) -> Extraction:
-    """Cut an image into at most `parameters.instances` instances.
+class CutS3D(Method):
+    """CutS3D: a graph that depth sharpens, and LocalCut in 3D; both can be left out.
 
     Each iteration solves the Normalized Cut on what is left, and removes the instance that it found, also one that is
-    dropped for its size: the next iteration would find it again. Up to `parameters.retries` further iterations make up
-    for dropped ones (not in the paper). It stops early when a cut predicts "the rest", the
-    inverse of all instances so far.
-
-    Args:
-        features: (C, H, W).
-        depth: (H, W) in [0, 1], larger is farther, no NaN. None only if neither sharpening nor LocalCut is asked for.
-        parameters: the method's parameters.
-
-    Returns:
-        The candidates; their masks are disjoint.
-
-    Raises:
-        SampleError: the features are not finite or all zero.
-        UsageError: tau_knn is under the grid's spacing.
-        ValueError: depth is missing, of another shape, not finite, or outside [0, 1].
+    dropped for its size: the next iteration would find it again. Up to `retries` further iterations make up for dropped
+    ones (not in the paper). It stops early when a cut predicts "the rest", the inverse of all instances so far.
     """
-    rules = Cuts3dRules(grid=(features.shape[1], features.shape[2]), depth=depth, parameters=parameters)
-    timer = StepTimer()
-    with timer.step("affinity"):
-        affinity = cosine_affinity(features)
-    if parameters.sharpen and depth is not None:
-        with timer.step("sharpen"):
-            importance = spatial_importance(depth, sigma=parameters.sigma, beta=parameters.beta)
-            edges = sharpened_edges(
-                affinity, importance, pairing=parameters.pairing, tau_ncut=parameters.tau_ncut
-            ).astype(np.float64)
-    else:
-        with timer.step("affinity"):
-            edges = binarise(affinity, tau_ncut=parameters.tau_ncut).astype(np.float64)
-    del affinity
 
-    def solve(removed: NDArray[np.bool_]) -> Eigenpair:
-        return solve_ncut(edges, removed=removed.reshape(-1), solver=parameters.eigensolver)
+    def title(self, settings: CutSettings) -> str:
+        """Return the name with the steps that are taken."""
+        if not self.needs_depth(settings):
+            return "Normalized Cut in 2D"
+        steps = ["sharpened"] if settings.sharpen else []
+        steps.append("LocalCut" if settings.cut == "local" else "2D component")
+        return f"CutS3D ({', '.join(steps)})"
 
-    return run_iterations(rules, solve=solve, timer=timer)
+    def needs_depth(self, settings: CutSettings) -> bool:
+        """Return whether the graph is sharpened or instances are cut in 3D."""
+        return settings.sharpen or settings.cut == "local"
+
+    def cuts_in_3d(self, settings: CutSettings) -> bool:
+        """Return whether instances are LocalCuts."""
+        return settings.cut == "local"
+
+    def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:
+        """Check that `tau_knn` fits the grid, where LocalCut uses it.
+
+        Raises:
+            UsageError: it is under the distance of diagonal neighbours.
+        """
+        if settings.cut == "local":
+            check_tau_knn(settings.tau_knn, grid)
+
+    def importance(self, depth: NDArray[np.float32] | None, *, settings: CutSettings) -> NDArray[np.float32] | None:
+        """Return the Spatial Importance, (H, W) float32 in [beta, 1], where the graph is sharpened."""
+        if depth is None or not settings.sharpen:
+            return None
+        return spatial_importance(depth, sigma=settings.sigma, beta=settings.beta)
+
+    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Cuts3dRules:
+        """Return the rules for one image; see `Method.rules`."""
+        self.check(settings, grid)
+        return Cuts3dRules(grid=grid, depth=depth, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts3dRules:
-    """CutS3D's rules on one image: see `extract_cuts3d`, and `cuts3d_cli.cut.iterations.Rules`.
+    """CutS3D's rules on one image: see `CutS3D`, and `cuts3d_cli.cut.iterations.Rules`.
 
     Attributes:
         grid: (H, W).
         depth: (H, W) in [0, 1], larger is farther, no NaN. None only if neither sharpening nor LocalCut is asked for.
-        parameters: the method's parameters.
+        settings: of the cut.
     """
 
     grid: tuple[int, int]
     depth: NDArray[np.floating] | None
-    parameters: CutParameters
+    settings: CutSettings
 
     def __post_init__(self) -> None:
         """Check that they fit each other.
 
         Raises:
-            UsageError: tau_knn is under the grid's spacing.
             ValueError: depth is missing, of another shape, not finite, or outside [0, 1].
         """
-        local = self.parameters.separation == "local"
         if self.depth is None:
-            if self.parameters.sharpen or local:
+            if self.settings.sharpen or self.settings.cut == "local":
                 raise ValueError("sharpening and LocalCut need a depth map")
         elif self.depth.shape != self.grid or not (self.depth.min() >= 0.0 and self.depth.max() <= 1.0):
             raise ValueError(f"depth must be {self.grid} and within [0, 1], it is {self.depth.shape}")
-        if local:
-            check_tau_knn(self.parameters.tau_knn, self.grid)
 
     def is_complete(self, found: Sequence[Candidate]) -> bool:
-        """Whether there are enough instances, or as many cuts as are allowed."""
+        """Return whether there are enough instances, or as many cuts as are allowed."""
         instances = sum(item.dropped is None for item in found)
-        return instances == self.parameters.instances or len(found) == (
-            self.parameters.instances + self.parameters.retries
-        )
+        wanted = self.settings.instances
+        return instances == wanted or len(found) == wanted + self.settings.retries
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
-        """Why nothing is left to be cut; None if something is."""
+        """Return why nothing is left to be cut; None if something is."""
         left = np.count_nonzero(~self.removed(found))
         return "all patches belong to instances" if left < 3 else None
 
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
-        """(H, W) bool: the nodes of all instances so far, dropped ones too."""
+        """Return (H, W) bool: the nodes of all instances so far, dropped ones too."""
         removed = np.zeros(self.grid, dtype=bool)
         for item in found:
             removed |= item.mask
         return removed
 
     def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """The instance that the next eigenvector leads to, or why there is none."""
+        """Return the instance that the next eigenvector leads to, or why there is none."""
         if not pair.has_structure:
             return NO_STRUCTURE_REASON
         removed = self.removed(found)
         split = bipartition(pair.vector, self.grid, removed=removed)
         # The rest undivided, all of its entries equal, is "the rest" as well.
-        if split is None or (found and mask_iou(split.mask, ~removed) >= self.parameters.rest_iou):
+        if split is None or (found and mask_iou(split.mask, ~removed) >= self.settings.rest_iou):
             return REST_REASON
-        if self.parameters.separation == "component" or self.depth is None:
+        if self.settings.cut == "component" or self.depth is None:
             return self._candidate(pair, split, found, mask=connected_component(split.mask, split.seed))
         return self._local_cut(pair, split, found, depth=self.depth)
 
     def _local_cut(
         self, pair: Eigenpair, split: Bipartition, found: Sequence[Candidate], *, depth: NDArray[np.floating]
     ) -> Candidate:
-        settings = self.parameters
+        settings = self.settings
         nodes = core(split, share=settings.core_share) if settings.source == "core" else None
         source = split.seed if nodes is None else np.flatnonzero(nodes)
         sink = None
@@ -195,7 +158,7 @@ class Cuts3dRules:
             k=settings.knn,
             background_level=settings.background_level,
             capacity=settings.capacity,
-            solver=settings.min_cut_solver,
+            solver=settings.min_cut,
         )
         return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
 
@@ -217,5 +180,5 @@ class Cuts3dRules:
             core=nodes,
             sink=sink,
             vector=pair.vector.reshape(self.grid),
-            dropped="too small" if mask.mean() <= self.parameters.min_area else None,
+            dropped="too small" if mask.mean() <= self.settings.min_area else None,
         )

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
+from cuts3d_cli.config.cutting import DepthSampling
 from cuts3d_cli.errors import SampleError
 
-DepthSampling = Literal["nearest", "area"]
+
+def patch_depth(
+    depth: NDArray[np.float32], grid: tuple[int, int], *, clip: float, sampling: DepthSampling
+) -> NDArray[np.float32]:
+    """Bring a stored depth map to the patches, as the cut takes it: clipped, without holes, at patch resolution.
+
+    Args:
+        depth: (h, w) in [0, 1], NaN where nothing was measured.
+        grid: (H, W).
+        clip: see `clip_depth`, percent.
+        sampling: see `depth_to_grid`.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        SampleError: no pixel is valid.
+    """
+    return depth_to_grid(fill_holes(clip_depth(depth, percent=clip)), grid, sampling=sampling)
 
 
 def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.float32]:
@@ -32,6 +50,27 @@ def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.floa
     if high <= low:
         return depth
     return np.clip((depth - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def fill_holes(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give each missing pixel the value of the nearest valid one (Euclidean). Not in the paper.
+
+    Args:
+        depth: (h, w) float32, NaN where there is no measurement.
+
+    Returns:
+        (h, w) float32 with no NaN, a new array. The same map always gives the same answer, ties included.
+
+    Raises:
+        SampleError: no pixel is valid.
+    """
+    missing = ~np.isfinite(depth)
+    if missing.all():
+        raise SampleError("the depth map has no valid pixel")
+    if not missing.any():
+        return depth.copy()
+    rows, columns = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return depth[rows, columns]
 
 
 def depth_to_grid(

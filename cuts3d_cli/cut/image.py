@@ -12,10 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.cuts3d import CutParameters, Cuts3dRules, extract_cuts3d
-from cuts3d_cli.cut.grid import clip_depth, depth_to_grid
-from cuts3d_cli.cut.iterations import Rules, advance
-from cuts3d_cli.cut.maskcut import MaskCutRules, extract_maskcut, subtract_earlier
+from cuts3d_cli.cut.iterations import Rules, advance, extract
+from cuts3d_cli.cut.maskcut import subtract_earlier
 from cuts3d_cli.cut.masks import (
     Rle,
     encode_rle,
@@ -26,9 +24,9 @@ from cuts3d_cli.cut.masks import (
     rle_box,
     upsample_nearest,
 )
+from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate, Extraction
-from cuts3d_cli.depth.maps import fill_holes as fill_depth_holes
 from cuts3d_cli.timing import StepTimer, add_seconds
 
 
@@ -40,9 +38,8 @@ class CutTask:
         image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
         size: (height, width) of the photo.
         features: (C, H, W) float16.
-        depth: (h, w) float32 in [0, 1], NaN where nothing was measured; None where the method needs none.
-        config: the section of the configuration.
-        tau_ncut: threshold of the semantic graph, resolved for the backbone.
+        depth: (H, W) float32 in [0, 1], no NaN, as `grid.patch_depth` gives it; None where the method needs none.
+        config: the section of the configuration, `tau_ncut` set.
     """
 
     image: NDArray[np.uint8]
@@ -50,25 +47,38 @@ class CutTask:
     features: NDArray[np.float16]
     depth: NDArray[np.float32] | None
     config: PseudoConfig
-    tau_ncut: float
 
 
-def patch_depth(depth: NDArray[np.float32], grid: tuple[int, int], config: PseudoConfig) -> NDArray[np.float32]:
-    """The depth that the cut sees: clipped if asked for, without holes, at patch resolution.
+@dataclass(frozen=True, kw_only=True)
+class IterationTask:
+    """One image whose next eigenproblem was solved elsewhere.
 
-    Args:
-        depth: (h, w) in [0, 1], NaN where nothing was measured.
-        grid: (H, W).
-        config: the section of the configuration.
-
-    Returns:
-        (H, W) float32 in [0, 1].
-
-    Raises:
-        SampleError: no pixel is valid.
+    Attributes:
+        rules: the method's.
+        extraction: so far; not finished.
+        pair: the solution.
     """
-    clipped = clip_depth(depth, percent=config.depth_clip)
-    return depth_to_grid(fill_depth_holes(clipped), grid, sampling=config.depth_sampling)
+
+    rules: Rules
+    extraction: Extraction
+    pair: Eigenpair
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementTask:
+    """One image whose instances are cut at patch resolution.
+
+    Attributes:
+        image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
+        size: (height, width) of the photo.
+        extraction: finished.
+        config: the section of the configuration.
+    """
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    extraction: Extraction
+    config: PseudoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +100,14 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class CutResult:
-    """All masks of one image, and what was found but not kept."""
+    """All masks of one image, and what was found but not kept.
+
+    Attributes:
+        extraction: the cuts at patch resolution.
+        instances: the masks, in the order of their iterations.
+        dropped: `iteration` and `reason` of each cut that gave no mask, in the order of iterations.
+        seconds: time spent in each step.
+    """
 
     extraction: Extraction
     instances: Sequence[Instance]
@@ -98,170 +115,85 @@ class CutResult:
     seconds: Mapping[str, float]
 
 
-def needs_depth(config: PseudoConfig) -> bool:
-    """Whether the method, as configured, looks at depth."""
-    return config.method == "cuts3d" and (config.sharpen or config.cut == "local")
-
-
-def cut_parameters(config: PseudoConfig, tau_ncut: float) -> CutParameters:
-    """The part of the configuration that concerns the cut itself."""
-    return CutParameters(
-        instances=config.instances,
-        tau_ncut=tau_ncut,
-        tau_knn=config.tau_knn,
-        sharpen=config.sharpen,
-        beta=config.beta,
-        sigma=config.sigma,
-        pairing=config.pairing,
-        separation=config.cut,
-        source=config.source,
-        core_share=config.core_share,
-        sink=config.sink,
-        knn=config.knn,
-        background_level=config.background_level,
-        capacity=config.capacity,
-        min_cut_solver=config.min_cut,
-        eigensolver=config.eigensolver,
-        min_area=config.min_area,
-        rest_iou=config.rest_iou,
-        retries=config.retries,
-    )
-
-
-def cut_rules(
-    config: PseudoConfig, tau_ncut: float, *, grid: tuple[int, int], depth: NDArray[np.float32] | None
-) -> Rules:
-    """The rules by which the method, as configured, cuts one image.
-
-    Args:
-        config: the section of the configuration.
-        tau_ncut: threshold of the semantic graph, resolved for the backbone.
-        grid: (H, W).
-        depth: (H, W) in [0, 1], no NaN; None where the method needs none.
-
-    Raises:
-        UsageError: tau_knn does not fit the grid.
-        ValueError: the depth does not fit.
-    """
-    if config.method == "maskcut":
-        return MaskCutRules(grid=grid, instances=config.instances)
-    return Cuts3dRules(grid=grid, depth=depth, parameters=cut_parameters(config, tau_ncut))
-
-
 def cut_image(task: CutTask) -> CutResult:
-    """Cut one image: extraction at patch resolution, CRF, holes, filter, the photo's size.
+    """Cut one image: extraction at patch resolution, then masks at the photo's size.
 
     Linear algebra runs in one thread, so that the result does not depend on the number of workers.
 
     Raises:
-        SampleError: features or depth are unusable.
-        UsageError: tau_knn does not fit the grid.
+        SampleError: the features are not finite or all zero.
+        UsageError: there is no such method, or its settings do not fit the grid.
+        ValueError: the depth does not fit.
     """
     with threadpool_limits(limits=1):
-        return _cut_image(task)
-
-
-def _cut_image(task: CutTask) -> CutResult:
-    config = task.config
-    features = task.features.astype(np.float32)
-    grid = (features.shape[1], features.shape[2])
-    if config.method == "maskcut":
-        extraction = extract_maskcut(
-            features, instances=config.instances, tau_ncut=task.tau_ncut, eigensolver=config.eigensolver
+        extraction = extract(
+            task.features.astype(np.float32), task.depth, method=get_method(task.config.method), settings=task.config
         )
-    else:
-        depth = None
-        if needs_depth(config) and task.depth is not None:
-            depth = patch_depth(task.depth, grid, config)
-        extraction = extract_cuts3d(features, depth, parameters=cut_parameters(config, task.tau_ncut))
-    return _finish(FinishTask(image=task.image, size=task.size, extraction=extraction, config=config))
+        return _refine(RefinementTask(image=task.image, size=task.size, extraction=extraction, config=task.config))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepTask:
-    """One image between an eigenproblem, solved elsewhere, and the next.
-
-    Attributes:
-        rules: the method's.
-        extraction: so far; not finished.
-        pair: the solution.
-    """
-
-    rules: Rules
-    extraction: Extraction
-    pair: Eigenpair
-
-
-def cut_step(task: StepTask) -> Extraction:
-    """The extraction with what the solution leads to: the part of an iteration that a worker process does."""
+def cut_iteration(task: IterationTask) -> Extraction:
+    """Return the extraction with what the solution leads to: the part of an iteration that a worker process does."""
     timer = StepTimer()
     with threadpool_limits(limits=1), timer.step("cut"):
         after = advance(task.extraction, task.pair, task.rules)
     return replace(after, seconds=add_seconds(after.seconds, timer.seconds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinishTask:
-    """One image whose cuts are done.
-
-    Attributes:
-        image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
-        size: (height, width) of the photo.
-        extraction: finished.
-        config: the section of the configuration.
-    """
-
-    image: NDArray[np.uint8]
-    size: tuple[int, int]
-    extraction: Extraction
-    config: PseudoConfig
-
-
-def finish_image(task: FinishTask) -> CutResult:
-    """From cuts at patch resolution to masks at the photo's size: CRF, holes, filter."""
+def refine_image(task: RefinementTask) -> CutResult:
+    """Refine cuts at patch resolution to masks at the photo's size: CRF, holes, filter."""
     with threadpool_limits(limits=1):
-        return _finish(task)
+        return _refine(task)
 
 
-def _finish(task: FinishTask) -> CutResult:
+def _refine(task: RefinementTask) -> CutResult:
     config, extraction = task.config, task.extraction
     timer = StepTimer()
     dropped = [{"iteration": item.iteration, "reason": item.dropped} for item in extraction.candidates if item.dropped]
+
+    # Masks that may overlap become disjoint: the earlier one keeps the patch.
     kept = [item for item in extraction.candidates if item.dropped is None]
     patch_masks = subtract_earlier([item.mask for item in kept])
+
+    # Along the edges of the image, at the CRF's size.
     square = (config.crf_size, config.crf_size)
     with timer.step("crf"):
-        coarse = [upsample_nearest(mask, square) for mask in patch_masks]
-        refined = (
-            [mask for mask, _ in refine_masks(task.image, coarse, iterations=config.crf_iterations)]
-            if (config.crf and coarse)
-            else coarse
-        )
+        refined = coarse = [upsample_nearest(mask, square) for mask in patch_masks]
+        if config.crf and coarse:
+            refined = [mask for mask, _ in refine_masks(task.image, coarse, iterations=config.crf_iterations)]
+
+    # At the photo's size; what the refinement made unusable is dropped.
     instances = []
     with timer.step("encode"):
         for candidate, patch_mask, before, after in zip(kept, patch_masks, coarse, refined, strict=True):
             filled = fill_holes(after)
-            iou = mask_iou(before, filled) if config.crf else None
-            segmentation = encode_rle(resize_mask(filled, task.size))
-            reason = None
-            if not before.any():
-                reason = "covered by earlier masks"
-            elif iou is not None and iou < config.crf_min_iou:
-                reason = "changed too much by the CRF"
-            elif rle_area(segmentation) < 1:
-                reason = "empty at the photo's size"
-            if reason:
+            item = Instance(
+                candidate=candidate,
+                patch_mask=patch_mask,
+                segmentation=encode_rle(resize_mask(filled, task.size)),
+                crf_iou=mask_iou(before, filled) if config.crf else None,
+            )
+            if reason := _rejection(item, coarse=before, crf_min_iou=config.crf_min_iou):
                 dropped.append({"iteration": candidate.iteration, "reason": reason})
             else:
-                instances.append(
-                    Instance(candidate=candidate, patch_mask=patch_mask, segmentation=segmentation, crf_iou=iou)
-                )
+                instances.append(item)
     return CutResult(
         extraction=extraction,
         instances=instances,
         dropped=sorted(dropped, key=lambda item: item["iteration"]),
         seconds=add_seconds(extraction.seconds, timer.seconds),
     )
+
+
+def _rejection(item: Instance, *, coarse: NDArray[np.bool_], crf_min_iou: float) -> str | None:
+    """Return why a refined mask, `coarse` before its refinement, is no instance; None if it is one."""
+    if not coarse.any():
+        return "covered by earlier masks"
+    if item.crf_iou is not None and item.crf_iou < crf_min_iou:
+        return "changed too much by the CRF"
+    if rle_area(item.segmentation) < 1:
+        return "empty at the photo's size"
+    return None
 
 
 def to_record(result: CutResult, *, size: tuple[int, int], method: str) -> dict[str, Any]:

@@ -1,17 +1,25 @@
-"""What both methods share: an eigenproblem, a cut, and the next eigenproblem without what was found."""
+"""What all methods share: an eigenproblem, a cut, and the next eigenproblem without what was found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.affinity import cosine_affinity
+from cuts3d_cli.cut.ncut import Eigenpair, solve_ncut
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.timing import StepTimer
+
+if TYPE_CHECKING:
+    from cuts3d_cli.config import CutSettings
+    from cuts3d_cli.cut.methods import Method
+
+NO_STRUCTURE_REASON = "the semantic graph has no structure to cut"
+"""Why a method stops at an eigenvector that tells nothing about the graph; see `Eigenpair.has_structure`."""
 
 
 class Rules(Protocol):
@@ -21,25 +29,65 @@ class Rules(Protocol):
     """
 
     def is_complete(self, found: Sequence[Candidate]) -> bool:
-        """Whether no further cut is wanted after these."""
+        """Return whether no further cut is wanted after these."""
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
-        """Why no further cut is possible after these; None if one is."""
+        """Return why no further cut is possible after these; None if one is."""
 
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
-        """(H, W) bool: nodes that are out of the graph of the next eigenproblem."""
+        """Return (H, W) bool: nodes that are out of the graph of the next eigenproblem."""
 
     def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """What the solution of the next eigenproblem leads to: a candidate, or the reason to stop."""
+        """Return what the solution of the next eigenproblem leads to: a candidate, or the reason to stop."""
+
+
+def extract(
+    features: NDArray[np.floating],
+    depth: NDArray[np.float32] | None,
+    *,
+    method: Method,
+    settings: CutSettings,
+) -> Extraction:
+    """Cut an image into instances: the graph of its patches, then all iterations.
+
+    Args:
+        features: (C, H, W).
+        depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
+        method: builds the graph and decides about each solution.
+        settings: of the cut, `tau_ncut` set.
+
+    Returns:
+        The finished extraction.
+
+    Raises:
+        SampleError: the features are not finite or all zero.
+        UsageError: the settings do not fit the grid.
+        ValueError: the depth does not fit.
+    """
+    timer = StepTimer()
+    rules = method.rules(depth, grid=(features.shape[1], features.shape[2]), settings=settings)
+    # The graph: affinities, sharpened by depth where the method wants that, and binarised.
+    with timer.step("affinity"):
+        affinity = cosine_affinity(features)
+        importance = method.importance(depth, settings=settings)
+    with timer.step("affinity" if importance is None else "sharpen"):
+        # Float64 is what the solver computes in: converted once for all eigenproblems.
+        edges = method.edges(affinity, importance, settings=settings).astype(np.float64)
+    del affinity
+
+    def solve(removed: NDArray[np.bool_]) -> Eigenpair:
+        return solve_ncut(edges, removed=removed.reshape(-1), solver=settings.eigensolver)
+
+    return run_iterations(rules, solve=solve, timer=timer)
 
 
 def begin(rules: Rules) -> Extraction:
-    """An extraction before its first eigenproblem."""
+    """Return an extraction before its first eigenproblem."""
     return _unless_over(Extraction(candidates=(), finished=False), rules)
 
 
 def advance(extraction: Extraction, pair: Eigenpair, rules: Rules) -> Extraction:
-    """An extraction after one more eigenproblem.
+    """Return an extraction after one more eigenproblem.
 
     Args:
         extraction: not finished.
@@ -47,7 +95,7 @@ def advance(extraction: Extraction, pair: Eigenpair, rules: Rules) -> Extraction
         rules: the method's.
 
     Returns:
-        The extraction with what came of it; finished if that was the last.
+        The extraction with the candidate that it led to, or the reason to stop; finished if that was the last.
     """
     after = replace(extraction, fallbacks=extraction.fallbacks + pair.fell_back)
     found = rules.cut(pair, extraction.candidates)
@@ -57,12 +105,12 @@ def advance(extraction: Extraction, pair: Eigenpair, rules: Rules) -> Extraction
 
 
 def run_iterations(rules: Rules, *, solve: Callable[[NDArray[np.bool_]], Eigenpair], timer: StepTimer) -> Extraction:
-    """All iterations on one image, one after the other.
+    """Run all iterations on one image, one after the other.
 
     Args:
         rules: the method's.
         solve: from the removed nodes, (H, W) bool, to the eigenpair of what is left.
-        timer: gets the steps "eigen" and "cut"; what it knows already becomes part of the result.
+        timer: receives the steps "eigen" and "cut"; what it holds already becomes part of the result.
 
     Returns:
         The finished extraction.

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cuts3d_cli.cut.mincut import MinCutSolver, min_cut
-
-Capacity = Literal["gaussian", "exponential", "inverse", "distance"]
-Source = Literal["seed", "core"]
-Sink = Literal["eigenvector", "background"]
+from cuts3d_cli.config.cutting import Capacity, MinCutSolver
+from cuts3d_cli.cut.mincut import min_cut
 
 CAPACITY_SCALE = 1 << 16
 """Capacities are integers, so that every solver finds the same cut; this is the capacity of an edge of length 0."""
@@ -37,7 +33,7 @@ class KnnGraph:
 
 
 def grid_spacing(grid: tuple[int, int]) -> float:
-    """Distance between diagonal neighbours on the grid; a `tau_knn` under it takes every object apart.
+    """Return the distance between diagonal neighbours on the grid; a `tau_knn` under it takes every object apart.
 
     Args:
         grid: (H, W), both at least 2.
@@ -95,7 +91,7 @@ def knn_graph(points: NDArray[np.float64], *, k: int) -> KnnGraph:
 
 
 def edge_capacity(length: NDArray[np.float64], *, form: Capacity, tau_knn: float) -> NDArray[np.int32]:
-    """Cost of cutting an edge (not given in the paper, apart from "distance").
+    """Compute the cost of cutting each edge (not given in the paper, apart from "distance").
 
     A cost that falls with the length, as in the min-cut segmentation of Golovinskiy and Funkhouser that the paper
     builds on, lets the cut pass where points lie far apart. The paper's text makes the length itself the weight
@@ -124,7 +120,7 @@ def edge_capacity(length: NDArray[np.float64], *, form: Capacity, tau_knn: float
 def choose_sink(
     vector: NDArray[np.float64], *, source: int | NDArray[np.int64], removed: NDArray[np.bool_], tolerance: float
 ) -> int | None:
-    """The most background point: the node of smallest absolute eigenvector entry (Sec. 3.2).
+    """Choose the most background point: the node of smallest absolute eigenvector entry (Sec. 3.2).
 
     Args:
         vector: (K,) float64, its largest absolute entry 1.

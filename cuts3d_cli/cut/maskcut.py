@@ -8,58 +8,41 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.affinity import binarise, cosine_affinity
+from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
-from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
-from cuts3d_cli.cut.iterations import run_iterations
+from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.masks import mask_iou
-from cuts3d_cli.cut.ncut import Eigenpair, Eigensolver, solve_ncut
-from cuts3d_cli.cut.types import Candidate, Extraction
-from cuts3d_cli.timing import StepTimer
+from cuts3d_cli.cut.methods import Method
+from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.types import Candidate
 
 MAX_PREVIOUS_IOU = 0.5
 MIN_AREA = 0.01
 
 
-def extract_maskcut(
-    features: NDArray[np.floating],
-    *,
-    instances: int,
-    tau_ncut: float,
-    eigensolver: Eigensolver,
-) -> Extraction:
-    """Cut an image into at most `instances` masks with MaskCut's rules.
+class MaskCut(Method):
+    """MaskCut: the graph as it is, and the 2D connected component of the seed.
 
-    Unlike in `extract_cuts3d`, nodes that were found before stay in the graph with edges of `EPSILON`, and take part in
+    Unlike in `CutS3D`, nodes that were found before stay in the graph with edges of `EPSILON`, and take part in
     everything. From the second iteration on, a mask that overlaps the one before with an IoU over 0.5, or covers at
-    most 1 % of the grid, counts as empty. An empty mask removes nothing: the next iteration meets the same graph.
-
-    Args:
-        features: (C, H, W).
-        instances: N, the number of iterations.
-        tau_ncut: threshold of the binarised graph.
-        eigensolver: see `solve_ncut`.
-
-    Returns:
-        The candidates. Their masks may overlap; see `subtract_earlier`.
-
-    Raises:
-        SampleError: the features are not finite or all zero.
+    most 1 % of the grid, counts as empty. An empty mask removes nothing: the next iteration meets the same graph. Masks
+    may overlap; see `subtract_earlier`.
     """
-    timer = StepTimer()
-    grid = (features.shape[1], features.shape[2])
-    with timer.step("affinity"):
-        edges = binarise(cosine_affinity(features), tau_ncut=tau_ncut).astype(np.float64)
 
-    def solve(removed: NDArray[np.bool_]) -> Eigenpair:
-        return solve_ncut(edges, removed=removed.reshape(-1), solver=eigensolver)
+    ignores_found = False
 
-    return run_iterations(MaskCutRules(grid=grid, instances=instances), solve=solve, timer=timer)
+    def title(self, settings: CutSettings) -> str:
+        """Return the name."""
+        return "MaskCut"
+
+    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> MaskCutRules:
+        """Return the rules for one image; see `Method.rules`."""
+        return MaskCutRules(grid=grid, instances=settings.instances)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCutRules:
-    """MaskCut's rules on one image: see `extract_maskcut`, and `cuts3d_cli.cut.iterations.Rules`.
+    """MaskCut's rules on one image: see `MaskCut`, and `cuts3d_cli.cut.iterations.Rules`.
 
     Attributes:
         grid: (H, W).
@@ -70,15 +53,15 @@ class MaskCutRules:
     instances: int
 
     def is_complete(self, found: Sequence[Candidate]) -> bool:
-        """Whether all iterations are done."""
+        """Return whether all iterations are done."""
         return len(found) == self.instances
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
-        """None: nodes that were found stay in the graph."""
+        """Return None: nodes that were found stay in the graph."""
         return None
 
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
-        """(H, W) bool: the nodes of all masks so far; an empty one removes nothing."""
+        """Return (H, W) bool: the nodes of all masks so far; an empty one removes nothing."""
         painted = np.zeros(self.grid, dtype=bool)
         for item in found:
             if item.dropped is None:
@@ -86,7 +69,7 @@ class MaskCutRules:
         return painted
 
     def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """The mask that the next eigenvector leads to, or why there is none."""
+        """Return the mask that the next eigenvector leads to, or why there is none."""
         split = bipartition(pair.vector, self.grid) if pair.has_structure else None
         if split is None:
             return NO_STRUCTURE_REASON

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import maxflow
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-MinCutSolver = Literal["pymaxflow", "dinic"]
+from cuts3d_cli.config.cutting import MinCutSolver
 
 _UNBOUNDED = 1 << 30
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,8 @@ from scipy import linalg
 from scipy.linalg import blas
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+from cuts3d_cli.config.cutting import Eigensolver
 from cuts3d_cli.cut.affinity import EPSILON, without_nodes
-
-Eigensolver = Literal["lanczos", "dense"]
 
 TIE_TOLERANCE = 1e-7
 """Eigenvector entries closer than this, relative to the largest, are the same number computed twice.
@@ -59,7 +58,7 @@ def solve_ncut(
     removed: NDArray[np.bool_] | None = None,
     solver: Eigensolver = "lanczos",
 ) -> Eigenpair:
-    """Second smallest generalised eigenpair of the binarised graph.
+    """Compute the second smallest generalised eigenpair of the binarised graph.
 
     The sign of an eigenvector is arbitrary and the rules that follow depend on it, so it is fixed here: the entry of
     largest absolute value (the first of them, within `TIE_TOLERANCE`) is positive.
@@ -92,7 +91,7 @@ def solve_ncut(
 
 
 def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | None = None) -> int:
-    """Index of the largest value; of those equal within `TIE_TOLERANCE`, the first.
+    """Return the index of the largest value; of those equal within `TIE_TOLERANCE`, the first.
 
     Args:
         values: (K,) floats on the scale of 1.
@@ -112,7 +111,7 @@ def argmax_first(values: NDArray[np.floating], candidates: NDArray[np.bool_] | N
 
 
 def start_vector(count: int) -> NDArray[np.float64]:
-    """What Lanczos starts from, (K,) float64, always the same.
+    """Return the vector that Lanczos starts from, (K,) float64, always the same.
 
     A constant can be orthogonal to the wanted vector on symmetric input; a fixed random vector is not.
     """
@@ -120,7 +119,7 @@ def start_vector(count: int) -> NDArray[np.float64]:
 
 
 def _lanczos(weights: NDArray[np.float64], kept: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Largest eigenpair of D^-1/2 W D^-1/2 with its trivial one, D^1/2 1, moved away; mapped back by D^-1/2."""
+    """Compute the largest eigenpair of D^-1/2 W D^-1/2 but for the trivial one, D^1/2 1; mapped back by D^-1/2."""
     count = len(weights)
 
     def affinity_times(vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,7 +161,7 @@ def _dense(
 
 
 def canonical(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An eigenvector with its sign and its scale fixed: its largest absolute entry is +1.
+    """Return an eigenvector with its sign and its scale fixed: its largest absolute entry is +1.
 
     Args:
         vector: (K,) float64, not all zero.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Pairing = Literal["mean", "max", "min", "product"]
+from cuts3d_cli.config.cutting import Pairing
+from cuts3d_cli.cut.affinity import binarise
 
 
 def spatial_importance(depth: NDArray[np.floating], *, sigma: float, beta: float) -> NDArray[np.float32]:
-    """Spatial Importance map: how much the depth differs from its blurred self (Eq. 1), scaled to [beta, 1] (Eq. 2).
+    """Compute the Spatial Importance: how much depth differs from its blurred self (Eq. 1), in [beta, 1] (Eq. 2).
 
     The map is computed at patch resolution, with the border repeated outwards; sigma is not given in the paper. A map
     without any difference (constant depth) has no place that matters more: all of it is `beta`.
@@ -34,7 +33,7 @@ def spatial_importance(depth: NDArray[np.floating], *, sigma: float, beta: float
 
 
 def pair_importance(importance: NDArray[np.float32], *, pairing: Pairing) -> NDArray[np.float32]:
-    """Importance of a pair of nodes from the importance of each.
+    """Compute the importance of each pair of nodes from the importance of each node.
 
     Eq. 3 needs a value per pair, Eq. 2 gives one per node; the paper leaves open how one becomes the other. Every
     choice here is symmetric, or the eigenproblem would not be.
@@ -68,10 +67,29 @@ def sharpen(affinity: NDArray[np.float32], importance: NDArray[np.float32], *, p
     return np.where(affinity > 0, sharpened, np.float32(0))
 
 
+def graph_edges(
+    affinity: NDArray[np.float32], importance: NDArray[np.float32] | None, *, pairing: Pairing, tau_ncut: float
+) -> NDArray[np.bool_]:
+    """Compute the edges of the semantic graph: binarised, and sharpened before that where there is an importance.
+
+    Args:
+        affinity: (K, K) in [0, 1].
+        importance: (H, W) in [0, 1], K = H * W; None for a graph that is not sharpened.
+        pairing: see `pair_importance`.
+        tau_ncut: the threshold, in [0, 1).
+
+    Returns:
+        (K, K) bool.
+    """
+    if importance is None:
+        return binarise(affinity, tau_ncut=tau_ncut)
+    return sharpened_edges(affinity, importance, pairing=pairing, tau_ncut=tau_ncut)
+
+
 def sharpened_edges(
     affinity: NDArray[np.float32], importance: NDArray[np.float32], *, pairing: Pairing, tau_ncut: float
 ) -> NDArray[np.bool_]:
-    """Edges of the graph after sharpening: `sharpen` and `binarise` in one, computing only what can matter.
+    """Compute the edges of the sharpened graph: `sharpen` and `binarise` in one, computing only what can matter.
 
     An exponent of at most 1 never lowers an affinity, so one over the threshold stays over it; and one so small that
     even the smallest exponent in its row leaves it under the threshold stays under it. What lies between is raised to

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.depth.base import Direction, Unit
@@ -180,27 +179,6 @@ def decode_sensor_npy(data: bytes) -> NDArray[np.float32]:
         metres = array.astype(np.float32)
     metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
     return metres
-
-
-def fill_holes(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give each missing pixel the value of the nearest valid one (Euclidean). Not in the paper.
-
-    Args:
-        depth: (h, w) float32, NaN where there is no measurement.
-
-    Returns:
-        (h, w) float32 with no NaN, a new array. The same map always gives the same answer, ties included.
-
-    Raises:
-        SampleError: no pixel is valid.
-    """
-    missing = ~np.isfinite(depth)
-    if missing.all():
-        raise SampleError("the depth map has no valid pixel")
-    if not missing.any():
-        return depth.copy()
-    rows, columns = distance_transform_edt(missing, return_distances=False, return_indices=True)
-    return depth[rows, columns]
 
 
 def _decode_gray16(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint16]:

@@ -3,11 +3,11 @@
 import warnings
 
 FINAL_WEIGHTS = "model-final.safetensors"
-"""What training ends with, in the folder of a run."""
+"""The final weights, in the folder of a training."""
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.png"
 
-# detectron2 0.6 uses what torch has renamed since; nothing that a user could do about it.
+# detectron2 0.6 uses functions that torch has deprecated since; users cannot do anything about it.
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script(_method)?` is not supported", category=Warning)

@@ -1,7 +1,7 @@
-"""Model cards: beside a detector, what it learned from, how, and how good it was found to be; as JSON and Markdown.
+"""Model cards: beside a detector, what it learned from, how, and how well it does; as JSON and Markdown.
 
-A card is made from what is on disk: the manifests of the shards, the training's log, and the weights. It holds no time
-and no folder of this machine, so that equal trainings have equal cards, but for the versions of packages.
+A card is made from what is on disk: the manifests of the shards, the training's log, and the weights. It holds neither
+times nor folders of this machine, so that equal trainings have equal cards, apart from the versions of packages.
 """
 
 from __future__ import annotations
@@ -16,34 +16,33 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
-from cuts3d_cli.shards.names import manifest_path
-from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of
 from cuts3d_cli.wording import percent
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
-    from cuts3d_cli.detector.training import Task
-    from cuts3d_cli.evaluation.report import BenchmarkReport
+    from cuts3d_cli.detector.task import Task
 
 FORMAT = 1
 CARD, READABLE = "model-card.json", "model-card.md"
-"""Names of the two files, in the folder of the training."""
+"""The two files of a card, in the folder of the training."""
 _SHOWN_SHARDS = 10
 _FIGURES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@100": "ar100"}
 
 
 def write_card(task: Task, *, round: int) -> Path:
-    """Describe a finished training; results of an evaluation are added later.
+    """Write the card of a finished training; `record_results` adds results of evaluations.
 
     Args:
-        task: as it was done.
+        task: the training.
         round: 0 learned from the pseudo-masks.
 
     Returns:
-        The JSON; the Markdown lies beside it.
+        The JSON file; the Markdown file is beside it.
 
     Raises:
-        ShardError: a manifest is missing or damaged, or a file cannot be written.
+        ShardError: a manifest or the training's log is missing or damaged.
+        FileError: the card cannot be written.
     """
     weights = task.out / FINAL_WEIGHTS
     last = _last_step(task.out / METRICS)
@@ -64,52 +63,31 @@ def write_card(task: Task, *, round: int) -> Path:
 
 
 def record_results(weights: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put evaluation results into the card of a detector, in place of earlier ones of the same names.
+    """Write evaluation results into the card of a detector, in place of earlier ones of the same names.
 
     Args:
-        weights: the detector's final weights; its card lies beside it.
-        results: name of an evaluation set -> JSON values.
+        weights: the detector's final weights; the card is beside them.
+        results: name of an evaluation set -> plain JSON values.
 
     Raises:
-        ShardError: there is no card, or one of other weights.
+        ShardError: there is no card, or it describes other weights.
+        FileError: the card cannot be written.
     """
     if not describes(weights):
         raise ShardError(f"{weights.with_name(CARD)} is missing, or of other weights: `cuts3d train` writes it")
     card = json.loads(weights.with_name(CARD).read_bytes())
-    merged = {**card["results"], **results}
-    if merged != card["results"]:
-        _save(weights.parent, {**card, "results": dict(sorted(merged.items()))})
+    merged = with_results(card, results)
+    if merged["results"] != card["results"]:
+        _save(weights.parent, merged)
 
 
-def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
-    """Put the results on whole datasets into the card of a detector, if it has one.
-
-    Results on parts of a dataset, or with photos that could not be read, are left out: they are not the dataset's.
-
-    Args:
-        weights: any file; one without a card beside it is left alone.
-        report: its results.
-
-    Returns:
-        Whether something was put there.
-
-    Raises:
-        FileError: the card cannot be written.
-    """
-    whole = [result for result in report.results if result.whole]
-    if not whole or not describes(weights):
-        return False
-    facts = {
-        Path(result.name).name: {name: value for name, value in result.to_json().items() if name != "seconds"}
-        | {"dataset": Path(result.name).name}
-        for result in whole
-    }
-    record_results(weights, facts)
-    return True
+def with_results(card: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a card with results added, in place of earlier ones of the same names; sorted by name."""
+    return {**card, "results": dict(sorted({**card["results"], **results}.items()))}
 
 
 def describes(weights: Path) -> bool:
-    """Whether the card beside some weights is there, readable, and of these weights."""
+    """Return whether the card beside some weights exists, is readable, and describes these weights."""
     try:
         card = json.loads(weights.with_name(CARD).read_bytes())
         same: bool = card["format"] == FORMAT and card["weights"]["sha256"] == digest_file(weights).sha256
@@ -119,13 +97,14 @@ def describes(weights: Path) -> bool:
 
 
 def as_markdown(card: Mapping[str, Any]) -> str:
-    """A card for people."""
+    """Return a card as Markdown."""
+    # Head: weights, origin, data, training.
     learned, training, weights = card["learned_from"], card["training"], card["weights"]
-    begun = card["began_with"]
-    if "detector" in begun:
-        origin = f"a detector, `{begun['detector']['file']}`, sha256 `{begun['detector']['sha256']}`"
+    start = card["began_with"]
+    if "detector" in start:
+        origin = f"a detector, `{start['detector']['file']}`, sha256 `{start['detector']['sha256']}`"
     else:
-        origin = f"backbone weights `{begun['backbone']}`"
+        origin = f"backbone weights `{start['backbone']}`"
     lines = [
         f"# Detector {card['detector']}",
         "",
@@ -133,11 +112,12 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         f" {card['versions'].get('cuts3d', '?')}.",
         "",
         f"- Weights: `{weights['file']}`, {weights['size']} bytes, sha256 `{weights['sha256']}`",
-        f"- Began with: {origin}",
+        f"- Started from: {origin}",
         f"- Learned from: {_number(learned['masks'])} masks (`{learned['stage']}`) of {learned['images']} images in"
         f" {len(learned['shards'])} shards" + _predicted(learned),
         f"- Training: {training['iterations']} iterations on {training['device']}",
         "",
+        # Figures.
         "## Results",
         "",
         *_results(card["results"]),
@@ -146,6 +126,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "",
         *_table(("loss", "mean of the last iterations"), list((training["losses"] or {}).items())),
         "",
+        # Data.
         "## Shards",
         "",
         *_table(
@@ -159,23 +140,28 @@ def as_markdown(card: Mapping[str, Any]) -> str:
     if len(learned["shards"]) > _SHOWN_SHARDS:
         lines += ["", f"... and {len(learned['shards']) - _SHOWN_SHARDS} more: see `{CARD}`."]
     lines += ["", "How the masks were made:", "", *_as_json(learned["how"])]
+    # Everything that is needed to repeat the training.
     lines += ["", "## Configuration", "", *_as_json(card["config"])]
     lines += ["", "## Versions", "", *_table(("package", "version"), list(card["versions"].items())), ""]
     return "\n".join(lines)
 
 
 def _save(folder: Path, card: Mapping[str, Any]) -> Path:
+    """Write both files; return the JSON file."""
     atomic_write_bytes(folder / READABLE, as_markdown(card).encode())
-    atomic_write_json(folder / CARD, card)  # last: it is what says that the card is there
+    atomic_write_json(folder / CARD, card)  # last: `describes` looks for it
     return folder / CARD
 
 
 def _identity(path: Path) -> dict[str, Any]:
+    """Return name, size and digest of a file."""
     digest = digest_file(path)
     return {"file": path.name, "size": digest.size, "sha256": digest.sha256}
 
 
 def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, Any]:
+    """Describe the shards of a training: how many images and masks, how they were made, and all digests."""
+    # Describe each shard from its manifests, and collect the configurations that made the masks.
     described, settings = [], []
     for shard in shards:
         masks = load_manifest(manifest_path(shard.pseudo))
@@ -194,6 +180,7 @@ def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, A
         how = {**masks.config, **(confidence.config if confidence else {})}
         if how not in settings:
             settings.append(how)
+    # Add up the shards.
     return {
         "stage": stage,
         "images": sum(shard.samples for shard in shards),
@@ -205,7 +192,7 @@ def _learned_from(shards: Sequence[TrainingShard], *, stage: str) -> dict[str, A
 
 
 def _base_digest(base: Path, masks: Manifest) -> str:
-    """The digest of a base shard: from a manifest, so that it need not be read again."""
+    """Return the sha256 of a base shard, from a manifest where one has it: reading the shard takes long."""
     if (known := masks.inputs.get("base")) is not None:
         return known.sha256
     try:
@@ -215,12 +202,13 @@ def _base_digest(base: Path, masks: Manifest) -> str:
 
 
 def _total(items: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    """A sum, or None where a shard does not say."""
+    """Return the sum of a count over the shards, or None where one is unknown."""
     values = [item[name] for item in items]
     return None if None in values else sum(values)
 
 
 def _last_step(path: Path) -> dict[str, Any]:
+    """Read the last line of the training's log."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -230,10 +218,10 @@ def _last_step(path: Path) -> dict[str, Any]:
 
 
 def _results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines on results: one row for boxes and one for masks of each set."""
     if not results:
         return [
-            "None on record: `cuts3d run` adds those of its evaluation sets, `cuts3d eval --checkpoint` those of whole"
-            " datasets.",
+            "None on record: `cuts3d run` adds those of its evaluation sets, `cuts3d eval` those of whole datasets.",
         ]
     rows = []
     for name, result in results.items():

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read as plain tensors, without running anything."""
+"""Checkpoints: written atomically, and read as plain tensors, without running code from the file."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
 
 
 def checkpoint_path(folder: Path, iteration: int) -> Path:
-    """Where the checkpoint after so many iterations lies."""
+    """Return the path of the checkpoint after so many iterations."""
     return folder / f"checkpoint-{iteration:07d}.pth"
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest last."""
+    """Return the checkpoints of a folder, the newest last."""
     found = {int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := _NAME.fullmatch(path.name))}
     return [found[iteration] for iteration in sorted(found)]
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that its name holds all of it or nothing.
+    """Write a checkpoint atomically.
 
     Args:
-        path: the final name.
+        path: the file.
         content: tensors and plain values in dictionaries and lists.
     """
     with atomic_file(path) as file:
@@ -46,13 +46,13 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def keep_last(folder: Path, count: int) -> None:
-    """Delete all checkpoints of a folder but the newest ones."""
+    """Delete all but the newest `count` checkpoints of a folder."""
     for path in find_checkpoints(folder)[:-count]:
         path.unlink()
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Delete what a training that was killed left half written. No other may be at work in the folder."""
+    """Delete files that a killed training left half written. No other training may be running in the folder."""
     for name in ("checkpoint-*.pth", FINAL_WEIGHTS, METRICS):
         for path in folder.glob(f".{name}.*.tmp"):
             path.unlink()
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: it is missing, damaged, would run code, or is none of ours.
     """
     others = [other for other in find_checkpoints(path.parent) if other != path]
-    way_out = f"delete it to go on from {others[-1].name}" if others else "train again, or give another file"
+    way_out = f"delete it to resume from {others[-1].name}" if others else "train again, or give another file"
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
     try:

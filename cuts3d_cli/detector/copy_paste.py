@@ -1,7 +1,7 @@
 """Copy-paste between the images of a batch: confident selection and confidence alpha-blending (paper: Sec. 3.4).
 
-It works on the batch where the batch lies, so that on a GPU nothing waits for a CPU. Every image is pasted into as it
-came from the loader: what was pasted elsewhere is not pasted on.
+It works on the device of the batch, so that a GPU does not wait for the CPU. The sources are the images as they came
+from the loader: pasted instances are not pasted again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Sample = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pasted:
-    """Instances of one image, scaled to lie in another. Only the window that they lie in is kept, h by w pixels.
+class PastedInstances:
+    """Instances of one image, scaled for another one, with the window of h by w pixels that they cover there.
 
     Attributes:
-        pixels: (3, h, w) float32, the whole source image.
+        pixels: (3, h, w) float32 in [0, 255], the whole source image.
         masks: (N, h, w) bool.
         confidence: (N, h, w) float32 in [0, 1].
-        scores: (N,) float32, mean confidence.
+        scores: (N,) float32 in [0, 1], mean confidence.
         offset: row and column of the window's first pixel in the other image.
     """
 
@@ -40,28 +40,27 @@ class Pasted:
 
 
 class CopyPaste:
-    """Copy-paste as the configuration says.
+    """Copy-paste with the settings of a configuration.
 
     Args:
         config: the fields `copy_paste...` and `alpha`.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        """See the class."""
         self.config = config
 
     def __call__(self, batch: list[Sample], *, generator: torch.Generator) -> list[Sample]:
         """Paste instances of each image of a batch into another one.
 
-        The sources are the same batch, turned by a random number of places, so that no image is its own source; with
-        one image nothing is pasted.
+        The sources are the same batch, rolled by a random number of places, so that no image is its own source. A batch
+        of one image stays as it is.
 
         Args:
-            batch: training samples on one device; they are left as they are.
-            generator: on the CPU, of all draws, so that they do not depend on the device.
+            batch: training samples on one device; they are not changed.
+            generator: of all draws, on the CPU, so that they do not depend on the device.
 
         Returns:
-            New samples, each with the field `gt_pasted`, (N,) bool.
+            New samples, whose instances have the field gt_pasted, (N,) bool.
         """
         if not self.config.copy_paste or len(batch) < 2:
             return [_unpasted(sample) for sample in batch]
@@ -69,6 +68,7 @@ class CopyPaste:
         return [self._into(sample, batch[(i + turn) % len(batch)], generator) for i, sample in enumerate(batch)]
 
     def _into(self, target: Sample, source: Sample, generator: torch.Generator) -> Sample:
+        """Paste some instances of `source` into `target`, scaled and placed at random, with some probability."""
         config = self.config
         wanted = _draw(0.0, 1.0, generator) < config.copy_paste_rate
         count = len(source["instances"])
@@ -86,15 +86,15 @@ class CopyPaste:
 
 
 def choose(scores: torch.Tensor, *, confident: bool, generator: torch.Generator) -> torch.Tensor:
-    """Which instances of an image are pasted: one of one, else some but never all.
+    """Choose the instances of an image to paste: the only one, or a random number of them but never all.
 
     Args:
-        scores: (N,) float32, mean confidence; N is at least 1.
-        confident: take those of the highest scores, the earlier of equal ones; else any.
+        scores: (N,) float32 in [0, 1], mean confidence; N is at least 1.
+        confident: take the highest scores, the first of equal ones (paper: Sec. 3.4); else any.
         generator: of the draws.
 
     Returns:
-        (n,) int64, ascending.
+        (n,) int64, ascending indices.
     """
     total = len(scores)
     count = 1 if total == 1 else _draw_int(1, total - 1, generator)
@@ -105,27 +105,27 @@ def choose(scores: torch.Tensor, *, confident: bool, generator: torch.Generator)
     return order[:count].sort().values
 
 
-def place(source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offset: tuple[int, int]) -> Pasted:
+def place(source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offset: tuple[int, int]) -> PastedInstances:
     """Scale an image with some of its instances.
 
     Args:
         source: a training sample.
-        chosen: (n,) int64, its instances.
-        scaled: height and width that the whole source image gets.
-        offset: row and column where it will lie in the other image.
+        chosen: (n,) int64, indices of its instances.
+        scaled: height and width of the whole source image after scaling.
+        offset: row and column of its first pixel in the other image.
 
     Returns:
-        What is pasted. Instances of which no pixel is left are gone.
+        The chosen instances, without those that have no pixel after scaling.
     """
     instances: Instances = source["instances"]
     chosen = chosen.to(instances.gt_scores.device)
     image = source["image"].to(torch.float32)
     pixels = functional.interpolate(image[None], scaled, mode="bilinear", align_corners=False, antialias=True)[0]
-    # Masks by the nearest pixel, which neither grows nor shrinks them; confidence by the same pixel.
+    # Nearest neighbour neither grows nor shrinks masks; confidence is taken from the same pixels.
     masks = nearest(instances.gt_masks[chosen].dense(), scaled)
     kept = masks.flatten(1).any(dim=1)
     confidence = ConfidenceMaps(nearest(instances.gt_confidence[chosen[kept]].gathered(), scaled))
-    return Pasted(
+    return PastedInstances(
         pixels=pixels,
         masks=masks[kept],
         confidence=confidence.dense(),
@@ -134,23 +134,24 @@ def place(source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offs
     )
 
 
-def paste(target: Sample, pasted: Pasted, *, alpha: str, overlap: float) -> Sample:
-    """Paste instances into an image.
+def paste(target: Sample, pasted: PastedInstances, *, alpha: str, overlap: float) -> Sample:
+    """Paste instances into an image (paper: Sec. 3.4, Eq. 5).
 
-    What is pasted ends sharply where its mask ends, whatever the source's confidence said of the pixels around it, and
-    an instance certainly is not seen where something lies over it. So confidence is 1 around a pasted instance and
-    where an instance is hidden. Elsewhere it stays as it was.
+    A pasted instance ends sharply at its mask, whatever the source's confidence around it, and a hidden pixel certainly
+    does not belong to the instance below. So confidence becomes 1 around a pasted instance and where an instance is
+    hidden (not in the paper). Elsewhere it does not change.
 
     Args:
         target: a training sample.
-        pasted: instances that lie within it; a later one lies over an earlier one.
+        pasted: instances within its frame; a later one covers an earlier one.
         alpha: "spatial" blends by the confidence map (Eq. 5), "scalar" by the mean confidence (Table 8b), "none" not.
-        overlap: instances that would hide at least this share of one of the target's are left out.
+        overlap: instances that would hide at least this share of one of the target's instances are left out.
 
     Returns:
-        A new sample: the image blended; masks of the target cut where something lies over them, and gone where nothing
-        of them is left; boxes as the masks now are.
+        A new sample with the blended image. Masks of the target lose the pixels that are covered, boxes follow, and
+        instances without a visible pixel are dropped.
     """
+    # Leave out instances that would hide too much.
     before: Instances = target["instances"]
     rows, columns = (
         slice(start, start + extent) for start, extent in zip(pasted.offset, pasted.masks.shape[1:], strict=True)
@@ -159,10 +160,12 @@ def paste(target: Sample, pasted: Pasted, *, alpha: str, overlap: float) -> Samp
     kept = ~hides(pasted.masks, masks[:, rows, columns], areas=before.gt_masks.area(), share=overlap)
     if not bool(kept.any()):
         return _unpasted(target)
+    # Blend the image.
     scores, sure = pasted.scores[kept], pasted.confidence[kept]
     visible = uncovered(pasted.masks[kept])
     image = target["image"].clone()
     image[:, rows, columns] = blend(image[:, rows, columns], pasted.pixels, opacity(visible, sure, scores, alpha=alpha))
+    # Append the pasted masks, and cut those of the target where they are covered.
     own, added = len(masks), len(visible)
     masks = torch.cat([masks, masks.new_zeros((added, *before.image_size))])
     confidence = torch.cat([confidence, confidence.new_full((added, *before.image_size), LEVELS)])
@@ -171,7 +174,7 @@ def paste(target: Sample, pasted: Pasted, *, alpha: str, overlap: float) -> Samp
     masks[own:, rows, columns] = visible
     confidence[:own, rows, columns].masked_fill_(hidden, LEVELS)
     confidence[own:, rows, columns] = ConfidenceMaps.of(torch.where(visible, sure, 1.0)).maps
-
+    # Compute the fields that follow from the masks.
     after = Instances(before.image_size)
     after.gt_masks = IndexedMasks(masks)
     after.gt_boxes = after.gt_masks.get_bounding_boxes()
@@ -183,25 +186,25 @@ def paste(target: Sample, pasted: Pasted, *, alpha: str, overlap: float) -> Samp
 
 
 def hides(masks: torch.Tensor, others: torch.Tensor, *, areas: torch.Tensor, share: float) -> torch.Tensor:
-    """Which masks would hide too much of another one.
+    """Find the masks that would hide too much of another one.
 
     Args:
         masks: (N, h, w) bool.
-        others: (K, h, w) bool, what lies below them.
-        areas: (K,) int64, pixels of each of the others, also those that lie elsewhere.
-        share: how much of another one's area is too much; with 0, any pixel is.
+        others: (K, h, w) bool, the masks below them, in the same window.
+        areas: (K,) int64, areas of the others in pixels, also outside of the window.
+        share: this share of another one's area is too much; with 0, any pixel is.
 
     Returns:
         (N,) bool.
     """
-    # Sums of zeros and ones are exact in single precision up to 16 million pixels, but not in half precision.
+    # Counts are exact in single precision up to 16 million pixels, but not in half precision.
     with torch.autocast(masks.device.type, enabled=False):
         shared = masks.flatten(1).to(torch.float32) @ others.flatten(1).to(torch.float32).T
     return ((shared > 0) & (shared >= share * areas)).any(dim=1)
 
 
 def uncovered(masks: torch.Tensor) -> torch.Tensor:
-    """What is seen of masks of which a later one lies over an earlier one.
+    """Compute the visible parts of masks, where a later one covers an earlier one.
 
     Args:
         masks: (N, h, w) bool; N is at least 1.
@@ -218,12 +221,12 @@ def uncovered(masks: torch.Tensor) -> torch.Tensor:
 
 
 def opacity(masks: torch.Tensor, confidence: torch.Tensor, scores: torch.Tensor, *, alpha: str) -> torch.Tensor:
-    """How much of each pixel comes from what is pasted (Eq. 5); 0 outside of the pasted instances.
+    """Compute the weight of the pasted instances in each pixel (paper: Eq. 5); 0 outside of them.
 
     Args:
         masks: (N, H, W) bool, disjoint.
-        confidence: (N, H, W) float32.
-        scores: (N,) float32, mean confidence.
+        confidence: (N, H, W) float32 in [0, 1].
+        scores: (N,) float32 in [0, 1], mean confidence.
         alpha: "spatial", "scalar" or "none".
 
     Returns:
@@ -236,12 +239,12 @@ def opacity(masks: torch.Tensor, confidence: torch.Tensor, scores: torch.Tensor,
 
 
 def blend(target: torch.Tensor, source: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-    """Eq. 5: SC * source + (1 - SC) * target.
+    """Compute SC * source + (1 - SC) * target (paper: Eq. 5).
 
     Args:
         target: (3, H, W) uint8.
         source: (3, H, W) float32 in [0, 255].
-        strength: (H, W) float32 in [0, 1].
+        strength: (H, W) float32 in [0, 1], the weight of the source.
 
     Returns:
         (3, H, W) uint8, rounded to the nearest.
@@ -251,14 +254,14 @@ def blend(target: torch.Tensor, source: torch.Tensor, strength: torch.Tensor) ->
 
 
 def nearest(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample maps by the pixel at the centre of each new one.
+    """Resample maps by nearest neighbour.
 
     Args:
-        maps: (N, H, W).
+        maps: (N, H, W), any dtype.
         size: new height and width.
 
     Returns:
-        (N, *size), of the same type.
+        (N, *size), same dtype.
     """
     rows, columns = (
         torch.from_numpy(nearest_places(old, new)).to(maps.device)
@@ -268,6 +271,7 @@ def nearest(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _unpasted(sample: Sample) -> Sample:
+    """Return a sample whose instances are all marked as its own."""
     before: Instances = sample["instances"]
     after = Instances(before.image_size, **before.get_fields())
     after.gt_pasted = torch.zeros(len(before), dtype=torch.bool, device=sample["image"].device)
@@ -275,9 +279,10 @@ def _unpasted(sample: Sample) -> Sample:
 
 
 def _draw(low: float, high: float, generator: torch.Generator) -> float:
+    """Draw a number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def _draw_int(low: int, high: int, generator: torch.Generator) -> int:
-    """A whole number from `low` to `high`, both included."""
+    """Draw a whole number from `low` to `high`, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))

@@ -1,29 +1,28 @@
-"""Training batches straight from shards: nothing is indexed beforehand, and a run goes on where it was stopped.
+"""Training batches straight from shards: nothing is indexed beforehand, and a stopped run resumes at its place.
 
-The order of an epoch is a function of the seed: shards are drawn at random and taken in windows, the samples of a
-window are mixed. Every reader knows its places in that order without reading what lies before, so that
+Every reader looks up its places in the order (`order.SampleOrder`) without reading what lies before, so that
 
 - each sample comes once an epoch, whatever the number of ranks and of loader processes,
 - what a rank sees does not depend on the number of its loader processes,
-- the position is a number, and a run that goes on at it sees what it would have seen.
+- the position is a number, and a run that resumes at it sees what it would have seen.
 
-Memory: the names of the samples of one window, and for each loader process two decoded samples.
+Memory: the keys of the samples of one window, and two decoded samples for each loader process.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
+from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError
@@ -34,11 +33,10 @@ from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.features import photo
 
 MAX_FAILED_SHARE = 0.5
-"""More images than this share must not be unusable."""
+"""Training stops when more than this share of the images is unusable."""
 _JUDGED_AFTER = 100
-MAX_OPEN = 64
-"""Shards that a loader process keeps open at once, and the most that a window has."""
-_UPRIGHT, _LYING = 0, 1
+"""Images that are read before that share is looked at."""
+_PORTRAIT, _LANDSCAPE = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +44,11 @@ class TrainingShard:
     """The files of one shard that training reads.
 
     Attributes:
-        base: the photos.
-        pseudo: the masks.
-        confidence: how sure they are, if that is used.
-        samples: images with masks on record, of which some may have none.
-        digest: sha256 of the masks and of the confidence, together.
+        base: the tar of photos.
+        pseudo: the tar of masks.
+        confidence: the tar of Spatial Confidence; None where training does not use it.
+        samples: number of images with a record of masks; a record may be empty.
+        digest: sha256 of the masks, followed by that of the confidence.
     """
 
     base: Path
@@ -61,13 +59,13 @@ class TrainingShard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skipped:
+class SkippedSample:
     """A place in the order that gives no training sample.
 
     Attributes:
-        shard: the base shard.
+        shard: file name of the base shard.
         key: of the sample.
-        reason: what is wrong with it; None if it merely has no masks.
+        reason: what is wrong with the sample; None if it merely has no masks.
     """
 
     shard: str
@@ -75,29 +73,19 @@ class Skipped:
     reason: str | None
 
 
-@dataclass
-class Position:
-    """Where a rank is in its order.
-
-    Attributes:
-        taken: places that were taken.
-        waiting: of these, the places of samples that wait for a batch of their shape to fill.
-    """
-
-    taken: int = 0
-    waiting: list[int] = field(default_factory=list)
-
-
 def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confidence: bool) -> list[TrainingShard]:
-    """Find what training reads.
+    """Find the files that training reads.
 
     Args:
         bases: base shards.
-        stage: of the masks, as in "pseudo" or "pseudo.st1".
-        with_confidence: whether Spatial Confidence is used.
+        stage: of the masks, such as "pseudo" or "pseudo.st1".
+        with_confidence: whether training uses Spatial Confidence.
+
+    Returns:
+        One record a base shard, in the same order.
 
     Raises:
-        ShardError: masks or confidence are missing, unfinished, or were made from other files.
+        ShardError: masks or confidence are missing, unfinished or stale, or no shard has a record of masks.
     """
     found = []
     for base in bases:
@@ -105,8 +93,8 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(
-                f"{sidecar(base, 'confidence')} is missing or unfinished: run `cuts3d confidence --shards {base}`, or"
-                " train without it: --copy-paste-select random --alpha none --no-soft-loss"
+                f"{sidecar(base, 'confidence')} is missing or unfinished: run `cuts3d confidence`, or train without"
+                " confidence (copy_paste_select random, alpha none, soft_loss off)"
             )
         found.append(
             TrainingShard(
@@ -118,80 +106,20 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
             )
         )
     if not sum(shard.samples for shard in found):
-        raise ShardError("the shards hold no image with masks on record: nothing can be learned from them")
+        raise ShardError("the shards hold no masks: there is nothing to learn from")
     return found
 
 
-class SampleOrder:
-    """The order of all samples over all epochs.
-
-    Args:
-        counts: samples of each shard.
-        seed: of the order.
-        window: samples that are mixed at once, in whole shards.
-    """
-
-    def __init__(self, counts: Sequence[int], *, seed: int, window: int) -> None:
-        """See the class."""
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.seed = seed
-        self.window = window
-        self.total = int(self.counts.sum())
-        self._windows: tuple[int, list[tuple[int, NDArrayInt]]] | None = None
-        self._mixed: tuple[tuple[int, int], NDArrayInt] | None = None
-
-    def at(self, place: int) -> tuple[int, int, int]:
-        """What is at a place.
-
-        Args:
-            place: from 0 on, over all epochs.
-
-        Returns:
-            The epoch, the shard's number, and the sample's number in the shard.
-        """
-        epoch, offset = divmod(place, self.total)
-        windows = self._epoch(epoch)
-        number = int(np.searchsorted([start for start, _ in windows], offset, side="right")) - 1
-        start, shards = windows[number]
-        if self._mixed is None or self._mixed[0] != (epoch, number):
-            rng = np.random.default_rng([self.seed, epoch, number + 1])
-            self._mixed = ((epoch, number), rng.permutation(int(self.counts[shards].sum())))
-        inside = int(self._mixed[1][offset - start])
-        ends = np.cumsum(self.counts[shards])
-        which = int(np.searchsorted(ends, inside, side="right"))
-        return epoch, int(shards[which]), inside - int(ends[which - 1] if which else 0)
-
-    def _epoch(self, epoch: int) -> list[tuple[int, NDArrayInt]]:
-        """First place and shards of each window."""
-        if self._windows is None or self._windows[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.counts))
-            windows: list[tuple[int, NDArrayInt]] = []
-            start, held, current = 0, 0, []
-            for shard in order:
-                current.append(shard)
-                held += int(self.counts[shard])
-                if held >= self.window or len(current) == MAX_OPEN:
-                    windows.append((start, np.asarray(current)))
-                    start, held, current = start + held, 0, []
-            if held:
-                windows.append((start, np.asarray(current)))
-            self._windows = (epoch, windows)
-        return self._windows[1]
-
-
-NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
-
-
 class SampleStream(IterableDataset[Any]):
-    """The samples of one rank, on and on: a decoded sample for each place of its order, or why there is none.
+    """The samples of one rank, without end: for each place of its order the decoded sample, or why there is none.
 
     Args:
-        shards: what to read.
+        shards: the shards to read.
         config: the fields on data, and the seed.
         rank: of this process.
-        world_size: processes that train.
-        start: places to begin with: those that wait, and the first one not taken.
-        max_image_pixels: photos with more are skipped.
+        world_size: number of processes that train.
+        start: where to begin: the places that wait come first, then the first one that was not taken.
+        max_image_pixels: photos with more pixels are skipped.
     """
 
     def __init__(
@@ -204,7 +132,6 @@ class SampleStream(IterableDataset[Any]):
         start: Position,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
-        """See the class."""
         self.shards = list(shards)
         self.config = config
         self.rank = rank
@@ -213,14 +140,14 @@ class SampleStream(IterableDataset[Any]):
         self.max_image_pixels = max_image_pixels
 
     def places(self) -> Iterator[int]:
-        """Places of this rank, counted in its own order."""
+        """Yield the places of this rank, counted in its own order."""
         yield from self.start.waiting
         place = self.start.taken
         while True:
             yield place
             place += 1
 
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | Skipped]]:
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | SkippedSample]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
@@ -230,11 +157,11 @@ class SampleStream(IterableDataset[Any]):
         )
         files = _OpenShards(self.shards)
         for count, place in enumerate(self.places()):
-            # The loader takes from its processes in turn, so that the places come in order.
+            # The loader takes from its processes in turn, so that the places arrive in order.
             if count % workers == number:
                 yield place, self._sample(order.at(place * self.world_size + self.rank), files)
 
-    def _sample(self, where: tuple[int, int, int], files: _OpenShards) -> dict[str, Any] | Skipped:
+    def _sample(self, where: tuple[int, int, int], files: _OpenShards) -> dict[str, Any] | SkippedSample:
         epoch, shard, number = where
         base = self.shards[shard].base
         key = files.key(shard, number)
@@ -242,11 +169,11 @@ class SampleStream(IterableDataset[Any]):
             masks, image, confidence = files.read(shard, key)
             record = read_json(masks, "pseudo.json")
             if not record["instances"]:
-                return Skipped(shard=base.name, key=key, reason=None)
+                return SkippedSample(shard=base.name, key=key, reason=None)
             if image is None:
-                raise SampleError("the base shard has no such image")
+                raise SampleError("the base shard has no image of this key")
             if self.shards[shard].confidence is not None and confidence is None:
-                raise SampleError("it failed in `cuts3d confidence`")
+                raise SampleError("the image failed in `cuts3d confidence`")
             picture = photo(image, max_pixels=self.max_image_pixels)
             seed = (self.config.seed, epoch, zlib.crc32(f"{base.name}/{key}".encode()))
             sample = training_sample(
@@ -256,42 +183,44 @@ class SampleStream(IterableDataset[Any]):
                 geometry=draw_geometry((picture.height, picture.width), config=self.config, seed=seed),
             )
         except SampleError as error:
-            return Skipped(shard=base.name, key=key, reason=str(error))
+            return SkippedSample(shard=base.name, key=key, reason=str(error))
         if not len(sample["instances"]):
-            return Skipped(shard=base.name, key=key, reason=None)
+            return SkippedSample(shard=base.name, key=key, reason=None)
         return {**sample, "key": key, "shard": base.name}
 
 
 def _owned(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample from another process with memory of its own: what is shared holds a file open for each tensor."""
+    """Return a sample of a loader process in memory of its own: shared memory holds a file open for each tensor."""
     instances: Instances = sample["instances"]
     fields = {name: value.clone() for name, value in instances.get_fields().items()}
     return {**sample, "image": sample["image"].clone(), "instances": Instances(instances.image_size, **fields)}
 
 
 class _OpenShards:
-    """Readers of the shards in use."""
+    """The readers of the shards in use."""
 
     def __init__(self, shards: Sequence[TrainingShard]) -> None:
         self.shards = shards
         self._readers: dict[int, tuple[SidecarReader, SidecarReader, SidecarReader | None]] = {}
 
     def key(self, shard: int, number: int) -> str:
+        """Return the key of a shard's sample by its index."""
         keys = self._open(shard)[1].keys
         if len(keys) != self.shards[shard].samples:
             raise ShardError(
-                f"{self.shards[shard].pseudo} holds {len(keys)} samples, its manifest says"
-                f" {self.shards[shard].samples}: make it anew with --if-exists overwrite"
+                f"{self.shards[shard].pseudo} holds {len(keys)} samples, but its manifest says"
+                f" {self.shards[shard].samples}: overwrite it by running its stage again"
             )
         return keys[number]
 
     def read(self, shard: int, key: str) -> tuple[Any, Any, Any]:
+        """Read a sample's masks, photo and confidence; None for each of the last two that is not there."""
         base, pseudo, confidence = self._open(shard)
         return pseudo.pick(key), base.pick(key), confidence.pick(key) if confidence else None
 
     def _open(self, shard: int) -> tuple[SidecarReader, SidecarReader, SidecarReader | None]:
         if shard not in self._readers:
-            while len(self._readers) >= MAX_OPEN:  # the one opened first is the likeliest to be done
+            while len(self._readers) >= MAX_WINDOW_SHARDS:  # the shard opened first is the likeliest to be done
                 for reader in self._readers.pop(next(iter(self._readers))):
                     if reader:
                         reader.close()
@@ -302,20 +231,20 @@ class _OpenShards:
 
 
 class Batches:
-    """Batches of one rank, on and on.
+    """The batches of one rank, without end.
 
     Args:
-        shards: what to read.
+        shards: the shards to read.
         config: the fields on data, and the seed.
-        batch_size: images in a batch of this rank.
+        batch_size: number of images in a batch of this rank.
         rank: of this process.
-        world_size: processes that train.
+        world_size: number of processes that train.
         start: where an earlier run stopped.
-        max_image_pixels: photos with more are skipped.
-        skipped: told, once an image, of images that cannot be used.
+        max_image_pixels: photos with more pixels are skipped.
+        on_unusable: receives every image that cannot be used, once.
 
     Attributes:
-        position: where the run stands after the batch that was given last.
+        position: where the run stands after the last batch.
     """
 
     def __init__(
@@ -328,25 +257,23 @@ class Batches:
         world_size: int = 1,
         start: Position | None = None,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
-        skipped: Callable[[Skipped], None] | None = None,
+        on_unusable: Callable[[SkippedSample], None] | None = None,
     ) -> None:
-        """See the class."""
-        begin = start or Position()
-        self.position = Position(taken=begin.taken, waiting=list(begin.waiting))
+        self.position = (start or Position()).copy()
         self._batch_size = batch_size
         self._grouped = config.group_by_aspect
-        self._told: set[tuple[str, str]] = set()
-        self._tell = skipped
-        self._total = -(-sum(shard.samples for shard in shards) // world_size)
+        self._reported: set[tuple[str, str]] = set()
+        self._on_unusable = on_unusable
+        self._epoch = -(-sum(shard.samples for shard in shards) // world_size)
         stream = SampleStream(
             shards,
             config=config,
             rank=rank,
             world_size=world_size,
-            start=self.position_copy(),
+            start=self.position.copy(),
             max_image_pixels=max_image_pixels,
         )
-        # Its own generator: the loader draws a number when it starts, which a run that goes on would draw once more.
+        # Its own generator: the loader draws a number when it starts, which a resumed run would draw once more.
         self._loader = DataLoader(
             stream,
             batch_size=None,
@@ -355,42 +282,39 @@ class Batches:
             generator=torch.Generator().manual_seed(config.seed),
         )
 
-    def position_copy(self) -> Position:
-        """The position, as it is now."""
-        return Position(taken=self.position.taken, waiting=list(self.position.waiting))
-
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Batches without end.
+        """Yield batches without end.
 
         Raises:
             ShardError: no image has masks, or most of them cannot be used.
         """
-        groups: dict[int, list[tuple[int, dict[str, Any]]]] = {_UPRIGHT: [], _LYING: []}
+        groups: dict[int, list[tuple[int, dict[str, Any]]]] = {_PORTRAIT: [], _LANDSCAPE: []}
         recalled = len(self.position.waiting)
-        barren = taken = failed = 0
+        without_masks = taken = failed = 0
         for place, item in self._loader:
+            # Samples that wait were taken before; all others move the position on.
             if recalled:
                 recalled -= 1
             else:
                 self.position.taken = place + 1
             taken += 1
-            if isinstance(item, Skipped):
-                barren += 1
+            # Give up where a whole epoch holds no masks, or where most images are damaged.
+            if isinstance(item, SkippedSample):
+                without_masks += 1
                 failed += item.reason is not None
-                self._note(item)
-                if barren > self._total:
-                    raise ShardError(
-                        "no image of the shards has masks that can be used: nothing can be learned from them"
-                    )
+                self._report(item)
+                if without_masks > self._epoch:
+                    raise ShardError("no image of the shards has usable masks: there is nothing to learn from")
                 if taken >= _JUDGED_AFTER and failed > MAX_FAILED_SHARE * taken:
                     raise ShardError(
                         f"{failed} of {taken} images cannot be used, the last one: {item.key}: {item.reason}"
                     )
                 continue
-            barren = 0
+            without_masks = 0
+            # Collect images of one orientation until they fill a batch.
             item = _owned(item) if self._loader.num_workers else item
             height, width = item["instances"].image_size
-            group = groups[_LYING if width >= height and self._grouped else _UPRIGHT]
+            group = groups[_LANDSCAPE if width >= height and self._grouped else _PORTRAIT]
             group.append((place, item))
             if len(group) == self._batch_size:
                 batch = [sample for _, sample in group]
@@ -399,8 +323,9 @@ class Batches:
                 self.position.waiting = sorted(number for members in groups.values() for number, _ in members)
                 yield batch
 
-    def _note(self, item: Skipped) -> None:
-        if item.reason is not None and (item.shard, item.key) not in self._told:
-            self._told.add((item.shard, item.key))
-            if self._tell:
-                self._tell(item)
+    def _report(self, item: SkippedSample) -> None:
+        """Hand over an image that cannot be used, unless that was done before."""
+        if item.reason is not None and (item.shard, item.key) not in self._reported:
+            self._reported.add((item.shard, item.key))
+            if self._on_unusable:
+                self._on_unusable(item)

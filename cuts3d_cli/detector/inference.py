@@ -1,4 +1,4 @@
-"""The trained detector at work: photos in, boxes, scores and masks out."""
+"""Inference with a trained detector: photos in, boxes, scores and masks out."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cuts3d_cli.weights.checkpoint import misfits, shape_text
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one photo, best first.
+    """The instances that a detector found in one photo, best first.
 
     Attributes:
         boxes: (N, 4) float32, x0, y0, x1, y1 in pixels of the photo.
         scores: (N,) float32 in [0, 1].
-        masks: N masks at the photo's size.
+        masks: N run-length codes at the photo's size.
     """
 
     boxes: NDArray[np.float32]
@@ -32,7 +32,7 @@ class Detections:
     masks: Sequence[Rle]
 
     def over(self, score: float) -> Detections:
-        """Those of at least this score."""
+        """Return the instances of at least this score."""
         kept = np.flatnonzero(self.scores >= score).tolist()
         return Detections(boxes=self.boxes[kept], scores=self.scores[kept], masks=[self.masks[i] for i in kept])
 
@@ -41,16 +41,15 @@ class Detector:
     """A trained detector.
 
     Args:
-        model: a detectron2 R-CNN, as `build_model` makes it.
-        config: the configuration that it was trained with; the sizes at test time come from it.
-        device: where it works.
+        model: a detectron2 R-CNN, as `build_model` builds it.
+        config: the configuration of its training, with the sizes at test time.
+        device: the device to work on.
         half: mixed precision, on CUDA only.
     """
 
     def __init__(
         self, model: torch.nn.Module, *, config: TrainConfig, device: str | torch.device, half: bool = True
     ) -> None:
-        """See the class."""
         self.config = config
         self.device = torch.device(device)
         self.half = half and self.device.type == "cuda"
@@ -79,14 +78,14 @@ class Detector:
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the instances of some photos.
 
-        Only photos that the network sees at one size go through it together. A smaller one would be filled up to the
-        size of its neighbours, which the convolutions see, so that its detections would depend on them.
+        Only photos of one size after resizing go through the network together: padding to a common size would make the
+        detections of a photo depend on its neighbours.
 
         Args:
-            images: (H, W, 3) uint8, RGB, each of its own size.
+            images: (H, W, 3) uint8, RGB, of any sizes.
 
         Returns:
-            One result a photo.
+            One result per photo.
         """
         inputs = [self._input(image) for image in images]
         sizes = [tuple(item["image"].shape) for item in inputs]
@@ -99,6 +98,7 @@ class Detector:
         return [found[place] for place in range(len(images))]
 
     def _input(self, image: NDArray[np.uint8]) -> dict[str, Any]:
+        """Resize a photo and put it into the format of detectron2."""
         from detectron2.data.transforms import ResizeShortestEdge
 
         height, width = image.shape[:2]
@@ -130,6 +130,7 @@ def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], *, path: 
 
 
 def _detections(instances: Any) -> Detections:
+    """Convert detectron2's instances."""
     order = torch.argsort(instances.scores, descending=True, stable=True)
     found = instances[order].to("cpu")
     return Detections(

@@ -1,4 +1,4 @@
-"""Losses of the heads: the Spatial Confidence Soft Target loss, and the classification loss that drops boxes.
+"""Losses of the heads: the Spatial Confidence Soft Target loss, and DropLoss for the classification.
 
 Sources: paper, Sec. 3.4, Eq. 6; DropLoss: Wang et al., "Cut and Learn", 2023.
 """
@@ -12,9 +12,9 @@ from torch.nn import functional
 def soft_mask_loss(
     logits: torch.Tensor, targets: torch.Tensor, *, confidence: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Binary cross entropy of masks, each pixel weighed by its Spatial Confidence (Eq. 6).
+    """Compute the binary cross entropy of masks, with each pixel weighted by its Spatial Confidence (paper: Eq. 6).
 
-    The paper sums; here it is the mean, as in the detectors that it builds on, so that the loss keeps its scale.
+    The paper has a sum; this is the mean, as in the detectors that it builds on, so that the loss keeps its scale.
 
     Args:
         logits: (N, S, S) float.
@@ -22,7 +22,7 @@ def soft_mask_loss(
         confidence: (N, S, S) float in [0, 1], 1 outside of the confidence map; None is 1 everywhere.
 
     Returns:
-        A scalar. With confidence 1 everywhere it is the plain loss; without instances it is 0 and has a gradient.
+        A scalar. With confidence 1 everywhere it is the usual loss; without instances it is 0 and has a gradient.
     """
     if logits.numel() == 0:
         return logits.sum() * 0
@@ -31,12 +31,12 @@ def soft_mask_loss(
 
 
 def drop_weights(boxes: torch.Tensor, true_boxes: torch.Tensor, *, iou: float) -> torch.Tensor:
-    """DropLoss: which boxes count. Masks miss objects, so a box far from all of them may be right after all.
+    """Compute the weights of DropLoss. Pseudo-masks miss objects, so a box far from all of them may still be right.
 
     Args:
-        boxes: (P, 4) float32, as refined by the head.
+        boxes: (P, 4) float32, x0, y0, x1, y1, as refined by the head.
         true_boxes: (K, 4) float32, of all instances of the image.
-        iou: boxes count whose largest IoU is over this.
+        iou: a box counts if its largest IoU is over this.
 
     Returns:
         (P,) float32: 1 where a box counts, else 0. Without instances none counts.
@@ -49,15 +49,15 @@ def drop_weights(boxes: torch.Tensor, true_boxes: torch.Tensor, *, iou: float) -
 
 
 def class_loss(scores: torch.Tensor, classes: torch.Tensor, *, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross entropy of the boxes' classes.
+    """Compute the cross entropy of the boxes' classes.
 
     Args:
         scores: (P, C + 1) float, logits; the last class is background.
         classes: (P,) int64.
-        weights: (P,) float, what each box counts; None is 1.
+        weights: (P,) float, the weight of each box; None is 1.
 
     Returns:
-        A scalar: the mean over all boxes, also those that do not count.
+        A scalar: the mean over all boxes, including those of weight 0.
     """
     if len(classes) == 0:
         return scores.sum() * 0

@@ -1,7 +1,7 @@
-"""Per-pixel fields of detectron2's `Instances`: masks, and how sure each of their pixels is.
+"""Per-pixel fields of detectron2's `Instances`: masks, and the confidence of their pixels.
 
-When boxes are sampled for the heads, detectron2 gathers every ground-truth field once for each of up to 512 boxes an
-image. Here only an index is gathered, so that the maps of an image are stored once however many boxes refer to them.
+When boxes are sampled for the heads, detectron2 gathers every ground-truth field for each of up to 512 boxes per image.
+Here only an index is gathered: the maps of an image are stored once, however many boxes refer to them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ class _IndexedMaps:
 
     Args:
         maps: (K, H, W).
-        index: (N,) int64, the map of each instance; one each by default.
+        index: (N,) int64, the map of each instance; by default, each map is one instance's.
+
+    Raises:
+        ValueError: the maps have another shape.
     """
 
     def __init__(self, maps: torch.Tensor, index: torch.Tensor | None = None) -> None:
-        """See the class."""
         if maps.dim() != 3:
             raise ValueError(f"maps have shape {tuple(maps.shape)}: expected (K, H, W)")
         self.maps = maps
@@ -44,60 +46,60 @@ class _IndexedMaps:
 
     @property
     def device(self) -> torch.device:
-        """Where the maps are."""
+        """The device of the maps."""
         return self.maps.device
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """H, W."""
+        """Height and width of the maps."""
         return self.maps.shape[1], self.maps.shape[2]
 
     def to(self: _Maps, *arguments: Any, **named: Any) -> _Maps:
-        """The same on another device."""
+        """Return the field on another device, with arguments as `torch.Tensor.to` takes them."""
         return type(self)(self.maps.to(*arguments, **named), self.index.to(*arguments, **named))
 
     def clone(self: _Maps) -> _Maps:
-        """A copy with memory of its own."""
+        """Return a copy with memory of its own."""
         return type(self)(self.maps.clone(), self.index.clone())
 
     def gathered(self) -> torch.Tensor:
-        """(N, H, W), as stored."""
+        """Return the map of each instance, (N, H, W), as stored."""
         return self.maps[self.index]
 
     @classmethod
     def cat(cls: type[_Maps], items: Sequence[_Maps]) -> _Maps:
-        """One field of many of the same size; maps that no instance refers to are left behind.
+        """Concatenate fields of one size; maps without an instance are dropped.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no fields.
         """
         if not items:
-            raise ValueError("nothing to put together")
+            raise ValueError("there are no fields to concatenate")
         return cls(torch.cat([item.gathered() for item in items]))
 
     def _crops(self, maps: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-        """(N, size, size) averages under the grids of some boxes, as detectron2 resamples masks."""
+        """Return averages of maps on the grids of boxes, (N, size, size), resampled as detectron2 does masks."""
         rois = torch.cat([self.index[:, None].to(boxes.dtype), boxes], dim=1)
         return roi_align(maps[:, None], rois, (size, size), 1.0, 0, True)[:, 0]
 
 
 class IndexedMasks(_IndexedMaps):
-    """Masks of instances: (K, H, W) bool. Takes the place of detectron2's `BitMasks`."""
+    """Masks of instances, (K, H, W) bool, in place of detectron2's `BitMasks`."""
 
     def dense(self) -> torch.Tensor:
-        """(N, H, W) bool."""
+        """Return the mask of each instance, (N, H, W) bool."""
         return self.gathered()
 
     def nonempty(self) -> torch.Tensor:
-        """(N,) bool: which have a pixel."""
+        """Return which masks have a pixel, (N,) bool."""
         return self.maps.flatten(1).any(dim=1)[self.index]
 
     def area(self) -> torch.Tensor:
-        """(N,) int64, pixels."""
+        """Return the areas of the masks in pixels, (N,) int64."""
         return torch.count_nonzero(self.maps, dim=(1, 2))[self.index]
 
     def get_bounding_boxes(self) -> Boxes:
-        """The boxes of the masks, x0, y0, x1, y1, where x1 and y1 lie behind the last pixel; 0 for an empty mask."""
+        """Return the boxes of the masks, x0, y0, x1, y1 with x1 and y1 behind the last pixel; 0 for an empty mask."""
         height, width = self.image_size
         boxes = torch.zeros((len(self.maps), 4), dtype=torch.float32, device=self.device)
         for axis, (low, high, size) in enumerate([(0, 2, width), (1, 3, height)]):
@@ -111,10 +113,10 @@ class IndexedMasks(_IndexedMaps):
         return Boxes(boxes[self.index])
 
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
-        """The masks within boxes, as targets of the mask head; equal to those of `BitMasks`.
+        """Resample the masks within boxes, as targets of the mask head; equal to the result of `BitMasks`.
 
         Args:
-            boxes: (N, 4) float32.
+            boxes: (N, 4) float32, x0, y0, x1, y1 in pixels.
             size: side of the result.
 
         Returns:
@@ -124,33 +126,33 @@ class IndexedMasks(_IndexedMaps):
 
 
 class ConfidenceMaps(_IndexedMaps):
-    """Spatial Confidence of instances: (K, H, W) uint8 in steps of 1/255; 1 outside of an instance."""
+    """Spatial Confidence of instances, (K, H, W) uint8 in steps of 1/255; 255 outside of an instance."""
 
     @classmethod
     def of(cls, values: torch.Tensor) -> ConfidenceMaps:
-        """From (K, H, W) floats in [0, 1]."""
+        """Quantise maps, (K, H, W) float in [0, 1]."""
         return cls((values * LEVELS).round().to(torch.uint8))
 
     @classmethod
     def ones(cls, count: int, size: tuple[int, int], *, device: torch.device | str = "cpu") -> ConfidenceMaps:
-        """Full confidence everywhere: one map for all of `count` instances."""
+        """Return full confidence everywhere: one map for all of `count` instances."""
         maps = torch.full((1, *size), LEVELS, dtype=torch.uint8, device=device)
         return cls(maps, torch.zeros(count, dtype=torch.int64, device=device))
 
     def dense(self) -> torch.Tensor:
-        """(N, H, W) float32 in [0, 1]."""
+        """Return the map of each instance, (N, H, W) float32 in [0, 1]."""
         return self.gathered().to(torch.float32) / LEVELS
 
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
-        """Confidence within boxes, resampled as masks are, so that both stay aligned.
+        """Resample the confidence within boxes as masks are, so that both stay aligned.
 
         Args:
-            boxes: (N, 4) float32.
+            boxes: (N, 4) float32, x0, y0, x1, y1 in pixels.
             size: side of the result.
 
         Returns:
             (N, size, size) float32 in [0, 1]; 1 beyond the image.
         """
-        # Doubt is what is averaged: beyond the image it is 0, and where there is none, 1 comes out exactly.
+        # Average doubt, which is 0 beyond the image; without doubt the result is exactly 1.
         doubt = (LEVELS - self.maps.to(torch.float32)) / LEVELS
         return 1 - self._crops(doubt, boxes.to(self.device), size)

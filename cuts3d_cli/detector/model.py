@@ -1,6 +1,6 @@
-"""The detector: a class-agnostic Cascade Mask R-CNN on a ResNet with an FPN (paper: Sec. 4; the rest is CutLER's).
+"""The detector: a class-agnostic Cascade Mask R-CNN on a ResNet with an FPN (paper: Sec. 4; other settings: CutLER).
 
-Written as detectron2's own lazy configurations are: a tree of calls, which `build_model` carries out.
+It is written like detectron2's lazy configurations, as a tree of calls that `build_model` carries out.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from cuts3d_cli.detector.roi_heads import BoxPredictor, MaskCascadeROIHeads, Mas
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-"""Of ImageNet, RGB, as the self-supervised backbones were trained with."""
+"""Mean and deviation of ImageNet, RGB in [0, 255]: the self-supervised backbones were trained with them."""
 CASCADE = ((0.5, (10, 10, 5, 5)), (0.6, (20, 20, 10, 10)), (0.7, (30, 30, 15, 15)))
-"""IoU of a match and weights of the box regression, stage by stage."""
+"""Stage by stage: the IoU from which a box matches, and the weights of its regression."""
 _LEVELS = ("p2", "p3", "p4", "p5")
 _STRIDES = (4, 8, 16, 32)
 
 
 def build_model(config: TrainConfig, *, device: str | torch.device, distributed: bool = False) -> GeneralizedRCNN:
-    """Make the detector with random weights.
+    """Build the detector with random weights.
 
     Args:
         config: the fields on the model, the losses and the test.
-        device: where it is put.
-        distributed: whether several processes train it; only then is batch norm synchronised, with SyncBN on a CPU or
-            in a single process being plain batch norm.
+        device: the model's device.
+        distributed: whether several processes train it. SyncBN in a single process or on a CPU is plain batch norm.
 
     Returns:
         The model, in training mode.
@@ -53,11 +52,11 @@ def build_model(config: TrainConfig, *, device: str | torch.device, distributed:
 
 
 def model_config(config: TrainConfig, *, norm: str) -> Any:
-    """The tree of calls that makes the detector.
+    """Return the tree of calls that builds the detector.
 
     Args:
         config: the fields on the model, the losses and the test.
-        norm: of backbone and FPN, a name that detectron2 knows.
+        norm: normalisation of backbone and FPN, one of detectron2's names.
 
     Returns:
         A lazy configuration for detectron2's `instantiate`.
@@ -80,10 +79,11 @@ def model_config(config: TrainConfig, *, norm: str) -> Any:
 
 
 def _resnet(config: TrainConfig, *, norm: str) -> Any:
+    """Return the backbone."""
     basic = config.resnet_depth < 50
     return L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=64, norm=norm),
-        # torchvision's and DINO's ResNet-50 stride in the 3x3 convolution.
+        # The ResNet-50 of torchvision and DINO has its stride in the 3x3 convolution.
         stages=L(ResNet.make_default_stages)(
             depth=config.resnet_depth, norm=norm, **({} if basic else {"stride_in_1x1": False})
         ),
@@ -93,6 +93,7 @@ def _resnet(config: TrainConfig, *, norm: str) -> Any:
 
 
 def _proposals(config: TrainConfig) -> Any:
+    """Return the region proposal network."""
     return L(RPN)(
         in_features=[*_LEVELS, "p6"],
         head=L(StandardRPNHead)(in_channels=config.fpn_channels, num_anchors=3),
@@ -113,12 +114,14 @@ def _proposals(config: TrainConfig) -> Any:
 
 
 def _heads(config: TrainConfig) -> Any:
+    """Return the cascade of box heads, and the mask head."""
     width = config.fpn_channels
     return L(MaskCascadeROIHeads)(
         num_classes=1,
         batch_size_per_image=config.roi_batch,
         positive_fraction=0.25,
         proposal_append_gt=True,
+        # One matcher, head and predictor a stage, each stricter than the one before.
         proposal_matchers=[
             L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False) for iou, _ in CASCADE
         ],
@@ -146,6 +149,7 @@ def _heads(config: TrainConfig) -> Any:
             )
             for _, weights in CASCADE
         ],
+        # Masks of the boxes of the last stage.
         mask_in_features=list(_LEVELS),
         mask_pooler=_pooler(14),
         mask_head=L(MaskHead)(
@@ -158,6 +162,7 @@ def _heads(config: TrainConfig) -> Any:
 
 
 def _pooler(size: int) -> Any:
+    """Return a pooler of `size` by `size` features from the levels of the FPN."""
     return L(ROIPooler)(
         output_size=size, scales=[1 / stride for stride in _STRIDES], sampling_ratio=0, pooler_type="ROIAlignV2"
     )

@@ -1,4 +1,4 @@
-"""Heads of the cascade with DropLoss and the Spatial Confidence Soft Target loss, each of which can be off."""
+"""Heads of the cascade with DropLoss and the Spatial Confidence Soft Target loss; either can be off."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ class BoxPredictor(FastRCNNOutputLayers):
 
     Args:
         input_shape: of the box features.
-        drop_iou: boxes whose IoU with every true box is at most this have no classification loss; None turns this off.
-        further: see detectron2's `FastRCNNOutputLayers`.
+        drop_iou: boxes whose IoU with every true box is at most this get no classification loss; None for no DropLoss.
+        further: arguments of detectron2's `FastRCNNOutputLayers`.
+
+    Attributes:
+        true_boxes: boxes of all instances of the batch at hand, image by image; `MaskCascadeROIHeads` sets them.
     """
 
     def __init__(self, input_shape: ShapeSpec, *, drop_iou: float | None, **further: Any) -> None:
-        """See the class."""
         super().__init__(input_shape, **further)
         self.drop_iou = drop_iou
         self.true_boxes: list[torch.Tensor] | None = None
-        """Boxes of all instances, image by image: what `MaskCascadeROIHeads` says of the batch at hand."""
 
     def losses(
         self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
     ) -> dict[str, torch.Tensor]:
-        """The losses of this stage; see detectron2's `FastRCNNOutputLayers.losses`."""
+        """Compute the losses of this stage, as detectron2's `FastRCNNOutputLayers.losses`, with DropLoss."""
         found: dict[str, torch.Tensor] = super().losses(predictions, proposals)
         if self.drop_iou is None or not proposals:
             return found
         if self.true_boxes is None:
-            raise RuntimeError("the true boxes of the batch are not known: this predictor works within its heads")
+            raise RuntimeError(
+                "the true boxes of the batch are unknown: this predictor works within MaskCascadeROIHeads"
+            )
         with torch.no_grad():
             refined = self.predict_boxes(predictions, proposals)
             counts = torch.cat(
@@ -51,21 +54,20 @@ class BoxPredictor(FastRCNNOutputLayers):
 
 
 class MaskHead(MaskRCNNConvUpsampleHead):
-    """The mask head, whose loss may be weighed by Spatial Confidence (Eq. 6).
+    """The mask head, whose loss may be weighted by Spatial Confidence (paper: Eq. 6).
 
     Args:
         input_shape: of the mask features.
-        soft: whether the loss is weighed.
-        further: see detectron2's `MaskRCNNConvUpsampleHead`.
+        soft: whether the loss is weighted.
+        further: arguments of detectron2's `MaskRCNNConvUpsampleHead`.
     """
 
     def __init__(self, input_shape: ShapeSpec, *, soft: bool, **further: Any) -> None:
-        """See the class."""
         super().__init__(input_shape, **further)
         self.soft = soft
 
     def forward(self, features: torch.Tensor, instances: list[Instances]) -> Any:
-        """Losses in training, else the instances with their masks; see detectron2's `BaseMaskRCNNHead`."""
+        """Compute the loss in training, else the masks of the instances, as detectron2's `BaseMaskRCNNHead`."""
         if not self.training:
             return super().forward(features, instances)
         logits = self.layers(features)[:, 0]
@@ -84,10 +86,9 @@ class MaskHead(MaskRCNNConvUpsampleHead):
 
 
 class MaskCascadeROIHeads(CascadeROIHeads):
-    """detectron2's cascade, whose stages know all true boxes of the batch.
+    """detectron2's cascade, with all true boxes of the batch known to its stages.
 
-    The boxes that proposals were matched with would not do: an instance that no proposal was matched with is missing
-    among them.
+    The boxes that proposals are matched with do not suffice: instances without a matched proposal are missing there.
     """
 
     def _forward_box(

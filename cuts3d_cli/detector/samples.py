@@ -1,4 +1,4 @@
-"""One training sample: a photo, its masks and how sure they are, resized and flipped together."""
+"""One training sample: a photo, its masks and their Spatial Confidence, resized and flipped together."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from cuts3d_cli.errors import SampleError
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What is done to the pixels of one sample: a resize, then a crop, then a flip.
+    """The geometric augmentation of one sample: a resize, then a crop, then a flip.
 
     Attributes:
         size: height and width after the resize.
-        crop: first row, first column, rows and columns of what is kept; None keeps all.
-        flip: whether left and right are exchanged.
+        crop: first row, first column, number of rows and of columns to keep; None keeps everything.
+        flip: whether to exchange left and right.
     """
 
     size: tuple[int, int]
@@ -35,21 +35,22 @@ class Geometry:
 
     @property
     def frame(self) -> tuple[int, int]:
-        """Height and width of the result."""
+        """Height and width after all of it."""
         return self.size if self.crop is None else (self.crop[2], self.crop[3])
 
     def image(self, photo: Image.Image) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 of a photo, bilinear."""
+        """Transform a photo, bilinearly; return (H, W, 3) uint8, RGB."""
         height, width = self.size
         resized = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
         return self._cut(resized)
 
     def field(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(H, W) of a map that is stretched over the photo, at any resolution: the value at each pixel's centre."""
+        """Transform a map that covers the photo, at any resolution; return (H, W), its value at each pixel's centre."""
         rows, columns = (nearest_places(old, new) for old, new in zip(values.shape, self.size, strict=True))
         return self._cut(values[rows[:, None], columns])
 
     def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Crop and flip resized pixels."""
         if self.crop is not None:
             top, left, rows, columns = self.crop
             pixels = pixels[top : top + rows, left : left + columns]
@@ -62,7 +63,10 @@ def draw_geometry(size: tuple[int, int], *, config: TrainConfig, seed: Sequence[
     Args:
         size: height and width of the photo.
         config: the fields `min_sizes`, `max_size` and `flip`.
-        seed: of the draws; equal seeds draw alike, whichever process draws.
+        seed: of the draws; equal seeds give equal draws in any process.
+
+    Returns:
+        A geometry without a crop.
     """
     rng = np.random.default_rng(list(seed))
     shorter = int(rng.choice(config.min_sizes))
@@ -71,7 +75,7 @@ def draw_geometry(size: tuple[int, int], *, config: TrainConfig, seed: Sequence[
 
 
 def resized_shape(size: tuple[int, int], *, shorter: int, longest: int) -> tuple[int, int]:
-    """Height and width whose shorter side is `shorter`, or whose longer side is `longest` where that is less."""
+    """Return height and width scaled so that the shorter side is `shorter` and the longer one at most `longest`."""
     scale = min(shorter / min(size), longest / max(size))
     height, width = (max(int(side * scale + 0.5), 1) for side in size)
     return height, width
@@ -84,24 +88,25 @@ def training_sample(
     *,
     geometry: Geometry,
 ) -> dict[str, Any]:
-    """Put one sample together as detectron2 wants it.
+    """Assemble one sample in the format of detectron2.
 
-    The confidence of an instance is 1 outside of it (under Eq. 6). Its region is that of its mask and of the patches
-    that were cut, which the mask refines.
+    The confidence of an instance is 1 outside of it (paper: Sec. 3.4, under Eq. 6). Inside is where its mask is or the
+    patches that were cut, which the mask refines.
 
     Args:
-        photo: upright RGB.
-        record: the pseudo sidecar's JSON.
-        confidence: maps, (M, H', W') float32, and mean scores, one an instance; None is full confidence.
-        geometry: what is done to the pixels.
+        photo: upright, RGB.
+        record: the JSON record of the photo's masks.
+        confidence: maps, (M, H', W') float32 in [0, 1], and mean scores, one per instance; None is full confidence.
+        geometry: the augmentation.
 
     Returns:
         "image" (3, H, W) uint8 RGB, "height" and "width" of the photo, "instances" with gt_boxes, gt_classes, gt_masks,
-        gt_confidence and gt_scores. Instances of which no pixel is left are gone.
+        gt_confidence and gt_scores. Instances without a pixel after the augmentation are dropped.
 
     Raises:
-        SampleError: the masks are damaged, or not of this photo.
+        SampleError: the masks are damaged, or of another photo.
     """
+    # Read the run-length codes.
     try:
         codes: list[Rle] = [item["segmentation"] for item in record["instances"]]
         patches: list[Rle | None] = [item.get("patch_mask") for item in record["instances"]]
@@ -109,6 +114,7 @@ def training_sample(
         raise SampleError(f"the stored masks cannot be read: {error}") from error
     if confidence is not None and len(confidence[0]) != len(codes):
         raise SampleError(f"there are {len(codes)} masks and {len(confidence[0])} confidence maps")
+    # Transform masks and confidence alike.
     masks, maps, scores = [], [], []
     for number, code in enumerate(codes):
         if tuple(code["size"]) != (photo.height, photo.width):
@@ -123,6 +129,7 @@ def training_sample(
             region = mask if patch is None else mask | geometry.field(decode_rle(patch))
             maps.append(np.where(region, values, np.float32(1)))
             scores.append(float(confidence[1][number]))
+    # Store each map once, however many boxes will refer to it.
     frame = geometry.frame
     instances = Instances(frame)
     fields = IndexedMasks(torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *frame), dtype=bool)))

@@ -1,4 +1,4 @@
-"""Resampling of masks and confidence: one rule, so that both stay aligned wherever they are resized."""
+"""Nearest-neighbour resampling: one rule for masks and confidence, so that both stay aligned."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 def nearest_places(old: int, new: int) -> NDArray[np.int64]:
-    """Where the centre of each new pixel lies among the old ones, along one axis.
+    """Compute which old pixel holds the centre of each new pixel, along one axis.
 
     Args:
-        old: pixels that there are.
-        new: pixels that there are to be.
+        old: number of pixels before.
+        new: number of pixels after.
 
     Returns:
-        (new,) int64 in [0, old). In whole numbers, so that no rounding decides at the border of two pixels.
+        (new,) int64 in [0, old). Integer arithmetic: no rounding error decides at the border of two pixels.
     """
     return (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)

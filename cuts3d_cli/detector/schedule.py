@@ -1,4 +1,4 @@
-"""The learning rate, a linear warm-up, then steps down (paper: Tables 16 and 17), and the steps of the optimizer."""
+"""The learning rate, with a linear warm-up and steps down (paper: Tables 16 and 17), and the updates of SGD."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cuts3d_cli.config import TrainConfig
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The learning rate of an iteration, counted from 0."""
+    """Return the learning rate of an iteration, counted from 0."""
     decays = sum(iteration >= step for step in config.decay_steps)
     rate = config.learning_rate * config.decay_factor**decays
     if iteration < config.warmup_iter:
@@ -18,7 +18,7 @@ def learning_rate(iteration: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """SGD with momentum; normalisation layers are not decayed."""
+    """Return SGD with momentum; the weights of normalisation layers do not decay."""
     from detectron2.solver.build import get_default_optimizer_params
 
     parameters = get_default_optimizer_params(
@@ -35,14 +35,14 @@ def descend(
     scaler: torch.amp.GradScaler,
     clip_norm: float,
 ) -> None:
-    """Take one step down the gradient of a loss.
+    """Update the weights by one step down the gradient of a loss.
 
     Args:
         loss: a scalar.
-        model: whose gradients are clipped.
+        model: the model.
         optimizer: of the model's parameters.
-        scaler: of mixed precision; one that is off changes nothing.
-        clip_norm: largest norm of all gradients together; 0 for no limit.
+        scaler: of mixed precision; a disabled one changes nothing.
+        clip_norm: limit of the norm of all gradients together; 0 for none.
     """
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
@@ -54,6 +54,6 @@ def descend(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters this learning rate."""
+    """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate

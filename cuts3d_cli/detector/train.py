@@ -1,4 +1,4 @@
-"""`cuts3d train`: learns a detector from shards with masks and Spatial Confidence."""
+"""`cuts3d train`: a detector learns from shards with masks and Spatial Confidence."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from typing import TYPE_CHECKING, Any, Literal
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
+from cuts3d_cli.detector.task import Task, same_start
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.stages.merge import generation_of, masks_of
+from cuts3d_cli.shards.names import generation_of, masks_of
+from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
-    from cuts3d_cli.detector.run_log import Watcher
-    from cuts3d_cli.detector.training import Task
+    from cuts3d_cli.detector.run_log import TrainingEvents
 
 NO_DETECTRON2 = "detectron2 is not installed: run `pip install ./scripts/detectron2` in a checkout of cuts3d"
 
 
+IfTrained = Literal["fail", "overwrite", "resume", "complete"]
+"""What happens to a training that the folder already holds: it is an error, it is deleted, or it is resumed, in which
+case there must be one. "complete" leaves a finished training as it is, resumes an unfinished one, else starts one."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What came of a training.
+class TrainingResult:
+    """What a training produced.
 
     Attributes:
-        weights: safetensors.
+        weights: the safetensors file.
         out: the folder with everything else.
-        images: images with masks on record that it learned from.
+        images: number of images with a record of masks that it learned from.
     """
 
     weights: Path
@@ -39,23 +45,23 @@ class Trained:
     images: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the result as plain JSON values."""
         return {"weights": str(self.weights), "out": str(self.out), "images": self.images}
 
 
 def require_detectron2() -> None:
-    """Make sure that detectron2 is there.
+    """Check that detectron2 is installed.
 
     Raises:
         Cuts3dError: it is not.
     """
     found = importlib.util.find_spec("detectron2")
-    if found is None or found.origin is None:  # a bare folder of that name, as the builder's, is no package
+    if found is None or found.origin is None:  # a bare folder of that name, such as the builder's, is no package
         raise Cuts3dError(NO_DETECTRON2)
 
 
 def default_out(round: int) -> Path:
-    """The folder of a round: `detector-initial`, `detector-st1`, ..."""
+    """Name the folder of a round of training: `detector-initial`, `detector-st1`, ..."""
     return Path(f"detector-{generation_of(round)}")
 
 
@@ -67,81 +73,74 @@ def run(
     config: TrainConfig,
     device: str,
     gpus: int,
-    resume: bool | Literal["if begun"],
-    overwrite: bool,
+    if_exists: IfTrained,
     init: Path | None,
-    watcher: Watcher,
+    events: TrainingEvents,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
-) -> Trained:
+) -> TrainingResult:
     """Train a detector.
 
     Args:
-        shards: base shards with pseudo and, where it is used, confidence sidecars.
-        round: 0 learns from the pseudo-masks, 1 and on from the masks of self-training.
-        out: the folder for what is written; `detector-initial` in the working folder by default.
+        shards: base shards with pseudo-masks and, where training uses it, Spatial Confidence.
+        round: 0 learns from the pseudo-masks, 1 and later rounds from the masks of self-training.
+        out: folder for everything that is written; by default `default_out`, in the working folder.
         config: of the training.
         device: "auto", "cpu", "cuda", ...
-        gpus: GPUs of this machine; under torchrun it says how many processes there are.
-        resume: go on from the newest checkpoint; "if begun" does so where there is one, begins where there is none, and
-            leaves a finished training as it is.
-        overwrite: throw away what is in the folder.
-        init: a trained detector to begin with.
-        watcher: told how it goes.
-        max_image_pixels: photos with more are not learned from.
+        gpus: number of GPUs of this machine to use; torchrun sets the number of processes itself.
+        if_exists: what happens to a training that the folder already holds.
+        init: a trained detector to start from.
+        events: receives the events of the training.
+        max_image_pixels: photos with more pixels are left out.
 
     Returns:
-        Where the result lies.
+        The final weights and where everything else is.
 
     Raises:
-        UsageError: the folder holds a run already, or the device is not there.
-        ShardError, WeightsError: what it needs is missing or damaged.
-        TrainingError: the loss is no number any more.
+        UsageError: the folder or the device does not fit the request.
+        ShardError, WeightsError: an input is missing or damaged.
+        TrainingError: the loss is not finite, or a process ended unexpectedly.
     """
+    # Choose the device, and find the masks.
     require_detectron2()
     folder = out or default_out(round)
     chosen = choose_device(device)
     if gpus > 1 and not chosen.startswith("cuda"):
-        raise UsageError(f"--gpus {gpus} needs CUDA: this machine has none, or --device says {chosen}")
-    task = replace(
-        task_of(
-            shards,
-            round=round,
-            out=folder,
-            config=config,
-            init=init,
-            device=chosen,
-            max_image_pixels=max_image_pixels,
-        ),
-        resume=bool(resume),
+        raise UsageError(f"training on {gpus} GPUs needs CUDA, but the device is {chosen}")
+    task = task_of(
+        shards, round=round, out=folder, config=config, init=init, device=chosen, max_image_pixels=max_image_pixels
     )
     images = sum(shard.samples for shard in task.shards)
-    if resume == "if begun":
+
+    # Leave a finished training as it is, resume one that has a checkpoint, and start over one that has none yet.
+    if if_exists == "complete":
         if (finished := finished_weights(task)) is not None:
-            watcher.say(f"{finished} is there already, of the same masks and configuration")
-            if not describes(finished):  # stopped between the weights and their card
+            events.say(f"{finished} already exists, with the same masks and configuration")
+            if not describes(finished):  # the run ended between the weights and their card
                 write_card(task, round=round)
-            return Trained(weights=finished, out=folder, images=images)
-        task = replace(task, resume=begun(folder))
-        # A run that was killed before its first checkpoint begins anew.
-        overwrite = overwrite or (not task.resume and (folder / METRICS).exists())
-    prepare_folder(folder, resume=task.resume, overwrite=overwrite)
-    watcher.say(
+            return TrainingResult(weights=finished, out=folder, images=images)
+        if_exists = "resume" if has_checkpoint(folder) else "overwrite" if (folder / METRICS).exists() else "fail"
+    prepare_folder(folder, if_exists=if_exists)
+
+    # Point out settings that do not fit each other.
+    events.say(
         f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
         f" ({config.learning_rate / config.images_per_batch:g} an image)"
     )
     if warning := batch_warning(config):
-        watcher.say(warning)
+        events.say(warning)
     processes = max(gpus, int(os.environ.get("WORLD_SIZE", "1")))
     if config.copy_paste and config.images_per_batch == processes:
-        watcher.say("warning: with one image a process nothing can be pasted from another: raise --images-per-batch")
-    weights = _launch(task, watcher, gpus=gpus)
+        events.say("warning: copy-paste needs at least two images per process: raise images_per_batch")
+
+    # Train; the first process describes the result.
+    weights = _launch(replace(task, resume=if_exists == "resume"), events, gpus=gpus)
     if not _is_other_rank():
         write_card(task, round=round)
-    return Trained(weights=weights, out=folder, images=images)
+    return TrainingResult(weights=weights, out=folder, images=images)
 
 
 def uses_confidence(config: TrainConfig) -> bool:
-    """Whether a training looks at the Spatial Confidence of the masks."""
+    """Return whether a training uses the Spatial Confidence of the masks."""
     return config.soft_loss or (
         config.copy_paste and (config.copy_paste_select == "confident" or config.alpha != "none")
     )
@@ -157,35 +156,36 @@ def task_of(
     device: str = "cpu",
     max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Task:
-    """What a training is to do.
+    """Find the masks of a training.
 
     Args:
-        shards: base shards with their masks.
+        shards: base shards.
         round: 0 learns from the pseudo-masks.
-        out: the folder for what is written.
+        out: folder for everything that is written.
         config: of the training.
-        init: a trained detector to begin with.
-        device: that is there.
-        max_image_pixels: photos with more are not learned from.
+        init: a trained detector to start from.
+        device: one that exists.
+        max_image_pixels: photos with more pixels are left out.
+
+    Returns:
+        The training.
 
     Raises:
-        ShardError: masks or confidence are missing, unfinished, or were made from other files.
+        ShardError: masks or confidence are missing, unfinished or stale.
     """
     from cuts3d_cli.detector.data import training_shards
-    from cuts3d_cli.detector.training import Task
 
     found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config))
     return Task(config=config, shards=found, out=out, device=device, init=init, max_image_pixels=max_image_pixels)
 
 
 def finished_weights(task: Task) -> Path | None:
-    """The result of a training that was finished with the same configuration and masks, or None.
+    """Return the final weights of a training if it is finished, with the same configuration and masks, else None.
 
     Raises:
-        WeightsError: its last checkpoint is damaged.
+        WeightsError: the last checkpoint is damaged.
     """
     from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
-    from cuts3d_cli.detector.training import started_alike
 
     final = task.out / FINAL_WEIGHTS
     checkpoints = find_checkpoints(task.out)
@@ -193,22 +193,22 @@ def finished_weights(task: Task) -> Path | None:
         return None
     last = load_checkpoint(checkpoints[-1])
     before, now = last["fingerprint"], task.fingerprint()
-    same = all(before[part] == now[part] for part in ("config", "shards")) and started_alike(before, now)
+    same = all(before[part] == now[part] for part in ("config", "shards")) and same_start(before, now)
     return final if same and last["iteration"] == task.config.max_iter else None
 
 
-def begun(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint to go on from."""
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a folder holds a checkpoint to resume from."""
     from cuts3d_cli.detector.checkpoints import find_checkpoints
 
     return bool(find_checkpoints(folder))
 
 
 def batch_warning(config: TrainConfig) -> str | None:
-    """Notice a batch that was changed without the learning rate, which then is too high or too low.
+    """Find out whether the size of the batch was changed without the learning rate.
 
     Returns:
-        A line for the user, or None where a preset has the same batch, or no preset the same learning rate.
+        A warning, or None where a preset has the same batch size, or no preset the same learning rate.
     """
     batches = [
         section.images_per_batch
@@ -221,76 +221,88 @@ def batch_warning(config: TrainConfig) -> str | None:
     fitting = config.learning_rate * config.images_per_batch / batches[0]
     return (
         f"warning: learning rate {config.learning_rate:g} is for a batch of {batches[0]}, this one has"
-        f" {config.images_per_batch}; in proportion it would be --learning-rate {fitting:g}"
+        f" {config.images_per_batch}; in proportion it would be learning_rate {fitting:g}"
     )
 
 
-def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a run, or see to it that what is there may be gone on with.
+def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "resume"]) -> None:
+    """Create the folder of a training, or check that the one that exists can be used.
+
+    Args:
+        folder: of the training.
+        if_exists: "resume" needs a checkpoint in it, "fail" needs it to be empty, "overwrite" deletes a training in it.
 
     Raises:
-        UsageError: it holds a run and neither option is given, or no run to go on with.
+        UsageError: the folder does not fit the request, or holds other things than a training.
     """
     from cuts3d_cli.detector.checkpoints import clear_unfinished, find_checkpoints
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite cannot both be")
-    if _is_other_rank():  # the first process sees to it
+    if _is_other_rank():  # the first process does it
         return
     clear_unfinished(folder)
-    if resume and not find_checkpoints(folder):
-        raise UsageError(f"{folder} holds no checkpoint to go on from: leave out --resume")
-    if not resume and folder.exists() and any(folder.iterdir()):
-        if not overwrite:
+    if if_exists == "resume":
+        if not find_checkpoints(folder):
+            raise UsageError(f"{folder} holds no checkpoint to resume from: start a new training")
+    elif folder.exists() and any(folder.iterdir()):
+        if if_exists == "fail":
             raise UsageError(
-                f"{folder} is not empty: pass --resume to go on, --overwrite to begin anew, or another --out"
+                f"{folder} is not empty: resume the training in it, overwrite it, or choose another folder"
             )
         if not (folder / METRICS).exists() and not find_checkpoints(folder):
-            raise UsageError(f"{folder} is not empty and holds no run of `cuts3d train`: take another --out")
+            raise UsageError(f"{folder} is not empty and holds no run of `cuts3d train`: choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _is_other_rank() -> bool:
+    """Return whether torchrun started this process as another one than the first."""
     return int(os.environ.get("RANK", "0")) > 0
 
 
-def _launch(task: Task, watcher: Watcher, *, gpus: int) -> Path:
-    """In this process, in one for each GPU, or in those that torchrun started."""
+def _launch(task: Task, events: TrainingEvents, *, gpus: int) -> Path:
+    """Train in this process, in one for each GPU, or in those that torchrun started; return the final weights.
+
+    Raises:
+        TrainingError: a process ended without an exception.
+        Cuts3dError: one that a process raised.
+    """
     from detectron2.engine import launch
 
-    from cuts3d_cli.detector.training import train
+    from cuts3d_cli.detector.training import TrainingError, train
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _under_torchrun(task, watcher)
+        return _under_torchrun(task, events)
     if gpus > 1:
-        from torch.multiprocessing import ProcessRaisedException, get_context
+        from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context
 
-        told = get_context("spawn").SimpleQueue()
+        errors = get_context("spawn").SimpleQueue()
         try:
-            launch(_in_process, gpus, dist_url="auto", args=(task, watcher, told))
+            launch(_in_process, gpus, dist_url="auto", args=(task, events, errors))
         except ProcessRaisedException as error:
-            if told.empty():
+            if errors.empty():
                 raise
-            raise told.get() from error
+            raise errors.get() from error
+        except ProcessExitedException as error:  # killed, for want of memory perhaps
+            raise TrainingError(f"training ended unexpectedly: {first_line(error)}") from error
         return task.out / FINAL_WEIGHTS
-    return train(task, watcher)
+    return train(task, events)
 
 
-def _in_process(task: Task, watcher: Watcher, told: Any) -> None:
-    """What each process of a GPU does. Errors that are explained in one line are told too: the launcher passes on their
+def _in_process(task: Task, events: TrainingEvents, errors: Any) -> None:
+    """Train in one of several processes. Put errors that explain themselves into a queue: the launcher passes on their
     tracebacks alone, as text.
     """
     from cuts3d_cli.detector.training import train
 
     try:
-        train(task, watcher)
+        train(task, events)
     except Cuts3dError as error:
-        told.put(error)
+        errors.put(error)
         raise
 
 
-def _under_torchrun(task: Task, watcher: Watcher) -> Path:
+def _under_torchrun(task: Task, events: TrainingEvents) -> Path:
+    """Train in one of the processes that torchrun started; return the final weights."""
     import torch
 
     from cuts3d_cli.detector.training import train
@@ -300,6 +312,6 @@ def _under_torchrun(task: Task, watcher: Watcher) -> Path:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        return train(task, watcher)
+        return train(task, events)
     finally:
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Feeds a network in batches, without one bad sample taking its neighbours down."""
+"""Feeds a network in batches, so that one bad sample fails alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred(Generic[Prepared, Output]):
-    """One sample after the network: what went in and came out, or why nothing did."""
+    """One sample after the network: its input and output, or why there is none."""
 
     sample: Sample
     prepared: Prepared | None = None
@@ -33,11 +33,11 @@ def infer_in_batches(
 ) -> Iterator[Inferred[Prepared, Output]]:
     """Prepare samples one by one and put them through a network in batches, keeping their order.
 
-    A batch that fails is tried again image by image, so that only the culprit is lost.
+    A batch that fails is repeated image by image, so that only the image at fault fails.
 
     Args:
         samples: from a shard.
-        batch_size: at most so many at once.
+        batch_size: most samples in a batch.
         prepare: raises SampleError where a sample is unusable.
         infer: the network; as many outputs as inputs.
 
@@ -87,12 +87,12 @@ class Failed:
 def infer_each(
     inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]], *, what: str
 ) -> list[Output | Failed]:
-    """Put a batch through a function; one that fails is tried again item by item, so that only the culprit is lost.
+    """Put a batch through a function. One that fails is repeated item by item, so that only the item at fault fails.
 
     Args:
-        inputs: of the function, together.
-        infer: as many outputs as inputs.
-        what: fails, for the reason: "the network".
+        inputs: the batch.
+        infer: the function; it returns as many outputs as it is given inputs.
+        what: names the function in reasons, as in "the network".
 
     Returns:
         An output, or the reason why there is none, for each input.

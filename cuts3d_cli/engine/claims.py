@@ -2,8 +2,8 @@
 
 A claim is a small hidden file beside the tar that is to be written, `.NAME-000.STAGE.tar.0.claim`. It is created in a
 way that succeeds for one process only (O_EXCL, also on NFS; no locks of the system are used). Its owner touches it
-regularly. A claim that was not touched for a time is expired, and one whose process has ended on this machine is so at
-once; ages are differences of the file system's own times, never of a machine's clock.
+regularly, as a heartbeat. A claim without a heartbeat for some time is expired, and one whose process has ended on this
+machine is so at once; ages are differences of the file system's own times, never of a machine's clock.
 
 An expired claim is not removed but outbid: whoever creates the file of the next number, `.NAME-000.STAGE.tar.1.claim`,
 has the shard, and again only one process can. The highest number holds. A process that was only asleep finds out before
@@ -31,31 +31,31 @@ from cuts3d_cli.files import explained, parse_owner, sweep, temporary_name, this
 from cuts3d_cli.shards.names import manifest_path
 
 BEATS = 8
-"""How often a claim is touched before it would expire."""
+"""Heartbeats within the time after which a claim expires."""
 LONGEST_BEAT = 15.0
-"""Seconds between two touches at most."""
+"""Seconds between two heartbeats at most."""
 MISSED_BEATS = 4.0
-"""A claim never expires before it was missed so often, whatever time-out another process has been given."""
+"""Heartbeats that a claim may miss before it expires, whatever time-out another process has been given."""
 _ENDING = re.compile(r"(?P<number>[0-9]{1,9})\.claim")
 
 
 class ClaimLostError(Exception):
-    """Another process has taken a shard over, since this one showed no sign of life for too long."""
+    """Another process has taken a shard over, since this one has sent no heartbeat for too long."""
 
 
 @dataclass(frozen=True)
-class Taken:
+class HeldElsewhere:
     """A shard that another process holds.
 
     Attributes:
-        by: the machine's name and the number of the process, or "another process".
+        owner: the machine's name and the number of the process, or "another process".
     """
 
-    by: str
+    owner: str
 
 
 class Claim:
-    """A shard that is this process's to write, as long as `check` does not raise. A context manager that releases it.
+    """The right to write a shard, as long as `check` does not raise. A context manager that gives it back at the end.
 
     Attributes:
         tar: what may be written.
@@ -84,7 +84,7 @@ class Claim:
         self.release()
 
     def check(self) -> None:
-        """Make sure that the shard is still this process's.
+        """Check that the shard is still this process's.
 
         Raises:
             ClaimLostError: another process has taken it over.
@@ -95,7 +95,7 @@ class Claim:
                 raise ClaimLostError(f"{self.tar.name}: another process has taken it over")
 
     def check_before_publishing(self) -> None:
-        """As `check`, and make sure that the process was not asked to end.
+        """Check that the shard is still this process's, and that the process was not asked to end.
 
         Raises:
             ClaimLostError, ShardError: as `check`.
@@ -144,7 +144,7 @@ class Claim:
                 os.utime(self._path)  # sets the file system's time, not this machine's
 
 
-def claim(tar: Path, *, timeout: float) -> Claim | Taken:
+def claim(tar: Path, *, timeout: float) -> Claim | HeldElsewhere:
     """Claim a shard.
 
     Args:
@@ -170,14 +170,14 @@ def claim(tar: Path, *, timeout: float) -> Claim | Taken:
                 mine.withdraw()  # this process was slow: others have been here meanwhile
             expired = _look(tar, max(_numbers(tar), default=-1))
             if expired is not None and expired.is_held(timeout=timeout):
-                return Taken(expired.by)
+                return HeldElsewhere(expired.held_by)
 
 
 def claimed_or_left(tars: Iterable[Path]) -> set[Path]:
-    """Those tars that have claims or temporary files beside them, of whatever process; one look at each folder.
+    """Return the tars that have claims or temporary files beside them, whoever left them; lists each folder once.
 
     Args:
-        tars: that are or will be.
+        tars: to look for; they need not exist.
     """
     by_folder: dict[Path, dict[str, Path]] = {}
     for tar in tars:
@@ -198,10 +198,10 @@ def claimed_or_left(tars: Iterable[Path]) -> set[Path]:
 def tidy(tar: Path, *, timeout: float) -> None:
     """Remove what a killed process left beside a finished shard, unless one that lives is at it."""
     with suppress(ShardError):  # a folder that cannot be written to: what lies there does no harm
-        found = claim(tar, timeout=timeout)
-        if isinstance(found, Claim):
-            with found:
-                found.sweep()
+        claimed = claim(tar, timeout=timeout)
+        if isinstance(claimed, Claim):
+            with claimed:
+                claimed.sweep()
 
 
 def _path(tar: Path, number: int) -> Path:
@@ -232,7 +232,7 @@ def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
 
 
 def _read(path: Path) -> dict[str, object]:
-    """What a claim says; nothing where it is gone, or was never written to its end."""
+    """Read what a claim says; nothing where it is gone, or was never written to its end."""
     try:
         found = json.loads(path.read_text(encoding="ascii", errors="replace"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -260,13 +260,13 @@ class _Seen:
         return _now(self.tar) - self.touched / 1e9 <= max(timeout, MISSED_BEATS * self.beat)
 
     @property
-    def by(self) -> str:
+    def held_by(self) -> str:
         owner = parse_owner(self.owner)
         return f"{self.host}, process {owner.process}" if owner is not None else "another process"
 
 
 def _look(tar: Path, number: int) -> _Seen | None:
-    """The claim of a number, or None where there is none (any more)."""
+    """Read the claim of a number; None where there is none (any more)."""
     path = _path(tar, number)
     try:
         facts, state = _read(path), path.stat()
@@ -286,7 +286,7 @@ def _look(tar: Path, number: int) -> _Seen | None:
 
 
 def _now(tar: Path) -> float:
-    """The time by the clock of the file system that a tar is in, seconds since 1970."""
+    """Return the time by the clock of the file system that a tar is in, seconds since 1970."""
     probe = temporary_name(tar)
     with interrupts.unfinished(probe):
         try:

@@ -1,4 +1,4 @@
-"""Takes a stage through its shards: skips what is done, writes sidecars and manifests, keeps count."""
+"""Takes a stage through its shards: skips what is done, writes tars and manifests, keeps count."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from typing import Any
 
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.claims import Claim
-from cuts3d_cli.engine.results import Outcome, Progress, Silent, StageResult
+from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import Part, Setting, ShardError
 from cuts3d_cli.shards.manifest import (
-    Currency,
+    Freshness,
     InputDigest,
     Manifest,
+    check_freshness,
     digest_file,
     digest_input,
-    is_current,
     load_manifest,
     save_manifest,
 )
-from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.shards.names import command_for, manifest_path, sidecar
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.timing import add_seconds
 
+Inputs = Callable[[Path], Mapping[str, Path | InputDigest]]
+"""Base shard -> what its tar is made from, by role: files, or digests of what is no single file."""
 Outcomes = Callable[[Path], Iterator[Outcome]]
+"""Base shard -> one outcome a sample, in order."""
 
 
 def run_shards(
@@ -51,54 +55,91 @@ def run_shards(
         config: what shapes the output; it is recorded and hashed.
         inputs: the files that a base shard's sidecar is made from, by role.
         outcomes: yields one outcome a sample, in the order of the base shard.
-        if_exists: what happens to sidecars that are there.
+        if_exists: what happens to sidecars that exist.
         sharing: with other processes; by default every shard is for whoever claims it first.
         info: further facts for the manifest that do not shape the output, such as the device.
-        progress: told how far it is.
+        progress: receives progress events.
 
     Returns:
-        What became of every shard.
+        The results of all shards.
 
     Raises:
         ShardError: a shard is damaged, an input is missing, or a sidecar exists and `if_exists` is "fail".
     """
-    watcher, sharing = progress or Silent(), sharing or Sharing()
     begun = time.perf_counter()
-    shards = sharing.part_of(shards)
+    progress, sharing = progress or Progress(), sharing or Sharing()
+    jobs = [Job(base, sidecar(base, stage)) for base in sharing.part_of(shards)]
     if if_exists == "fail":
-        for base in shards:
-            if sidecar(base, stage).exists():
-                raise ShardError(
-                    f"{sidecar(base, stage)} exists: pass --if-exists resume to keep what is finished and matches,"
-                    " or --if-exists overwrite to redo all"
-                )
-    files = {base: dict(inputs(base)) for base in shards}
+        for job in jobs:
+            refuse_existing(job.tar)
     # What many shards share, such as weights, is hashed once.
+    files = {job.shard: dict(inputs(job.shard)) for job in jobs}
     uses = Counter(path for roles in files.values() for path in roles.values())
     shared = {path: digest_file(path) for path, number in uses.items() if number > 1}
-    watcher.begin([(base, _sample_count(base)) for base in shards])
-
-    def state(job: Job) -> Currency | None:
-        if not job.tar.exists():
-            return None
-        given = {role: shared.get(path, path) for role, path in files[job.shard].items()}
-        return is_current(job.tar, stage=stage, config=config, inputs=given)
-
-    def work(job: Job, claim: Claim) -> Manifest:
-        digests = {role: shared.get(path) or digest_input(path) for role, path in files[job.shard].items()}
-        return _run_shard(
-            job, claim, stage=stage, config=config, digests=digests, outcomes=outcomes, info=info, watcher=watcher
-        )
-
-    results = share(
-        [Job(base, sidecar(base, stage)) for base in shards],
-        state=state,
-        work=work,
+    progress.begin([(job.shard, _sample_count(job.shard)) for job in jobs])
+    results = run_jobs(
+        jobs,
+        stage=stage,
+        config=config,
+        inputs=lambda base: {role: shared.get(path, path) for role, path in files[base].items()},
+        outcomes=outcomes,
         if_exists=if_exists,
         sharing=sharing,
-        watcher=watcher,
+        info=info,
+        progress=progress,
     )
     return StageResult(stage=stage, shards=results, seconds=time.perf_counter() - begun)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Inputs,
+    outcomes: Outcomes,
+    if_exists: IfExists,
+    sharing: Sharing,
+    info: Mapping[str, Any] | None,
+    progress: Progress,
+) -> list[ShardResult]:
+    """Write the tars of some shards, unless they are fresh, each with its manifest.
+
+    Args:
+        jobs: of this process's part.
+        inputs: what a tar is made from, by role.
+        stage, config, outcomes, if_exists, sharing, info, progress: as `run_shards`.
+
+    Returns:
+        The results of the shards, in order.
+
+    Raises:
+        ShardError: a shard is damaged, or an input is missing.
+    """
+
+    def state(job: Job) -> Freshness | None:
+        if not job.tar.exists():
+            return None
+        return check_freshness(job.tar, stage=stage, config=config, inputs=inputs(job.shard))
+
+    def work(job: Job, claim: Claim) -> Manifest:
+        digests = {
+            role: given if isinstance(given, InputDigest) else digest_input(given)
+            for role, given in inputs(job.shard).items()
+        }
+        facts = {"stage": stage, "config": dict(config), "inputs": digests, "info": dict(info or {})}
+        return _write_shard(job.tar, outcomes(job.shard), facts=facts, claim=claim, progress=progress)
+
+    return share(jobs, state=state, work=work, if_exists=if_exists, sharing=sharing, progress=progress)
+
+
+def refuse_existing(tar: Path) -> None:
+    """Raise ShardError if a tar exists."""
+    if tar.exists():
+        resume, overwrite = Setting("run.if_exists", "resume"), Setting("run.if_exists", "overwrite")
+        raise ShardError(
+            f"{tar} exists: ", resume, " keeps what is finished and matches, ", overwrite, " writes all of it again"
+        )
 
 
 def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
@@ -118,13 +159,11 @@ def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
         return None
     source = manifest.inputs.get("base")
     if source is not None and digest_file(base, known=source).sha256 != source.sha256:
-        raise ShardError(
-            f"{tar} was made from another {base.name}: run `cuts3d {maker_of(stage)} --shards {base}` again"
-        )
+        raise ShardError(f"{tar} was made from another {base.name}: run ", command_for(tar), " again")
     return tar, manifest
 
 
-def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path, Manifest]:
+def require_sidecar(base: Path, stage: str, *, further: Sequence[Part] = ()) -> tuple[Path, Manifest]:
     """The finished sidecar of a shard with its manifest.
 
     Args:
@@ -137,72 +176,83 @@ def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path,
     """
     found = finished_sidecar(base, stage)
     if found is None:
-        raise ShardError(
-            f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d {maker_of(stage)} --shards {base}`"
-            f" first{further}"
-        )
+        tar = sidecar(base, stage)
+        raise ShardError(f"{tar} is missing or unfinished: run ", command_for(tar), " first", *further)
     return found
 
 
-def maker_of(stage: str) -> str:
-    """The command that writes a stage's sidecars: what has a generation comes from self-training."""
-    return "selftrain" if "." in stage else stage
-
-
-def _run_shard(
-    job: Job,
-    claim: Claim,
+def _write_shard(
+    tar: Path,
+    outcomes: Iterator[Outcome],
     *,
-    stage: str,
-    config: Mapping[str, Any],
-    digests: dict[str, InputDigest],
-    outcomes: Outcomes,
-    info: Mapping[str, Any] | None,
-    watcher: Progress,
+    facts: Mapping[str, Any],
+    claim: Claim,
+    progress: Progress,
 ) -> Manifest:
-    begun = time.perf_counter()
-    counts = {"samples_in": 0, "samples_out": 0, "failed": 0}
-    failed: list[dict[str, str]] = []
-    dropped: list[dict[str, Any]] = []
-    seconds: dict[str, float] = {}
+    """Write a tar and its manifest.
+
+    Args:
+        tar: to write.
+        outcomes: one a sample.
+        facts: of the manifest, besides what is counted here.
+        claim: on the tar.
+        progress: receives progress events.
+
+    Raises:
+        ClaimLostError: another process has taken the shard over.
+        ShardError: the tar or manifest cannot be written.
+    """
+    tally = _Tally()
     written: list[Manifest] = []
 
     def finish() -> None:
-        seconds["total"] = time.perf_counter() - begun
-        manifest = Manifest(
-            stage=stage,
-            config=dict(config),
-            inputs=digests,
-            counts=counts,
-            failed=failed,
-            dropped=dropped,
-            info=dict(info or {}),
-            seconds={step: round(value, 3) for step, value in seconds.items()},
-            sha256=writer.sha256,
-            size=writer.size,
-        )
-        publish_manifest(job.tar, manifest, claim=claim)
+        manifest = Manifest(**facts, **tally.facts(), sha256=writer.sha256, size=writer.size)
+        publish_manifest(tar, manifest, claim=claim)
         written.append(manifest)
 
-    writer = ShardWriter(job.tar, before_publishing=claim.check_before_publishing, after_publishing=finish)
+    writer = ShardWriter(tar, before_publishing=claim.check_before_publishing, after_publishing=finish)
     with writer:
-        for outcome in outcomes(job.shard):
-            counts["samples_in"] += 1
-            if outcome.members is None:
-                counts["failed"] += 1
-                failed.append({"key": outcome.key, "reason": outcome.failure or "no reason was given"})
-            else:
-                counts["samples_out"] += 1
+        for outcome in outcomes:
+            tally.add(outcome)
+            if outcome.members is not None:
                 writer.write(outcome.key, outcome.members)
-            dropped += [{"key": outcome.key, **item} for item in outcome.dropped]
-            for name, number in outcome.counts.items():
-                counts[name] = counts.get(name, 0) + number
-            for step, value in outcome.seconds.items():
-                seconds[step] = seconds.get(step, 0.0) + value
-            watcher.advance(failed=outcome.members is None)
+            progress.advance(failed=outcome.members is None)
             if claim.lost:  # what is left would be computed for nothing
                 claim.check()
     return written[0]
+
+
+class _Tally:
+    """Adds up the outcomes of a shard's samples for its manifest."""
+
+    def __init__(self) -> None:
+        self._counts = {"samples_in": 0, "samples_out": 0, "failed": 0}
+        self._failed: list[dict[str, str]] = []
+        self._dropped: list[dict[str, Any]] = []
+        self._seconds: dict[str, float] = {}
+        self._begun = time.perf_counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self._counts["samples_in"] += 1
+        if outcome.members is None:
+            self._counts["failed"] += 1
+            reason = outcome.failure or "no reason was given"
+            self._failed.append({"key": outcome.key, **outcome.facts, "reason": reason})
+        else:
+            self._counts["samples_out"] += 1
+        self._dropped += [{"key": outcome.key, **item} for item in outcome.dropped]
+        for name, number in outcome.counts.items():
+            self._counts[name] = self._counts.get(name, 0) + number
+        self._seconds = add_seconds(self._seconds, outcome.seconds)
+
+    def facts(self) -> dict[str, Any]:
+        seconds = {**self._seconds, "total": time.perf_counter() - self._begun}
+        return {
+            "counts": self._counts,
+            "failed": self._failed,
+            "dropped": self._dropped,
+            "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        }
 
 
 def publish_manifest(tar: Path, manifest: Manifest, *, claim: Claim) -> None:
@@ -222,7 +272,7 @@ def publish_manifest(tar: Path, manifest: Manifest, *, claim: Claim) -> None:
 
 
 def _sample_count(base: Path) -> int | None:
-    """Samples of a base shard, for the progress bar: unknown where its manifest is missing or another program's."""
+    """Return the samples of a base shard; None where its manifest is missing or another program's."""
     try:
         return load_manifest(manifest_path(base)).counts.get("samples_out")
     except ShardError:

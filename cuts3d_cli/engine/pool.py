@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import Cuts3dError, SampleError
+from cuts3d_cli.errors import Cuts3dError, Part, SampleError, Setting
 from cuts3d_cli.wording import first_line
 
 _Argument = TypeVar("_Argument")
@@ -34,12 +34,12 @@ _MB = 1 << 20
 
 @dataclass(kw_only=True, eq=False)
 class Task(Generic[_Argument, _Result]):
-    """A function of one argument that a worker runs, and runs again where its process dies.
+    """A call of a function with one argument in a worker process. Where that process dies, the call is repeated.
 
     Attributes:
-        function: what is run.
-        argument: of the function.
-        future: of the latest run.
+        function: the function.
+        argument: its argument.
+        future: of the latest attempt.
     """
 
     function: Callable[[_Argument], _Result]
@@ -50,7 +50,7 @@ class Task(Generic[_Argument, _Result]):
 class WorkerPool:
     """Runs functions in `workers` processes; with 0, at once in this one.
 
-    Processes start when tasks come. They are new ones ("spawn"): a fork of a process that has used torch's
+    Processes start with the first task. They are new ones ("spawn"): a fork of a process that has used torch's
     threads or CUDA may hang. Each computes in one thread.
 
     Attributes:
@@ -90,7 +90,7 @@ class WorkerPool:
     def in_order(
         self, function: Callable[[_Argument], _Result], pairs: Iterable[tuple[_Item, _Argument | None]]
     ) -> Iterator[tuple[_Item, Future[_Result] | None]]:
-        """Run a function over many arguments, a bounded number ahead, and give the results back in order.
+        """Run a function over many arguments, a bounded number ahead, and yield the results in order.
 
         Where a process dies (killed by the system for want of memory, or by a crash in a library), new ones take its
         place, and what was under way is run again, one task at a time, which tells the task that is to blame from
@@ -116,7 +116,7 @@ class WorkerPool:
             yield self._first_of(waiting)
 
     def start(self, function: Callable[[_Argument], _Result], argument: _Argument) -> Task[_Argument, _Result]:
-        """Begin a task that outlives its process; `take` gives its result. See `in_order` for what becomes of it.
+        """Start a task that is repeated where its process dies, as `in_order` says; `take` gives its result.
 
         Raises:
             WorkerDiedError: processes die also without a task.
@@ -131,7 +131,7 @@ class WorkerPool:
         return task
 
     def take(self, task: Task[_Argument, _Result]) -> Future[_Result]:
-        """The future of a task, which is done; each is taken once.
+        """Wait for a task and return its future; each task is taken once.
 
         Args:
             task: as `start` gave it.
@@ -148,13 +148,13 @@ class WorkerPool:
         return task.future
 
     def is_done(self, task: Task[Any, Any]) -> bool:
-        """Whether `take` has no need to wait for a task, or would have to begin it again."""
+        """Return whether `take` need not wait for a task: it is done, or would have to be started again."""
         return task.future.done() or self._is_broken()
 
     def _is_lost(self, task: Task[Any, Any]) -> bool:
-        """Whether a task was lost with a process. Waits for its end.
+        """Wait for the end of a task and return whether it was lost with a process.
 
-        A task that is begun at the moment in which its pool breaks is sometimes forgotten: its future never ends.
+        A task that starts at the moment in which its pool breaks is sometimes forgotten: its future never ends.
         """
         while not self.is_done(task):
             wait([task.future], timeout=LOOK_SECONDS)
@@ -187,14 +187,14 @@ class WorkerPool:
 
     def _run_again(self) -> None:
         """Run the tasks that were lost with a process, each with no other beside it."""
-        self._start_anew()
+        self._drop_processes()
         for task in [task for task in self._under_way if _was_lost(task.future)]:
             for _ in range(ATTEMPTS):
                 task.future = self._submit(task.function, task.argument)
                 process = self._only_process()
                 if not self._is_lost(task):
                     break
-                self._start_anew()
+                self._drop_processes()
             else:
                 self._check_that_workers_live(task.function)
                 task.future = Future()
@@ -202,8 +202,8 @@ class WorkerPool:
                     SampleError(f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
                 )
 
-    def _start_anew(self) -> None:
-        """Let go of the processes, one of which has died; the next task starts new ones."""
+    def _drop_processes(self) -> None:
+        """End all processes, one of which has died; the next task starts new ones."""
         self.deaths += 1
         if self._executor is not None:
             self._end_processes()
@@ -220,7 +220,7 @@ class WorkerPool:
         return processes[0] if len(processes) == 1 else None
 
     def _check_that_workers_live(self, function: Callable[..., Any]) -> None:
-        """Raises WorkerDiedError where a process dies even of getting to know what it is to do."""
+        """Raise WorkerDiedError if a process dies even of importing what it is to run."""
         try:
             self._submit(_name_of, function).result()
         except BrokenProcessPool as error:
@@ -232,14 +232,22 @@ class WorkerDiedError(Cuts3dError):
 
     def __init__(self) -> None:
         """Say the likeliest cause and the way out."""
-        super().__init__(
-            "worker processes die, most often for want of memory: rerun with fewer --workers, or more --worker-memory"
-            " if that is set; finished shards are kept"
+        super().__init__()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the line."""
+        return (
+            "worker processes die, most often for want of memory: lower ",
+            Setting("run.workers"),
+            ", or raise ",
+            Setting("run.worker_memory"),
+            " if that is set; finished shards are kept",
         )
 
 
 def result_of(future: Future[_Result]) -> _Result:
-    """The result of a task on one image.
+    """Return the result of a task on one image.
 
     Raises:
         SampleError: from the task, or in place of whatever the image did to the numerics: its failure, not the shard's.
@@ -252,7 +260,7 @@ def result_of(future: Future[_Result]) -> _Result:
 
 @contextmanager
 def numerics_of_one_image() -> Iterator[None]:
-    """Whatever an image does to the numerics becomes that image's failure.
+    """Turn whatever an image does to the numerics into that image's failure.
 
     Raises:
         SampleError: in place of it.
@@ -267,12 +275,12 @@ def numerics_of_one_image() -> Iterator[None]:
 
 
 def _was_lost(future: Future[Any]) -> bool:
-    """Whether a future of a broken pool has come to nothing."""
+    """Return whether a future of a broken pool has no result."""
     return not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    """What a new process can do if it can be asked for anything: the function's module is imported on the way."""
+    """Return a function's name: the least that a process can do, which imports the function's module on the way."""
     return getattr(function, "__name__", "")
 
 

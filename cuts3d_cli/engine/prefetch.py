@@ -19,7 +19,7 @@ class _End(Generic[_Item]):
 
 
 def prefetched(items: Iterator[_Item], *, ahead: int) -> Generator[_Item, None, None]:
-    """The items of an iterator that runs in a thread of its own.
+    """Yield the items of an iterator that runs in a thread of its own.
 
     Args:
         items: used in the thread alone, from its first item to its end or `close`.

@@ -1,42 +1,34 @@
-"""`--engine ray`: a stage's shards as tasks of a Ray cluster, each of them what one process does with one shard."""
+"""A stage's shards as tasks of a Ray cluster, each of them what one process does with one shard."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, RunConfig
-from cuts3d_cli.engine.results import Progress, ShardResult, Silent, StageResult
-from cuts3d_cli.engine.sharing import Sharing, of_all_shards
-from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.engine.results import Progress, ShardResult, StageResult
+from cuts3d_cli.engine.sharing import Sharing, without_split
+from cuts3d_cli.errors import Cuts3dError, Setting, UsageError
 from cuts3d_cli.wording import first_line
 
 RETRIES = 3
 """How often a shard's task is started again when its process or its machine dies."""
-_WITHOUT_NETWORK = ("confidence",)
 _POLL = 1.0
 _NO_REASON = "no reason was given"
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error of a task as it travels: exceptions of ours are not made for pickling."""
-
-    message: str
-    usage: bool
-
-
-def on_ray(
+def run_on_ray(
     run: Callable[..., StageResult],
-    *,
     shards: Sequence[Path],
+    *,
+    stage: str,
+    network: bool,
     config: Config,
     progress: Progress | None = None,
     **arguments: Any,
@@ -44,18 +36,20 @@ def on_ray(
     """Run a stage on a Ray cluster, one task a shard.
 
     The shards, weights and checkpoints must have the same paths on all machines of the cluster, and cuts3d must be
-    installed there. A task whose process or machine dies is started again; the claims see to it that no shard is in the
-    works twice.
+    installed there. A task whose process or machine dies is started again; the claims see to it that no two tasks work
+    on a shard at once.
 
     Args:
-        run: the `run` of a module in `cuts3d_cli.stages`.
+        run: of the stage; it must be possible to pickle it. Called with the shards, `config` and `arguments`.
         shards: base shards.
+        stage: its name.
+        network: whether it runs a neural network, which wants a GPU.
         config: all of it; section `run` names the cluster and what a task asks for.
-        progress: told of every shard that is finished.
+        progress: receives every shard that is finished.
         arguments: further ones of `run`; paths among them are made absolute.
 
     Returns:
-        What became of every shard.
+        The results of all shards.
 
     Raises:
         UsageError: Ray is not installed, the cluster cannot be reached, or a task raised it.
@@ -64,56 +58,56 @@ def on_ray(
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--engine ray needs Ray: pip install 'cuts3d[ray]'") from error
+        raise UsageError(Setting("run.engine", "ray"), " needs Ray: pip install 'cuts3d[ray]'") from error
     begun = time.perf_counter()
-    watcher = progress or Silent()
-    settings = config.run
-    part = [Path(os.path.abspath(shard)) for shard in Sharing.of(settings).part_of(shards)]
-    module, stage = run.__module__, run.__module__.rpartition(".")[2]
+    progress = progress or Progress()
+    # Paths of this machine's working folder mean nothing on the others.
+    part = [Path(os.path.abspath(shard)) for shard in Sharing.from_config(config.run).part_of(shards)]
     inside = _inside(config)
-    arguments = {name: _absolute(value) for name, value in arguments.items() if name != "say"}
-    watcher.begin([(shard, None) for shard in part])
-    with _cluster(ray, settings.ray_address):
-        task = ray.remote(_one_shard).options(
+    arguments = {name: _absolute(value) for name, value in arguments.items()}
+    progress.begin([(shard, None) for shard in part])
+    with _cluster(ray, config.run.ray_address):
+        task = ray.remote(_run_shard).options(
             num_cpus=max(1, inside.run.workers or 0),
-            num_gpus=_gpus(ray, settings, stage=stage),
+            num_gpus=_gpus(ray, config.run, network=network),
             max_retries=RETRIES,
             name=f"cuts3d {stage}",
         )
-        waiting = {task.remote(module, str(shard), inside, arguments): shard for shard in part}
+        waiting = {task.remote(run, shard, inside, arguments): shard for shard in part}
         found: dict[Path, ShardResult] = {}
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_POLL)
             for reference in ready:
                 shard = waiting.pop(reference)
                 (found[shard],) = _result(ray, reference, shard).shards
-                (watcher.skip if found[shard].status == "skipped" else watcher.elsewhere)(shard)
+                (progress.skip if found[shard].status == "skipped" else progress.elsewhere)(shard)
     return StageResult(stage=stage, shards=[found[shard] for shard in part], seconds=time.perf_counter() - begun)
 
 
-def _one_shard(module: str, shard: str, config: Config, arguments: dict[str, Any]) -> StageResult | _Failure:
-    """What a task does: the stage, on one shard."""
+def _run_shard(
+    run: Callable[..., StageResult], shard: Path, config: Config, arguments: dict[str, Any]
+) -> StageResult | Cuts3dError:
+    """Run a stage on one shard: what a task does. An error is handed back, which Ray would wrap in one of its own."""
     try:
-        result: StageResult = importlib.import_module(module).run([Path(shard)], config=config, **arguments)
+        return run([shard], config=config, **arguments)
     except Cuts3dError as error:
-        return _Failure(str(error), isinstance(error, UsageError))
-    return result
+        return error
 
 
 def _result(ray: Any, reference: Any, shard: Path) -> StageResult:
     try:
-        found: StageResult | _Failure = ray.get(reference)
+        found: StageResult | Cuts3dError = ray.get(reference)
     except ray.exceptions.RayError as error:
         reason = first_line(error, otherwise=_NO_REASON)
         raise Cuts3dError(f"{shard}: its task on the Ray cluster failed: {reason}") from error
-    if isinstance(found, _Failure):
-        raise (UsageError if found.usage else Cuts3dError)(found.message)
+    if isinstance(found, Cuts3dError):
+        raise found
     return found
 
 
 @contextmanager
 def _cluster(ray: Any, address: str | None) -> Iterator[None]:
-    """A connection to a cluster, or one of this machine alone where no address is known."""
+    """Connect to a cluster, or start one of this machine alone where no address is known."""
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"include_dashboard": False}
     try:
@@ -129,23 +123,23 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def _inside(config: Config) -> Config:
-    """The configuration within a task: on one shard, in its own process unless told otherwise."""
-    run = replace(of_all_shards(config.run), engine="local", workers=config.run.workers or 0)
-    return replace(
-        config,
-        run=run,
-        depth=replace(config.depth, weights=_absolute(config.depth.weights)),
-        features=replace(config.features, weights=_absolute(config.features.weights)),
-    )
+    """Return the configuration within a task: one shard, in the task's own process unless workers are asked for."""
+    sections = {item.name: getattr(config, item.name) for item in fields(config)}
+    sections["run"] = replace(without_split(config.run), engine="local", workers=config.run.workers or 0)
+    return replace(config, **{name: _with_absolute_paths(section) for name, section in sections.items()})
+
+
+def _with_absolute_paths(section: Any) -> Any:
+    return replace(section, **{item.name: _absolute(getattr(section, item.name)) for item in fields(section)})
 
 
 def _absolute(value: Any) -> Any:
     return Path(os.path.abspath(value)) if isinstance(value, Path) else value
 
 
-def _gpus(ray: Any, settings: RunConfig, *, stage: str) -> float:
-    """GPUs that a task asks for: as configured, else one where the cluster has any and the stage has a network."""
+def _gpus(ray: Any, settings: RunConfig, *, network: bool) -> float:
+    """Return the GPUs that a task asks for: as configured, else one where the cluster has any and a network runs."""
     if settings.ray_gpus is not None:
         return settings.ray_gpus
-    wanted = stage not in _WITHOUT_NETWORK and not settings.device.startswith("cpu")
+    wanted = network and not settings.device.startswith("cpu")
     return 1.0 if wanted and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0

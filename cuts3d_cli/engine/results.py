@@ -1,21 +1,22 @@
-"""What a stage reports: one outcome a sample, one record a shard, one result a run."""
+"""What a stage reports: one outcome per sample, one result per shard and per run, and its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one sample.
+    """The outcome of one sample.
 
     Attributes:
         key: of the sample.
         members: extension -> bytes, to be written; None if the sample failed.
         failure: the reason, where it failed.
+        facts: further facts about a failed sample, for its entry in the manifest.
         dropped: masks that were found and not kept: {"iteration": int, "reason": str}.
         counts: added up over the shard, e.g. masks.
         seconds: added up over the shard, by step.
@@ -24,6 +25,7 @@ class Outcome:
     key: str
     members: Mapping[str, bytes] | None = None
     failure: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
     dropped: Sequence[Mapping[str, Any]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -31,12 +33,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What became of one shard.
+    """The result of one shard.
 
     Attributes:
         shard: the base shard.
-        status: done here and now; skipped, finished before; finished elsewhere, by another process that runs beside
-            this one; held by another process, and nobody waited for it.
+        status: "done" by this run; "skipped", since it was finished before; "elsewhere", finished by another process
+            that runs beside this one; "held" by another process, and nobody waited for it.
         counts, failed, dropped, seconds: of its manifest; empty where it is held.
     """
 
@@ -50,7 +52,7 @@ class ShardResult:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What became of a run.
+    """The result of a run.
 
     Attributes:
         stage: its name.
@@ -64,15 +66,15 @@ class StageResult:
 
     @property
     def failed(self) -> list[dict[str, str]]:
-        """All failed samples, with the shard they are in."""
+        """Return all failed samples, each with its shard."""
         return [{"shard": str(shard.shard), **item} for shard in self.shards for item in shard.failed]
 
     def count(self, name: str) -> int:
-        """A count added up over the shards."""
+        """Return a count, added up over the shards."""
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
     def dropped_by_reason(self) -> dict[str, int]:
-        """How many masks were dropped for which reason."""
+        """Return how many masks were dropped, by reason."""
         reasons: dict[str, int] = {}
         for shard in self.shards:
             for item in shard.dropped:
@@ -80,7 +82,7 @@ class StageResult:
         return dict(sorted(reasons.items()))
 
     def step_seconds(self) -> dict[str, float]:
-        """Seconds by step, added up over the shards that were worked on, and over worker processes."""
+        """Return seconds by step, added up over the shards that this run has done and over worker processes."""
         total: dict[str, float] = {}
         for shard in self.shards:
             if shard.status == "done":
@@ -89,7 +91,7 @@ class StageResult:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
+        """Return the result as plain JSON values."""
         names = sorted({name for shard in self.shards for name in shard.counts})
         return {
             "stage": self.stage,
@@ -105,63 +107,45 @@ class StageResult:
         }
 
 
-class Progress(Protocol):
-    """Told how far a stage has come. Samples of a shard are unknown (None) where it has no manifest."""
+class Progress:
+    """Receives what happens in a stage; this one ignores it. Subclasses show or record what they want of it.
+
+    The number of a shard's samples is None where the shard has no manifest.
+    """
 
     def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
-        """The shards to come, with the number of their samples."""
+        """Receive the shards to come, each with the number of its samples."""
 
     def skip(self, shard: Path) -> None:
-        """A finished shard is left as it is."""
+        """Receive a shard that was finished before."""
 
     def due(self, shard: Path, *, why: str) -> None:
-        """A shard is to be worked on, unless another process does: nothing is touched yet. `why` as in `start`."""
+        """Receive a shard that will be worked on unless another process holds it; nothing is touched yet.
+
+        Args:
+            shard: the base shard.
+            why: as in `start`.
+        """
 
     def start(self, shard: Path, *, why: str) -> None:
-        """Work on a shard begins; `why` says in a few words why a sidecar that was there is done again."""
+        """Receive a shard on which work begins.
+
+        Args:
+            shard: the base shard.
+            why: why a tar that exists is written again, in a few words; else empty.
+        """
 
     def advance(self, *, failed: bool) -> None:
-        """One sample of the current shard is done."""
+        """Receive that one more sample of the current shard is done."""
 
     def finish(self, shard: Path) -> None:
-        """The current shard is whole."""
+        """Receive that the current shard is complete."""
 
     def elsewhere(self, shard: Path) -> None:
-        """Another process has finished a shard."""
+        """Receive a shard that another process has finished."""
 
     def give_up(self, shard: Path, *, why: str) -> None:
-        """Another process has taken the current shard over."""
+        """Receive that another process has taken the current shard over."""
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
-        """Nothing is left but what other processes work on. Told again and again."""
-
-
-class Silent:
-    """A progress that nobody watches."""
-
-    def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
-        """See `Progress`."""
-
-    def skip(self, shard: Path) -> None:
-        """See `Progress`."""
-
-    def due(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
-
-    def start(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
-
-    def advance(self, *, failed: bool) -> None:
-        """See `Progress`."""
-
-    def finish(self, shard: Path) -> None:
-        """See `Progress`."""
-
-    def elsewhere(self, shard: Path) -> None:
-        """See `Progress`."""
-
-    def give_up(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
-
-    def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
-        """See `Progress`."""
+        """Receive, again and again, the shards that other processes hold once nothing else is left."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from cuts3d_cli.config import IfExists, RunConfig
-from cuts3d_cli.engine.claims import Claim, ClaimLostError, claim, claimed_or_left, tidy
+from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
 from cuts3d_cli.engine.results import Progress, ShardResult
-from cuts3d_cli.errors import UsageError
-from cuts3d_cli.shards.manifest import Currency, Manifest, load_manifest
+from cuts3d_cli.errors import Setting, SettingError, UsageError
+from cuts3d_cli.shards.manifest import Freshness, Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path
 
 _T = TypeVar("_T")
@@ -28,8 +28,8 @@ class Sharing:
     """How a process shares shards with others.
 
     Attributes:
-        timeout: seconds without a sign of life after which a shard is taken over.
-        wait: for shards that others work on, at the end; else they are reported.
+        timeout: seconds without a heartbeat after which another process's shard is taken over.
+        wait: whether to wait, at the end, for shards that others hold; else they are reported as held.
         rank: of this process, from 0, where the split is fixed.
         world_size: number of processes that a fixed split is for; 1 where each process may take every shard.
     """
@@ -40,8 +40,8 @@ class Sharing:
     world_size: int = 1
 
     @classmethod
-    def of(cls, config: RunConfig, *, environment: Mapping[str, str] = os.environ) -> Sharing:
-        """As configured.
+    def from_config(cls, config: RunConfig, *, environment: Mapping[str, str] = os.environ) -> Sharing:
+        """Return the sharing that a configuration asks for.
 
         A fixed split takes its numbers from the configuration, else from variables of torchrun or SLURM. Without one
         those variables mean nothing: a batch script may have them while only one process runs.
@@ -49,26 +49,26 @@ class Sharing:
         Raises:
             UsageError: a fixed split without its numbers, or impossible ones.
         """
-        given = (config.rank, config.world_size)
-        if config.split == "claims" and given == (None, None):
+        rank, size = config.rank, config.world_size
+        if config.split == "claims" and rank is None and size is None:
             return cls(timeout=config.claim_timeout, wait=config.wait)
-        rank, size = given
         for names in RANK_VARIABLES:
             if rank is None and size is None and all(name in environment for name in names):
                 rank, size = (_number(name, environment[name]) for name in names)
         if rank is None or size is None:
-            raise UsageError("a fixed split needs --rank and --world-size, or variables of torchrun or SLURM")
+            given = (Setting("run.rank"), " and ", Setting("run.world_size"))
+            raise UsageError("a fixed split needs ", *given, ", or variables of torchrun or SLURM")
         if not 0 <= rank < size:
-            raise UsageError(f"rank {rank} of {size} processes is impossible: ranks go from 0 to {size - 1}")
+            raise SettingError("run.rank", f"{rank} of {size} processes is impossible: ranks go from 0 to {size - 1}")
         return cls(timeout=config.claim_timeout, wait=config.wait, rank=rank, world_size=size)
 
     def part_of(self, items: Sequence[_T]) -> list[_T]:
-        """Those of all items that this process may take."""
+        """Return those of all items that this process may take."""
         return list(items[self.rank :: self.world_size])
 
 
-def of_all_shards(config: RunConfig) -> RunConfig:
-    """The same without a fixed split, and waiting for what other processes work on: what follows needs every shard."""
+def without_split(config: RunConfig) -> RunConfig:
+    """Return a configuration without a fixed split that waits for other processes: what follows needs every shard."""
     return replace(config, split="claims", rank=None, world_size=None, wait=True)
 
 
@@ -80,121 +80,132 @@ def _number(name: str, text: str) -> int:
 
 
 class Job(NamedTuple):
-    """A tar to write, and the shard that it is told of by."""
+    """A tar to write, and the base shard by which progress and results name it."""
 
     shard: Path
     tar: Path
 
 
-State = Callable[[Job], Currency | None]
-"""Whether a tar that is there is what would be written now; None where there is none."""
+class Done(NamedTuple):
+    """A shard that is finished, by whomever."""
+
+    result: ShardResult
+
+
+State = Callable[[Job], Freshness | None]
+"""Checks whether an existing tar is what would be written now; None where there is none."""
 Work = Callable[[Job, Claim], Manifest]
-"""Writes a tar and its manifest, and raises ClaimLostError before publishing what another process has taken over."""
+"""Writes a tar and its manifest. Raises ClaimLostError before it publishes what another process has taken over."""
 
 
 def share(
-    jobs: Sequence[Job], *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, watcher: Progress
+    jobs: Sequence[Job], *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, progress: Progress
 ) -> list[ShardResult]:
-    """Do what is to be done, each shard in one process at a time.
+    """Do the jobs that are to be done, each shard in one process at a time.
 
     Args:
         jobs: of this process's part.
-        state: of a tar.
-        work: does one.
-        if_exists: "resume" leaves what is current; else only what was finished since this function began, by another
-            process that does the same, is left.
+        state: checks a tar.
+        work: does one job.
+        if_exists: "resume" leaves what is fresh; else only that is left which another process, that does the same, has
+            finished since this function began.
         sharing: with other processes.
-        watcher: told how far it is.
+        progress: receives progress events.
 
     Returns:
-        What became of the shards, in order.
+        The results of the shards, in order.
     """
-    return _Round(state=state, work=work, if_exists=if_exists, sharing=sharing, watcher=watcher).run(jobs)
+    queue = _ShardQueue(state=state, work=work, if_exists=if_exists, sharing=sharing, progress=progress)
+    return queue.run(jobs)
 
 
-class _Round:
-    def __init__(self, *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, watcher: Progress) -> None:
+class _ShardQueue:
+    """Goes over the shards that are left, again and again, until each is finished by this process or another."""
+
+    def __init__(self, *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, progress: Progress) -> None:
         self._state = state
         self._work = work
-        self._keeps = if_exists == "resume"
+        self._resumes = if_exists == "resume"
         self._sharing = sharing
-        self._watcher = watcher
-        self._before: dict[Path, _Stamp] = {}
-        self._untidy: set[Path] = set()
+        self._progress = progress
+        self._stamps_before: dict[Path, _Stamp] = {}
+        self._has_leftovers: set[Path] = set()
 
     def run(self, jobs: Sequence[Job]) -> list[ShardResult]:
-        self._before = {job.tar: _stamp(job.tar) for job in jobs}
-        self._untidy = claimed_or_left(job.tar for job in jobs)
+        self._stamps_before = {job.tar: _stamp(job.tar) for job in jobs}
+        self._has_leftovers = claimed_or_left(job.tar for job in jobs)
         results: dict[Path, ShardResult] = {}
         left = list(jobs)
         while left:
+            # Try every shard that is left; those that other processes hold stay.
             held: dict[Job, str] = {}
             for job in left:
-                found = self._take(job)
-                if isinstance(found, str):
-                    held[job] = found
+                outcome = self._try_shard(job)
+                if isinstance(outcome, Done):
+                    results[job.tar] = outcome.result
                 else:
-                    results[job.tar] = found
+                    held[job] = outcome.owner
+            # Where nothing could be done, wait for the others, or report what they hold.
             if len(held) == len(left):
                 if not self._sharing.wait:
                     results |= {job.tar: _result(job, "held") for job in held}
                     break
-                self._watcher.wait([job.shard for job in held], owners=list(held.values()))
+                self._progress.wait([job.shard for job in held], owners=list(held.values()))
                 time.sleep(min(max(self._sharing.timeout / 10, _SHORTEST_POLL), _LONGEST_POLL))
             left = list(held)
         return [results[job.tar] for job in jobs]
 
-    def _take(self, job: Job) -> ShardResult | str:
-        """What became of a shard, or who has it."""
-        state = self._look(job)
-        if isinstance(state, ShardResult):
-            return state
-        self._watcher.due(job.shard, why=self._reason(state))
-        taken = claim(job.tar, timeout=self._sharing.timeout)
-        if not isinstance(taken, Claim):
-            return taken.by
-        with taken:
+    def _try_shard(self, job: Job) -> Done | HeldElsewhere:
+        # Look before claiming: what is finished needs no claim.
+        found = self._check(job)
+        if isinstance(found, Done):
+            return found
+        self._progress.due(job.shard, why=self._reason(found))
+        claimed = claim(job.tar, timeout=self._sharing.timeout)
+        if isinstance(claimed, HeldElsewhere):
+            return claimed
+        with claimed:
             # Between the look and the claim another process may have finished it.
-            if _stamp(job.tar) != self._before[job.tar]:
-                state = self._look(job)
-                if isinstance(state, ShardResult):
-                    return state
-            taken.sweep()
-            self._watcher.start(job.shard, why=self._reason(state))
+            if _stamp(job.tar) != self._stamps_before[job.tar]:
+                found = self._check(job)
+                if isinstance(found, Done):
+                    return found
+            claimed.sweep()
+            self._progress.start(job.shard, why=self._reason(found))
             try:
-                manifest = self._work(job, taken)
+                manifest = self._work(job, claimed)
             except ClaimLostError as error:
-                self._watcher.give_up(job.shard, why=str(error))
-                return "another process"
-            self._watcher.finish(job.shard)
-            return _result(job, "done", manifest)
+                self._progress.give_up(job.shard, why=str(error))
+                return HeldElsewhere(owner="another process")
+            self._progress.finish(job.shard)
+            return Done(_result(job, "done", manifest))
 
-    def _reason(self, state: Currency | None) -> str:
-        """Why a tar that is there is done again, in a few words."""
-        return f"redone, {state.reason}" if self._keeps and state is not None else ""
+    def _reason(self, freshness: Freshness | None) -> str:
+        """Return why a tar that exists is written again, in a few words."""
+        return f"redone, {freshness.reason}" if self._resumes and freshness is not None else ""
 
-    def _look(self, job: Job) -> ShardResult | Currency | None:
-        """The result of a shard that nothing is to be done for, else what is wrong with what is there."""
-        since = _stamp(job.tar) != self._before[job.tar]
-        if not (self._keeps or since):
+    def _check(self, job: Job) -> Done | Freshness | None:
+        """Return the result of a shard that needs no work, else what is wrong with the tar, or None without one."""
+        is_new = _stamp(job.tar) != self._stamps_before[job.tar]
+        if not (self._resumes or is_new):
             return None
-        state = self._state(job)
-        if state is None or not state.current:
-            return state
-        if since:
-            self._watcher.elsewhere(job.shard)
+        freshness = self._state(job)
+        if freshness is None or not freshness.is_current:
+            return freshness
+        if is_new:
+            self._progress.elsewhere(job.shard)
         else:
-            self._watcher.skip(job.shard)
-            if job.tar in self._untidy:
+            self._progress.skip(job.shard)
+            if job.tar in self._has_leftovers:
                 tidy(job.tar, timeout=self._sharing.timeout)
-        return _result(job, "elsewhere" if since else "skipped", load_manifest(manifest_path(job.tar)))
+        return Done(_result(job, "elsewhere" if is_new else "skipped", load_manifest(manifest_path(job.tar))))
 
 
 _Stamp = tuple[int, int, int] | None
 
 
 def _stamp(tar: Path) -> _Stamp:
-    """What tells one finished tar from the next of the same name; None where it is not finished."""
+    """Return what tells one finished tar from the next of the same name; None where it is not finished."""
     try:
         state = manifest_path(tar).stat()
     except OSError:

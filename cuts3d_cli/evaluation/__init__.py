@@ -1,6 +1,7 @@
-"""How good masks are: COCO's class-agnostic AP and AR, recall, precision and mean best IoU against a ground truth.
+"""How good masks and detectors are: class-agnostic AP and AR as COCO defines them, recall, precision, mean best IoU.
 
-`coco` reads a ground truth, `segmentation` its masks, `pairing` finds its images among those of shards, `datasets`
-opens benchmarks with their photos. `metrics` compares: `averages` has AP and AR, `reference` the same by pycocotools,
-`matching` counts what was found. `report` makes tables of several datasets, beside the figures in `published`.
+`metrics` compares predictions with a ground truth; `datasets` reads ground truths, and opens benchmarks with their
+photos. `shards` evaluates the masks in shards, whose photos `pairing` finds in the ground truth. `benchmark` evaluates
+a detector on datasets: `benchmark_photos` runs it, `journal` keeps its detections, and `report` makes tables, beside
+the figures in `published`.
 """

@@ -1,4 +1,4 @@
-"""`cuts3d eval --checkpoint`: runs a detector on the photos of benchmarks and compares what it finds."""
+"""A detector on datasets: it is run on their photos, and its detections are compared with their ground truth."""
 
 from __future__ import annotations
 
@@ -15,137 +15,149 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import RunConfig
+from cuts3d_cli.detector.card import describes, record_results
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.engine.results import Progress, Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError, WeightsError
-from cuts3d_cli.evaluation.benchmark_photos import Finder, left_to_see, look
-from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, Dataset, open_benchmark, open_own
-from cuts3d_cli.evaluation.journal import Found, Journal, journal_path
-from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, ranked
-from cuts3d_cli.evaluation.reference import by_reference
+from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, detect_photos, pending_photos
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
+from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
+from cuts3d_cli.evaluation.journal import DetectionJournal, Found, journal_path
+from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file
 from cuts3d_cli.shards.manifest import digest_file
 
-GROUPS = {"paper": PAPER, "all": tuple(BENCHMARKS)}
-"""Names that stand for several datasets."""
 DETECTIONS = "detections"
-"""Folder beside a checkpoint in which its detections are kept."""
-
-
-def chosen(names: Sequence[str], *, images: Path | None) -> list[str]:
-    """The datasets that were asked for, each once.
-
-    Args:
-        names: of benchmarks, of `GROUPS`, or COCO JSONs of the user's own; each may be several, separated by commas.
-        images: folder of the photos of the user's own.
-
-    Raises:
-        UsageError: a name is unknown, there is none, or images go with no JSON or with several.
-    """
-    words = [word.strip() for name in names for word in ([name] if _is_file(name) else name.split(","))]
-    found = list(dict.fromkeys(itertools.chain.from_iterable(GROUPS.get(word, (word,)) for word in words if word)))
-    if not found:
-        raise UsageError("no dataset was named: pass --dataset, for example --dataset coco; see `cuts3d eval --list`")
-    own = [name for name in found if name not in BENCHMARKS]
-    for name in own:
-        if not _is_file(name):
-            known = ", ".join((*BENCHMARKS, *GROUPS))
-            raise UsageError(f"there is no dataset '{name}', nor a file of that name: the datasets are {known}")
-    if images is None and own:
-        raise UsageError(f"{own[0]}: pass the folder of its photos with --images")
-    if images is not None and len(own) != 1:
-        raise UsageError(f"--images goes with one COCO JSON in --dataset, and there are {len(own)}")
-    return found
+"""Folder beside a checkpoint for the journals of its detections."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How detectors are evaluated.
+class Selection:
+    """What a detector is evaluated on.
 
     Attributes:
-        batch_size: photos at once.
-        limit: take only so many images of each dataset, spread evenly.
-        partial: take what is there of datasets that are not complete.
-        reference: have pycocotools compute AP and AR; without, they are computed image by image, equal to the last
-            bits, faster, and in no memory that grows with the detections.
-        export: a folder for all detections, as NAME.json in COCO's format of results.
+        dataset: names of benchmarks, of `GROUPS`, or COCO JSONs of the user's own; each may be several, separated by
+            commas.
+        root: the folder of the benchmarks; not needed for a user's own JSON.
+        images: the folder of the photos of the user's own JSON.
+        limit: most images of each dataset, evenly spread; None for all.
+        partial: take what is there of incomplete datasets.
     """
 
-    batch_size: int = 1
+    dataset: Sequence[str]
+    root: Path | None = None
+    images: Path | None = None
     limit: int | None = None
     partial: bool = False
-    reference: bool = True
-    export: Path | None = None
+
+    def names(self) -> list[str]:
+        """Return the datasets one by one, each once.
+
+        Raises:
+            UsageError: a name is unknown, there is none, or `images` goes with no JSON or with several.
+        """
+        # Resolve lists and groups; the name of a file may have a comma in it.
+        words = [word.strip() for name in self.dataset for word in ([name] if _is_file(name) else name.split(","))]
+        groups = [GROUPS[word]() if word in GROUPS else (word,) for word in words if word]
+        names = list(dict.fromkeys(itertools.chain.from_iterable(groups)))
+        known = ", ".join((*BENCHMARKS, *GROUPS))
+        if not names:
+            raise UsageError(f"no dataset was named: the datasets are {known}, and a COCO JSON of your own")
+        # What is no benchmark must be a single JSON with a folder of photos.
+        own = [name for name in names if name not in BENCHMARKS]
+        for name in own:
+            if not _is_file(name):
+                raise UsageError(f"there is no dataset '{name}', nor a file of that name: the datasets are {known}")
+        if self.images is None and own:
+            raise UsageError(f"{own[0]}: name the folder of its photos (images)")
+        if self.images is not None and len(own) != 1:
+            raise UsageError(f"images goes with one COCO JSON of your own, and {len(own)} were named")
+        return names
+
+    def open(self, name: str, *, say: Callable[[str], None]) -> Dataset:
+        """Open one of the datasets.
+
+        Args:
+            name: one of `names`.
+            say: prints a status line before what takes long.
+
+        Raises:
+            UsageError: the folder of the benchmarks was not named, or the user's own JSON is unusable.
+            DatasetError: the dataset is missing, incomplete or damaged.
+        """
+        if name in BENCHMARKS:
+            if self.root is None:
+                raise UsageError(f"{name}: name the folder of the datasets (root)")
+            return open_benchmark(BENCHMARKS[name], self.root, partial=self.partial, say=say)
+        if self.images is None:
+            raise UsageError(f"{name}: name the folder of its photos (images)")
+        return open_own(Path(name), self.images, partial=self.partial)
+
+    def image_ids(self, dataset: Dataset) -> list[int]:
+        """Return the ids of the images to evaluate, in order: all of them, or `limit` from first to last."""
+        numbers = sorted(dataset.paths)
+        if self.limit is None or self.limit >= len(numbers):
+            return numbers
+        return [numbers[place * len(numbers) // self.limit] for place in range(self.limit)]
 
 
 def run_checkpoint(
     checkpoint: Path,
-    names: Sequence[str],
+    selection: Selection,
     *,
-    config: Config,
-    images: Path | None = None,
-    limit: int | None = None,
-    partial: bool = False,
+    config: RunConfig,
     export: Path | None = None,
-    keep: Path | None = None,
+    detections: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Evaluate a trained detector on datasets.
 
-    What it finds is kept, dataset by dataset, under a name made of all that shapes it, so that a run that was stopped
-    goes on where it was, and one that was not has nothing left to find.
+    Its detections are kept, dataset by dataset, under a name made of all that shapes them. So an interrupted run
+    resumes where it was, and a finished one has nothing left to detect.
 
     Args:
-        checkpoint: what `cuts3d train` wrote.
-        names: of datasets: see `chosen`.
-        config: sections `eval` and `run`.
-        images: folder of the photos of the user's own.
-        limit: see `Settings`.
-        partial: see `Settings`.
-        export: see `Settings`.
-        keep: the folder in which detections are kept; `detections` beside the checkpoint by default.
-        say: told warnings, and what takes long.
-        progress: told how far it is; its shards are the datasets.
+        checkpoint: as `cuts3d train` writes it.
+        selection: what to evaluate it on.
+        config: the device, the precision and the batch size.
+        export: a folder for all detections, as NAME.json in COCO's format of results.
+        detections: the folder in which detections are kept; `detections` beside the checkpoint by default.
+        say: prints a status line or a warning.
+        progress: receives progress events; its shards are the datasets.
 
     Returns:
         The figures.
 
     Raises:
-        UsageError: the names or the device are wrong, or a JSON of the user's own is unusable.
-        WeightsError: the checkpoint is missing, damaged, or no detector's.
-        DatasetError: a dataset is not there, not complete or damaged.
+        UsageError: the names or the device are wrong, or a user's own JSON is unusable.
+        WeightsError: the checkpoint is missing, damaged, or not of a detector.
+        DatasetError: a dataset is missing, incomplete or damaged.
         Cuts3dError: detectron2 is not installed.
     """
-    chosen(names, images=images)
+    # Check the arguments before torch and detectron2 are loaded.
+    selection.names()
     if not checkpoint.is_file():
         raise WeightsError(
             f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
         )
-    device = choose_device(config.run.device)
+    device = choose_device(config.device)
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
 
-    detector = Detector.load(checkpoint, device=device, half=config.run.half)
+    # Load the detector; its detections are kept under a digest of all that can change them.
+    detector = Detector.load(checkpoint, device=device, half=config.half)
     shaping = [digest_file(checkpoint).sha256, __version__, detector.device.type, detector.half]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
-    folder = keep or checkpoint.parent / DETECTIONS
+    folder = detections or checkpoint.parent / DETECTIONS
     return run(
-        names,
+        selection,
         detector=detector,
         label=str(checkpoint),
-        root=config.eval.root,
-        images=images,
-        settings=Settings(
-            batch_size=config.run.batch_size,
-            limit=limit,
-            partial=partial,
-            reference=config.eval.evaluator == "pycocotools",
-            export=export,
-        ),
+        batch_size=config.batch_size,
+        export=export,
         journal=lambda name: journal_path(folder, dataset=name, detector=digest),
         say=say,
         progress=progress,
@@ -153,81 +165,79 @@ def run_checkpoint(
 
 
 def run(
-    names: Sequence[str],
+    selection: Selection,
     *,
-    detector: Finder,
+    detector: AnyDetector,
     label: str,
-    root: Path | None = None,
-    images: Path | None = None,
-    settings: Settings | None = None,
+    batch_size: int = 1,
+    export: Path | None = None,
     journal: Callable[[str], Path] | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
-    """Run a detector on datasets, and compare what it finds with their ground truth, class-agnostically.
+    """Run a detector on datasets, and compare its detections with their ground truth, class-agnostically.
 
-    All datasets are opened before the first photo is looked at, so that what is missing is known at once; their
-    annotations are read again when their turn comes, for they can be large.
+    All datasets are opened before the first photo is shown to the detector, so that a missing one is reported at once;
+    their annotations are read again when their turn comes, since they can be large.
 
     Args:
-        names: of datasets: see `chosen`.
-        detector: to run.
-        label: what it is, for the report.
-        root: the folder of the benchmarks; not needed for a user's own alone.
-        images: folder of the photos of the user's own.
-        settings: how.
-        journal: where the detections in a dataset are kept for later runs; they must all be this detector's.
-        say: told warnings, and what takes long.
-        progress: told how far it is; its shards are the datasets, with the images that are left to see.
+        selection: what to evaluate it on.
+        detector: the detector to run.
+        label: its name in the report.
+        batch_size: photos at once.
+        export: a folder for all detections, as NAME.json in COCO's format of results.
+        journal: name of a dataset -> file in which this detector's detections are kept for later runs; None keeps none.
+        say: prints a status line or a warning.
+        progress: receives progress events; its shards are the datasets, with the number of images left to detect.
 
     Returns:
         The figures.
 
     Raises:
-        UsageError: the names are wrong, or a JSON of the user's own is unusable.
-        DatasetError: a dataset is not there, not complete or damaged, or its journal cannot be written.
+        UsageError: the names are wrong, or a user's own JSON is unusable.
+        DatasetError: a dataset is missing, incomplete or damaged, or its journal cannot be written.
     """
-    wanted = chosen(names, images=images)
-    settings = settings or Settings()
-    watcher = progress or Silent()
+    names = selection.names()
+    progress = progress or Progress()
 
-    def opened(name: str, *, say: Callable[[str], None]) -> Dataset:
-        if name in BENCHMARKS:
-            if root is None:
-                raise UsageError(f"{name}: pass the folder of the datasets with --root")
-            return open_benchmark(BENCHMARKS[name], root, partial=settings.partial, say=say)
-        if images is None:
-            raise UsageError(f"{name}: pass the folder of its photos with --images")
-        return open_own(Path(name), images, partial=settings.partial)
+    def kept(dataset: Dataset) -> AbstractContextManager[DetectionJournal | None]:
+        return DetectionJournal(journal(dataset.name)) if journal is not None else nullcontext()
 
-    def kept(dataset: Dataset) -> AbstractContextManager[Journal | None]:
-        return Journal(journal(dataset.name)) if journal is not None else nullcontext()
-
+    # Open every dataset once, to report what is missing and to count what is left to detect.
     counts: list[tuple[Path, int | None]] = []
     dataset = None
-    for name in wanted:
+    for name in names:
         dataset = None  # one at a time in memory
-        dataset = opened(name, say=say)
-        numbers = _spread(sorted(dataset.paths), settings.limit)
+        dataset = selection.open(name, say=say)
+        numbers = selection.image_ids(dataset)
         with kept(dataset) as known:
-            left = len(left_to_see(dataset, numbers, journal=known, batch_size=settings.batch_size))
+            left = len(pending_photos(dataset, numbers, journal=known, batch_size=batch_size))
             if known is not None and left < len(numbers):
-                before = f"{len(numbers) - left} of {len(numbers)} images were looked at before"
+                before = f"the detections in {len(numbers) - left} of {len(numbers)} images are known"
                 say(f"{Path(name).name}: {before} ({known.path})")
         counts.append((Path(name), left))
-    watcher.begin(counts)
+    progress.begin(counts)
+    # Evaluate one dataset after the other.
     results = []
-    for name in wanted:
-        if dataset is None or len(wanted) > 1:
+    for name in names:
+        if dataset is None or len(names) > 1:
             dataset = None
-            dataset = opened(name, say=lambda line: None)
+            dataset = selection.open(name, say=lambda line: None)
         for warning in dataset.truth.warnings:
             say(f"warning: {warning}")
         with kept(dataset) as known:
-            result = _evaluate(
-                dataset, detector, name=name, settings=settings, journal=known, say=say, progress=watcher
+            results.append(
+                _evaluate(
+                    dataset,
+                    selection.image_ids(dataset),
+                    detector,
+                    shard=Path(name),
+                    batch_size=batch_size,
+                    export=export,
+                    journal=known,
+                    progress=progress,
+                )
             )
-        results.append(result)
     return BenchmarkReport(detector=label, results=results)
 
 
@@ -237,46 +247,41 @@ def _is_file(name: str) -> bool:
 
 def _evaluate(
     dataset: Dataset,
-    detector: Finder,
+    numbers: Sequence[int],
+    detector: AnyDetector,
     *,
-    name: str,
-    settings: Settings,
-    journal: Journal | None,
-    say: Callable[[str], None],
+    shard: Path,
+    batch_size: int,
+    export: Path | None,
+    journal: DetectionJournal | None,
     progress: Progress,
 ) -> DatasetResult:
+    """Evaluate the detector on the numbered images of one dataset, which is a shard to the progress."""
     begun = time.perf_counter()
-    numbers = _spread(sorted(dataset.paths), settings.limit)
     evaluator = Evaluator(masks=dataset.masks)
-    kept: dict[int, list[Prediction]] = {}
     failed: list[dict[str, str]] = []
-    left = left_to_see(dataset, numbers, journal=journal, batch_size=settings.batch_size)
+    # Announce the dataset, unless all its detections are known.
+    left = pending_photos(dataset, numbers, journal=journal, batch_size=batch_size)
     if left:
-        progress.start(Path(name), why="")
+        progress.start(shard, why="")
     else:
-        progress.skip(Path(name))
-    with _results_file(settings.export, dataset.name) as write:
-        for looked in look(dataset, numbers, left, detector, journal=journal, batch_size=settings.batch_size):
-            number = looked.number
-            predictions = predictions_of(looked.found, masks=dataset.masks) if looked.found is not None else []
-            evaluator.add(number, predictions, dataset.truth.instances[number])
-            if looked.failure:
-                failed.append({"file": str(dataset.paths[number]), "reason": looked.failure})
-            if settings.reference:
-                kept[number] = predictions
-            write(_records(number, predictions))
-            if not looked.known:
-                progress.advance(failed=bool(looked.failure))
+        progress.skip(shard)
+    # Compare image by image; one that failed counts as an image without detections.
+    with _results_file(export, dataset.name) as write:
+        for photo in detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size):
+            predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
+            evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
+            if photo.failure:
+                failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
+            write(_records(photo.number, predictions))
+            if not photo.known:
+                progress.advance(failed=bool(photo.failure))
     if left:
-        progress.finish(Path(name))
-    metrics = evaluator.metrics()
-    if settings.reference:
-        say(f"{Path(name).name}: comparing by pycocotools")
-        metrics = by_reference(metrics, kept, {number: dataset.truth.instances[number] for number in numbers})
+        progress.finish(shard)
     return DatasetResult(
         name=dataset.name,
         title=dataset.title,
-        metrics=metrics,
+        metrics=evaluator.metrics(),
         missing=dataset.missing + len(dataset.paths) - len(numbers),
         failed=failed,
         seconds=time.perf_counter() - begun,
@@ -284,17 +289,15 @@ def _evaluate(
     )
 
 
-def _spread(numbers: Sequence[int], limit: int | None) -> list[int]:
-    """So many of them, from first to last at even steps."""
-    if limit is None or limit >= len(numbers):
-        return list(numbers)
-    return [numbers[place * len(numbers) // limit] for place in range(limit)]
-
-
 def predictions_of(found: Found, *, masks: bool) -> list[Prediction]:
-    """Detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them, and masks if asked."""
+    """Return detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them.
+
+    Args:
+        found: the detections in one photo.
+        masks: whether masks are evaluated as well.
+    """
     boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as there
+    boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as detectron2 does
     scores = np.asarray(found.scores, dtype=np.float32).tolist()
     codes = found.masks if masks else [None] * len(boxes)
     return [
@@ -303,18 +306,45 @@ def predictions_of(found: Found, *, masks: bool) -> list[Prediction]:
     ]
 
 
+def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
+    """Put the results on complete datasets into the model card of a detector, if it has one.
+
+    Results on parts of a dataset, or with photos that could not be read, are left out: they are not the dataset's.
+
+    Args:
+        weights: any file; one without a card beside it is left alone.
+        report: the results of this detector.
+
+    Returns:
+        Whether the card was changed to hold results.
+
+    Raises:
+        FileError: the card cannot be written.
+    """
+    whole = [result for result in report.results if result.whole]
+    if not whole or not describes(weights):
+        return False
+    facts = {
+        Path(result.name).name: {name: value for name, value in result.to_json().items() if name != "seconds"}
+        | {"dataset": Path(result.name).name}
+        for result in whole
+    }
+    record_results(weights, facts)
+    return True
+
+
 def _records(number: int, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Results in COCO's format, in the order in which they are judged."""
+    """Return results in COCO's format, in the order in which they are judged."""
     return [
         {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
         | ({"segmentation": item.mask} if item.mask is not None else {})
-        for item in ranked(predictions)
+        for item in sort_predictions(predictions)
     ]
 
 
 @contextmanager
 def _results_file(folder: Path | None, name: str) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-    """Takes detections and writes them to FOLDER/NAME.json, which is there only when it is whole."""
+    """Write the results of each call to FOLDER/NAME.json, which appears only when it is complete."""
     if folder is None:
         yield lambda records: None
         return

@@ -1,4 +1,4 @@
-"""Shows the photos of a dataset to a detector, but for those that an earlier run has shown it."""
+"""Runs a detector on the photos of a dataset, except those whose detections an earlier run has kept."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.evaluation.datasets import Dataset
-from cuts3d_cli.evaluation.journal import Found, Journal, PhotoState
+from cuts3d_cli.evaluation.datasets.loading import Dataset
+from cuts3d_cli.evaluation.journal import DetectionJournal, Found, PhotoState
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample
 
@@ -24,22 +24,22 @@ _READERS = 2
 """Threads that decode photos while the detector works."""
 
 
-class Finder(Protocol):
-    """A detector: `cuts3d_cli.detector.inference.Detector`."""
+class AnyDetector(Protocol):
+    """A detector, such as `cuts3d_cli.detector.inference.Detector`."""
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Found]:
-        """Find the instances of some (H, W, 3) uint8 RGB photos, each of its own size: one result a photo."""
+        """Detect the instances in some (H, W, 3) uint8 RGB photos, each of its own size: one result a photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
-    """What became of one photo.
+class PhotoResult:
+    """The detections in one photo, or why there are none.
 
     Attributes:
         number: the image's id.
-        found: in it; None if nothing could be.
-        failure: why nothing could be.
-        known: whether an earlier run has found it.
+        found: the detections; None if the photo or the detector failed.
+        failure: the reason.
+        known: whether the detections are an earlier run's.
     """
 
     number: int
@@ -48,16 +48,18 @@ class Looked:
     known: bool = False
 
 
-def left_to_see(dataset: Dataset, numbers: Sequence[int], *, journal: Journal | None, batch_size: int) -> list[int]:
-    """The images that must be shown to the detector, which are whole batches.
+def pending_photos(
+    dataset: Dataset, numbers: Sequence[int], *, journal: DetectionJournal | None, batch_size: int
+) -> list[int]:
+    """Return the images that must be shown to the detector, as complete batches.
 
-    What a network computes may depend on the size of a batch in its last digits. So a batch of which some is known is
-    done again, in order that a run that was stopped ends as one that was not.
+    The size of a batch may change the last digits of what a network computes. So a batch that is known in part is
+    computed again as a whole, for an interrupted run to end with the same figures as an uninterrupted one.
 
     Args:
-        dataset: of the images.
-        numbers: ids of all images that are to be evaluated, in order.
-        journal: of earlier runs.
+        dataset: the dataset of the images.
+        numbers: ids of all images to evaluate, in order.
+        journal: the detections of earlier runs.
         batch_size: of this run.
     """
     if journal is None:
@@ -71,44 +73,45 @@ def left_to_see(dataset: Dataset, numbers: Sequence[int], *, journal: Journal | 
     return left
 
 
-def look(
+def detect_photos(
     dataset: Dataset,
     numbers: Sequence[int],
     left: Sequence[int],
-    detector: Finder,
+    detector: AnyDetector,
     *,
-    journal: Journal | None,
+    journal: DetectionJournal | None,
     batch_size: int,
-) -> Iterator[Looked]:
-    """Find the instances of images, in the order of the numbers.
+) -> Iterator[PhotoResult]:
+    """Yield the detections in each image, in the order of the numbers.
 
     Args:
-        dataset: of the images.
-        numbers: their ids.
-        left: those that the detector is shown, as `left_to_see` has them; the others are in the journal.
-        detector: is shown them.
-        journal: of earlier runs; takes what is found. Failures are not kept, but tried again the next time.
+        dataset: the dataset of the images.
+        numbers: ids of all images to evaluate, in order.
+        left: those to show to the detector, as `pending_photos` returns them; the others are in the journal.
+        detector: the detector.
+        journal: detections of earlier runs, to which the new ones are added; failures are not, and are tried again.
         batch_size: photos at once.
     """
-    new, shown = _seen(dataset, left, detector, batch_size=batch_size), set(left)
+    new, shown = _detections(dataset, left, detector, batch_size=batch_size), set(left)
     for number in numbers:
         state = _state(dataset, number)
         if number in shown:
-            looked = next(new)
-            if journal is not None and state is not None and looked.found is not None:
-                journal.add(state, looked.found)
-            yield looked
+            photo = next(new)
+            if journal is not None and state is not None and photo.found is not None:
+                journal.add(state, photo.found)
+            yield photo
         else:
             found = journal.get(state) if journal is not None and state is not None else None
-            failure = None if found else "it was changed while the others were looked at"
-            yield Looked(number=number, found=found, failure=failure, known=True)
+            failure = None if found is not None else "it was changed during the evaluation"
+            yield PhotoResult(number=number, found=found, failure=failure, known=True)
 
 
 def _state(dataset: Dataset, number: int) -> PhotoState | None:
+    """Return what tells whether a photo has changed; None if it cannot be read."""
     image = dataset.truth.images[number]
     try:
         facts = dataset.paths[number].stat()
-    except OSError:  # said when it is opened
+    except OSError:  # reported when the photo is opened
         return None
     return PhotoState(
         file=image.file,
@@ -120,13 +123,17 @@ def _state(dataset: Dataset, number: int) -> PhotoState | None:
     )
 
 
-def _seen(dataset: Dataset, numbers: Sequence[int], detector: Finder, *, batch_size: int) -> Iterator[Looked]:
+def _detections(
+    dataset: Dataset, numbers: Sequence[int], detector: AnyDetector, *, batch_size: int
+) -> Iterator[PhotoResult]:
+    """Run the detector on images, batch by batch, while threads decode the photos of the next ones."""
     with ThreadPoolExecutor(_READERS) as pool:
         waiting: dict[str, Future[NDArray[np.uint8]]] = {}
         ahead: deque[int] = deque()
         left = iter(numbers)
 
         def samples(count: int) -> Iterator[Sample]:
+            # Keep a batch and a few more photos in the threads' hands.
             for _ in range(count):
                 for number in itertools.islice(left, batch_size + _READERS - len(ahead)):
                     waiting[str(number)] = pool.submit(_pixels, dataset, number)
@@ -134,7 +141,7 @@ def _seen(dataset: Dataset, numbers: Sequence[int], detector: Finder, *, batch_s
                 yield Sample(key=str(ahead.popleft()), members={})
 
         for first in range(0, len(numbers), batch_size):
-            # A batch that lacks a failed photo is not filled up, so that the others stay as they are.
+            # A batch that lacks a failed photo is not filled up, so that the other batches stay the same.
             results = infer_in_batches(
                 samples(min(batch_size, len(numbers) - first)),
                 batch_size=batch_size,
@@ -142,17 +149,18 @@ def _seen(dataset: Dataset, numbers: Sequence[int], detector: Finder, *, batch_s
                 infer=detector.detect,
             )
             for item in results:
-                yield Looked(number=int(item.sample.key), found=item.output, failure=item.failure)
+                yield PhotoResult(number=int(item.sample.key), found=item.output, failure=item.failure)
 
 
 def _pixels(dataset: Dataset, number: int) -> NDArray[np.uint8]:
-    """The photo of an image, (H, W, 3) uint8, RGB, turned as its annotations have it.
+    """Read the photo of an image, (H, W, 3) uint8, RGB, in the orientation of its annotations.
 
     Raises:
-        SampleError: it cannot be read, or its masks are of another size.
+        SampleError: the photo cannot be read, or its masks are of another size.
     """
     image = dataset.truth.images[number]
     path = dataset.paths[number]
+    # Decode the photo, turned by its EXIF orientation.
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -160,9 +168,11 @@ def _pixels(dataset: Dataset, number: int) -> NDArray[np.uint8]:
     pixels = np.asarray(decode_image(data), dtype=np.uint8)
     if pixels.shape[:2] == (image.height, image.width):
         return pixels
-    with Image.open(path) as plain:  # annotated with no regard to its EXIF orientation
+    # Some annotations ignore the EXIF orientation.
+    with Image.open(path) as plain:
         if plain.size == (image.width, image.height):
             return np.asarray(plain.convert("RGB"), dtype=np.uint8)
+    # Boxes may be of another size than the photo, masks may not.
     if dataset.masks:
         raise SampleError(
             f"it is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are for {image.width}x{image.height}"

@@ -1,4 +1,4 @@
-"""Detections that outlive a run: an evaluation that was stopped goes on with the photos that are left."""
+"""Detections that outlive a run: an interrupted evaluation resumes with the photos that are left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuts3d_cli.errors import DatasetError
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _DIGITS = 12
-"""Of a digest, in a file's name."""
+"""Digits of a digest in the name of a file."""
 
 
 class Found(Protocol):
@@ -55,14 +55,14 @@ class KeptDetections:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoState:
-    """Which photo it was: if one of these has changed, it is looked at anew.
+    """The state of a photo: once any of it has changed, kept detections are stale.
 
     Attributes:
         file: its path in the annotations.
         size: of the file, bytes.
-        mtime_ns: when the file was last written.
-        width: that its annotations have, pixels.
-        height: the same.
+        mtime_ns: time of the last change of the file, nanoseconds.
+        width: of the image in the annotations, pixels.
+        height: of the image in the annotations, pixels.
         masks: whether masks are kept.
     """
 
@@ -74,14 +74,14 @@ class PhotoState:
     masks: bool
 
 
-class Journal:
-    """A file of detections, a line a photo, which only ever grows; a line that was cut off is passed over.
+class DetectionJournal:
+    """A file of detections, a line a photo, which only ever grows; a line that was cut off is ignored.
 
-    Used as a context manager. Numbers are those of float32, so that what is read is what was written.
+    Used as a context manager. Numbers are written so that they read back as the same float32.
     """
 
     def __init__(self, path: Path) -> None:
-        """Prepare a journal; nothing is read before the `with` block.
+        """Prepare a journal; the file is opened by the `with` statement.
 
         Args:
             path: of the file; neither it nor its folder need exist.
@@ -92,16 +92,18 @@ class Journal:
         self._lines: BinaryIO | None = None
         self._end: BinaryIO | None = None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> DetectionJournal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._end = self._stack.enter_context(open(self.path, "ab"))
             self._lines = self._stack.enter_context(open(self.path, "rb"))
+            # Note where the line of each photo is; of several for one photo, the last counts.
             place, line = 0, b"\n"
             for line in self._lines:
                 if (photo := _photo_of(line)) is not None:
                     self._places[photo] = place
                 place += len(line)
+            # End a line that was cut off, so that it does not spoil the next one.
             if not line.endswith(b"\n"):
                 self._end.write(b"\n")
         except OSError as error:
@@ -115,7 +117,7 @@ class Journal:
         self._stack.close()
 
     def get(self, state: PhotoState) -> KeptDetections | None:
-        """What was found in a photo by an earlier run; None if it was not looked at, or has changed since."""
+        """Read an earlier run's detections in a photo; None if there are none, or the photo has changed since."""
         assert self._lines is not None, "a journal is used in a with statement"
         place = self._places.get(astuple(state))
         if place is None:
@@ -129,11 +131,15 @@ class Journal:
         )
 
     def has(self, state: PhotoState) -> bool:
-        """Whether `get` has detections."""
+        """Tell whether `get` has detections of a photo."""
         return astuple(state) in self._places
 
     def add(self, state: PhotoState, found: Found) -> None:
-        """Append what was found in a photo, for later runs.
+        """Append the detections in a photo, for later runs.
+
+        Args:
+            state: of the photo.
+            found: the detections in it.
 
         Raises:
             DatasetError: the file cannot be written.
@@ -146,7 +152,7 @@ class Journal:
             "masks": [mask["counts"] for mask in found.masks] if state.masks else [],
         }
         try:
-            # A line at once: of two runs that share the file neither breaks the other's lines.
+            # One write a line, so that two runs that share the file do not break each other's lines.
             self._end.write(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
             self._end.flush()
         except OSError as error:
@@ -154,31 +160,31 @@ class Journal:
 
     def _unusable(self, error: OSError) -> DatasetError:
         why = error.strerror or error
-        return DatasetError(f"{self.path} cannot be written: {why}: pass another folder with --detections")
+        return DatasetError(f"{self.path} cannot be written: {why}: choose another folder for it (detections)")
 
 
 def journal_path(folder: Path, *, dataset: str, detector: str) -> Path:
-    """The journal of a detector's detections in a dataset.
+    """Return the file for a detector's detections in a dataset.
 
     Args:
         folder: of all journals.
-        dataset: its name.
-        detector: a digest of all that shapes its detections.
+        dataset: name of the dataset.
+        detector: hex digest of all that can change the detections.
     """
     return folder / f"{_UNFIT.sub('_', dataset)}-{detector[:_DIGITS]}.jsonl"
 
 
 def _photo_of(line: bytes) -> tuple[Any, ...] | None:
-    """The photo of a line; None if the line is not whole."""
+    """Return the photo of a line; None if the line was cut off."""
     try:
         record = json.loads(line)
         photo = record["photo"]
-        whole = len(record["scores"]) == len(record["boxes"]) and isinstance(record["masks"], list)
-        return tuple(photo) if whole else None
+        complete = len(record["scores"]) == len(record["boxes"]) and isinstance(record["masks"], list)
+        return tuple(photo) if complete else None
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:
-    """The numbers of fewest digits that become these float32 again."""
+    """Return the numbers of fewest digits that read back as these float32."""
     return [float(str(value)) for value in np.asarray(values, dtype=np.float32)]

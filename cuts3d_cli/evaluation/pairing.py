@@ -1,4 +1,4 @@
-"""Finds the images of a ground truth among the photos of shards."""
+"""Pairs the images of a ground truth with the photos of shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.coco import TrueImage
+from cuts3d_cli.evaluation.datasets.ground_truth import TrueImage
 from cuts3d_cli.wording import listed
 
 
@@ -19,9 +19,9 @@ class ShardImage:
     Attributes:
         shard: the base shard.
         key: of the sample.
-        source: path of the photo from the root of what was packed.
-        coco_id: its id in the COCO JSON that the shard was packed from; None if it was not.
-        size: (width, height) of the upright photo in pixels, if it is recorded.
+        source: path of the photo below the folder that was packed.
+        coco_id: its id in the COCO JSON that the shard was packed from; None if it was packed from something else.
+        size: (width, height) of the upright photo in pixels; None if it is not recorded.
     """
 
     shard: Path
@@ -36,10 +36,10 @@ class Pairing:
     """Which photo is which image.
 
     Attributes:
-        photos: image id -> its photo.
+        photos: image id -> photo.
         missing: ids of images without a photo.
-        extra: photos that are no image of the ground truth.
-        by_base_name: image ids that only the last part of the name told, though the folders before it differ.
+        extra: photos that are not images of the ground truth.
+        by_base_name: ids of images that were paired by the last part of their name, though the folders before differ.
     """
 
     photos: Mapping[int, ShardImage]
@@ -51,12 +51,12 @@ class Pairing:
 def pair_images(images: Mapping[int, TrueImage], photos: Sequence[ShardImage], *, path: Path) -> Pairing:
     """Pair the images of a ground truth with photos.
 
-    A photo is the image of the same path; where several images have that path, the one of its id. Else it is the image
-    of the id that it had in the COCO JSON it was packed from, if the base names agree: folders may be counted from
-    another root. Else it is the image of the same base name, where that is unique among what is left of both.
+    A photo is the image of the same path; where several images have that path, the one of its id. Otherwise it is the
+    image of the id that it had in the COCO JSON it was packed from, if the base names agree: paths may begin at another
+    root. Otherwise it is the image of the same base name, where that is unique among the remaining images and photos.
 
     Args:
-        images: by id.
+        images: image id -> image.
         photos: of all shards.
         path: of the ground truth, for messages.
 
@@ -66,6 +66,7 @@ def pair_images(images: Mapping[int, TrueImage], photos: Sequence[ShardImage], *
     Raises:
         UsageError: a photo could be several images, several photos could be one, or the sizes of a pair differ.
     """
+    # Pair by path and by id.
     by_file: dict[str, list[int]] = {}
     for image, facts in images.items():
         by_file.setdefault(facts.file, []).append(image)
@@ -77,7 +78,9 @@ def pair_images(images: Mapping[int, TrueImage], photos: Sequence[ShardImage], *
             left.append(photo)
         else:
             _pair(paired, found, photo, path=path)
+    # Pair what is left by base name.
     extra, by_base_name = _pair_by_base_name(paired, left, images, path=path)
+    # A pair of different sizes is no pair.
     for image, photo in paired.items():
         facts = images[image]
         if photo.size is not None and photo.size != (facts.width, facts.height):
@@ -92,6 +95,7 @@ def pair_images(images: Mapping[int, TrueImage], photos: Sequence[ShardImage], *
 def _by_path_or_id(
     photo: ShardImage, images: Mapping[int, TrueImage], by_file: Mapping[str, list[int]], *, path: Path
 ) -> int | None:
+    """Return the id of the image that a photo is by its path, or by the id that it was packed with."""
     exact = by_file.get(posixpath.normpath(photo.source), [])
     if len(exact) == 1:
         return exact[0]
@@ -108,7 +112,12 @@ def _by_path_or_id(
 def _pair_by_base_name(
     paired: dict[int, ShardImage], left: Sequence[ShardImage], images: Mapping[int, TrueImage], *, path: Path
 ) -> tuple[list[ShardImage], list[int]]:
-    """Pair what is left. Returns photos that are no image, and the images whose folders differ from their photo's."""
+    """Pair the remaining photos by base name.
+
+    Returns:
+        The photos that are not images, and the ids of images whose folders differ from those of their photo.
+    """
+    # Group the remaining images and photos by base name.
     candidates: dict[str, list[int]] = {}
     for image, facts in images.items():
         if image not in paired:
@@ -116,6 +125,7 @@ def _pair_by_base_name(
     of_name: dict[str, list[ShardImage]] = {}
     for photo in left:
         of_name.setdefault(_base_name(photo.source), []).append(photo)
+    # Pair those that are alone with their name on both sides.
     extra, different = [], []
     for name, photos in of_name.items():
         found = candidates.get(name)
@@ -135,6 +145,7 @@ def _pair_by_base_name(
 
 
 def _pair(paired: dict[int, ShardImage], image: int, photo: ShardImage, *, path: Path) -> None:
+    """Pair an image with a photo, unless it has one already."""
     other = paired.setdefault(image, photo)
     if other is not photo:
         raise UsageError(
@@ -148,5 +159,6 @@ def _base_name(file: str) -> str:
 
 
 def _is_end_of_other(first: str, second: str) -> bool:
+    """Tell whether one of two paths ends with the other."""
     pairs = zip(reversed(first.split("/")), reversed(second.split("/")), strict=False)
     return all(one == other for one, other in pairs)

@@ -1,8 +1,8 @@
-"""Published results of CutS3D, CutLER and CuVLER, to set beside one's own: as printed, in percent.
+"""Published results of CutS3D, CutLER and CuVLER, for comparison with one's own: as printed, in percent.
 
 They are from Tables 1, 2, 3 and 12 of the CutS3D paper, and, for the benchmarks that it leaves out, from the README of
-CutLER. Where two tables print different figures for the same thing (of CutS3D's AP50 on Pascal VOC, 40.6 in Table 2 and
-40.8 in Table 12), both are here.
+CutLER. Where two tables disagree (CutS3D's AP50 on Pascal VOC is 40.6 in Table 2 and 40.8 in Table 12), both figures
+are here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cuts3d_cli.evaluation.datasets.catalogue import PAPER
 
 Setting = Literal["zero-shot", "in-domain"]
 AVERAGE = "average"
-"""In place of a dataset: the mean over the six of the paper."""
+"""Stands for a dataset in rows that hold the mean over the paper's six."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class Published:
     """One row of a published table.
 
     Attributes:
-        method: its name.
+        method: CutS3D, CutLER or CuVLER.
         source: the table.
-        setting: trained on ImageNet alone, or also self-trained on COCO train2017.
+        setting: "zero-shot", trained on ImageNet alone; "in-domain", self-trained on COCO train2017 as well.
         dataset: a name in `BENCHMARKS`, or `AVERAGE`.
-        box: field of `KindMetrics` -> percent.
-        mask: the same by masks.
+        box: field of `KindMetrics` -> percent, by boxes.
+        mask: field of `KindMetrics` -> percent, by masks.
     """
 
     method: str
@@ -44,7 +44,7 @@ _README = "README"
 
 
 def _table_1() -> list[Published]:
-    """Box AP50, AP75, AP and mask AP50, AP75, AP, on COCO20K and on COCO val2017."""
+    """Return box AP50, AP75, AP and mask AP50, AP75, AP, on COCO20K and on COCO val2017."""
     printed = {
         "CutLER": "22.4 11.9 12.5 19.6 9.2 10.0 21.9 11.8 12.3 18.9 9.2 9.7",
         "CuVLER": "23.5 11.9 12.7 20.0 9.0 10.0 23.0 11.8 12.6 19.3 8.8 9.8",
@@ -59,7 +59,7 @@ def _table_1() -> list[Published]:
 
 
 def _table_2() -> list[Published]:
-    """Box AP50 and AP: the average, then the six benchmarks."""
+    """Return box AP50 and AP: the average, then the six benchmarks."""
     printed = {
         "CuVLER": "21.3 11.3 23.0 12.6 23.5 12.7 39.4 22.3 21.6 10.9 11.8 4.6 8.5 4.5",
         "CutLER": "21.6 11.6 21.9 12.5 22.4 12.5 36.9 20.2 21.6 11.4 18.4 8.5 8.4 4.5",
@@ -74,7 +74,7 @@ def _table_2() -> list[Published]:
 
 
 def _table_3() -> list[Published]:
-    """Mask AP50 and AP after self-training on COCO, on COCO val2017, COCO20K and LVIS."""
+    """Return mask AP50 and AP after self-training on COCO, on COCO val2017, COCO20K and LVIS."""
     printed = {"CuVLER": "20.4 10.4 21.6 10.7 7.2 3.8", "CutS3D": "21.8 11.4 22.4 11.6 8.1 4.5"}
     rows = []
     for method, text in printed.items():
@@ -85,7 +85,7 @@ def _table_3() -> list[Published]:
 
 
 def _table_12() -> list[Published]:
-    """AP50, AP75, AP, APs, APm, APl, AR@1, AR@10, AR@100, by boxes, and by masks where there are any."""
+    """Return AP50, AP75, AP, APs, APm, APl, AR@1, AR@10, AR@100, by boxes, and by masks where there are any."""
     printed: dict[Setting, dict[str, str]] = {
         "zero-shot": {
             "coco": "24.3 12.5 13.3 3.7 13.9 31.0 6.9 20.8 30.2 20.8 9.8 10.7 2.3 9.5 27.0 6.1 17.8 24.2",
@@ -110,7 +110,7 @@ def _table_12() -> list[Published]:
 
 
 def _readme() -> list[Published]:
-    """Box AP50 and AR@100 of CutLER on the eleven benchmarks."""
+    """Return box AP50 and AR@100 of CutLER on the eleven benchmarks."""
     printed = {
         "coco": (21.9, 32.7),
         "coco20k": (22.4, 33.1),
@@ -147,16 +147,16 @@ def _numbers(text: str) -> list[float]:
 
 
 def _named(values: Sequence[float]) -> dict[str, float]:
-    """The first so many columns of Table 12, of which those of Table 1 are the first three."""
+    """Name values by the first columns of Table 12, of which the first three are those of Table 1."""
     return dict(zip(_FULL, values, strict=False))
 
 
 PUBLISHED: Sequence[Published] = (*_table_12(), *_table_1(), *_table_2(), *_table_3(), *_readme())
-"""All rows; of those that say the same, the fullest first."""
+"""All rows; of those that repeat each other, the most complete first."""
 
 
 def published(dataset: str, *, setting: Setting = "zero-shot") -> list[Published]:
-    """What is published for a dataset: CutS3D first, without rows that only repeat what another has said.
+    """Return what is published for a dataset: CutS3D first, without rows that only repeat others.
 
     Args:
         dataset: a name in `BENCHMARKS`, or `AVERAGE`.
@@ -171,5 +171,6 @@ def published(dataset: str, *, setting: Setting = "zero-shot") -> list[Published
     return kept
 
 
-def _repeats(values: Mapping[str, float], said: Mapping[str, float]) -> bool:
-    return all(said.get(name) == value for name, value in values.items())
+def _repeats(values: Mapping[str, float], known: Mapping[str, float]) -> bool:
+    """Tell whether all values are known already."""
+    return all(known.get(name) == value for name, value in values.items())

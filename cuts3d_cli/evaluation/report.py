@@ -1,4 +1,4 @@
-"""The results of one detector on several datasets, as lines of a table: for people, CSV or Markdown."""
+"""The results of a detector on several datasets, and the lines of their tables: for people, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
 from cuts3d_cli.evaluation.published import AVERAGE, Setting, published
 
 OURS = "this detector"
+"""The method in lines of our own results."""
 Row = Literal["box", "mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetResult:
-    """How a detector did on one dataset.
+    """The results of a detector on one dataset.
 
     Attributes:
-        name: of the dataset, on the command line.
-        title: of it, for people.
-        metrics: in [0, 1].
-        missing: images of the dataset that were left out; if there are any, the figures are not the dataset's.
-        failed: {"file": str, "reason": str} of images that could not be read; they count as images without detections.
-        seconds: that detecting and comparing took.
+        name: of the dataset, as on the command line.
+        title: of the dataset, for people.
+        metrics: the figures, in [0, 1].
+        missing: number of images that were left out; if there are any, the figures are not the dataset's.
+        failed: {"file": str, "reason": str} of images on which reading or detecting failed; they count as images
+            without detections.
+        seconds: time of detecting and comparing.
         warnings: one line each.
     """
 
@@ -40,11 +42,11 @@ class DatasetResult:
 
     @property
     def whole(self) -> bool:
-        """Whether the detector has seen all images of the dataset."""
+        """True if the detector has seen all images of the dataset."""
         return self.missing == 0 and not self.failed
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
+        """Return the result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
         return {
             "dataset": self.name,
             "title": self.title,
@@ -59,11 +61,11 @@ class DatasetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkReport:
-    """How a detector did on some datasets.
+    """The results of a detector on some datasets.
 
     Attributes:
-        detector: what it is, as in the name of its file.
-        results: one a dataset, in the order they were asked for.
+        detector: its name, such as that of its file.
+        results: one a dataset, in the order of the request.
     """
 
     detector: str
@@ -71,18 +73,18 @@ class BenchmarkReport:
 
     @property
     def failed(self) -> list[dict[str, str]]:
-        """All images that could not be read."""
+        """All images that failed, with the dataset they are in."""
         return [{"shard": result.name, **item} for result in self.results for item in result.failed]
 
     def average(self, row: Row) -> dict[str, float | None] | None:
-        """The mean of each figure over the datasets, as in the paper's Table 2.
+        """Compute the mean of each figure over the datasets, as in the paper's Table 2.
 
         Args:
             row: by boxes, or by masks over the datasets that have them.
 
         Returns:
-            Field of `KindMetrics` -> mean, in [0, 1], None where a dataset has no such figure; None as a whole if there
-            are less than two datasets.
+            Field of `KindMetrics` -> mean, in [0, 1], None where a dataset has no such figure; None in place of all
+            with fewer than two datasets.
         """
         rows = [figures for result in self.results if (figures := _figures(result.metrics, row)) is not None]
         if len(rows) < 2:
@@ -90,10 +92,10 @@ class BenchmarkReport:
         return {field: _mean([getattr(figures, field) for figures in rows]) for field in COLUMNS.values()}
 
     def to_json(self, *, compare: Setting | None = None) -> dict[str, Any]:
-        """The report as plain JSON values: figures in [0, 1], full precision, null where undefined.
+        """Return the report as plain JSON values: figures in [0, 1], full precision, null where undefined.
 
         Args:
-            compare: adds published results of this setting, in percent as they were printed.
+            compare: add published results of this setting, in percent as printed.
         """
         names = [result.name for result in self.results] + ([AVERAGE] if self.of_paper else [])
         return {
@@ -108,7 +110,7 @@ class BenchmarkReport:
 
     @property
     def of_paper(self) -> bool:
-        """Whether these are the paper's datasets, so that their average is one with that of its Table 2."""
+        """True if these are the paper's datasets, so that the average compares with that of its Table 2."""
         return {result.name for result in self.results} == set(PAPER)
 
 
@@ -117,9 +119,9 @@ class Line:
     """One line of a table.
 
     Attributes:
-        dataset: for people; an asterisk says that it was not whole.
+        dataset: its title; an asterisk marks one that was evaluated in part.
         method: `OURS`, or a published one.
-        source: the published table; "" of ours.
+        source: the published table; "" for ours.
         values: field of `KindMetrics` -> percent, None where undefined or not published.
     """
 
@@ -130,13 +132,14 @@ class Line:
 
 
 def lines(report: BenchmarkReport, row: Row, *, compare: Setting | None = None) -> list[Line]:
-    """The table by boxes or by masks: the datasets, then their average.
+    """Return the table by boxes or by masks: the datasets, then their average.
 
     Args:
-        report: to show.
+        report: the results.
         row: by boxes or by masks; datasets without masks are left out of the latter.
-        compare: puts published results of this setting under ours.
+        compare: put published results of this setting under ours.
     """
+    # Our line of each dataset, then the published ones.
     found: list[Line] = []
     for result in report.results:
         figures = _figures(result.metrics, row)
@@ -145,6 +148,7 @@ def lines(report: BenchmarkReport, row: Row, *, compare: Setting | None = None) 
         title = result.title if result.whole else f"{result.title}*"
         found.append(_ours(title, {field: getattr(figures, field) for field in COLUMNS.values()}))
         found += _theirs(result.title, result.name, row, compare)
+    # The average, beside the published one if it is over the same datasets.
     average = report.average(row)
     if average is not None:
         count = sum(_figures(result.metrics, row) is not None for result in report.results)
@@ -157,7 +161,7 @@ def lines(report: BenchmarkReport, row: Row, *, compare: Setting | None = None) 
 
 
 def to_csv(report: BenchmarkReport, *, compare: Setting | None = None) -> str:
-    """The tables as CSV: a line a dataset, kind and method; ours in percent with full precision."""
+    """Return the tables as CSV: a line for each dataset, kind and method; ours in percent with full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["dataset", "method", "source", "kind", *COLUMNS])
@@ -169,7 +173,7 @@ def to_csv(report: BenchmarkReport, *, compare: Setting | None = None) -> str:
 
 
 def to_markdown(report: BenchmarkReport, *, compare: Setting | None = None) -> str:
-    """The tables as Markdown, in percent with one decimal."""
+    """Return the tables as Markdown, in percent with one decimal."""
     parts = []
     for row in _rows(report):
         heads = ["dataset", *(["method"] if compare else []), *(f"{column} {row}" for column in COLUMNS)]
@@ -177,14 +181,14 @@ def to_markdown(report: BenchmarkReport, *, compare: Setting | None = None) -> s
         for line in lines(report, row, compare=compare):
             names = [line.dataset, *([method_of(line)] if compare else [])]
             cells.append(
-                [name.replace("|", "\\|") for name in names] + [percent(line.values[f]) for f in COLUMNS.values()]
+                [name.replace("|", "\\|") for name in names] + [one_decimal(line.values[f]) for f in COLUMNS.values()]
             )
         parts.append("\n".join(f"| {' | '.join(line_cells)} |" for line_cells in cells))
     return "\n\n".join(parts) + "\n" + "".join(f"\n\\{note}\n" for note in notes(report))
 
 
 def notes(report: BenchmarkReport) -> list[str]:
-    """What must be said under the tables."""
+    """Return the notes that belong under the tables."""
     found = []
     for result in report.results:
         if result.missing:
@@ -197,16 +201,17 @@ def notes(report: BenchmarkReport) -> list[str]:
 
 
 def method_of(line: Line) -> str:
-    """The method with its source."""
+    """Return the method with its source."""
     return f"{line.method} ({line.source})" if line.source else line.method
 
 
-def percent(value: float | None) -> str:
-    """One decimal, or a dash."""
+def one_decimal(value: float | None) -> str:
+    """Return a value with one decimal, or a dash where it is undefined."""
     return "-" if value is None else f"{value:.1f}"
 
 
 def _rows(report: BenchmarkReport) -> Iterator[Row]:
+    """Yield the tables that a report has: by boxes, and by masks if a dataset has them."""
     yield "box"
     if any(result.metrics.mask is not None for result in report.results):
         yield "mask"
@@ -217,6 +222,7 @@ def _figures(metrics: Metrics, row: Row) -> KindMetrics | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None if a value is undefined."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 
@@ -227,6 +233,7 @@ def _ours(dataset: str, values: Mapping[str, float | None]) -> Line:
 
 
 def _theirs(title: str, name: str, row: Row, setting: Setting | None) -> list[Line]:
+    """Return the published lines of a dataset."""
     if setting is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""`cuts3d eval`: compares the pseudo-masks of shards with a ground truth."""
+"""Masks in shards, pseudo-masks or predictions, are compared with a ground truth."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
+from cuts3d_cli.evaluation.metrics import Box, Instance, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
-from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
@@ -24,15 +20,15 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
 from cuts3d_cli.stages.pack import STAGE as PACK
-from cuts3d_cli.wording import listed, percent
+from cuts3d_cli.wording import listed
 
 UNSCORED = 0.0
-"""Score of masks without a confidence where others have one: they come last."""
+"""Score of masks without a confidence where others have one, so that they come last."""
 
 
 @dataclass
 class _Found:
-    """What the sidecars hold for the images of the ground truth; file names of those that failed."""
+    """The predictions in sidecars by image id, and the file names of images that failed or have no scores."""
 
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -45,11 +41,12 @@ class Evaluation:
 
     Attributes:
         ground_truth: its file.
-        shards: how many.
-        scores: where they are from: the mean confidence of each mask, or 1.0 for all.
-        failed: images of the ground truth that failed in `cuts3d pseudo`; they count as images without a mask.
-        missing: images of the ground truth that are in none of the shards, and left out.
-        extra: images of the shards that are not in the ground truth, and left out.
+        shards: number of shards.
+        scores: what ranks the masks: the mean confidence of each, the score 1.0 for all, or the detector's scores.
+        failed: number of images of the ground truth that have no masks because `cuts3d pseudo` or `cuts3d predict`
+            failed on them.
+        missing: number of images of the ground truth that are in none of the shards, and left out.
+        extra: number of images of the shards that are not in the ground truth, and left out.
         metrics: of the images that are in both.
         warnings: one line each.
     """
@@ -64,7 +61,7 @@ class Evaluation:
     warnings: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
+        """Return the result as plain JSON values: figures in [0, 1], full precision, null where undefined."""
         return {
             "ground_truth": str(self.ground_truth),
             "shards": self.shards,
@@ -87,18 +84,18 @@ def run(
 ) -> Evaluation:
     """Compare the pseudo-masks of shards, or a detector's predictions, with a ground truth, class-agnostically.
 
-    Evaluated are the images that are in both. An image that failed in `cuts3d pseudo` is one of them, without a mask.
-    Images of the ground truth that are in none of the shards are left out with a warning, for a set is often evaluated
-    in part; recall is then that of the part. So are images of the shards that are not in the ground truth.
+    The images that are in both are evaluated. An image that failed in `cuts3d pseudo` is one of them, without a mask.
+    Images of the ground truth that are in none of the shards are left out with a warning, since a dataset is often
+    evaluated in part; recall is then that of the part. So are images of the shards that are not in the ground truth.
 
     The score of a mask is its mean confidence (paper: Sec. 3.4) where all shards have a confidence sidecar, else 1.0;
-    which masks of equal score come first is said in `cuts3d_cli.evaluation.metrics`.
+    `cuts3d_cli.evaluation.metrics` says which masks of equal score come first.
 
     Args:
-        shards: base shards with finished pseudo sidecars.
+        shards: base shards with finished sidecars of masks or predictions.
         ground_truth: a COCO JSON.
-        say: told warnings, and where the scores are from.
-        predicted: take what `cuts3d predict` found, with its boxes and scores, in place of the pseudo-masks.
+        say: prints a warning, or what ranks the masks.
+        predicted: evaluate the predictions of a detector, with their boxes and scores, instead of the pseudo-masks.
         generation: of the predictions, as in "st1"; None for those of `cuts3d predict`.
 
     Returns:
@@ -106,13 +103,15 @@ def run(
 
     Raises:
         UsageError: the ground truth is unusable, or does not fit the shards.
-        ShardError: a sidecar is missing, damaged or stale, or some of the shards have confidence and others have none.
+        ShardError: a sidecar is missing, damaged or stale, or only some of the shards have confidence.
     """
+    # Read the ground truth, and require finished sidecars.
     truth = read_ground_truth(ground_truth)
     detections = in_generation("predict", generation)
     for base in shards:
         require_sidecar(base, detections if predicted else "pseudo")
     scored = not predicted and _all_scored(shards)
+    # Find the images of the ground truth among the photos of the shards.
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
     if not pairing.photos:
@@ -121,12 +120,14 @@ def run(
             f"{ground_truth}: none of its {len(truth.images)} images ({names}) is in the shards"
             f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
         )
+    # Collect the masks of these images.
     found = _Found()
     for base in shards:
         if predicted:
             _collect_predictions(base, pairing, truth, into=found, stage=detections)
         else:
             _collect(base, pairing, truth, into=found, scored=scored)
+    # Report what was left out, and compare.
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
     warnings = _warnings(ground_truth, truth, pairing, found)
     for line in warnings:
@@ -140,11 +141,12 @@ def run(
         failed=len(found.failed),
         missing=len(pairing.missing),
         extra=len(pairing.extra),
-        metrics=by_reference(evaluate(found.predictions, truths), found.predictions, truths),
+        metrics=evaluate(found.predictions, truths),
         warnings=warnings,
     )
 
 
+_RECOMPUTE = "run `cuts3d confidence` again with if_exists=overwrite"
 _SCORES = {
     "detector": "scores: the detector's",
     "confidence": "scores: the mean confidence of each mask",
@@ -152,49 +154,20 @@ _SCORES = {
 }
 
 
-def print_evaluation(result: Evaluation, *, console: Console) -> None:
-    """The figures as a table on stdout, in percent with one decimal."""
-    metrics = result.metrics
-    rows = {"box": metrics.box} | ({"mask": metrics.mask} if metrics.mask is not None else {})
-    console.print(
-        f"{result.ground_truth}: {metrics.images} images, {metrics.instances} instances, {metrics.crowds} crowd"
-        f" regions, {metrics.predictions} masks; percent",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    table = Table()
-    table.add_column("")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for name, figures in rows.items():
-        table.add_row(name, *(percent(getattr(figures, value)) for value in COLUMNS.values()))
-    console.print(table)
-    for name, figures in rows.items():
-        console.print(_closing_line(name, figures, metrics), highlight=False, markup=False, soft_wrap=True)
-
-
-def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
-    ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
-    return (
-        f"{name}: recall@0.5 {percent(figures.recall50)}, precision@0.5 {percent(figures.precision50)}, mean best IoU"
-        f" {percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
-        f" masks{ignored})"
-    )
-
-
 def _all_scored(shards: Sequence[Path]) -> bool:
+    """Tell whether all shards have a current confidence sidecar, or none has."""
     scored = [base for base in shards if current_confidence(base) is not None]
     if scored and len(scored) < len(shards):
         without = next(base for base in shards if base not in scored)
         raise ShardError(
             f"{sidecar(without, 'confidence')} is missing or unfinished, while {len(scored)} of {len(shards)} shards"
-            " have theirs, and scores must be of one kind: run `cuts3d confidence` for all, or delete them all"
+            " have theirs, but scores must be of one kind: run `cuts3d confidence` on all shards, or delete them all"
         )
     return bool(scored)
 
 
 def _photos(base: Path) -> Iterator[ShardImage]:
+    """Yield the photos of a base shard, with what is recorded of them."""
     from_coco = _is_packed_from_coco(base)
     for sample in read_shard(base):
         facts = read_json(sample, "json") if "json" in sample.members else {}
@@ -209,7 +182,7 @@ def _photos(base: Path) -> Iterator[ShardImage]:
 
 
 def _is_packed_from_coco(base: Path) -> bool:
-    """Whether the ids in a shard are those of a COCO JSON. Shards of other programs have no manifest."""
+    """Tell whether the ids in a shard are those of a COCO JSON. Shards of other programs have no manifest."""
     if not manifest_path(base).exists():
         return False
     manifest = load_manifest(manifest_path(base))
@@ -217,13 +190,13 @@ def _is_packed_from_coco(base: Path) -> bool:
 
 
 def _file_name(sample: Sample) -> str:
-    """The name that the photo of a sample without a recorded source had, as far as can be told."""
+    """Return the likely file name of a sample whose source is not recorded: its key, with the photo's extension."""
     extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
     return sample.key if extension is None else f"{sample.key}.{extension}"
 
 
 def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, scored: bool) -> None:
-    """Read the masks of one shard."""
+    """Add the pseudo-masks of one shard, with their scores."""
     wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
     with ExitStack() as stack:
         scores = stack.enter_context(SidecarReader(sidecar(base, "confidence"))) if scored else None
@@ -243,7 +216,7 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
 
 
 def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, stage: str) -> None:
-    """Read the detections of one shard."""
+    """Add the detections of one shard."""
     wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
     for sample in read_shard(sidecar(base, stage)):
         image = wanted.pop(sample.key, None)
@@ -262,7 +235,7 @@ def _box(values: Sequence[float]) -> Box:
 
 
 def _instances(sample: Sample, image: TrueImage, *, base: Path, stage: str) -> list[dict[str, Any]]:
-    """The instances on record of an image, whose masks are of its size."""
+    """Read the instances of an image, and check that their masks are of its size."""
     tar = sidecar(base, stage)
     found: list[dict[str, Any]] = read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
     for item in found:
@@ -276,7 +249,7 @@ def _instances(sample: Sample, image: TrueImage, *, base: Path, stage: str) -> l
 
 
 def _scores(key: str, scores: SidecarReader | None, masks: int) -> list[float] | None:
-    """A score for each mask; None if the image failed in `cuts3d confidence`."""
+    """Return a score for each mask; None if the image failed in `cuts3d confidence`."""
     if scores is None or masks == 0:
         return [1.0] * masks
     sample = scores.get(key)
@@ -285,16 +258,14 @@ def _scores(key: str, scores: SidecarReader | None, masks: int) -> list[float] |
     try:
         _, values = read_confidence(sample)
     except SampleError as error:
-        raise ShardError(f"{scores.path}: {key}: {error}: run `cuts3d confidence --if-exists overwrite`") from error
+        raise ShardError(f"{scores.path}: {key}: {error}: {_RECOMPUTE}") from error
     if len(values) != masks:
-        raise ShardError(
-            f"{scores.path}: {key} has {len(values)} scores for {masks} masks: run `cuts3d confidence --if-exists"
-            " overwrite`"
-        )
+        raise ShardError(f"{scores.path}: {key} has {len(values)} scores for {masks} masks: {_RECOMPUTE}")
     return values
 
 
 def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found) -> list[str]:
+    """Return a line for each kind of image that is left out, or counts without masks or scores."""
     warnings = list(truth.warnings)
     if pairing.missing:
         names = [truth.images[image].file for image in pairing.missing]
@@ -307,7 +278,7 @@ def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _
         warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {listed(names)}")
     if pairing.by_base_name:
         pairs = [f"{pairing.photos[image].source} as {truth.images[image].file}" for image in pairing.by_base_name]
-        warnings.append(f"{len(pairs)} images were known by their base name alone: {listed(pairs)}")
+        warnings.append(f"{len(pairs)} images were recognised by their base name alone: {listed(pairs)}")
     if found.failed:
         warnings.append(
             f"{len(found.failed)} images failed in `cuts3d pseudo` and count as images without a mask:"

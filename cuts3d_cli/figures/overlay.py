@@ -1,4 +1,4 @@
-"""Drawing on images: masks, maps of numbers, patch grids and points. Not in the paper."""
+"""Overlays on images: masks, colour maps, patch grids and points. Not in the paper."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ def overlay_masks(
 
     Args:
         image: (h, w, 3) uint8, RGB.
-        masks: (h, w) bool each; a later one is drawn over an earlier one.
-        alpha: share of the colour in the filling, 0 to 1.
-        outline: width of the outline, pixels; 0 for none. It has the plain colour.
-        labels: one short text a mask, drawn where the visible part of the mask is widest; None or "" for none.
-        colours: one a mask; None takes `instance_colours`.
-        dim: how far pixels outside all masks are drawn towards pale gray, 0 to 1.
+        masks: (h, w) bool each; a later one covers an earlier one.
+        alpha: weight of the colour in the filling, 0 to 1.
+        outline: width of the outline, pixels; 0 for none.
+        labels: one short text per mask, drawn where the visible part of the mask is widest; None or "" for none.
+        colours: one per mask; None takes `instance_colours`.
+        dim: how far pixels outside all masks are moved towards pale gray, 0 to 1.
 
     Returns:
-        (h, w, 3) uint8, a new array. With no masks, the image, dimmed.
+        (h, w, 3) uint8, a new array.
 
     Raises:
-        ValueError: shapes or numbers do not fit.
+        ValueError: the number or the shape of an argument does not fit.
     """
+    # Check the arguments.
     _check_image(image)
     if labels is not None and len(labels) != len(masks):
         raise ValueError(f"{len(labels)} labels for {len(masks)} masks")
@@ -65,10 +66,12 @@ def overlay_masks(
         if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
             raise ValueError(f"mask {index} is {mask.dtype} {mask.shape}, the image is {image.shape[:2]}")
 
+    # Find the mask that each pixel shows.
     result = image.astype(np.float32)
     owner = np.full(image.shape[:2], -1, dtype=np.intp)
     for index, mask in enumerate(masks):
         owner[mask] = index
+    # Dim what lies outside, then fill and outline the masks.
     outside = owner < 0
     if dim > 0:
         gray = result[outside].mean(axis=1, keepdims=True) * 0.5 + 110
@@ -79,6 +82,7 @@ def overlay_masks(
         if outline > 0:
             edge = visible & ~_eroded(mask, outline)
             result[edge] = colour
+    # Put the labels on top.
     drawn = np.clip(np.rint(result), 0, 255).astype(np.uint8)
     if labels is None:
         return drawn
@@ -92,15 +96,15 @@ def overlay_masks(
 def matched_colours(
     masks: Sequence[NDArray[np.bool_]], reference: Sequence[NDArray[np.bool_]], *, least_iou: float = 0.5
 ) -> list[RGB]:
-    """Colours that show which mask found which reference instance when both are drawn side by side.
+    """Choose colours for masks beside a reference, so that matching instances have the same colour.
 
     Args:
         masks: (h, w) bool each.
         reference: (h, w) bool each, drawn with `instance_colours`.
-        least_iou: a mask takes the colour of a reference instance only from this IoU on; the best pairs come first.
+        least_iou: a mask takes the colour of a reference instance from this IoU on; the best pairs are matched first.
 
     Returns:
-        one colour a mask; masks without a partner take colours that no reference instance has.
+        One colour per mask; unmatched masks get colours that no reference instance has.
     """
     palette = instance_colours(len(reference) + len(masks))
     pairs = []
@@ -121,17 +125,17 @@ def matched_colours(
 def colour_map(
     values: NDArray[np.floating[Any]], *, name: ColourMap, lo: float | None = None, hi: float | None = None
 ) -> NDArray[np.uint8]:
-    """Turn numbers into colours.
+    """Map numbers to colours.
 
     Args:
-        values: (h, w), NaN where there is no value.
+        values: (h, w) float, NaN where there is no value.
         name: "diverging" is blue - white - red; "_r" is reversed.
-        lo: the value of the first colour; None: the smallest finite one.
-        hi: the value of the last colour; None: the largest finite one.
+        lo: the value of the first colour; None for the smallest finite value.
+        hi: the value of the last colour; None for the largest finite value.
 
     Returns:
-        (h, w, 3) uint8, RGB. Values outside [lo, hi] take the nearest end. NaN is hatched in gray. Where lo = hi, or
-        nothing is finite, every value takes the middle colour.
+        (h, w, 3) uint8, RGB. Values outside [lo, hi] get the nearest end's colour, NaN a gray hatching. If lo = hi or
+        no value is finite, all values get the middle colour.
 
     Raises:
         ValueError: `values` is not 2D.
@@ -156,14 +160,14 @@ def colour_map(
 
 
 def upsample_grid(grid: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Stretch a patch grid over an image, each patch a rectangle of one value.
+    """Upsample a patch grid to an image by nearest neighbour.
 
     Args:
         grid: (H, W) or (H, W, C), any dtype.
-        size: (h, w), pixels.
+        size: height and width (h, w), pixels.
 
     Returns:
-        (h, w) or (h, w, C), same dtype: pixel (y, x) shows the patch that its centre lies in.
+        (h, w) or (h, w, C), same dtype: each pixel has the value of the patch that its centre lies in.
     """
     rows = ((np.arange(size[0]) + 0.5) * grid.shape[0] / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * grid.shape[1] / size[1]).astype(np.intp)
@@ -175,8 +179,8 @@ class Marker:
     """A point to mark.
 
     Attributes:
-        row: pixels from the top, may be a fraction.
-        column: pixels from the left.
+        row: pixels from the top, with fractions.
+        column: pixels from the left, with fractions.
         label: a letter or two inside the mark; "" for none.
         colour: of the mark.
         shape: of the mark.
@@ -190,12 +194,12 @@ class Marker:
 
 
 def mark_points(image: NDArray[np.uint8], points: Sequence[Marker], *, radius: int | None = None) -> NDArray[np.uint8]:
-    """Draw marks with a white and a dark rim, so that they are seen on any ground.
+    """Draw marks with a white and a dark rim, so that they stand out on any background.
 
     Args:
         image: (h, w, 3) uint8, RGB.
-        points: what to mark; marks near the border are moved inside.
-        radius: of a mark, pixels; None: 3 % of the image's mean side.
+        points: the marks; those near the border are moved inside.
+        radius: of a mark, pixels; None for 3 % of the image's mean side.
 
     Returns:
         (h, w, 3) uint8, a new array.
@@ -212,7 +216,7 @@ def mark_points(image: NDArray[np.uint8], points: Sequence[Marker], *, radius: i
 
 
 def _mark(canvas: Image.Image, centre: tuple[float, float], radius: int, point: Marker) -> None:
-    """Paste one mark, drawn at four times its size for smooth rims."""
+    """Paste one mark, drawn at four times its size for smooth edges."""
     zoom = 4
     half = radius + 3
     left, top = int(centre[0]) - half, int(centre[1]) - half
@@ -234,7 +238,7 @@ def _mark(canvas: Image.Image, centre: tuple[float, float], radius: int, point: 
 
 
 def _tag(canvas: Image.Image, label: str, at: tuple[int, int], colour: RGB) -> None:
-    """A label on a plate of the instance's colour, centred on (row, column) but inside the image."""
+    """Draw a label on a plate of the instance's colour, centred on (row, column) but inside the image."""
     face = font(max(round(0.042 * (canvas.width + canvas.height) / 2), 11))
     draw = ImageDraw.Draw(canvas)
     left, top, right, bottom = draw.textbbox((0, 0), label, font=face)
@@ -248,7 +252,7 @@ def _tag(canvas: Image.Image, label: str, at: tuple[int, int], colour: RGB) -> N
 
 
 def _widest(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The (row, column) farthest inside a mask."""
+    """Return the (row, column) that lies farthest inside a mask."""
     padded = np.pad(mask.astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), mask.shape)
@@ -256,14 +260,14 @@ def _widest(mask: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def _eroded(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The mask without the pixels nearer than `width` to its outside; the image's border counts as outside."""
+    """Erode a mask by `width` pixels; the image's border counts as outside."""
     padded = np.pad(mask.astype(np.uint8), width)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     return cv2.erode(padded, kernel)[width:-width, width:-width].astype(bool)
 
 
 def _table(name: ColourMap) -> NDArray[np.uint8]:
-    """(256, 3) RGB."""
+    """Return the 256 colours of a colour map, (256, 3) uint8, RGB."""
     if name.endswith("_r"):
         return _table(name[: -len("_r")])[::-1]  # type: ignore[arg-type]
     ramp = np.arange(256, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Colours of instances: distinct, strong on photos, and told apart by colour-blind readers. Not in the paper."""
+"""Colours of instances: distinct, also for colour-blind readers, and strong on photos. Not in the paper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 RGB = tuple[int, int, int]
 
-# Okabe and Ito's palette without black, blues and reds in turn: its neighbours differ most for every kind of sight.
+# Okabe and Ito's palette without black, ordered so that neighbours differ most for every kind of colour vision.
 _BASE: tuple[RGB, ...] = (
     (86, 180, 233),
     (213, 94, 0),
@@ -21,12 +21,12 @@ _LIGHTNESS = (0.52, 0.82, 0.66, 0.42)
 
 
 def instance_colours(count: int) -> list[RGB]:
-    """Colours for `count` instances.
+    """Return colours for `count` instances.
 
-    The first ones are always the same, so that an instance keeps its colour when others are added.
+    The first colours are always the same: an instance keeps its colour when others are added.
 
     Args:
-        count: how many, at least 0.
+        count: at least 0.
 
     Returns:
         RGB triples, 0 to 255.
@@ -43,12 +43,12 @@ def instance_colours(count: int) -> list[RGB]:
 
 
 def text_on(colour: RGB) -> RGB:
-    """Black or white, whichever is easier to read on a colour (by WCAG relative luminance)."""
+    """Return black or white, whichever is easier to read on a colour (by WCAG relative luminance)."""
     return (0, 0, 0) if relative_luminance(colour) > 0.179 else (255, 255, 255)
 
 
 def relative_luminance(colour: RGB) -> float:
-    """WCAG 2 relative luminance in [0, 1]."""
+    """Compute the WCAG 2 relative luminance, in [0, 1]."""
     red, green, blue = (_to_linear(channel / 255) for channel in colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -64,7 +64,7 @@ def _to_srgb(value: float) -> int:
 
 
 def _oklch(lightness: float, chroma: float, hue: float) -> RGB:
-    """OKLCH (B. Ottosson's OKLab in polar form; hue in radians) to sRGB, clipped to the gamut."""
+    """Convert OKLCH (B. Ottosson's OKLab in polar form; hue in radians) to sRGB, clipped to the gamut."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3

@@ -1,4 +1,4 @@
-"""Contact sheets: titled panels in rows on white, as one picture. Not in the paper."""
+"""Contact sheets: rows of titled panels on white, as one picture. Not in the paper."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Bar:
     """A colour bar below a panel.
 
     Attributes:
-        name: the colour map.
-        low: text at its left end.
-        high: text at its right end.
+        name: of the colour map.
+        low: text at the left end.
+        high: text at the right end.
     """
 
     name: ColourMap
@@ -47,14 +47,14 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A picture with a title above and, perhaps, a colour bar or key and a caption below.
+    """A picture with a title above, and a legend and a caption below.
 
     Attributes:
-        title: one line; shortened in the middle if it is too long.
-        image: (h, w, 3) uint8, RGB. Shrunk or stretched to the panel's width; exact if it has that width.
-        caption: up to three lines; None for none.
-        columns: how many columns it spans, with the gaps between them.
-        legend: drawn between the image and the caption.
+        title: one line, shortened in its middle where it is too long.
+        image: (h, w, 3) uint8, RGB, resized to the panel's width; one of that width is drawn as it is.
+        caption: up to three lines; None for no caption.
+        columns: number of columns that the panel spans, with the gaps between them.
+        legend: colour bar or key between the image and the caption; None for no legend.
     """
 
     title: str
@@ -66,13 +66,13 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows of panels that stand together in one row of the sheet, for instance beside a large panel."""
+    """Rows of panels within one row of the sheet, for instance beside a large panel."""
 
     rows: Sequence[Sequence[Panel]]
 
     @property
     def columns(self) -> int:
-        """The widest row's columns."""
+        """Number of columns of the widest row."""
         return max((sum(panel.columns for panel in row) for row in self.rows), default=0)
 
 
@@ -81,7 +81,7 @@ Item = Panel | Block
 
 @dataclass(frozen=True)
 class _Style:
-    """Sizes in pixels; `nominal` is the width of a common panel, which everything but the columns follows."""
+    """Sizes in pixels. `nominal` is the width of a common panel; all sizes but the columns' follow from it."""
 
     column: int
     nominal: int
@@ -111,12 +111,12 @@ class _Style:
 
 
 def span_width(columns: int, *, width: int, nominal: int | None = None) -> int:
-    """Pixels that an image over several columns takes in a sheet of the same `width` and `nominal`."""
+    """Return the width of a panel over several columns in a sheet of this `width` and `nominal`, pixels."""
     return _Style(width, nominal or width).span(columns)
 
 
 def gap_width(nominal: int) -> int:
-    """Pixels between two columns of a sheet."""
+    """Return the gap between two columns of a sheet, pixels."""
     return _Style(nominal, nominal).gap
 
 
@@ -133,18 +133,19 @@ def sheet(
 
     Args:
         panels: rows of panels or blocks, from the top.
-        title: above everything, wrapped.
-        notes: below everything, wrapped, one paragraph each.
+        title: above all rows, wrapped.
+        notes: below all rows, wrapped, one paragraph each.
         width: of one column, pixels.
-        nominal: width of a common panel, pixels, which text and gaps follow; None: one column.
+        nominal: width of a common panel, pixels, from which the sizes of text and gaps follow; None for one column.
         headings: one line above each row; "" for none.
 
     Returns:
-        an RGB picture, just large enough.
+        An RGB picture, just large enough.
 
     Raises:
         ValueError: there is no panel, or the headings do not fit the rows.
     """
+    # Check the arguments, and wrap the texts.
     columns = max((sum(item.columns for item in row) for row in panels), default=0)
     if columns == 0:
         raise ValueError("a sheet needs at least one panel")
@@ -156,6 +157,7 @@ def sheet(
     note_lines = [wrap(note, font(style.caption), width=inner) for note in notes]
     note_lines = [lines for lines in note_lines if lines]
 
+    # Add up the height.
     height = style.margin
     height += len(title_lines) * line_height(font(style.heading)) + (style.gap if title_lines else 0)
     for index, row in enumerate(panels):
@@ -168,6 +170,7 @@ def sheet(
     canvas = Image.new("RGB", (inner + 2 * style.margin, height + style.margin), PAPER)
     draw = ImageDraw.Draw(canvas)
 
+    # Draw from the top down, in the same order.
     left, y = style.margin, style.margin
     if title_lines:
         y = draw_lines(draw, (left, y), title_lines, font(style.heading), bold=True) + style.gap
@@ -190,16 +193,16 @@ def sheet(
 def compare(
     rows: Sequence[tuple[str, Sequence[Panel]]], *, title: str, notes: Sequence[str] = (), width: int = 320
 ) -> Image.Image:
-    """A sheet with one image a row and one method a column.
+    """Lay out a sheet with one image per row and one method per column.
 
     Args:
         rows: (heading, panels) pairs.
-        title: above everything.
-        notes: below everything.
+        title: above all rows.
+        notes: below all rows.
         width: of one column, pixels.
 
     Returns:
-        an RGB picture.
+        An RGB picture.
     """
     return sheet(
         [list(panels) for _, panels in rows],
@@ -211,7 +214,7 @@ def compare(
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """Encode as PNG without metadata: equal pixels give equal bytes."""
+    """Encode a picture as PNG without metadata: equal pixels give equal bytes."""
     buffer = io.BytesIO()
     plain = Image.fromarray(np.asarray(image.convert("RGB")))
     plain.save(buffer, format="PNG", compress_level=6)
@@ -310,7 +313,7 @@ def _draw_bar(canvas: Image.Image, bar: Bar, position: tuple[int, int], width: i
 
 
 def _key_rows(key: Key, width: int, style: _Style) -> list[list[tuple[int, RGB, str]]]:
-    """Entries with their offsets from the left, broken into lines."""
+    """Return the entries with their offsets from the left, broken into lines."""
     face = font(style.caption)
     square = style.caption
     apart = round(0.75 * square)

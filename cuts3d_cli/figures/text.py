@@ -1,4 +1,4 @@
-"""Text in figures: fonts, line breaks, shortening. Not in the paper."""
+"""Text in pictures: fonts, line breaks, shortening. Not in the paper."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ _SPELT = {
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u03bb": "lambda", "\u03c4": "tau",
     "\u03c3": "sigma", "\u03b2": "beta", "\u00df": "ss", "\u00f8": "o", "\u00d8": "O", "\u00e6": "ae",
 }  # fmt: skip
-"""What to write for characters that the font lacks; it has ASCII only."""
+"""Replacements for characters that the font lacks; it has ASCII only."""
 
 
 @lru_cache(maxsize=32)
 def font(size: int) -> Font:
-    """The font that comes with Pillow, `size` pixels to the em."""
+    """Return Pillow's own font at `size` pixels to the em."""
     return ImageFont.load_default(size=size)
 
 
 def printable(text: str) -> str:
-    """Text in characters that the font has: accents are dropped, what cannot be spelt becomes "?"."""
+    """Return text in characters that the font has: accents are dropped, unknown characters become "?"."""
     spelt = "".join(_SPELT.get(letter, letter) for letter in text).expandtabs(4)
     plain = [letter for letter in unicodedata.normalize("NFKD", spelt) if not unicodedata.combining(letter)]
     return "".join(letter if letter == "\n" or " " <= letter <= "~" else "?" for letter in plain)
 
 
 def text_width(text: str, face: Font) -> int:
-    """Pixels that a line of text takes."""
+    """Return the width of a line of text, pixels."""
     return -int(-face.getlength(text) // 1)
 
 
 def line_height(face: Font) -> int:
-    """Pixels from one line to the next."""
+    """Return the distance from one line to the next, pixels."""
     box = face.getbbox("Agjpqy|")
     return round((box[3] - box[1]) * 1.22)
 
 
 def shorten(text: str, face: Font, *, width: int) -> str:
-    """Cut out the middle of a line so that it is at most `width` pixels long.
+    """Shorten a line in its middle to at most `width` pixels.
 
     Args:
         text: one line.
         face: its font.
-        width: pixels, at least those of the ellipsis.
+        width: limit in pixels, at least the width of the ellipsis.
 
     Returns:
-        the text, or its two ends with an ellipsis between.
+        The text, or its two ends with an ellipsis between them.
     """
     text = printable(text)
     if text_width(text, face) <= width:
         return text
     best, low, high = ELLIPSIS, 1, len(text) - 1
-    while low <= high:  # bisection over how many letters are kept
+    while low <= high:  # bisection over the number of letters that are kept
         kept = (low + high) // 2
         tail = kept // 2
         short = text[: kept - tail].rstrip() + ELLIPSIS + (text[-tail:].lstrip() if tail else "")
@@ -73,16 +73,16 @@ def shorten(text: str, face: Font, *, width: int) -> str:
 
 
 def wrap(text: str, face: Font, *, width: int, lines: int | None = None) -> list[str]:
-    """Break text into lines of at most `width` pixels; words longer than a line are broken too.
+    """Break text into lines of at most `width` pixels; words longer than a line are broken, too.
 
     Args:
         text: newlines start new lines.
         face: its font.
-        width: pixels.
-        lines: at most so many; the last one is then shortened. None: no limit.
+        width: limit in pixels.
+        lines: limit of the number of lines, where the last one is shortened; None for no limit.
 
     Returns:
-        the lines, as `printable` spells them; none for text that is empty or blank.
+        The lines, as `printable` spells them; none for blank text.
     """
     text = printable(text)
     if not text.strip():
@@ -107,6 +107,7 @@ def wrap(text: str, face: Font, *, width: int, lines: int | None = None) -> list
 
 
 def _break_word(word: str, face: Font, width: int) -> list[str]:
+    """Break a word into pieces of at most `width` pixels, or one letter."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and text_width(pieces[-1] + letter, face) > width:
@@ -127,7 +128,7 @@ def draw_lines(
     """Draw lines below each other.
 
     Args:
-        draw: where.
+        draw: of the picture.
         position: left and top of the first line, pixels.
         lines: the text.
         face: its font.
@@ -135,7 +136,7 @@ def draw_lines(
         bold: thicken the letters (the font has one weight).
 
     Returns:
-        the row below the last line.
+        The row below the last line, pixels.
     """
     left, top = position
     for line in lines:

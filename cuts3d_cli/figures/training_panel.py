@@ -1,4 +1,4 @@
-"""What the detector sees: a batch after all augmentation, drawn as a sheet. Not in the paper."""
+"""A batch as the detector sees it, after all augmentation, drawn as a sheet. Not in the paper."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MAP: ColourMap = "viridis"
 
 
 def draw_training_samples(batch: Sequence[Mapping[str, Any]], *, shown: int = 8, width: int = 320) -> Image.Image:
-    """Draw training samples, one a row: the image, its masks and boxes, and their Spatial Confidence.
+    """Draw training samples, one per row: the image, its masks and boxes, and their Spatial Confidence.
 
     Args:
-        batch: at least one sample, each with "image", (3, H, W) uint8 RGB, "key", and "instances" with boxes, masks and
-            confidence, as the model gets them. Those of the field gt_pasted, if it is there, are marked.
-        shown: how many samples are drawn at most.
-        width: of each picture, pixels.
+        batch: at least one sample, each with "key", "image", (3, H, W) uint8 RGB, and "instances" with boxes, masks and
+            confidence, as the model receives them. Instances with a true gt_pasted are marked, if they have that field.
+        shown: limit of the number of samples.
+        width: of each panel, pixels.
 
     Returns:
         An RGB picture.
@@ -35,13 +35,14 @@ def draw_training_samples(batch: Sequence[Mapping[str, Any]], *, shown: int = 8,
     for sample in batch[:shown]:
         pixels, instances = sample["image"].cpu().numpy().transpose(1, 2, 0), sample["instances"]
         height = max(round(pixels.shape[0] * width / pixels.shape[1]), 1)
-        # What is drawn has the sheet's resolution, so that lines are as thick whatever the size of the image.
+        # Bring everything to the sheet's resolution, so that lines have one width whatever the size of the image.
         image = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
         masks, sure = (
             [upsample_grid(values, (height, width)) for values in field.dense().cpu().numpy()]
             for field in (instances.gt_masks, instances.gt_confidence)
         )
         boxes = instances.gt_boxes.tensor.cpu().numpy() * (width / pixels.shape[1])
+        # Count the instances, and draw the three panels of the row.
         pasted = instances.gt_pasted.tolist() if instances.has("gt_pasted") else [False] * len(masks)
         counted = f"{len(masks)} instance{'' if len(masks) == 1 else 's'}"
         if any(pasted):
@@ -67,7 +68,7 @@ def draw_training_samples(batch: Sequence[Mapping[str, Any]], *, shown: int = 8,
 def _instances(
     image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], boxes: NDArray[np.float32], pasted: Sequence[bool]
 ) -> NDArray[np.uint8]:
-    """The image with masks and boxes, (N, 4) in its pixels; a plus on what is pasted."""
+    """Draw masks and boxes, (N, 4) in pixels, over an image; pasted instances are marked by a plus."""
     colours = instance_colours(len(masks))
     drawn = overlay_masks(image, masks, alpha=0.4, colours=colours, labels=["+" if new else "" for new in pasted])
     canvas = Image.fromarray(drawn)
@@ -78,7 +79,7 @@ def _instances(
 
 
 def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: RGB) -> None:
-    """A box whose far sides lie behind its last pixel, with a dark rim, so that it is seen on any ground."""
+    """Draw a box, whose right and lower sides lie behind its last pixel, with a dark rim."""
     left, top = round(float(box[0])), round(float(box[1]))
     right, bottom = max(round(float(box[2])) - 1, left), max(round(float(box[3])) - 1, top)
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(20, 20, 20))
@@ -88,7 +89,7 @@ def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: RGB) -> No
 def _confidence(
     image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], sure: Sequence[NDArray[np.float32]]
 ) -> NDArray[np.uint8]:
-    """The lowest confidence of each pixel on the dimmed image, where there is a mask or doubt."""
+    """Draw the lowest confidence of each pixel over the dimmed image, where there is a mask or doubt."""
     lowest = np.ones(image.shape[:2], dtype=np.float32)
     covered = np.zeros(image.shape[:2], dtype=bool)
     for mask, values in zip(masks, sure, strict=True):

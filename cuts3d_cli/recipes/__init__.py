@@ -1,1 +1,1 @@
-"""What needs several stages: self-training, and a whole recipe."""
+"""Runs of several stages: self-training, and a whole recipe."""

@@ -1,4 +1,4 @@
-"""What a recipe has yet to do: every part of it is asked, by its own rules, whether it is finished; and disk space."""
+"""What is left to do of a recipe, and the disk space it needs: every part says itself whether it is finished."""
 
 from __future__ import annotations
 
@@ -9,57 +9,67 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, TrainConfig
-from cuts3d_cli.engine.results import Progress, Silent
+from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, ShardError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 
 MEMBER_BYTES = 1024
-"""Of a member of a tar besides its content: its header and what fills the last block."""
+"""Of a member of a tar besides its content: the header and the padding of the last block."""
 MASK_BYTES = 1500
-"""Of a mask in JSON: its run-length codes and what is said of it; a rough figure, for where nothing can be measured."""
+"""Of a mask in JSON: its run-length code and its facts. A rough figure, for where nothing can be measured."""
 DETECTION_BYTES = 500
+"""Of a detection in JSON; a rough figure, too."""
 
 
 class _NotDoneError(Exception):
+    """A stage would work on a shard."""
+
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
 
 
-class Looking(Silent):
-    """Lets a stage skip what is finished, and ends it before it begins to work on anything."""
+class DryRun(Progress):
+    """A progress that lets a stage skip what is finished, and ends it before it works on anything.
+
+    Attributes:
+        skipped: the shards that are finished, in order.
+    """
 
     def __init__(self) -> None:
-        """Nothing is seen yet."""
         self.skipped: list[Path] = []
 
     def skip(self, shard: Path) -> None:
-        """See `Progress`."""
+        """Record a finished shard."""
         self.skipped.append(shard)
 
     def due(self, shard: Path, *, why: str) -> None:
-        """See `Progress`."""
+        """End the stage before it works on a shard.
+
+        Raises:
+            _NotDoneError: always.
+        """
         raise _NotDoneError(why)
 
 
 def look(run: Callable[[Progress], object]) -> tuple[list[Path], str | None]:
-    """Ask a stage what it would skip.
+    """Find out what a stage would skip, without work.
 
     Args:
-        run: the stage, told a progress.
+        run: runs the stage with a progress.
 
     Returns:
         The shards that it skips, and why it would work on the next one; None where it would skip them all.
     """
-    looking = Looking()
+    dry = DryRun()
     try:
-        run(looking)
+        run(dry)
     except _NotDoneError as stopped:
-        return looking.skipped, stopped.why
+        return dry.skipped, stopped.why
     except Cuts3dError as error:
-        return looking.skipped, str(error)
-    return looking.skipped, None
+        return dry.skipped, str(error)
+    return dry.skipped, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +78,11 @@ class Part:
 
     Attributes:
         name: for people.
-        bases: the base shards that it works through; none of a training.
-        needs: names of the parts that come first: what is to be done there is to be done here, too.
-        unfinished: told the base shards that are not waiting for others, says which of them are to be done, and why.
-        bytes_of: told the base shards that are to be done, estimates what they take on disk.
+        bases: the base shards that it works through; empty for a training.
+        needs: names of the parts it depends on: what is unfinished there is unfinished here, too.
+        unfinished: receives the base shards that do not wait for other parts; returns the unfinished ones, each with
+            the reason.
+        bytes_of: receives the unfinished base shards; returns an estimate of the disk space they will take.
     """
 
     name: str
@@ -83,15 +94,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class PartPlan:
-    """What a part has yet to do.
+    """What is left to do of a part.
 
     Attributes:
         name: of the part.
-        shards: that it works through; 1 of a training.
-        finished: of these, what is skipped.
-        note: why the rest is to be done, a few words; or empty.
-        bytes: that it will take on disk, by estimate.
-        open: base shards that are to be done.
+        shards: number of shards that it works through; 1 for a training.
+        finished: number of these that are finished.
+        note: why the rest is unfinished, in a few words; empty where nothing is.
+        bytes: disk space that the rest will take, by estimate.
+        open: the unfinished base shards.
     """
 
     name: str
@@ -102,7 +113,7 @@ class PartPlan:
     open: frozenset[Path] = field(default=frozenset())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the plan as plain JSON values."""
         return {
             "name": self.name,
             "shards": self.shards,
@@ -114,11 +125,11 @@ class PartPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a recipe has yet to do.
+    """What is left to do of a recipe.
 
     Attributes:
-        parts: in the order in which they are done.
-        free: bytes that are free where it writes.
+        parts: in the order of work.
+        free: free disk space where the recipe writes, bytes.
     """
 
     parts: Sequence[PartPlan]
@@ -126,11 +137,11 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes that all of it will take, by estimate."""
+        """Disk space that all parts will take, by estimate."""
         return sum(part.bytes for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the plan as plain JSON values."""
         return {
             "parts": [part.to_json() for part in self.parts],
             "disk": {"needed": self.bytes, "free": self.free},
@@ -138,11 +149,14 @@ class Plan:
 
 
 def make_plan(parts: Sequence[Part], *, out: Path) -> Plan:
-    """Look at all parts; nothing is written.
+    """Find out what is left to do; nothing is written.
 
     Args:
-        parts: in the order in which they are done.
+        parts: in the order of work.
         out: the folder that they write to; it need not exist.
+
+    Returns:
+        The plan, with the parts in the same order.
     """
     plans: dict[str, PartPlan] = {}
     for part in parts:
@@ -152,10 +166,11 @@ def make_plan(parts: Sequence[Part], *, out: Path) -> Plan:
 
 
 TRAINING = Path("training")
-"""Stands for the one thing that a training does, where other parts have base shards."""
+"""The one unit of a training, where other parts have base shards."""
 
 
 def _look_at(part: Part, needed: Sequence[PartPlan]) -> PartPlan:
+    """Find out what is left to do of a part, given the plans of the parts that it needs."""
     units = list(part.bases) or [TRAINING]
     waiting: dict[Path, str] = {}
     for plan in needed:
@@ -177,9 +192,14 @@ def _look_at(part: Part, needed: Sequence[PartPlan]) -> PartPlan:
 def unfinished_sidecars(
     bases: Sequence[Path], *, stage: str, run: Callable[[Sequence[Path], Progress], object]
 ) -> dict[Path, str]:
-    """Which base shards a stage would work on, and why.
+    """Return the base shards that a stage would work on, each with the reason.
 
-    A shard without a sidecar is not asked about, so that no weights are looked for before there is work for them.
+    A shard without a sidecar is unfinished without running the stage, so that its weights are not looked for.
+
+    Args:
+        bases: base shards.
+        stage: of the sidecars.
+        run: runs the stage over some shards with a progress.
     """
     why: dict[Path, str] = {}
     for base in bases:
@@ -195,14 +215,14 @@ def unfinished_sidecars(
 def sidecar_bytes(
     missing: Collection[Path], *, bases: Sequence[Path], stage: str, images: Mapping[Path, int], otherwise: float
 ) -> int:
-    """Estimate what a stage's sidecars will take.
+    """Estimate the disk space that a stage's sidecars will take, bytes.
 
     Args:
-        missing: base shards to be done.
-        bases: all base shards; those that are finished are measured.
+        missing: the unfinished base shards.
+        bases: all base shards; the sidecars of finished ones are measured.
         stage: of the sidecars.
-        images: of each base shard.
-        otherwise: bytes an image where nothing can be measured.
+        images: number of images of each base shard.
+        otherwise: bytes per image where nothing can be measured.
     """
     size, count = 0, 0
     for base in bases:
@@ -217,35 +237,35 @@ def sidecar_bytes(
 
 
 def mask_record_bytes(masks: int) -> int:
-    """Bytes of an image with so many masks, in a tar; a rough figure."""
+    """Estimate the bytes in a tar of an image with so many masks."""
     return MEMBER_BYTES + masks * MASK_BYTES
 
 
 def detection_record_bytes(detections: int) -> int:
-    """Bytes of an image with so many detections, in a tar; a rough figure."""
+    """Estimate the bytes in a tar of an image with so many detections."""
     return MEMBER_BYTES + detections * DETECTION_BYTES
 
 
 def depth_bytes(config: Config, *, sensor: float) -> float:
-    """Bytes of an image's depth map; a rough figure.
+    """Estimate the bytes in a tar of an image's depth map.
 
     Args:
         config: section `depth`.
-        sensor: bytes of a map of the sensor.
+        sensor: bytes of a sensor's map, on average.
     """
     if config.depth.backend == "sensor":
         return 2 * MEMBER_BYTES + sensor
-    # 16 bits a pixel of a photo of 4:3, which PNG halves, about.
+    # 16 bits a pixel of a 4:3 photo, which PNG compresses to about a half.
     return 2 * MEMBER_BYTES + config.depth.max_side**2 * 0.75
 
 
 def confidence_bytes(masks: int, *, grid: tuple[int, int]) -> int:
-    """Bytes of an image's confidence maps."""
+    """Estimate the bytes in a tar of an image's confidence maps; `grid` has rows and columns."""
     return 3 * MEMBER_BYTES + masks * grid[0] * grid[1]
 
 
 def training_bytes(config: TrainConfig) -> int:
-    """Bytes of a finished training: its checkpoints, one more while it is written, and the final weights.
+    """Compute the bytes of a training: its checkpoints, one more while it is written, and the final weights.
 
     A checkpoint holds every parameter and its momentum.
     """

@@ -1,4 +1,4 @@
-"""`cuts3d selftrain`: a detector learns from its own predictions, round after round."""
+"""`cuts3d selftrain`: rounds of training, each on the predictions of the detector before."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Config, PredictConfig
 from cuts3d_cli.detector import train
-from cuts3d_cli.engine.results import Progress, StageResult
-from cuts3d_cli.engine.sharing import Sharing, of_all_shards
+from cuts3d_cli.engine.results import Progress
+from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.stages import merge as generations
-from cuts3d_cli.stages import predict
-from cuts3d_cli.stages.merge import generation_of, min_score_of
+from cuts3d_cli.shards.names import generation_of
+from cuts3d_cli.stages import STAGES
+from cuts3d_cli.stages.merge import min_score_of
 
 if TYPE_CHECKING:
-    from cuts3d_cli.detector.run_log import Watcher
+    from cuts3d_cli.detector.run_log import TrainingEvents
 
 MAX_DETECTIONS = 30
-"""Predictions an image that may become masks, as CutLER has it."""
+"""At most so many predictions per image may become masks (CutLER's setting)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What came of a round.
+    """What a round of self-training produced.
 
     Attributes:
         name: "st1", "st2", ...
-        weights: of the detector.
-        images: images that it learned from.
-        masks: masks that it learned from.
-        predicted: how many of these are predictions.
-        failed: images that the detector could not read.
+        weights: the final weights of the detector.
+        images: number of images with a record of masks that it learned from.
+        masks: number of masks that it learned from.
+        predicted: number of these masks that are predictions.
+        failed: number of images that the detector before could not read.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Round:
     failed: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the record as plain JSON values."""
         return {
             "name": self.name,
             "weights": str(self.weights),
@@ -63,22 +63,23 @@ def run(
     out: Path,
     config: Config,
     gpus: int,
-    watcher: Watcher,
+    events: TrainingEvents,
     progress: Callable[[str], AbstractContextManager[Progress]],
 ) -> list[Round]:
-    """Train for some rounds, each on the predictions of the one before, merged with the masks that it learned from.
+    """Train for some rounds (paper: Sec. 4.1, after CutLER).
 
-    Every step is skipped where it is done already: predictions and masks by their manifests, a training whose
-    configuration and masks are the same; one that was stopped goes on.
+    Each round learns from the predictions of the detector before, merged with the masks of the round before. Steps that
+    are finished are skipped: predictions and masks by their manifests, trainings with the same configuration and masks.
+    A training that was stopped is resumed.
 
     Args:
         shards: base shards with pseudo-masks.
-        checkpoint: the detector to begin with.
-        out: folder in which `detector-st1`, ... are made.
+        checkpoint: the detector to start from.
+        out: folder in which `detector-st1`, ... are created.
         config: sections `selftrain` and `run`.
-        gpus: GPUs of this machine.
-        watcher: told how training goes.
-        progress: a bar for the stage of that name.
+        gpus: number of GPUs of this machine to use.
+        events: receives the events of trainings.
+        progress: makes a progress bar for the stage of a name.
 
     Returns:
         One record a round.
@@ -86,11 +87,11 @@ def run(
     Raises:
         WeightsError: the checkpoint is missing or damaged.
         ShardError: masks are missing or damaged.
-        TrainingError: a loss is no number any more.
+        TrainingError: a loss is not finite.
     """
     train.require_detectron2()
     if not checkpoint.is_file():
-        raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as --checkpoint")
+        raise WeightsError(f"{checkpoint} does not exist: name a detector that `cuts3d train` wrote")
     rounds: list[Round] = []
     for number in range(1, config.selftrain.rounds + 1):
         rounds.append(
@@ -101,7 +102,7 @@ def run(
                 out=out,
                 config=config,
                 gpus=gpus,
-                watcher=watcher,
+                events=events,
                 progress=progress,
             )
         )
@@ -110,7 +111,7 @@ def run(
 
 
 def predicting(config: Config, number: int) -> Config:
-    """The configuration by which a round predicts on the shards that it learns from."""
+    """Return the configuration with which a round predicts on the shards that it learns from."""
     kept = PredictConfig(min_score=min_score_of(config.selftrain, number), max_detections=MAX_DETECTIONS)
     return replace(config, predict=kept)
 
@@ -123,33 +124,31 @@ def run_round(
     out: Path,
     config: Config,
     gpus: int,
-    watcher: Watcher,
+    events: TrainingEvents,
     progress: Callable[[str], AbstractContextManager[Progress]],
 ) -> Round:
-    """One round: predict, merge with the masks of the round before, train.
+    """Run one round: predict, merge with the masks of the round before, train.
 
     Args:
-        number: of the round, 1 being the first.
+        number: of the round, from 1 on.
         checkpoint: the detector of the round before.
-        shards, out, config, gpus, watcher, progress: as `run`.
+        shards, out, config, gpus, events, progress: as in `run`.
+
+    Returns:
+        What the round produced.
 
     Raises:
-        As `run`.
+        WeightsError, ShardError, TrainingError: as in `run`.
     """
     name, before = generation_of(number), generation_of(number - 1)
-    config = replace(config, run=of_all_shards(config.run))
-    watcher.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
+    config = replace(config, run=without_split(config.run))
+    events.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
     with progress(f"predict, {before}") as bar:
-        predict.run(shards, checkpoint=checkpoint, config=predicting(config, number), generation=before, progress=bar)
-    with progress(f"masks, {name}") as bar:
-        merged: StageResult = generations.run(
-            shards,
-            round=number,
-            config=config.selftrain,
-            if_exists=config.run.if_exists,
-            sharing=Sharing.of(config.run),
-            progress=bar,
+        STAGES["predict"].run(
+            shards, config=predicting(config, number), progress=bar, checkpoint=checkpoint, generation=before
         )
+    with progress(f"masks, {name}") as bar:
+        merged = STAGES["merge"].run(shards, config=config, progress=bar, round=number)
     trained = train.run(
         shards,
         round=number,
@@ -158,10 +157,9 @@ def run_round(
         device=config.run.device,
         max_image_pixels=config.run.max_image_pixels,
         gpus=gpus,
-        resume="if begun",
-        overwrite=False,
+        if_exists="complete",
         init=checkpoint,
-        watcher=watcher,
+        events=events,
     )
     return Round(
         name=name,

@@ -1,4 +1,4 @@
-"""The photos that a recipe names: which shards they become, and what they take on disk."""
+"""The photos that a recipe names: the shards they become, and their size on disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Source:
 
     Attributes:
         name: of the shards.
-        source, images, depth_dir, out: as `pack.run` takes them.
-        files: bytes of the photos and maps of each base shard.
-        images_of: how many photos each base shard is to hold.
-        map_bytes: of a sensor map, on average; 0 where there is none.
+        source, images, depth_dir, out: as in `pack.run`.
+        files: bytes of the photos of each base shard.
+        images_of: number of photos of each base shard.
+        map_bytes: bytes of a sensor's map, on average; 0 without maps.
     """
 
     name: str
@@ -37,7 +37,10 @@ class Source:
         return list(self.images_of)
 
     def listed(self, *, shard_size: int) -> Source:
-        """The same with its photos listed: which of them go into which shards, and what they take.
+        """Return the source with `files`, `images_of` and `map_bytes`.
+
+        Args:
+            shard_size: images per shard.
 
         Raises:
             UsageError: there are no photos, or the source is neither a folder nor a COCO JSON.
@@ -55,14 +58,15 @@ class Source:
 
 
 def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 where it cannot be read, which `pack` reports."""
     try:
         return path.stat().st_size
-    except (OSError, ValueError):  # `pack` tells what is wrong with it
+    except (OSError, ValueError):
         return 0
 
 
 def _first_sizes(folder: Path | None, *, count: int = 100) -> list[int]:
-    """Sizes of some files of a folder."""
+    """Return the sizes of the first files of a folder."""
     sizes: list[int] = []
     for path in folder.rglob("*") if folder is not None else ():
         if len(sizes) == count:

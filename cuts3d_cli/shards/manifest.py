@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import Command, Setting, ShardError
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.shards.names import base_of, manifest_path
+from cuts3d_cli.shards.names import base_of, command_for, manifest_path
 
 FORMAT_VERSION = 1
 """Version of the on-disk format. A manifest of another version is refused."""
@@ -96,15 +96,15 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Currency:
+class Freshness:
     """Whether a finished tar is what a stage would write now.
 
     Attributes:
-        current: True if nothing need be done.
+        is_current: True if nothing need be done.
         reason: one line that says why not, or `up to date`.
     """
 
-    current: bool
+    is_current: bool
     reason: str
 
 
@@ -172,8 +172,9 @@ def digest_input(path: Path) -> InputDigest:
             return digest
         if manifest.sha256 != digest.sha256:
             raise ShardError(
-                f"{path} has changed since it was written, its SHA-256 is not that of its manifest: see `cuts3d verify"
-                f" {base_of(path)} --fix`, or delete {manifest_path(path).name} if you changed it on purpose"
+                f"{path} has changed since it was written, its SHA-256 is not that of its manifest: run ",
+                Command("verify", shards=base_of(path), settings=(Setting("fix", True),)),
+                f", or delete {manifest_path(path).name} if you changed it on purpose",
             )
     return digest
 
@@ -222,10 +223,10 @@ def load_manifest(path: Path) -> Manifest:
     return _from_json(values, path)
 
 
-def is_current(
+def check_freshness(
     tar: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path | InputDigest]
-) -> Currency:
-    """Tell whether a tar is finished and was made from these inputs with this configuration.
+) -> Freshness:
+    """Check whether a tar is finished and was made from these inputs with this configuration.
 
     A tar without a manifest is unfinished: the run ended between the two. Files are hashed only where their size or
     time of change differs from what the manifest says.
@@ -243,7 +244,7 @@ def is_current(
         ShardError: the manifest is of another format version, or an input cannot be read.
     """
     reason = _staleness(tar, stage, config, inputs)
-    return Currency(current=reason is None, reason=reason or "up to date")
+    return Freshness(is_current=reason is None, reason=reason or "up to date")
 
 
 def package_versions() -> dict[str, str]:
@@ -339,8 +340,9 @@ def _from_json(values: Any, path: Path) -> Manifest:
     version = values["format_version"]
     if version != FORMAT_VERSION:
         raise ShardError(
-            f"{path} has format version {version}, this cuts3d reads {FORMAT_VERSION}: "
-            "use the cuts3d that wrote it, or --if-exists overwrite"
+            f"{path} has format version {version}, this cuts3d reads {FORMAT_VERSION}: use the cuts3d that wrote it, or"
+            " run ",
+            command_for(path, again=True),
         )
     try:
         kept = {name: values[name] for name in _TYPES}

@@ -1,7 +1,7 @@
 """Names of shards: how the files of one shard relate, and what people type to mean many of them.
 
 A base shard is `NAME-000.tar`. Each stage writes a sidecar beside it, `NAME-000.depth.tar`, and each tar has a manifest
-with its own name and the ending `.json`: `NAME-000.json`, `NAME-000.depth.json`. What self-training makes anew in every
+with its own name and the ending `.json`: `NAME-000.json`, `NAME-000.depth.json`. What self-training writes in every
 round carries the name of its generation: `NAME-000.pseudo.st1.tar`, `NAME-000.predict.initial.tar`.
 """
 
@@ -14,18 +14,27 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.config import section_types
+from cuts3d_cli.errors import Command, Setting, ShardError, UsageError
 from cuts3d_cli.wording import listed
 
-STAGES = ("depth", "features", "pseudo", "confidence", "predict")
-"""The stages that write a sidecar, in the order in which they can run."""
 _GENERATION = re.compile(r"initial|st[1-9][0-9]{0,2}")
-_IN_GENERATIONS = ("pseudo", "predict")
 MAX_SHARDS = 1_000_000
 """One pattern may not stand for more files than this: beyond it, a slip of the finger is likelier."""
 _GROUP = re.compile(r"<(?P<angle>[^<>{}]*)>|\{(?P<brace>[^<>{}]*)\}")
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _MAX_DIGITS = 18
+
+
+def stage_names() -> tuple[str, ...]:
+    """Return the stages that write a sidecar, in the order in which they can run: the configuration says which."""
+    return tuple(name for name, section in section_types().items() if section.sidecar)
+
+
+def has_generations(stage: str) -> bool:
+    """Return whether self-training has a stage's sidecars written anew in every round."""
+    section = section_types().get(stage)
+    return section is not None and section.sidecar and section.generations
 
 
 def stage_of(path: Path) -> str | None:
@@ -35,16 +44,16 @@ def stage_of(path: Path) -> str | None:
         path: `NAME-000.depth.tar`, `NAME-000.tar`, or the manifest of one.
 
     Returns:
-        One of `STAGES`, with its generation as in "pseudo.st1" if it has one, or None for a base shard (which `pack` or
-        the user made).
+        One of `stage_names()`, with its generation as in "pseudo.st1" if it has one, or None for a base shard (which
+        `pack` or the user made).
     """
     stem, dot, ending = path.stem.rpartition(".")
     if not (stem and dot):
         return None
     if _GENERATION.fullmatch(ending):
         stem, dot, stage = stem.rpartition(".")
-        return f"{stage}.{ending}" if stem and dot and stage in _IN_GENERATIONS else None
-    return ending if ending in STAGES else None
+        return f"{stage}.{ending}" if stem and dot and has_generations(stage) else None
+    return ending if ending in stage_names() else None
 
 
 def in_generation(stage: str, generation: str | None) -> str:
@@ -62,9 +71,19 @@ def in_generation(stage: str, generation: str | None) -> str:
     """
     if generation is None:
         return stage
-    if stage not in _IN_GENERATIONS or not _GENERATION.fullmatch(generation):
+    if not has_generations(stage) or not _GENERATION.fullmatch(generation):
         raise ValueError(f"there is no generation {generation!r} of stage {stage!r}")
     return f"{stage}.{generation}"
+
+
+def generation_of(round: int) -> str:
+    """Name the detector that a round of training gives, and all that it makes: "initial", "st1", "st2", ..."""
+    return "initial" if round == 0 else f"st{round}"
+
+
+def masks_of(round: int) -> str:
+    """Name the stage whose sidecars a round of training learns from: "pseudo", "pseudo.st1", ..."""
+    return "pseudo" if round == 0 else in_generation("pseudo", generation_of(round))
 
 
 def base_of(path: Path) -> Path:
@@ -86,7 +105,7 @@ def sidecar(base: Path, stage: str) -> Path:
 
     Args:
         base: a base shard.
-        stage: one of `STAGES`, or one in a generation, as in "pseudo.st1".
+        stage: one of `stage_names()`, or one in a generation, as in "pseudo.st1".
 
     Returns:
         `NAME-000.STAGE.tar`, in the folder of the base shard.
@@ -95,10 +114,29 @@ def sidecar(base: Path, stage: str) -> Path:
         ValueError: the stage is unknown, or `base` is itself a sidecar.
     """
     if stage_of(Path(f"base.{stage}.tar")) != stage:
-        raise ValueError(f"unknown stage {stage!r}, expected one of {', '.join(STAGES)}")
+        raise ValueError(f"unknown stage {stage!r}, expected one of {', '.join(stage_names())}")
     if stage_of(base) is not None:
         raise ValueError(f"{base} is a sidecar, not a base shard")
     return base.with_name(f"{base.stem}.{stage}.tar")
+
+
+def maker_of(stage: str) -> str:
+    """Return the command that writes a stage's sidecars: those of a generation come from self-training."""
+    return "selftrain" if "." in stage else stage
+
+
+def command_for(tar: Path, *, again: bool = False) -> Command:
+    """Return the command that writes a sidecar or a base shard, for messages.
+
+    Args:
+        tar: the sidecar, the base shard, or the manifest of one.
+        again: it is there, and to be written again.
+    """
+    settings = (Setting("run.if_exists", "overwrite"),) if again else ()
+    stage = stage_of(tar)
+    if stage is None:
+        return Command("pack", settings=settings)
+    return Command(maker_of(stage), shards=base_of(tar), settings=settings)
 
 
 def manifest_path(tar: Path) -> Path:
@@ -114,7 +152,7 @@ def manifest_path(tar: Path) -> Path:
 
 
 def expand(specs: Sequence[str]) -> list[Path]:
-    """List the base shards that the arguments of `--shards` stand for.
+    """List the base shards that arguments stand for.
 
     Understood are: a tar; a range, `a-<000..999>.tar` or `a-{000..999}.tar`, whose zeros are kept and of which a
     pattern may hold several; a list, `{train,val}-000.tar`; a glob; a folder (its base shards, sorted); a `.txt` file
@@ -146,7 +184,7 @@ def expand(specs: Sequence[str]) -> list[Path]:
 
 
 def only_set(folder: Path) -> list[Path]:
-    """The base shards of a folder, if they are one set: all named `NAME-000.tar`, with one NAME.
+    """Return the base shards of a folder, if they are one set: all named `NAME-000.tar`, with one NAME.
 
     Args:
         folder: where to look.
@@ -161,7 +199,8 @@ def only_set(folder: Path) -> list[Path]:
     names = sorted({re.sub(r"-?[0-9]+$", "", base.stem) for base in bases})
     if len(names) != 1:
         found = f"this folder holds {len(names)} sets of them ({listed(names)}): " if names else ""
-        raise UsageError(f"no shards were named: {found}pass --shards, for example --shards 'in1k-<000..999>.tar'")
+        example = Setting("shards", "in1k-<000..999>.tar")
+        raise UsageError(f"no shards were named: {found}name yours, for example ", example)
     return bases
 
 

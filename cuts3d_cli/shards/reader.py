@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, key_problem, split_name
-from cuts3d_cli.shards.names import stage_of
+from cuts3d_cli.shards.names import command_for, stage_of
 
 _BLOCK = 512
 _BASE_COMPOUNDS = ("sensor.png",)
@@ -150,8 +150,8 @@ class SidecarReader:
             return None
         if place < self._last:
             raise ShardError(
-                f"{self.path}: key {key!r} comes before {self.keys[self._last]!r}, unlike in the base shard: "
-                "make this sidecar anew with --if-exists overwrite"
+                f"{self.path}: key {key!r} comes before {self.keys[self._last]!r}, unlike in the base shard: run ",
+                command_for(self.path, again=True),
             )
         self._last = place
         return self.pick(key)
@@ -188,10 +188,11 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
     """Check and list the members of a tar in order, reading no contents. The file may be read between two members."""
     seen: dict[str, set[str]] = {}
     current: str | None = None
+    is_base = stage_of(path) is None
     for info in _headers(path, file):
         if not _is_payload(path, info):
             continue
-        key, extension = _checked_split(path, info.name)
+        key, extension = _checked_split(path, info.name, is_base=is_base)
         if info.size > max_member_bytes:
             raise ShardError(f"{path}: member {info.name!r} has {info.size} bytes, more than {max_member_bytes}")
         if key in seen and key != current:
@@ -208,7 +209,7 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
 
 def _headers(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Iterate over the headers of a tar. Unlike `tarfile` alone, takes no damaged header for the end of the tar."""
-    damaged = f"{path} is damaged or truncated: restore it, or make it anew"
+    damaged = f"{path} is damaged or truncated: restore it, or write it again"
     end = -1
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
@@ -222,7 +223,7 @@ def _headers(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             end = tar.offset
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
         if file.seek(0, os.SEEK_END) == 0:
-            raise ShardError(f"{path} is empty (0 bytes): restore it, or make it anew") from error
+            raise ShardError(f"{path} is empty (0 bytes): restore it, or write it again") from error
         if end < 0:
             raise ShardError(f"{path} is not an uncompressed tar, or is damaged: {error}") from error
         raise ShardError(f"{damaged} ({error})") from error
@@ -249,7 +250,7 @@ def _is_payload(path: Path, info: tarfile.TarInfo) -> bool:
     return not (is_meta(name) or name.rpartition("/")[2].startswith("."))
 
 
-def _checked_split(path: Path, name: str) -> tuple[str, str]:
+def _checked_split(path: Path, name: str, *, is_base: bool) -> tuple[str, str]:
     key, extension = split_name(name)
     if name.startswith("./"):
         raise ShardError(f"{path}: member {name!r} starts with './': write the tar as `tar -cf X.tar *`")
@@ -258,7 +259,6 @@ def _checked_split(path: Path, name: str) -> tuple[str, str]:
     if not extension:
         raise ShardError(f"{path}: member {name!r} has no extension, so it belongs to no sample: rename or remove it")
     leading, dot, last = extension.rpartition(".")
-    is_base = stage_of(path) is None
     if is_base and dot and last in IMAGE_EXTENSIONS and extension not in _BASE_COMPOUNDS:
         raise ShardError(
             f"{path}: member {name!r} reads as image {extension!r} of key {key!r}: keys must not contain dots, "
@@ -274,5 +274,5 @@ def _read(path: Path, file: BinaryIO, member: _Member) -> bytes:
     except OSError as error:
         raise ShardError(f"{path}: member {member.name!r} cannot be read: {error.strerror or error}") from error
     if len(data) != member.size:
-        raise ShardError(f"{path} is truncated in member {member.name!r}: restore it, or make it anew")
+        raise ShardError(f"{path} is truncated in member {member.name!r}: restore it, or write it again")
     return data

@@ -14,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict, recorded_limits
+from cuts3d_cli.config import (
+    ConfidenceConfig,
+    Config,
+    PseudoConfig,
+    output_dict,
+    recorded_limits,
+    resolve_recorded,
+)
 from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
 from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.grid import depth_to_grid
-from cuts3d_cli.cut.image import patch_depth
+from cuts3d_cli.cut.grid import depth_to_grid, patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
+from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.devices import worker_count
 from cuts3d_cli.engine.driver import finished_sidecar, require_sidecar, run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
@@ -36,6 +43,7 @@ from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.stages.features import photo
 from cuts3d_cli.stages.loading import finished_depth, stored_depth
+from cuts3d_cli.wording import Say
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""
@@ -50,23 +58,26 @@ class ScoreTask:
         depth: (h, w) float32 in [0, 1], NaN where nothing was measured; for source "depth".
         image: (s, s, 3) uint8, RGB, the square image of the CRF; for source "crf".
         config: the section of the configuration, tau_knn resolved.
-        cut: the configuration that the masks were cut with.
+        cut: the settings that the masks were cut with.
     """
 
     record: Mapping[str, Any]
     depth: NDArray[np.float32] | None
     image: NDArray[np.uint8] | None
     config: ConfidenceConfig
-    cut: Mapping[str, Any]
+    cut: PseudoConfig
 
 
-def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = None) -> StageResult:
+def run(
+    shards: Sequence[Path], *, config: Config, progress: Progress | None = None, say: Say | None = None
+) -> StageResult:
     """Score the pseudo-masks of every image.
 
     Args:
         shards: base shards with pseudo sidecars, and depth sidecars unless the CRF is the source.
         config: sections `confidence` and `run`.
-        progress: told how far it is.
+        progress: receives progress events.
+        say: prints a status line.
 
     Returns:
         What became of every shard.
@@ -99,7 +110,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
-            sharing=Sharing.of(config.run),
+            sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers},
             progress=progress,
         )
@@ -177,23 +188,33 @@ def read_confidence(sample: Sample) -> tuple[NDArray[np.float32], list[float]]:
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float:
-    """The tau_knn that all masks were cut with; they must have been cut in 3D."""
+    """Return the tau_knn that all masks were cut with; they must have been cut in 3D."""
     found = set()
     for base in shards:
         tar, manifest = require_sidecar(base, "pseudo")
-        cut = manifest.config["pseudo"]
-        if cut["method"] != "cuts3d" or cut["cut"] != "local":
+        cut = _recorded_cut(tar, manifest)
+        if cut.method not in METHODS:
+            raise ShardError(
+                f"{tar} holds masks of the method '{cut.method}', which is not installed: pass --source crf, or cut"
+                f" them again with one of {', '.join(METHODS)}"
+            )
+        if not get_method(cut.method).cuts_in_3d(cut):
             raise ShardError(
                 f"{tar} holds masks that were cut in 2D, without a threshold to vary: run `cuts3d pseudo` with --method"
                 " cuts3d --cut local, or pass --source crf"
             )
-        found.add(float(cut["tau_knn"]))
+        found.add(cut.tau_knn)
     if len(found) != 1:
         raise ShardError(
             f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): pass"
             " --tau-knn, or score them in runs of their own"
         )
     return found.pop()
+
+
+def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
+    """Return the settings that the masks of a pseudo sidecar were cut with."""
+    return resolve_recorded(tar, "pseudo", manifest.config["pseudo"]).pseudo
 
 
 def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, ...]) -> None:
@@ -215,8 +236,8 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
     assert task.depth is not None
     assert task.config.tau_knn is not None
     _check_thresholds(task.config, grid)
-    settings = replace(PAPER.pseudo, **{name: task.cut[name] for name in ("depth_sampling", "depth_clip")})
-    depth = patch_depth(task.depth, (grid[0], grid[1]), settings)
+    cut = task.cut
+    depth = patch_depth(task.depth, (grid[0], grid[1]), clip=cut.depth_clip, sampling=cut.depth_sampling)
     return np.stack(
         [
             confidence_counts(
@@ -227,10 +248,10 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
                 tau_knn_min=task.config.tau_knn_min,
                 tau_knn=task.config.tau_knn,
                 cuts=task.config.cuts,
-                k=task.cut["knn"],
-                background_level=task.cut["background_level"],
-                capacity=task.cut["capacity"],
-                solver=task.cut["min_cut"],
+                k=cut.knn,
+                background_level=cut.background_level,
+                capacity=cut.capacity,
+                solver=cut.min_cut,
             )
             for item in task.record["instances"]
         ]
@@ -250,7 +271,7 @@ def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
     assert task.image is not None
     square = task.image.shape[:2]
     masks = [upsample_nearest(decode_rle(item["patch_mask"]), square) for item in task.record["instances"]]
-    refined = refine_masks(task.image, masks, iterations=task.cut["crf_iterations"])
+    refined = refine_masks(task.image, masks, iterations=task.cut.crf_iterations)
     maps = [depth_to_grid(np.clip(share, 0, 1), (grid[0], grid[1]), sampling="area") for _, share in refined]
     return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
 
@@ -267,7 +288,7 @@ _Key = tuple[str, str | None, Mapping[str, Any] | None]
 def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
     pseudo_tar, pseudo = require_sidecar(base, "pseudo")
-    cut = pseudo.config["pseudo"]
+    cut = _recorded_cut(pseudo_tar, pseudo)
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.
         depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
@@ -276,7 +297,7 @@ def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator
             try:
                 record = read_json(sample, "pseudo.json")
                 depth = stored_depth(depths.get(sample.key), None) if depths else None
-                image = _square(photos.get(sample.key), cut["crf_size"], max_pixels=max_pixels) if photos else None
+                image = _square(photos.get(sample.key), cut.crf_size, max_pixels=max_pixels) if photos else None
             except SampleError as error:
                 yield (sample.key, str(error), None), None
                 continue

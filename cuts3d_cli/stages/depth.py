@@ -23,17 +23,21 @@ from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.wording import Say
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 
 
-def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = None) -> StageResult:
+def run(
+    shards: Sequence[Path], *, config: Config, progress: Progress | None = None, say: Say | None = None
+) -> StageResult:
     """Estimate, or take from the sensor, the depth of every image.
 
     Args:
         shards: base shards.
         config: sections `depth` and `run`.
-        progress: told how far it is.
+        progress: receives progress events.
+        say: prints a status line.
 
     Returns:
         What became of every shard.
@@ -92,7 +96,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
         inputs=lambda base: {"base": base, **weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
-        sharing=Sharing.of(config.run),
+        sharing=Sharing.from_config(config.run),
         info={"device": device},
         progress=progress,
     )

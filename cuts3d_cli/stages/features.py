@@ -163,7 +163,7 @@ def run(
         inputs=lambda base: {"base": base, "weights": extractor.weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
-        sharing=Sharing.of(config.run),
+        sharing=Sharing.from_config(config.run),
         info={"device": extractor.device},
         progress=progress,
     )

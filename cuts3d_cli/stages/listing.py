@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import SettingError, UsageError
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.keys import is_meta
 
@@ -78,7 +78,7 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
     """
     if source.is_dir():
         if images is not None:
-            raise UsageError("--images belongs to a COCO JSON: for a folder, name the folder of the images itself")
+            raise SettingError("images", "belongs to a COCO JSON: for a folder, name the folder of the images itself")
         files = _files_in(source, leave_out)
         kind: Literal["folder", "coco"] = "folder"
         root, problems = source, [_extension_problem(file) for file in files]
@@ -221,7 +221,8 @@ def _only_images(value: dict[str, Any]) -> dict[str, Any] | None:
 def _image_root(source: Path, images: Path | None, files: Sequence[str]) -> Path:
     if images is not None:
         if not images.is_dir():
-            raise UsageError(f"{images} is not a folder: --images names the one that the JSON's file names start from")
+            problem = f"{images} is not a folder: name the one that the JSON's file names start from"
+            raise SettingError("images", problem)
         return images
     beside = source.parent / "images"
     if files and not (source.parent / files[0]).exists() and (beside / files[0]).exists():

@@ -1,20 +1,22 @@
-"""What a base shard and its sidecars hold, as `pseudo` takes it."""
+"""A shard's images as both ways of cutting take them, and as they give them back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.cut.image import patch_depth
-from cuts3d_cli.cut.sharpening import spatial_importance
+from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.depth.maps import decode_depth_png
+from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
@@ -22,7 +24,13 @@ from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.stages.features import FeatureExtractor, photo, read_features, stored_features
-from cuts3d_cli.timing import StepTimer
+from cuts3d_cli.timing import StepTimer, add_seconds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Extract = Callable[[Sequence[NDArray[np.uint8]]], "Sequence[Tensor]"]
+"""From squares, (S, S, 3) uint8, to their features, (C, H, W) float16 each, left on the network's device."""
 
 
 def finished_depth(base: Path) -> tuple[Path, Manifest]:
@@ -57,59 +65,6 @@ def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float3
     return decode_depth_png(sample.members["depth.png"])
 
 
-@dataclass(frozen=True)
-class PhotoAndDepth:
-    """A photo, and (h, w) float32 in [0, 1], NaN where nothing was measured; None where no depth was asked for."""
-
-    image: Image.Image
-    depth: NDArray[np.float32] | None
-
-
-class ShardInputs:
-    """A base shard's photos with what lies beside them: depth, and features where they are stored."""
-
-    def __init__(
-        self, base: Path, *, extractor: FeatureExtractor, with_depth: bool, max_pixels: int, stack: ExitStack
-    ) -> None:
-        """Open the sidecars; the stack closes them. Photos of more pixels than `max_pixels` fail."""
-        self._max_pixels = max_pixels
-        self._depths = self._features = None
-        self._without_depth: Mapping[str, str] = {}
-        self._without_features: Mapping[str, str] = {}
-        if with_depth:
-            tar, manifest = finished_depth(base)
-            self._depths, self._without_depth = stack.enter_context(SidecarReader(tar)), _failures(manifest)
-        if stored := stored_features(base, extractor):
-            tar, manifest = stored
-            self._features, self._without_features = stack.enter_context(SidecarReader(tar)), _failures(manifest)
-
-    @property
-    def has_features(self) -> bool:
-        """Whether features are stored."""
-        return self._features is not None
-
-    def photo(self, sample: Sample) -> PhotoAndDepth:
-        """The photo and its depth.
-
-        Raises:
-            SampleError: either is missing or damaged.
-        """
-        image = photo(sample, max_pixels=self._max_pixels)
-        depth = None
-        if self._depths:
-            depth = stored_depth(self._depths.get(sample.key), self._without_depth.get(sample.key))
-        return PhotoAndDepth(image=image, depth=depth)
-
-    def features(self, sample: Sample) -> NDArray[np.float16]:
-        """The stored features.
-
-        Raises:
-            SampleError: they are missing or damaged.
-        """
-        assert self._features is not None
-        return read_features(self._features.get(sample.key), self._without_features.get(sample.key))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """An image, read and brought to the sizes that are needed, or the reason why it could not be.
@@ -117,12 +72,11 @@ class Loaded:
     Attributes:
         key: of its sample.
         size: (height, width) of the photo.
-        square: (S, S, 3) uint8, RGB, for the network; None where the features are stored.
-        features: (C, H, W) float16, where they are stored.
+        square: (S, S, 3) uint8, RGB, for the network; None where the features are known.
+        features: (C, H, W) float16; None before the network.
         crf_image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
         depth: (H, W) float32 in [0, 1], no NaN, at patch resolution; None where the method needs none.
-        importance: (H, W) float32, its Spatial Importance; None without sharpening.
-        failure: why it is not there; the other fields are then unset.
+        failure: why it cannot be cut; the other fields need not be set then.
         seconds: by step.
     """
 
@@ -132,50 +86,118 @@ class Loaded:
     features: NDArray[np.float16] | None = None
     crf_image: NDArray[np.uint8] | None = None
     depth: NDArray[np.float32] | None = None
-    importance: NDArray[np.float32] | None = None
     failure: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageCut:
+    """An image after its cut.
+
+    Attributes:
+        key: of its sample.
+        size: (height, width) of the photo.
+        result: its masks; None where it failed.
+        failure: why it has no result.
+        seconds: by step, of all steps.
+    """
+
+    key: str
+    size: tuple[int, int]
+    result: CutResult | None
+    failure: str | None
+    seconds: Mapping[str, float]
+
+
 def load_shard(base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool) -> Iterator[Loaded]:
-    """The images of a shard as batches take them: all that a processor does before the network."""
+    """Read the images of a shard, with what lies beside them, up to the network.
+
+    Args:
+        base: the base shard.
+        config: sections `pseudo` and `run`.
+        extractor: what the run asks for; stored features must be its own.
+        with_depth: whether the method needs depth.
+
+    Yields:
+        The images in order; one that is unusable carries its failure.
+
+    Raises:
+        ShardError: a shard is damaged, the depth sidecar is missing, or features are of another backbone.
+    """
     settings, timer = config.pseudo, StepTimer()
-    sharpens = settings.method == "cuts3d" and settings.sharpen
-
-    def load(sample: Sample, inputs: ShardInputs) -> Loaded:
-        item = inputs.photo(sample)
-        depth = importance = None
-        if item.depth is not None:
-            depth = patch_depth(item.depth, extractor.grid, settings)
-            if sharpens:
-                importance = spatial_importance(depth, sigma=settings.sigma, beta=settings.beta)
-        return Loaded(
-            key=sample.key,
-            size=(item.image.height, item.image.width),
-            square=None if inputs.has_features else resize_square(item.image, extractor.size),
-            features=inputs.features(sample) if inputs.has_features else None,
-            crf_image=resize_square(item.image, settings.crf_size),
-            depth=depth,
-            importance=importance,
-        )
-
     with ExitStack() as stack:
-        inputs = ShardInputs(
-            base,
-            extractor=extractor,
-            with_depth=with_depth,
-            max_pixels=config.run.max_image_pixels,
-            stack=stack,
-        )
+        depths = _Beside(*finished_depth(base), stack=stack) if with_depth else None
+        stored = stored_features(base, extractor)
+        features = _Beside(*stored, stack=stack) if stored else None
+
+        def load(sample: Sample) -> Loaded:
+            image = photo(sample, max_pixels=config.run.max_image_pixels)
+            depth = None
+            if depths:
+                depth = patch_depth(
+                    stored_depth(*depths.get(sample.key)),
+                    extractor.grid,
+                    clip=settings.depth_clip,
+                    sampling=settings.depth_sampling,
+                )
+            return Loaded(
+                key=sample.key,
+                size=(image.height, image.width),
+                square=None if features else resize_square(image, extractor.size),
+                features=read_features(*features.get(sample.key)) if features else None,
+                crf_image=resize_square(image, settings.crf_size),
+                depth=depth,
+            )
+
         for sample in read_shard(base):
             try:
                 with timer.step("read"), numerics_of_one_image():
-                    loaded = load(sample, inputs)
+                    loaded = load(sample)
             except SampleError as error:
                 loaded = Loaded(key=sample.key, failure=str(error))
             yield replace(loaded, seconds=timer.take())
 
 
-def _failures(manifest: Manifest) -> dict[str, str]:
-    """Why samples are not in a sidecar, by key."""
-    return {item["key"]: item["reason"] for item in manifest.failed}
+def with_features(images: Iterable[Loaded], *, extract: Extract, batch_size: int) -> Iterator[Loaded]:
+    """Put images through the network in batches, those whose features are stored excepted.
+
+    Args:
+        images: as `load_shard` yields them.
+        extract: the network.
+        batch_size: images that are held together.
+
+    Yields:
+        The images in order, each with its features or with a failure.
+    """
+    remaining = iter(images)
+    while batch := list(islice(remaining, batch_size)):
+        squares = [image.square for image in batch if image.square is not None]
+        timer = StepTimer()
+        with timer.step("features"):
+            outputs = iter(infer_each(squares, lambda some: _on_cpu(extract(some)), what="the network"))
+        share = {name: seconds / max(len(squares), 1) for name, seconds in timer.seconds.items()}
+        for image in batch:
+            if image.square is None:
+                yield image
+                continue
+            output, seconds = next(outputs), add_seconds(image.seconds, share)
+            if isinstance(output, Failed):
+                yield Loaded(key=image.key, failure=output.reason, seconds=seconds)
+            else:
+                yield replace(image, square=None, features=output, seconds=seconds)
+
+
+def _on_cpu(features: Sequence[Tensor]) -> list[NDArray[np.float16]]:
+    return [item.cpu().numpy() for item in features]
+
+
+class _Beside:
+    """A sidecar, read in step with its base shard; the stack closes it."""
+
+    def __init__(self, tar: Path, manifest: Manifest, *, stack: ExitStack) -> None:
+        self._reader = stack.enter_context(SidecarReader(tar))
+        self._reasons = {item["key"]: item["reason"] for item in manifest.failed}
+
+    def get(self, key: str) -> tuple[Sample | None, str | None]:
+        """Return the sample of that key; or None, and the reason why it is missing, if the manifest has one."""
+        return self._reader.get(key), self._reasons.get(key)

@@ -1,4 +1,4 @@
-"""A generation of pseudo-masks: the detector's predictions, merged with the masks it was trained on."""
+"""A generation of pseudo-masks: the detector's predictions, merged with the masks that it learned from."""
 
 from __future__ import annotations
 
@@ -6,59 +6,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.config import IfExists, SelfTrainConfig
+from cuts3d_cli.config import Config, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
 from cuts3d_cli.engine.driver import require_sidecar, run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.shards.names import in_generation, sidecar
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
-
-
-def generation_of(round: int) -> str:
-    """Name what comes out of a round of training: "initial", "st1", "st2", ..."""
-    return "initial" if round == 0 else f"st{round}"
-
-
-def masks_of(round: int) -> str:
-    """Name the stage whose sidecars a round of training learns from: "pseudo", "pseudo.st1", ..."""
-    return "pseudo" if round == 0 else in_generation("pseudo", generation_of(round))
+from cuts3d_cli.wording import Say
 
 
 def min_score_of(config: SelfTrainConfig, round: int) -> float:
-    """The lowest score of a prediction that becomes a mask of a round, 1 being the first of self-training."""
+    """Return the score from which a prediction becomes a mask of a round of self-training, counted from 1."""
     return config.score_thresholds[min(round, len(config.score_thresholds)) - 1]
 
 
 def run(
     shards: Sequence[Path],
     *,
-    round: int,
-    config: SelfTrainConfig,
-    if_exists: IfExists,
-    sharing: Sharing | None = None,
+    config: Config,
     progress: Progress | None = None,
+    say: Say | None = None,
+    round: int,
 ) -> StageResult:
     """Write the masks that a round of self-training learns from, `NAME-000.pseudo.st1.tar`.
 
     Args:
         shards: base shards, with the masks and the predictions of the round before.
+        config: sections `selftrain` and `run`.
+        progress: receives progress events.
+        say: prints a status line.
         round: 1 is the first of self-training.
-        config: thresholds.
-        if_exists: what happens to generations that are there.
-        sharing: with other processes.
-        progress: told how far it is.
 
     Returns:
-        What became of every shard. An image that the detector could not read is a failed sample.
+        The results of all shards. An image that the detector could not read is a failed sample.
 
     Raises:
         ShardError: masks or predictions of the round before are missing, unfinished or damaged.
     """
     previous, predicted = masks_of(round - 1), in_generation("predict", generation_of(round - 1))
-    min_score = min_score_of(config, round)
+    settings = config.selftrain
+    min_score = min_score_of(settings, round)
 
     def inputs(base: Path) -> Mapping[str, Path]:
         return {stage: require_sidecar(base, stage)[0] for stage in (previous, predicted)}
@@ -69,11 +59,11 @@ def run(
             for sample in read_shard(sidecar(base, predicted)):
                 found, before = read_json(sample, "predict.json"), masks.get(sample.key)
                 merged = merge_instances(
-                    # Where nothing could be cut, predictions alone are the masks.
+                    # An image without a record of masks, where nothing could be cut, gets the predictions alone.
                     read_json(before, "pseudo.json")["instances"] if before else [],
                     found["instances"],
                     min_score=min_score,
-                    keep_iou=config.keep_iou,
+                    keep_iou=settings.keep_iou,
                 )
                 facts: dict[str, Any] = {
                     "method": generation_of(round),
@@ -96,10 +86,10 @@ def run(
     return run_shards(
         shards,
         stage=masks_of(round),
-        config={"selftrain": {"min_score": min_score, "keep_iou": config.keep_iou}},
+        config={"selftrain": {"min_score": min_score, "keep_iou": settings.keep_iou}},
         inputs=inputs,
         outcomes=outcomes,
-        if_exists=if_exists,
-        sharing=sharing,
+        if_exists=config.run.if_exists,
+        sharing=Sharing.from_config(config.run),
         progress=progress,
     )

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.config import MAX_IMAGE_PIXELS, IfExists, RunConfig, recorded_limits
+from cuts3d_cli.config import Config, IfExists, PackConfig, recorded_limits
 from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png
-from cuts3d_cli.engine.claims import Claim
-from cuts3d_cli.engine.driver import publish_manifest
-from cuts3d_cli.engine.results import Progress, Silent, StageResult
-from cuts3d_cli.engine.sharing import Job, Sharing, share
-from cuts3d_cli.errors import SampleError, ShardError, UsageError
+from cuts3d_cli.engine.driver import refuse_existing, run_jobs
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.sharing import Job, Sharing
+from cuts3d_cli.errors import SampleError, Setting, SettingError, ShardError, UsageError
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
-from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
-from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.stages.listing import Listing, Photo, list_source
+from cuts3d_cli.shards.manifest import InputDigest
+from cuts3d_cli.stages.listing import Photo, list_source
 
 STAGE = "pack"
 MAX_ASPECT_ERROR = 0.01
@@ -35,31 +33,33 @@ _MIN_DIGITS = 3
 _UNFIT_NAME = re.compile(r"^[-.\s]|[/\\<>{}*?\[\]\x00-\x1f\x7f]|^$")
 
 
-class PackResult(StageResult):
-    """What became of a packing. Failed photos carry `file` and `reason`, besides their shard and key."""
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """Photos to pack, and the shards that they become.
 
-    @property
-    def samples(self) -> int:
-        """Photos that are in the shards."""
-        return self.count("samples_out")
+    Attributes:
+        source: a folder of any layout, or a COCO JSON (its annotations are not packed).
+        out: folder for the shards, made if missing.
+        name: first part of the shards' names.
+        images: the folder that the COCO JSON's file names start from; see `listing.list_source`.
+        depth_dir: a folder that holds a map under the same path as each photo, ending in `.png` (16 bits, one channel)
+            or `.npy` (floats, metres). Photos without a map are packed and counted.
+    """
 
-    @property
-    def without_depth(self) -> int:
-        """Photos packed without a depth map though a folder of maps was given."""
-        return self.count("without_depth")
+    source: Path
+    out: Path
+    name: str
+    images: Path | None = None
+    depth_dir: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings:
-    depth_dir: Path | None
-    depth_scale: float
-    shard_size: int
-    max_image_pixels: int
+class _Maps:
+    """Where the depth maps of photos lie, and how they and the photos are read."""
 
-    def to_config(self, kind: str) -> dict[str, Any]:
-        config: dict[str, Any] = {"source": kind, "shard_size": self.shard_size, "depth": self.depth_dir is not None}
-        config |= recorded_limits(RunConfig(max_image_pixels=self.max_image_pixels))
-        return config | ({"depth_scale": self.depth_scale} if self.depth_dir is not None else {})
+    folder: Path | None
+    scale: float
+    max_image_pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +68,7 @@ class _DepthMap:
     kind: Literal["png", "npy"]
 
 
-def run(
-    *,
-    source: Path,
-    out: Path,
-    name: str,
-    images: Path | None = None,
-    depth_dir: Path | None = None,
-    depth_scale: float = 0.001,
-    shard_size: int = 1000,
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
-    if_exists: IfExists = "resume",
-    sharing: Sharing | None = None,
-    progress: Progress | None = None,
-) -> PackResult:
+def run(packing: Packing, *, config: Config, progress: Progress | None = None) -> StageResult:
     """Pack photos, as they are, into `NAME-000.tar`, `NAME-001.tar`, ...
 
     Each sample is `KEY.jpg|png|webp`, the file's own bytes, and `KEY.json`: `id`, `source` (path from the root), and
@@ -91,75 +78,80 @@ def run(
     cannot be read leaves a gap and moves no other.
 
     Args:
-        source: a folder of any layout, or a COCO JSON (its annotations are not packed).
-        out: folder for the shards, made if missing.
-        name: first part of the shards' names.
-        images: the folder that the COCO JSON's file names start from; see `listing.list_source`.
-        depth_dir: a folder that holds a map under the same path as each photo, ending in `.png` (16 bits, one channel)
-            or `.npy` (floats, metres). Photos without a map are packed and counted.
-        depth_scale: metres that one unit of a PNG map stands for.
-        shard_size: photos in a shard.
-        max_image_pixels: photos and depth maps with more are left out, as failed.
-        if_exists: keep finished shards whose photos and settings are the same, redo all, or refuse.
-        sharing: with other processes that pack the same.
-        progress: told how far it is.
+        packing: photos and shards.
+        config: sections `pack` and `run`.
+        progress: receives progress events.
 
     Returns:
-        What became of every shard, with the photos that could not be read, or whose depth map is damaged or of
-        another aspect ratio.
+        The results of all shards. Failed are photos that could not be read, or whose depth map is damaged or of another
+        aspect ratio; each carries its `file`.
 
     Raises:
         UsageError: a path or number is impossible, or there is no photo.
-        ShardError: shards exist and `if_exists` is "fail", shards of another packing have the same name, or the disk
-            is full.
+        ShardError: shards exist and `run.if_exists` is "fail", shards of another packing have the same name, or the
+            disk is full.
     """
     begun = time.perf_counter()
-    settings = _Settings(
-        depth_dir=depth_dir, depth_scale=depth_scale, shard_size=shard_size, max_image_pixels=max_image_pixels
-    )
-    _check(settings, source=source, name=name)
-    listing = list_source(source, images=images, leave_out=[depth_dir] if depth_dir is not None else [])
-    plan = plan_shards(listing.photos, out=out, name=name, shard_size=shard_size)
-    _make_room(plan, out=out, name=name, if_exists=if_exists)
-    watcher, sharing = progress or Silent(), sharing or Sharing()
-    plan = {tar: plan[tar] for tar in sharing.part_of(list(plan))}
-    watcher.begin([(tar, len(photos)) for tar, photos in plan.items()])
-    config = settings.to_config(listing.kind)
+    progress, sharing, if_exists = progress or Progress(), Sharing.from_config(config.run), config.run.if_exists
+    _check(packing, config.pack)
+    # List all photos before anything is written: which of them go into which shard depends on all.
+    leave_out = [packing.depth_dir] if packing.depth_dir is not None else []
+    listing = list_source(packing.source, images=packing.images, leave_out=leave_out)
+    plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
+    _make_room(plan, packing=packing, if_exists=if_exists)
+    maps = _Maps(folder=packing.depth_dir, scale=config.pack.depth_scale, max_image_pixels=config.run.max_image_pixels)
 
     @functools.cache  # it asks the system about every photo
     def inputs(tar: Path) -> dict[str, InputDigest]:
-        return {"listing": _digest(listing.root, plan[tar], settings)}
+        return {"listing": _digest(listing.root, plan[tar], maps)}
 
-    def state(job: Job) -> Currency | None:
-        return is_current(job.tar, stage=STAGE, config=config, inputs=inputs(job.tar)) if job.tar.exists() else None
+    def outcomes(tar: Path) -> Iterator[Outcome]:
+        for photo in plan[tar]:
+            yield _pack(photo, listing.root, maps)
 
-    def work(job: Job, claim: Claim) -> Manifest:
-        return _pack_shard(
-            job.tar, plan[job.tar], listing, settings, inputs=inputs(job.tar), claim=claim, watcher=watcher
-        )
-
-    results = share(
-        [Job(tar, tar) for tar in plan], state=state, work=work, if_exists=if_exists, sharing=sharing, watcher=watcher
+    # Pack this process's part.
+    jobs = [Job(tar, tar) for tar in sharing.part_of(list(plan))]
+    progress.begin([(job.tar, len(plan[job.tar])) for job in jobs])
+    results = run_jobs(
+        jobs,
+        stage=STAGE,
+        config=_recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None),
+        inputs=inputs,
+        outcomes=outcomes,
+        if_exists=if_exists,
+        sharing=sharing,
+        info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
+        progress=progress,
     )
-    return PackResult(stage=STAGE, shards=results, seconds=time.perf_counter() - begun)
+    return StageResult(stage=STAGE, shards=results, seconds=time.perf_counter() - begun)
 
 
-def _check(settings: _Settings, *, source: Path, name: str) -> None:
-    if _UNFIT_NAME.search(name):
-        raise UsageError(f"--name {name!r} cannot be a shard's name: use letters, digits, '_' and '-'")
-    if settings.shard_size < 1:
-        raise UsageError(f"--shard-size is {settings.shard_size}: a shard needs at least one image")
-    if not (math.isfinite(settings.depth_scale) and settings.depth_scale > 0):
-        raise UsageError(f"--depth-scale is {settings.depth_scale}: it must be a positive number of metres a unit")
-    if settings.depth_dir is not None:
-        if not settings.depth_dir.is_dir():
-            raise UsageError(f"--depth-dir {settings.depth_dir} is not a folder")
-        if source.is_dir() and settings.depth_dir.samefile(source):
-            raise UsageError(f"--depth-dir {settings.depth_dir} is the folder of the photos: keep maps in their own")
+def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:
+    """Return what a manifest records of how photos were packed."""
+    recorded = {"source": kind, "shard_size": config.pack.shard_size, "depth": with_maps}
+    recorded |= recorded_limits(config.run)
+    return recorded | ({"depth_scale": config.pack.depth_scale} if with_maps else {})
+
+
+def _check(packing: Packing, config: PackConfig) -> None:
+    """Check names, numbers and folders. Raises UsageError."""
+    if _UNFIT_NAME.search(packing.name):
+        raise SettingError("name", f"{packing.name!r} cannot be a shard's name: use letters, digits, '_' and '-'")
+    if config.shard_size < 1:
+        raise SettingError("pack.shard_size", f"is {config.shard_size}: a shard needs at least one image")
+    if not (math.isfinite(config.depth_scale) and config.depth_scale > 0):
+        problem = f"is {config.depth_scale}: it must be a positive number of metres a unit"
+        raise SettingError("pack.depth_scale", problem)
+    maps = packing.depth_dir
+    if maps is not None:
+        if not maps.is_dir():
+            raise SettingError("depth_dir", f"{maps} is not a folder")
+        if packing.source.is_dir() and maps.samefile(packing.source):
+            raise SettingError("depth_dir", f"{maps} is the folder of the photos: keep maps in their own")
 
 
 def plan_shards(photos: Sequence[Photo], *, out: Path, name: str, shard_size: int) -> dict[Path, Sequence[Photo]]:
-    """Which photos go into which shard.
+    """Return which photos go into which shard.
 
     Args:
         photos: all of them, in order.
@@ -178,8 +170,9 @@ def plan_shards(photos: Sequence[Photo], *, out: Path, name: str, shard_size: in
     }
 
 
-def _make_room(plan: Mapping[Path, Any], *, out: Path, name: str, if_exists: IfExists) -> None:
+def _make_room(plan: Mapping[Path, Any], *, packing: Packing, if_exists: IfExists) -> None:
     """Make the folder; refuse what would leave shards of two packings side by side under one name."""
+    out, name = packing.out, packing.name
     try:
         out.mkdir(parents=True, exist_ok=True)
         present = sorted(os.listdir(out))
@@ -190,21 +183,19 @@ def _make_room(plan: Mapping[Path, Any], *, out: Path, name: str, if_exists: IfE
     if strangers := [file for file in shards if file not in planned]:
         raise ShardError(
             f"{out / strangers[0]} is of another packing, this one ends at {max(planned)}: remove it and what follows "
-            "it, or choose another --name or --out"
+            "it, or choose another ",
+            *(Setting("name"), " or ", Setting("out")),
         )
     if if_exists == "fail" and shards:
-        raise ShardError(
-            f"{out / shards[0]} exists: pass --if-exists resume to keep what is finished and matches, or --if-exists "
-            "overwrite to redo all"
-        )
+        refuse_existing(out / shards[0])
 
 
-def _digest(root: Path, photos: Sequence[Photo], settings: _Settings) -> InputDigest:
+def _digest(root: Path, photos: Sequence[Photo], maps: _Maps) -> InputDigest:
     """Identify the files of a shard by their names, sizes and times of change, so that no photo need be read."""
     hasher, size = hashlib.sha256(), 0
     for photo in photos:
-        maps = _depth_maps(photo, settings)
-        files = [_state(root / photo.file), *([found.kind, *_state(found.path)] for found in maps)]
+        own = _depth_maps(photo, maps)
+        files = [_state(root / photo.file), *([found.kind, *_state(found.path)] for found in own)]
         line = json.dumps([photo.file, photo.id, photo.key, *files]).encode("ascii") + b"\n"
         hasher.update(line)
         size += len(line)
@@ -219,55 +210,21 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
-def _pack_shard(
-    tar: Path,
-    photos: Sequence[Photo],
-    listing: Listing,
-    settings: _Settings,
-    *,
-    inputs: Mapping[str, InputDigest],
-    claim: Claim,
-    watcher: Progress,
-) -> Manifest:
-    begun = time.perf_counter()
-    failed: list[dict[str, str]] = []
-    with_depth = 0
-    written: list[Manifest] = []
-
-    def finish() -> None:
-        counts = {"samples_in": len(photos), "samples_out": writer.samples, "failed": len(failed)}
-        if settings.depth_dir is not None:
-            counts |= {"with_depth": with_depth, "without_depth": writer.samples - with_depth}
-        manifest = Manifest(
-            stage=STAGE,
-            config=settings.to_config(listing.kind),
-            inputs=dict(inputs),
-            counts=counts,
-            failed=failed,
-            info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
-            seconds={"total": round(time.perf_counter() - begun, 3)},
-            sha256=writer.sha256,
-            size=writer.size,
-        )
-        publish_manifest(tar, manifest, claim=claim)
-        written.append(manifest)
-
-    writer = ShardWriter(tar, before_publishing=claim.check_before_publishing, after_publishing=finish)
-    with writer:
-        for photo in photos:
-            try:
-                members = _members(photo, listing.root, settings)
-            except SampleError as error:
-                failed.append({"key": photo.key, "file": photo.file, "reason": str(error)})
-                watcher.advance(failed=True)
-                continue
-            writer.write(photo.key, members)
-            with_depth += any(extension.startswith("sensor.") for extension in members)
-            watcher.advance(failed=False)
-    return written[0]
+def _pack(photo: Photo, root: Path, maps: _Maps) -> Outcome:
+    """Read a photo with its depth map, and count."""
+    failure, members = None, None
+    try:
+        members = _members(photo, root, maps)
+    except SampleError as error:
+        failure = str(error)
+    counts = {}
+    if maps.folder is not None:
+        with_depth = members is not None and any(extension.startswith("sensor.") for extension in members)
+        counts = {"with_depth": int(with_depth), "without_depth": int(members is not None and not with_depth)}
+    return Outcome(key=photo.key, members=members, failure=failure, facts={"file": photo.file}, counts=counts)
 
 
-def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
+def _members(photo: Photo, root: Path, maps: _Maps) -> dict[str, bytes]:
     """Read a photo and its depth map.
 
     Raises:
@@ -276,18 +233,18 @@ def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
     if photo.problem is not None:
         raise SampleError(photo.problem)
     data = _read(root / photo.file)
-    width, height = decode_image(data, max_pixels=settings.max_image_pixels).size
+    width, height = decode_image(data, max_pixels=maps.max_image_pixels).size
     facts: dict[str, Any] = {"id": photo.id, "source": photo.file, "width": width, "height": height}
     extension = photo.file.rpartition(".")[2].lower()
     members = {"jpg" if extension == "jpeg" else extension: data}
-    maps = list(_depth_maps(photo, settings))
-    if len(maps) > 1:
-        raise SampleError(f"there are two depth maps, {maps[0].path.name} and {maps[1].path.name}: keep one")
-    for found in maps:
+    own = list(_depth_maps(photo, maps))
+    if len(own) > 1:
+        raise SampleError(f"there are two depth maps, {own[0].path.name} and {own[1].path.name}: keep one")
+    for found in own:
         content = _read(found.path)
-        _check_map(found, content, settings, width=width, height=height)
+        _check_map(found, content, maps, width=width, height=height)
         members[f"sensor.{found.kind}"] = content
-        facts["depth"] = {"scale": settings.depth_scale if found.kind == "png" else 1.0, "unit": "metre"}
+        facts["depth"] = {"scale": maps.scale if found.kind == "png" else 1.0, "unit": "metre"}
     members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
     return members
 
@@ -308,11 +265,11 @@ def _read(path: Path) -> bytes:
         raise SampleError(f"its name cannot be a file's: {error}") from error
 
 
-def _depth_maps(photo: Photo, settings: _Settings) -> Iterator[_DepthMap]:
-    """Find the depth maps of a photo, one of each kind: same path, `.png` or `.npy` in small or capital letters."""
-    if settings.depth_dir is None or photo.problem is not None or "\0" in photo.file:
+def _depth_maps(photo: Photo, maps: _Maps) -> Iterator[_DepthMap]:
+    """List the depth maps of a photo, one of each kind: same path, `.png` or `.npy` in small or capital letters."""
+    if maps.folder is None or photo.problem is not None or "\0" in photo.file:
         return
-    stem = settings.depth_dir / photo.file.rpartition(".")[0]
+    stem = maps.folder / photo.file.rpartition(".")[0]
     kinds: tuple[Literal["png", "npy"], ...] = ("png", "npy")
     for kind in kinds:
         for ending in (kind, kind.upper()):
@@ -322,10 +279,10 @@ def _depth_maps(photo: Photo, settings: _Settings) -> Iterator[_DepthMap]:
                 break
 
 
-def _check_map(found: _DepthMap, data: bytes, settings: _Settings, *, width: int, height: int) -> None:
+def _check_map(found: _DepthMap, data: bytes, maps: _Maps, *, width: int, height: int) -> None:
     try:
         if found.kind == "png":
-            depth = decode_sensor_png(data, scale=settings.depth_scale, max_pixels=settings.max_image_pixels)
+            depth = decode_sensor_png(data, scale=maps.scale, max_pixels=maps.max_image_pixels)
         else:
             depth = decode_sensor_npy(data)
     except SampleError as error:

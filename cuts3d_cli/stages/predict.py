@@ -22,6 +22,7 @@ from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.stages.features import photo
+from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detections, Detector
@@ -30,22 +31,24 @@ if TYPE_CHECKING:
 def run(
     shards: Sequence[Path],
     *,
-    checkpoint: Path,
     config: Config,
-    generation: str | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
+    checkpoint: Path,
+    generation: str | None = None,
 ) -> StageResult:
     """Detect the instances of every image.
 
     Args:
         shards: base shards.
-        checkpoint: what `cuts3d train` wrote.
         config: sections `predict` and `run`.
+        progress: receives progress events.
+        say: prints a status line.
+        checkpoint: what `cuts3d train` wrote.
         generation: names the sidecars, as in "initial" or "st1"; None for `NAME-000.predict.tar`.
-        progress: told how far it is.
 
     Returns:
-        What became of every shard.
+        The results of all shards.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged, or no detector's.
@@ -87,7 +90,7 @@ def run(
         inputs=lambda base: {"base": base, "checkpoint": checkpoint},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
-        sharing=Sharing.of(config.run),
+        sharing=Sharing.from_config(config.run),
         info={"device": device},
         progress=progress,
     )

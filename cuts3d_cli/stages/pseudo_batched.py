@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -22,30 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cuts3d_cli.config import PseudoConfig
-from cuts3d_cli.cut.batched_graph import binarised, cosine_affinities, sharpened_edges, unusable
+from cuts3d_cli.cut.batched_graph import cosine_affinities, unusable
 from cuts3d_cli.cut.batched_ncut import second_eigenvectors
-from cuts3d_cli.cut.image import CutResult, FinishTask, StepTask, cut_rules, cut_step, finish_image
+from cuts3d_cli.cut.image import CutResult, IterationTask, RefinementTask, cut_iteration, refine_image
 from cuts3d_cli.cut.iterations import Rules, begin
+from cuts3d_cli.cut.methods import Method, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import LOOK_SECONDS, Task, WorkerPool, numerics_of_one_image, result_of
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.stages.loading import Loaded
+from cuts3d_cli.stages.loading import Extract, ImageCut, Loaded
 from cuts3d_cli.timing import StepTimer, add_seconds
-
-Extract = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Tensor]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """What became of an image: its masks, or the reason why there are none. `seconds` are of all steps."""
-
-    key: str
-    size: tuple[int, int]
-    result: CutResult | None
-    failure: str | None
-    seconds: Mapping[str, float]
 
 
 class BatchedCutter:
@@ -57,82 +44,67 @@ class BatchedCutter:
     """
 
     def __init__(
-        self,
-        *,
-        config: PseudoConfig,
-        tau_ncut: float,
-        extract: Extract,
-        device: str,
-        batch_size: int,
-        pool: WorkerPool,
+        self, *, config: PseudoConfig, extract: Extract, device: str, batch_size: int, pool: WorkerPool
     ) -> None:
         """Take what the batches share.
 
         Args:
-            config: the section of the configuration.
-            tau_ncut: threshold of the semantic graph, resolved for the backbone.
+            config: the section of the configuration, `tau_ncut` set.
             extract: features of squares, (C, H, W) float16 each, on the device.
             device: torch's name of it; it must have double precision.
             batch_size: images of a batch.
             pool: the workers.
         """
         self._config = config
-        self._tau_ncut = tau_ncut
+        self._method = get_method(config.method)
         self._extract = extract
         self._device = device
         self._batch_size = batch_size
         self._pool = pool
         self.in_flight = 2 + math.ceil(pool.ahead / batch_size)
 
-    def cut(self, images: Iterable[Loaded]) -> Iterator[Cut]:
-        """Cut images and give the outcomes back in order.
+    def cut(self, images: Iterable[Loaded]) -> Iterator[ImageCut]:
+        """Cut images and yield the results in order.
 
         Raises:
-            UsageError: tau_knn does not fit the grid.
+            UsageError: the method's settings do not fit the grid.
             WorkerDiedError: processes die also without a task.
         """
         remaining = iter(images)
-        flying: deque[_Flight] = deque()
+        in_flight: deque[_BatchInFlight] = deque()
         while True:
-            while flying and flying[0].cuts is not None:
-                yield from flying.popleft().cuts or []
-            if ready := next((flight for flight in flying if flight.is_ready), None):
+            # What is done leaves in order; then a batch whose workers are done goes on, else a new one starts.
+            while in_flight and in_flight[0].cuts is not None:
+                yield from in_flight.popleft().cuts or []
+            if ready := next((batch for batch in in_flight if batch.is_ready), None):
                 ready.go_on()
-            elif len(flying) < self.in_flight and (batch := list(islice(remaining, self._batch_size))):
-                flying.append(_Flight(self._steps(batch), self._pool))
-            elif flying:
-                pending = [future for flight in flying for future in flight.pending]
+            elif len(in_flight) < self.in_flight and (batch := list(islice(remaining, self._batch_size))):
+                in_flight.append(_BatchInFlight(self._steps(batch), self._pool))
+            elif in_flight:
+                pending = [future for batch in in_flight for future in batch.pending]
                 wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             else:
                 return
 
-    def _steps(self, images: Sequence[Loaded]) -> Generator[list[Task[Any, Any]], None, list[Cut]]:
-        """All that happens to a batch; gives control away, with what it waits for, whenever workers have to do."""
+    def _steps(self, images: Sequence[Loaded]) -> Generator[list[Task[Any, Any]], None, list[ImageCut]]:
+        """Do all that happens to a batch; yield the tasks to wait for whenever the workers have to do."""
         jobs = [_Job(image) for image in images]
         self._add_features([job for job in jobs if job.failure is None])
         self._add_graphs([job for job in jobs if job.failure is None])
-        while active := [job for job in jobs if self._wants_eigenvector(job)]:
-            cutting = [(job, self._pool.start(cut_step, task)) for job, task in self._solve(active)]
+        while True:
+            # Images that have had their last cut go on to the CRF while the others are solved.
+            for job in jobs:
+                if job.failure is None and job.is_cut and job.refining is None:
+                    job.refine(self._config, self._pool)
+            active = [job for job in jobs if job.failure is None and not job.is_cut]
+            if not active:
+                break
+            cutting = [(job, self._pool.start(cut_iteration, task)) for job, task in self._solve(active)]
             yield [task for _, task in cutting]
             for job, task in cutting:
                 job.take_extraction(self._pool.take(task))
-        yield [job.finishing for job in jobs if job.finishing is not None]
-        return [job.cut(self._pool) for job in jobs]
-
-    def _wants_eigenvector(self, job: _Job) -> bool:
-        """Whether an image needs another eigenvector; one that has just had its last cut goes on to the CRF."""
-        if job.failure is not None or job.finishing is not None:
-            return False
-        assert job.extraction is not None
-        if not job.extraction.finished:
-            return True
-        assert job.image.crf_image is not None
-        job.edges = None
-        task = FinishTask(
-            image=job.image.crf_image, size=job.image.size, extraction=job.extraction, config=self._config
-        )
-        job.finishing = self._pool.start(finish_image, task)
-        return False
+        yield [job.refining for job in jobs if job.refining is not None]
+        return [job.result(self._pool) for job in jobs]
 
     def _add_features(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
@@ -158,33 +130,29 @@ class BatchedCutter:
                 job.failure = edges.reason
             elif features is not None:
                 job.edges = edges
-                job.begin(self._config, self._tau_ncut, grid=(features.shape[1], features.shape[2]))
+                job.begin(self._method, self._config, grid=(features.shape[1], features.shape[2]))
 
     def _graphs(self, jobs: Sequence[_Job]) -> list[Tensor | Failed]:
-        """(K, K) bool for each image, or what is wrong with its features."""
+        """Return the edges, (K, K) bool, of each image, or what is wrong with its features."""
         with self._timed("affinity", jobs):
             features = torch.stack([job.features for job in jobs if job.features is not None])
             reasons = unusable(features)
             affinity = cosine_affinities(features)
-            if not self._sharpens:
-                edges = binarised(affinity, tau_ncut=self._tau_ncut)
-        if self._sharpens:
-            with self._timed("sharpen", jobs):
-                maps = np.stack([job.image.importance for job in jobs if job.image.importance is not None])
-                edges = sharpened_edges(
-                    affinity,
-                    torch.from_numpy(maps).to(self._device),
-                    pairing=self._config.pairing,
-                    tau_ncut=self._tau_ncut,
-                )
+            importance = self._importance(jobs)
+        with self._timed("affinity" if importance is None else "sharpen", jobs):
+            edges = self._method.batched_edges(affinity, importance, settings=self._config)
         return [Failed(reason) if reason else item for item, reason in zip(edges, reasons, strict=True)]
 
-    @property
-    def _sharpens(self) -> bool:
-        return self._config.method == "cuts3d" and self._config.sharpen
+    def _importance(self, jobs: Sequence[_Job]) -> Tensor | None:
+        """Return the importance of the method, (B, H, W) float32; None where it sharpens no graph."""
+        maps = [self._method.importance(job.image.depth, settings=self._config) for job in jobs]
+        given = [item for item in maps if item is not None]
+        if 0 < len(given) < len(maps):  # then each image is tried by itself
+            raise ValueError("some images of a batch have an importance, and some have none")
+        return torch.from_numpy(np.stack(given)).to(self._device) if given else None
 
-    def _solve(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, StepTask]]:
-        """The next eigenvector of each image, as a task for a worker."""
+    def _solve(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, IterationTask]]:
+        """Yield the next eigenvector of each image, as a task for a worker."""
         with self._timed("eigen", jobs):
             pairs = infer_each(jobs, self._pairs, what="the eigensolver")
         for job, pair in zip(jobs, pairs, strict=True):
@@ -193,7 +161,7 @@ class BatchedCutter:
             else:
                 assert job.rules is not None
                 assert job.extraction is not None
-                yield job, StepTask(rules=job.rules, extraction=job.extraction, pair=pair)
+                yield job, IterationTask(rules=job.rules, extraction=job.extraction, pair=pair)
 
     def _pairs(self, jobs: Sequence[_Job]) -> list[Eigenpair]:
         edges = torch.stack([job.edges for job in jobs if job.edges is not None])
@@ -202,7 +170,7 @@ class BatchedCutter:
 
     @contextmanager
     def _timed(self, step: str, jobs: Sequence[_Job]) -> Iterator[None]:
-        """Share the seconds of what the device does among the images it does it for."""
+        """Share the seconds that the device takes among the images it works on."""
         timer = StepTimer()
         with timer.step(step):
             yield
@@ -213,17 +181,18 @@ class BatchedCutter:
             job.seconds = add_seconds(job.seconds, share)
 
 
-class _Flight:
+class _BatchInFlight:
     """A batch under way: where it stands, and what it waits for."""
 
-    def __init__(self, steps: Generator[list[Task[Any, Any]], None, list[Cut]], pool: WorkerPool) -> None:
+    def __init__(self, steps: Generator[list[Task[Any, Any]], None, list[ImageCut]], pool: WorkerPool) -> None:
         self._steps = steps
         self._pool = pool
         self._waits_for: list[Task[Any, Any]] = []
-        self.cuts: list[Cut] | None = None
+        self.cuts: list[ImageCut] | None = None
         self.go_on()
 
     def go_on(self) -> None:
+        """Work on the batch until it waits for workers, or is done."""
         try:
             self._waits_for = next(self._steps)
         except StopIteration as end:
@@ -231,10 +200,12 @@ class _Flight:
 
     @property
     def is_ready(self) -> bool:
+        """Whether it can go on."""
         return self.cuts is None and not self.pending
 
     @property
     def pending(self) -> list[Future[Any]]:
+        """The tasks that it still waits for."""
         return [task.future for task in self._waits_for if not self._pool.is_done(task)]
 
 
@@ -249,41 +220,57 @@ class _Job:
         self.edges: Tensor | None = None
         self.rules: Rules | None = None
         self.extraction: Extraction | None = None
-        self.finishing: Task[FinishTask, CutResult] | None = None
+        self.refining: Task[RefinementTask, CutResult] | None = None
 
-    def begin(self, config: PseudoConfig, tau_ncut: float, *, grid: tuple[int, int]) -> None:
+    def begin(self, method: Method, config: PseudoConfig, *, grid: tuple[int, int]) -> None:
         """Get ready for the first cut."""
         try:
             with numerics_of_one_image():
-                self.rules = cut_rules(config, tau_ncut, grid=grid, depth=self.image.depth)
+                self.rules = method.rules(self.image.depth, grid=grid, settings=config)
                 self.extraction = begin(self.rules)
         except SampleError as error:
             self.failure = str(error)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it has had its last cut."""
+        return self.extraction is not None and self.extraction.finished
+
     def removed(self) -> NDArray[np.bool_]:
+        """Return the nodes that are out of the graph, (K,) bool."""
         assert self.rules is not None
         assert self.extraction is not None
         return self.rules.removed(self.extraction.candidates).reshape(-1)
 
     def take_extraction(self, future: Future[Extraction]) -> None:
+        """Take the extraction after a cut."""
         try:
             self.extraction = result_of(future)
         except SampleError as error:
             self.failure = str(error)
 
-    def cut(self, pool: WorkerPool) -> Cut:
-        """What became of it."""
+    def refine(self, config: PseudoConfig, pool: WorkerPool) -> None:
+        """Let a worker refine the masks; the graph is needed no more."""
+        assert self.image.crf_image is not None
+        assert self.extraction is not None
+        self.edges = None
+        task = RefinementTask(
+            image=self.image.crf_image, size=self.image.size, extraction=self.extraction, config=config
+        )
+        self.refining = pool.start(refine_image, task)
+
+    def result(self, pool: WorkerPool) -> ImageCut:
+        """Return the masks, or why there are none."""
         result = None
-        if self.finishing is not None:
+        if self.refining is not None:
             try:
-                result = result_of(pool.take(self.finishing))
+                result = result_of(pool.take(self.refining))
             except SampleError as error:
                 self.failure = str(error)
-        later = {} if result is None else result.seconds
-        return Cut(
+        return ImageCut(
             key=self.image.key,
             size=self.image.size,
             result=result,
             failure=self.failure,
-            seconds=add_seconds(self.image.seconds, self.seconds, later),
+            seconds=add_seconds(self.image.seconds, self.seconds, result.seconds if result else {}),
         )

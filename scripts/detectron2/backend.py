@@ -1,9 +1,9 @@
 """A PEP 517 backend that repackages detectron2 0.6 as pure Python.
 
-PyPI has its sources under another name, without the C++ and CUDA part. A Mask R-CNN and its cascade need none of it:
-torchvision has the operators. What broke since 0.6 was released is replaced by what `REPLACEMENTS` says, and each file
-so changed says so. The archive is fetched by pip, so pip's settings (index, proxy, cache) hold, and only with its known
-hash. The wheel's bytes depend on nothing else.
+PyPI has its sources under another name, without the C++ and CUDA part. A Mask R-CNN and its cascade do not need it:
+torchvision has the operators. What has broken since the release of 0.6 is replaced as in `REPLACEMENTS`, and each
+changed file says so. pip fetches the archive, with its settings (index, proxy, cache), and checks its hash. The wheel's
+bytes depend on nothing else.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ REPLACEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
 }
-"""Path in the package -> old and new texts."""
+"""Path in the package -> pairs of old and new text."""
 ALIASES = (
     "data/build.py",
     "data/datasets/pascal_voc.py",
@@ -97,7 +97,7 @@ ALIASES = (
     "utils/video_visualizer.py",
     "utils/visualizer.py",
 )
-"""Files with np.int, np.float, np.bool or np.str, which numpy no longer has."""
+"""Files with np.int, np.float, np.bool or np.str, which numpy has removed."""
 STUB = """
 import setuptools.dist as dist, sys, types
 
@@ -120,21 +120,21 @@ utils = types.ModuleType("torch.utils")
 utils.cpp_extension = extension
 sys.modules.update({"torch.utils": utils, "torch.utils.cpp_extension": extension})
 """
-"""Stands for torch while pip asks the archive's setup.py for a name and version, and drops its requirements: one of
-them is an address, which pip refuses."""
+"""Replaces torch while pip asks the archive's setup.py for name and version, and drops the requirements: one of them
+is an address, which pip refuses."""
 
 
 class BuildError(Exception):
-    """The sources are not what this builder was written for."""
+    """The sources are not those that this builder was written for."""
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """PEP 517: nothing beyond pyproject.toml."""
+    """Return no requirements beyond those of pyproject.toml (PEP 517)."""
     return []
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Any = None) -> str:
-    """PEP 517: the metadata, without fetching anything."""
+    """Write the metadata, without fetching anything (PEP 517). Returns the name of its folder."""
     folder = Path(metadata_directory, INFO)
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(METADATA, encoding="utf-8")
@@ -142,7 +142,7 @@ def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: A
 
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
-    """PEP 517: fetch the sources, adapt them, write the wheel."""
+    """Fetch the sources, adapt them, write the wheel (PEP 517). Returns the name of its file."""
     name = f"detectron2-{VERSION}-py3-none-any.whl"
     Path(wheel_directory, name).write_bytes(wheel(package_files(fetch())))
     return name
@@ -152,7 +152,7 @@ def fetch() -> bytes:
     """Download the source archive with pip.
 
     Raises:
-        BuildError: pip could not, or what came is another archive.
+        BuildError: pip failed, or the archive is another one.
     """
     with tempfile.TemporaryDirectory() as folder:
         stub = Path(folder, "stub", "torch")
@@ -160,7 +160,7 @@ def fetch() -> bytes:
         (stub / "__init__.py").write_text(STUB, encoding="utf-8")
         wanted = Path(folder, "requirements.txt")
         wanted.write_text(f"{SOURCE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        # A build within a build must not see the settings of the outer one.
+        # A nested build must not see the settings of the outer one.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("_PYPROJECT_HOOKS_", "PEP517_"))}
         paths = [str(stub.parent), *filter(None, [kept.get("PYTHONPATH")])]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -178,13 +178,16 @@ def fetch() -> bytes:
 
 
 def package_files(archive: bytes) -> dict[str, bytes]:
-    """The files of the package, adapted, by their names in the wheel.
+    """Read the files of the package and adapt them.
 
     Args:
         archive: the source archive, a tar.gz.
 
+    Returns:
+        Name in the wheel -> content.
+
     Raises:
-        BuildError: a text that is to be replaced is not there.
+        BuildError: a text to be replaced is missing.
     """
     files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -206,10 +209,14 @@ def package_files(archive: bytes) -> dict[str, bytes]:
 
 
 def adapted(text: str, name: str) -> str:
-    """One file with its replacements made.
+    """Apply the replacements to one file.
+
+    Args:
+        text: of the file.
+        name: path in the package.
 
     Raises:
-        BuildError: a text that is to be replaced is not there.
+        BuildError: a text to be replaced is missing.
     """
     for old, new in REPLACEMENTS.get(name, ()):
         if old not in text:
@@ -223,7 +230,7 @@ def adapted(text: str, name: str) -> str:
 
 
 def wheel(files: Mapping[str, bytes]) -> bytes:
-    """A wheel of these files: the same bytes for the same files."""
+    """Build a wheel of these files: the same bytes for the same files."""
     tag = "Wheel-Version: 1.0\nGenerator: cuts3d\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     content = {**files, f"{INFO}/METADATA": METADATA.encode(), f"{INFO}/WHEEL": tag.encode()}
     record = [f"{name},sha256={_digest(content[name])},{len(content[name])}\n" for name in sorted(content)]

@@ -81,7 +81,7 @@ def test_a_failure_of_the_system_is_one_line(cuts3d: Callable[..., Ran], monkeyp
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("cuts3d_cli.cli.inspect_tables.run", fail)
+    monkeypatch.setattr("cuts3d_cli.cli.inspect.print_content", fail)
     ran = cuts3d("inspect", "x.tar")
     assert (ran.code, ran.line) == (1, "cuts3d: /some/file: Permission denied")
 
@@ -90,7 +90,7 @@ def test_a_mistake_in_the_program_is_not_hidden(cuts3d: Callable[..., Ran], monk
     def fail(*_: object, **__: object) -> None:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("cuts3d_cli.cli.inspect_tables.run", fail)
+    monkeypatch.setattr("cuts3d_cli.cli.inspect.print_content", fail)
     with pytest.raises(KeyError, match="a mistake"):
         cuts3d("inspect", "x.tar")
 
@@ -99,7 +99,7 @@ def test_an_interrupt_is_130_and_says_how_to_go_on(cuts3d: Callable[..., Ran], m
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cuts3d_cli.cli.inspect_tables.run", interrupt)
+    monkeypatch.setattr("cuts3d_cli.cli.inspect.print_content", interrupt)
     ran = cuts3d("inspect", "x.tar")
     assert ran.code == 130
     assert ran.line == "cuts3d: interrupted; what is finished is kept, run the same command again to go on"

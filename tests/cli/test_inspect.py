@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuts3d_cli.cli.inspect_tables import describe
+from cuts3d_cli.cli.inspect import describe
 from tests.support.photos import encoded, two_boxes, write_shard
 from tests.support.running import Ran
 

@@ -11,8 +11,8 @@ import typer
 
 from cuts3d_cli.cli.app import app
 from cuts3d_cli.cli.common import SHARING_FIELDS
-from cuts3d_cli.cli.looking import VIZ_FIELDS
-from cuts3d_cli.cli.options import Only, with_config
+from cuts3d_cli.cli.options import SomeFields, fields, with_config
+from cuts3d_cli.cli.viz import VIZ_FIELDS
 from cuts3d_cli.config import PAPER, PRESETS, Config, section_fields
 from tests.support.running import Ran
 
@@ -22,11 +22,11 @@ COMMANDS = {
     "features": ("features", "run"),
     "pseudo": ("pseudo", "features", "run"),
     "confidence": ("confidence", "run"),
-    "viz": ("pseudo", "features", "depth", Only("run", VIZ_FIELDS)),
-    "train": ("train", Only("run", ("device",))),
-    "selftrain": ("selftrain", Only("run", ("device", "batch_size", "half", "if_exists", "claim_timeout"))),
-    "predict": ("predict", Only("run", ("device", "batch_size", "half", "if_exists", *SHARING_FIELDS))),
-    "eval": ("eval", Only("run", ("device", "batch_size", "half"))),
+    "viz": ("pseudo", "features", "depth", fields("run", *VIZ_FIELDS)),
+    "train": ("train", fields("run", "device")),
+    "selftrain": ("selftrain", fields("run", "device", "batch_size", "half", "if_exists", "claim_timeout")),
+    "predict": ("predict", fields("run", "device", "batch_size", "half", "if_exists", *SHARING_FIELDS)),
+    "eval": ("eval", fields("run", "device", "batch_size", "half")),
 }
 
 RENAMED = {("viz", "depth", "weights"): "depth_weights"}
@@ -34,9 +34,9 @@ CASES = [
     (command, section, item)
     for command, sections in COMMANDS.items()
     for wanted in sections
-    for section in [wanted.section if isinstance(wanted, Only) else wanted]
+    for section in [wanted.section if isinstance(wanted, SomeFields) else wanted]
     for item, _ in section_fields(type(getattr(PAPER, section)))
-    if not item.metadata["advanced"] and (not isinstance(wanted, Only) or item.name in wanted.fields)
+    if not item.metadata["advanced"] and (not isinstance(wanted, SomeFields) or item.name in wanted.names)
 ]
 
 
@@ -59,7 +59,7 @@ def test_a_round_of_self_training_has_its_own_section():
     small = typer.Typer()
 
     @small.command()
-    @with_config("train", switch=lambda arguments: {"train": "selftrain"} if arguments["round"] else {})
+    @with_config("train", redirect=lambda arguments: {"train": "selftrain"} if arguments["round"] else {})
     def only(round: int = 0, *, config: Config) -> None:
         received.append(config)
 
@@ -188,4 +188,4 @@ def test_bad_options_are_usage_errors(cuts3d: Callable[..., Ran], arguments: lis
 def test_options_outside_the_limits_are_told_in_a_line(cuts3d: Callable[..., Ran]):
     ran = cuts3d("pseudo", "--shards", "s.tar", "--beta", "1.5")
     assert ran.code == 2
-    assert "pseudo.beta is 1.5: it must lie between 0.0 and 1.0" in ran.line
+    assert "--beta is 1.5: it must lie between 0.0 and 1.0" in ran.line

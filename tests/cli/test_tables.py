@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cuts3d_cli.cli.progress import StageProgress
+from cuts3d_cli.cli.pseudo import mask_rows
 from cuts3d_cli.cli.tables import SHOWN_FAILURES, print_failures, print_stage
 from cuts3d_cli.engine.results import ShardResult, StageResult
 
@@ -35,7 +36,7 @@ def test_rates_are_those_of_the_work_that_was_done():
     out, shown = console()
     errors, told = console()
     result = StageResult(stage="pseudo", shards=[shard("done"), shard("skipped", masks=7)], seconds=6.0)
-    print_stage(result, console=out, errors=errors)
+    print_stage(result, rows=mask_rows(result), console=out, errors=errors)
     found = rows(shown.getvalue())
     assert (found["shards"], found["images"], found["failed"]) == ("2 (1 finished before)", "6", "2")
     assert (found["masks"], found["masks per image"], found["images without a mask"]) == ("12", "3.00", "2")
@@ -49,7 +50,8 @@ def test_where_nothing_was_done_there_is_no_rate():
     print_stage(StageResult(stage="pseudo", shards=[shard("skipped")], seconds=0.0), console=out, errors=console()[0])
     assert "images per second" not in rows(shown.getvalue())
     out, shown = console()
-    print_stage(StageResult(stage="pseudo", shards=[], seconds=0.0), console=out, errors=console()[0])
+    empty = StageResult(stage="pseudo", shards=[], seconds=0.0)
+    print_stage(empty, rows=mask_rows(empty), console=out, errors=console()[0])
     assert rows(shown.getvalue())["masks per image"] == "-"
 
 

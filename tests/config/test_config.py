@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from cuts3d_cli.cli.config_tables import as_toml, everything
+from cuts3d_cli.cli.config import as_toml, everything
 from cuts3d_cli.config import (
     MAX_IMAGE_PIXELS,
     PAPER,
@@ -120,8 +120,9 @@ def test_a_home_folder_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("tau_knn = 1", ["cuts3d.toml", "'tau_knn' must be a section"]),
         ("preset = 'papper'", ["no preset 'papper'", "paper, best, maskcut, offline"]),
         ("preset = ['paper']", ["no preset"]),
-        ("[pseudo]\nmethod = 'cut3d'", ["pseudo.method is 'cut3d'", "cuts3d, maskcut"]),
-        ("[pseudo]\nmethod = ['cuts3d']", ["pseudo.method", "choose one of"]),
+        ("[pseudo]\ncut = 'locl'", ["pseudo.cut is 'locl'", "local, component"]),
+        ("[pseudo]\ncut = ['local']", ["pseudo.cut", "choose one of"]),
+        ("[pseudo]\nmethod = ['cuts3d']", ["pseudo.method", "text"]),
         ("[pseudo]\ncrf = 'perhaps'", ["pseudo.crf is 'perhaps'", "true or false"]),
         ("[pseudo]\ncrf = 1", ["pseudo.crf is '1'", "true or false"]),
         ("[pseudo]\ninstances = 2.5", ["pseudo.instances is '2.5'", "a whole number"]),
@@ -179,7 +180,7 @@ def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path):
 
 def test_mistakes_on_the_command_line_are_told_in_a_line(tmp_path: Path):
     assert "pseudo.beta is 1.5" in refusal(tmp_path, overrides={"pseudo": {"beta": 1.5}})
-    assert "command line: pseudo.beta" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
+    assert "pseudo.beta is 'x': it must be a number" in refusal(tmp_path, overrides={"pseudo": {"beta": "x"}})
 
 
 @pytest.mark.parametrize(("place", "limits"), LIMITS.items(), ids=lambda item: ".".join(map(str, item)))

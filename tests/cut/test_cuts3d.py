@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.cuts3d import check_tau_knn, extract_cuts3d
+from cuts3d_cli.cut.cuts3d import CutS3D, check_tau_knn
+from cuts3d_cli.cut.iterations import extract
+from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.errors import SampleError, UsageError
-from tests.support.clouds import GRID, parameters, touching_blobs, two_class_features
+from tests.support.clouds import GRID, cut_settings, touching_blobs, two_class_features
+
+
+def cut(features: np.ndarray, depth: np.ndarray | None, **changes: object) -> Extraction:
+    return extract(features, depth, method=CutS3D(), settings=cut_settings(**changes))
 
 
 def scene(near: float = 0.2, far: float = 0.6):
@@ -20,7 +26,7 @@ def masks_of(extraction) -> list[np.ndarray]:
 @pytest.mark.parametrize("eigensolver", ["lanczos", "dense"])
 def test_touching_blobs_at_two_depths_become_two_instances(sharpen: bool, eigensolver: str):
     features, depth, left, right = scene()
-    found = extract_cuts3d(features, depth, parameters=parameters(sharpen=sharpen, eigensolver=eigensolver))
+    found = cut(features, depth, sharpen=sharpen, eigensolver=eigensolver)
     first, second = masks_of(found)[:2]
     np.testing.assert_array_equal(first, left)
     np.testing.assert_array_equal(second, right)
@@ -30,7 +36,7 @@ def test_touching_blobs_at_two_depths_become_two_instances(sharpen: bool, eigens
 def test_several_sources_bridge_what_the_core_covers():
     # Both blobs have the same features, so the same entries: the core of the first cut is all of both.
     features, depth, left, right = scene()
-    found = extract_cuts3d(features, depth, parameters=parameters(source="core", instances=1))
+    found = cut(features, depth, source="core", instances=1)
     (item,) = found.candidates
     np.testing.assert_array_equal(item.core, left | right)
     np.testing.assert_array_equal(item.mask, left | right)
@@ -43,25 +49,25 @@ def test_the_core_does_not_jump_to_an_object_elsewhere():
     first, second = np.zeros((2, *GRID), dtype=bool)
     first[2:5, 2:5] = second[7:10, 7:10] = True
     depth = np.where(first | second, 0.3, 0.9)
-    found = extract_cuts3d(two_class_features(first | second), depth, parameters=parameters(source="core"))
+    found = cut(two_class_features(first | second), depth, source="core")
     for item, blob in zip(found.candidates, (first, second), strict=True):
         np.testing.assert_array_equal(item.core, blob)
         np.testing.assert_array_equal(item.mask, blob)
-    plain = extract_cuts3d(two_class_features(first | second), depth, parameters=parameters())
+    plain = cut(two_class_features(first | second), depth)
     assert [item.core for item in plain.candidates] == [None, None]
 
 
 def test_at_one_depth_they_stay_one():
     features, depth, left, right = scene(near=0.4, far=0.4)
-    found = masks_of(extract_cuts3d(features, depth, parameters=parameters()))
+    found = masks_of(cut(features, depth))
     np.testing.assert_array_equal(found[0], left | right)
 
 
 def test_in_2d_they_stay_one():
     features, depth, left, right = scene()
-    found = masks_of(extract_cuts3d(features, depth, parameters=parameters(separation="component")))
+    found = masks_of(cut(features, depth, cut="component"))
     np.testing.assert_array_equal(found[0], left | right)
-    no_depth = masks_of(extract_cuts3d(features, None, parameters=parameters(separation="component")))
+    no_depth = masks_of(cut(features, None, cut="component"))
     np.testing.assert_array_equal(no_depth[0], left | right)
 
 
@@ -69,7 +75,7 @@ def test_the_rest_stops_the_loop():
     blob = np.zeros(GRID, dtype=bool)
     blob[4:8, 4:8] = True
     depth = np.where(blob, 0.2, 0.9)
-    found = extract_cuts3d(two_class_features(blob), depth, parameters=parameters(instances=10))
+    found = cut(two_class_features(blob), depth, instances=10)
     assert [item.mask.sum() for item in found.candidates] == [16]
     assert found.stopped == "the cut predicts the rest of the image"
 
@@ -80,10 +86,14 @@ def test_removed_nodes_never_return():
         features = np.random.default_rng(seed).normal(size=(4, *GRID)).astype(np.float32)
         depth = generator.random(GRID)
         for separation in ("local", "component"):
-            found = extract_cuts3d(
+            found = cut(
                 features,
                 depth,
-                parameters=parameters(instances=6, tau_ncut=0.3, separation=separation, rest_iou=1.0, sharpen=True),
+                instances=6,
+                tau_ncut=0.3,
+                cut=separation,
+                rest_iou=1.0,
+                sharpen=True,
             )
             removed = np.zeros(GRID, dtype=bool)
             for item in found.candidates:
@@ -99,14 +109,14 @@ def test_a_removed_node_does_not_come_back_through_an_exponent_of_zero():
     left, right = touching_blobs()
     features = two_class_features(left | right)
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
-    found = masks_of(extract_cuts3d(features, depth, parameters=parameters(sharpen=True, beta=1.0)))
+    found = masks_of(cut(features, depth, sharpen=True, beta=1.0))
     np.testing.assert_array_equal(found[0], left)
     np.testing.assert_array_equal(found[1], right)
 
 
 def test_small_instances_are_dropped_but_removed():
     features, depth, _, right = scene()
-    found = extract_cuts3d(features, depth, parameters=parameters(min_area=16 / 144))
+    found = cut(features, depth, min_area=16 / 144)
     assert [item.dropped for item in found.candidates[:2]] == ["too small", "too small"]  # at most, so equal counts
     np.testing.assert_array_equal(found.candidates[1].mask, right)
 
@@ -119,7 +129,7 @@ def test_further_cuts_make_up_for_dropped_ones():
     depth = np.where(small, 0.4, depth)
     changes = {"instances": 2, "min_area": 4 / 144}
     for retries, expected in ((0, 2), (1, 3), (5, 3)):
-        found = extract_cuts3d(features, depth, parameters=parameters(**changes, retries=retries))
+        found = cut(features, depth, **changes, retries=retries)
         kept = [item.dropped is None for item in found.candidates]
         # Whatever the order in which the three are found: never more than two masks, never more cuts than allowed.
         assert sum(kept) <= 2
@@ -129,13 +139,13 @@ def test_further_cuts_make_up_for_dropped_ones():
 
 def test_a_constant_depth_map_cuts_in_2d():
     features, _, left, right = scene()
-    found = masks_of(extract_cuts3d(features, np.zeros(GRID), parameters=parameters(sharpen=True)))
+    found = masks_of(cut(features, np.zeros(GRID), sharpen=True))
     np.testing.assert_array_equal(found[0], left | right)
 
 
 def test_an_image_of_one_colour_has_nothing_to_cut():
     features = np.ones((3, *GRID), dtype=np.float32)
-    found = extract_cuts3d(features, np.full(GRID, 0.5), parameters=parameters(sharpen=True))
+    found = cut(features, np.full(GRID, 0.5), sharpen=True)
     assert list(found.candidates) == []
     assert found.stopped == "the semantic graph has no structure to cut"
 
@@ -144,8 +154,8 @@ def test_a_mirrored_image_gives_mirrored_masks():
     left, right = touching_blobs()
     features = two_class_features(left | right, noise=0.02)
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
-    plain = masks_of(extract_cuts3d(features, depth, parameters=parameters(sharpen=True)))
-    mirrored = masks_of(extract_cuts3d(features[:, :, ::-1], depth[:, ::-1], parameters=parameters(sharpen=True)))
+    plain = masks_of(cut(features, depth, sharpen=True))
+    mirrored = masks_of(cut(features[:, :, ::-1], depth[:, ::-1], sharpen=True))
     assert {mask.tobytes() for mask in plain} == {np.ascontiguousarray(mask[:, ::-1]).tobytes() for mask in mirrored}
 
 
@@ -154,16 +164,16 @@ def test_a_threshold_under_the_grid_is_refused():
         check_tau_knn(0.115, GRID)
     features, depth, _, _ = scene()
     with pytest.raises(UsageError, match="take every object apart"):
-        extract_cuts3d(features, depth, parameters=parameters(tau_knn=0.1))
+        cut(features, depth, tau_knn=0.1)
 
 
 def test_bad_input():
     features, depth, _, _ = scene()
     with pytest.raises(ValueError, match="need a depth map"):
-        extract_cuts3d(features, None, parameters=parameters())
+        cut(features, None)
     with pytest.raises(ValueError, match="depth must be"):
-        extract_cuts3d(features, depth[:-1], parameters=parameters())
+        cut(features, depth[:-1])
     with pytest.raises(ValueError, match="depth must be"):
-        extract_cuts3d(features, np.full(GRID, np.nan), parameters=parameters())
+        cut(features, np.full(GRID, np.nan))
     with pytest.raises(SampleError):
-        extract_cuts3d(np.full((3, *GRID), np.nan), depth, parameters=parameters())
+        cut(np.full((3, *GRID), np.nan), depth)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.grid import clip_depth, depth_to_grid
+from cuts3d_cli.cut.grid import clip_depth, depth_to_grid, fill_holes, patch_depth
 from cuts3d_cli.errors import SampleError
+
+NAN = float("nan")
 
 
 def test_nearest_takes_the_centre_of_each_patch():
@@ -49,3 +51,54 @@ def test_a_map_without_range_is_left_alone():
     assert clip_depth(constant, percent=10) is constant
     empty = np.full((4, 4), np.nan, dtype=np.float32)
     assert clip_depth(empty, percent=10) is empty
+
+
+def test_a_map_comes_to_the_patches_clipped_without_holes_and_sampled():
+    depth = np.array([[0.0, 0.1, 0.2, 0.3, 1.0]], dtype=np.float32)  # percentiles 25 and 75 are 0.1 and 0.3
+    with_hole = np.concatenate([depth, np.full((1, 5), NAN, np.float32)])
+    found = patch_depth(with_hole, (2, 5), clip=25.0, sampling="nearest")
+    np.testing.assert_allclose(found, [[0, 0, 0.5, 1, 1]] * 2, atol=1e-6)
+    found = patch_depth(with_hole, (1, 1), clip=0.0, sampling="area")
+    np.testing.assert_allclose(found, [[depth.mean()]], atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.0, 2.0])
+def test_a_map_without_a_measurement_is_the_samples_failure(clip: float):
+    with pytest.raises(SampleError, match="no valid pixel"):
+        patch_depth(np.full((60, 60), NAN, np.float32), (12, 12), clip=clip, sampling="nearest")
+
+
+class TestFillHoles:
+    def test_nearest_valid_pixel(self) -> None:
+        depth = np.float32([[1.0, NAN, NAN, NAN, 5.0], [1.0, NAN, NAN, NAN, 5.0]])
+        filled = fill_holes(depth)
+        np.testing.assert_array_equal(filled[:, [0, 1, 3, 4]], [[1.0, 1.0, 5.0, 5.0]] * 2)
+        assert np.isin(filled[:, 2], [1.0, 5.0]).all()  # A tie.
+        np.testing.assert_array_equal(filled, fill_holes(depth))
+
+    def test_euclidean_not_along_rows(self) -> None:
+        depth = np.full((5, 5), NAN, dtype=np.float32)
+        depth[0, 0], depth[2, 4] = 1.0, 2.0
+        assert fill_holes(depth)[0, 3] == 2.0  # sqrt(5) from (2, 4), 3 from (0, 0).
+
+    def test_no_hole_gives_a_copy(self) -> None:
+        depth = np.float32([[1.0, 2.0]])
+        filled = fill_holes(depth)
+        np.testing.assert_array_equal(filled, depth)
+        filled[0, 0] = 9.0
+        assert depth[0, 0] == 1.0
+
+    def test_valid_pixels_keep_their_value_and_dtype(self) -> None:
+        rng = np.random.default_rng(2)
+        depth = rng.random((30, 40), dtype=np.float32)
+        depth[rng.random(depth.shape) < 0.7] = NAN
+        filled = fill_holes(depth)
+        assert filled.dtype == np.float32
+        assert np.isfinite(filled).all()
+        valid = np.isfinite(depth)
+        np.testing.assert_array_equal(filled[valid], depth[valid])
+        assert set(filled[~valid]) <= set(depth[valid])
+
+    def test_nothing_to_fill_from(self) -> None:
+        with pytest.raises(SampleError, match="the depth map has no valid pixel"):
+            fill_holes(np.full((3, 3), NAN, dtype=np.float32))

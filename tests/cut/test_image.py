@@ -12,12 +12,13 @@ from scipy.sparse.linalg import ArpackNoConvergence
 
 from cuts3d_cli.config import PAPER, PseudoConfig
 from cuts3d_cli.cut import ncut
-from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.image import CutTask, RefinementTask, cut_image, refine_image, to_record
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
+from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.errors import SampleError, UsageError
 from tests.support.clouds import GRID, touching_blobs, two_class_features
 
-PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
+PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_ncut=0.5, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
 SIZE = (90, 60)
 """Height and width of the photo: not square, so that an exchange of the two is seen."""
 
@@ -30,9 +31,8 @@ def task(config: PseudoConfig = PLAIN, **changes: Any) -> CutTask:
         "image": picture(left | right, config.crf_size),
         "size": SIZE,
         "features": two_class_features(left | right).astype(np.float16),
-        "depth": np.kron(depth, np.ones((5, 5), np.float32)),
+        "depth": depth,
         "config": config,
-        "tau_ncut": 0.5,
     }
     return CutTask(**(defaults | changes))
 
@@ -69,7 +69,7 @@ def test_touching_blobs_at_two_depths_become_two_masks_of_the_photos_size():
 def test_at_one_depth_they_are_one_mask():
     left, right = touching_blobs()
     depth = np.where(left | right, 0.2, 1.0).astype(np.float32)
-    masks = masks_of(depth=np.kron(depth, np.ones((5, 5), np.float32)))
+    masks = masks_of(depth=depth)
     np.testing.assert_array_equal(masks[0], left | right)
 
 
@@ -78,18 +78,6 @@ def test_in_2d_they_are_one_mask_and_depth_is_not_looked_at(change: dict[str, An
     left, right = touching_blobs()
     masks = masks_of(replace(PLAIN, **change, instances=1), depth=None)
     np.testing.assert_array_equal(masks[0], left | right)
-
-
-def test_holes_in_the_depth_are_filled():
-    left, right = touching_blobs()
-    depth = np.array(task().depth)
-    depth[20:22, 10:14] = np.nan
-    np.testing.assert_array_equal(masks_of(depth=depth)[0] | masks_of(depth=depth)[1], left | right)
-
-
-def test_a_depth_map_without_a_measurement_is_the_samples_failure():
-    with pytest.raises(SampleError, match="no valid pixel"):
-        cut_image(task(depth=np.full((60, 60), np.nan, np.float32)))
 
 
 def test_features_that_are_not_numbers_are_the_samples_failure():
@@ -125,19 +113,12 @@ def test_small_cuts_are_dropped_with_their_reason():
     assert all(item.patch_mask.mean() > 0.2 for item in result.instances)
 
 
-def test_a_mask_that_earlier_ones_cover_is_dropped_with_its_reason(monkeypatch: pytest.MonkeyPatch):
-    from cuts3d_cli.cut import image as cutting
-    from cuts3d_cli.cut.types import Candidate, Extraction
-
+def test_a_mask_that_earlier_ones_cover_is_dropped_with_its_reason():
     left, right = touching_blobs()
-
-    def overlapping(*_: object, **__: object) -> Extraction:
-        masks = [left | right, left]
-        common: dict[str, Any] = {"bipartition": left | right, "source": 50, "sink": None, "vector": np.zeros(GRID)}
-        return Extraction(candidates=[Candidate(iteration=n, mask=mask, **common) for n, mask in enumerate(masks)])
-
-    monkeypatch.setattr(cutting, "extract_maskcut", overlapping)
-    result = cut_image(task(replace(PLAIN, method="maskcut")))
+    common: dict[str, Any] = {"bipartition": left | right, "source": 50, "sink": None, "vector": np.zeros(GRID)}
+    overlapping = [Candidate(iteration=n, mask=mask, **common) for n, mask in enumerate([left | right, left])]
+    extraction = Extraction(candidates=overlapping)
+    result = refine_image(RefinementTask(image=task().image, size=SIZE, extraction=extraction, config=PLAIN))
     assert [item.candidate.iteration for item in result.instances] == [0]
     assert result.dropped == [{"iteration": 1, "reason": "covered by earlier masks"}]
 
@@ -187,20 +168,6 @@ def test_an_eigenproblem_that_lanczos_does_not_solve_is_solved_densely_and_count
     assert result.extraction.fallbacks >= len(result.instances) > 0
     for item, mask in zip(result.instances, expected, strict=True):
         np.testing.assert_array_equal(item.patch_mask, mask)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({}, True),
-        ({"sharpen": False}, True),
-        ({"cut": "component"}, True),
-        ({"sharpen": False, "cut": "component"}, False),
-        ({"method": "maskcut"}, False),
-    ],
-)
-def test_when_depth_is_needed(change: dict[str, Any], expected: bool):
-    assert needs_depth(replace(PAPER.pseudo, **change)) is expected
 
 
 def test_workers_need_no_torch():

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.cuts3d import Cuts3dRules, extract_cuts3d
-from cuts3d_cli.cut.iterations import advance, begin, run_iterations
-from cuts3d_cli.cut.maskcut import MaskCutRules, extract_maskcut
+from cuts3d_cli.cut.iterations import advance, begin, extract, run_iterations
+from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.timing import StepTimer
-from tests.support.clouds import GRID, parameters, touching_blobs, two_class_features
+from tests.support.clouds import GRID, cut_settings, touching_blobs, two_class_features
 
 GIVEN = Eigenpair(vector=np.ones(4), value=0.5, solver="lanczos")
 FALLEN_BACK = Eigenpair(vector=np.ones(4), value=0.5, solver="dense", fell_back=True)
@@ -81,17 +80,14 @@ def test_a_step_changes_nothing_that_was_there():
     assert (first.finished, second.finished, advance(second, GIVEN, rules).finished) == (False, False, True)
 
 
-@pytest.mark.parametrize("method", ["cuts3d", "maskcut"])
-def test_every_step_may_happen_in_another_process(method: str):
+@pytest.mark.parametrize("name", METHODS)
+def test_every_step_may_happen_in_another_process(name: str):
     left, right = touching_blobs()
     features = two_class_features(left | right)
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
-    if method == "cuts3d":
-        whole = extract_cuts3d(features, depth, parameters=parameters())
-        rules: Cuts3dRules | MaskCutRules = Cuts3dRules(grid=GRID, depth=depth, parameters=parameters())
-    else:
-        whole = extract_maskcut(features, instances=3, tau_ncut=0.5, eigensolver="lanczos")
-        rules = MaskCutRules(grid=GRID, instances=3)
+    method = get_method(name)
+    whole = extract(features, depth, method=method, settings=cut_settings())
+    rules = method.rules(depth, grid=GRID, settings=cut_settings())
     extraction = begin(rules)
     for item in whole.candidates:
         assert not extraction.finished

@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 from scipy import linalg, ndimage
 
-from cuts3d_cli.cut.maskcut import extract_maskcut, subtract_earlier
-from tests.support.clouds import GRID, touching_blobs, two_class_features
+from cuts3d_cli.cut.iterations import extract
+from cuts3d_cli.cut.maskcut import MaskCut, subtract_earlier
+from cuts3d_cli.cut.types import Extraction
+from tests.support.clouds import GRID, cut_settings, touching_blobs, two_class_features
+
+
+def cut(features: np.ndarray, **changes: object) -> Extraction:
+    return extract(features, None, method=MaskCut(), settings=cut_settings(**changes))
 
 
 def reference(features: np.ndarray, *, instances: int, tau: float) -> list[np.ndarray]:
@@ -45,7 +51,7 @@ def test_it_equals_the_plain_rules(seed: int, eigensolver: str):
     generator = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(generator.normal(size=(6, 14, 14)), (0, 2, 2))
     expected = reference(smooth, instances=3, tau=0.2)
-    found = extract_maskcut(smooth, instances=3, tau_ncut=0.2, eigensolver=eigensolver).candidates
+    found = cut(smooth, instances=3, tau_ncut=0.2, eigensolver=eigensolver).candidates
     assert len(found) == 3
     for item, mask in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.zeros_like(mask) if item.dropped else item.mask, mask)
@@ -53,14 +59,14 @@ def test_it_equals_the_plain_rules(seed: int, eigensolver: str):
 
 def test_touching_blobs_are_merged_whatever_their_depth():
     left, right = touching_blobs()
-    found = extract_maskcut(two_class_features(left | right), instances=1, tau_ncut=0.5, eigensolver="lanczos")
+    found = cut(two_class_features(left | right), instances=1)
     np.testing.assert_array_equal(found.candidates[0].mask, left | right)
 
 
 def test_a_repeated_mask_is_rejected_with_its_reason():
     blob = np.zeros(GRID, dtype=bool)
     blob[4:8, 4:8] = True
-    found = extract_maskcut(two_class_features(blob), instances=2, tau_ncut=0.5, eigensolver="lanczos").candidates
+    found = cut(two_class_features(blob), instances=2).candidates
     assert found[0].dropped is None
     assert found[1].dropped in ("repeats the mask before", "too small", None)
     assert found[1].mask.sum() > 0

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.maskcut import extract_maskcut
+from cuts3d_cli.config import CutSettings
+from cuts3d_cli.cut.iterations import extract
+from cuts3d_cli.cut.maskcut import MaskCut
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.images import decode_image, resize_square
@@ -29,7 +31,12 @@ def test_both_solvers_give_the_same_masks_on_every_photo(test_data: Path, offlin
         square = resize_square(decode_image(photo.read_bytes()), SIZE)
         features = backbone.extract(square[None])[0].astype(np.float16)
         lanczos, dense = (
-            extract_maskcut(features, instances=3, tau_ncut=backbone.spec.tau_ncut, eigensolver=solver)
+            extract(
+                features,
+                None,
+                method=MaskCut(),
+                settings=CutSettings(tau_ncut=backbone.spec.tau_ncut, eigensolver=solver),
+            )
             for solver in ("lanczos", "dense")
         )
         assert lanczos.fallbacks == 0, photo.name

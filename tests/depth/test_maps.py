@@ -1,4 +1,4 @@
-"""Depth maps: directions, holes, and what is stored."""
+"""Depth maps: directions, and what is stored."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuts3d_cli.depth.maps import (
-    decode_depth_png,
-    decode_sensor_npy,
-    decode_sensor_png,
-    encode_depth_png,
-    fill_holes,
-    normalise,
-)
+from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
 from cuts3d_cli.errors import SampleError
 
 NAN = float("nan")
@@ -181,39 +174,3 @@ class TestSensor:
         with pytest.raises(SampleError, match=reason) as caught:
             decode_sensor_npy(data)
         assert "\n" not in str(caught.value)
-
-
-class TestFillHoles:
-    def test_nearest_valid_pixel(self) -> None:
-        depth = np.float32([[1.0, NAN, NAN, NAN, 5.0], [1.0, NAN, NAN, NAN, 5.0]])
-        filled = fill_holes(depth)
-        np.testing.assert_array_equal(filled[:, [0, 1, 3, 4]], [[1.0, 1.0, 5.0, 5.0]] * 2)
-        assert np.isin(filled[:, 2], [1.0, 5.0]).all()  # A tie.
-        np.testing.assert_array_equal(filled, fill_holes(depth))
-
-    def test_euclidean_not_along_rows(self) -> None:
-        depth = np.full((5, 5), NAN, dtype=np.float32)
-        depth[0, 0], depth[2, 4] = 1.0, 2.0
-        assert fill_holes(depth)[0, 3] == 2.0  # sqrt(5) from (2, 4), 3 from (0, 0).
-
-    def test_no_hole_gives_a_copy(self) -> None:
-        depth = np.float32([[1.0, 2.0]])
-        filled = fill_holes(depth)
-        np.testing.assert_array_equal(filled, depth)
-        filled[0, 0] = 9.0
-        assert depth[0, 0] == 1.0
-
-    def test_valid_pixels_keep_their_value_and_dtype(self) -> None:
-        rng = np.random.default_rng(2)
-        depth = rng.random((30, 40), dtype=np.float32)
-        depth[rng.random(depth.shape) < 0.7] = np.nan
-        filled = fill_holes(depth)
-        assert filled.dtype == np.float32
-        assert np.isfinite(filled).all()
-        valid = np.isfinite(depth)
-        np.testing.assert_array_equal(filled[valid], depth[valid])
-        assert set(filled[~valid]) <= set(depth[valid])
-
-    def test_nothing_to_fill_from(self) -> None:
-        with pytest.raises(SampleError, match="the depth map has no valid pixel"):
-            fill_holes(np.full((3, 3), NAN, dtype=np.float32))

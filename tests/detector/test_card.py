@@ -11,18 +11,15 @@ import pytest
 pytest.importorskip("detectron2")
 
 from cuts3d_cli.config import PRESETS
-from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.detector.data import training_shards
-from cuts3d_cli.detector.training import Task
+from cuts3d_cli.detector.task import Task
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.evaluation.metrics import Instance, Prediction, evaluate
-from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from tests.recipes.test_selftrain import SMALL
 from tests.support.running import Ran
-from tests.support.training_data import make_shards, mask_of
+from tests.support.training_data import make_shards
 
 
 def finished(folder: Path, *, init: Path | None = None, images: int = 3) -> Task:
@@ -84,28 +81,6 @@ def test_results_are_of_the_weights_that_the_card_describes(tmp_path: Path):
     assert not cards.describes(weights)
 
 
-def test_only_results_on_whole_datasets_come_into_a_card(tmp_path: Path):
-    task = finished(tmp_path)
-    weights = task.out / "model-final.safetensors"
-    code = encode_rle(mask_of(1, (48, 64)))
-    metrics = evaluate({1: [Prediction.of_mask(code)]}, {1: [Instance.of_mask(code)]})
-    common: dict[str, Any] = {"title": "t", "metrics": metrics, "failed": [], "seconds": 5.0, "warnings": []}
-    results = [
-        DatasetResult(name="/home/me/own.json", missing=0, **common),
-        DatasetResult(name="voc", missing=3, **common),
-    ]
-    report = BenchmarkReport(detector="d", results=results)
-    assert not cards.record_benchmarks(weights, report)  # it has no card
-    path = cards.write_card(task, round=0)
-    assert cards.record_benchmarks(weights, report)
-    recorded = json.loads(path.read_text())["results"]
-    assert list(recorded) == ["own.json"]
-    assert recorded["own.json"]["images"] == 1
-    assert recorded["own.json"]["mask"] == metrics.to_json()["mask"]
-    assert "/home/me" not in path.read_text()
-    assert "seconds" not in recorded["own.json"]
-
-
 def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cuts3d: Callable[..., Ran]):
     (base,) = make_shards(alone / "data", images=4, shard_size=4)
     assert cuts3d("train", "--shards", base, *SMALL).code == 0
@@ -126,7 +101,7 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
     st1 = alone / "detector-st1"
     (st1 / "model-card.md").unlink()  # as if it was stopped between the weights and the card
     again = cuts3d("selftrain", "--shards", base, *SMALL, "--score-thresholds", "0")
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert cards.describes(st1 / "model-final.safetensors")
     # A round that began with another detector is not taken for one that began with this one.
     assert cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "5").code == 0
@@ -136,4 +111,4 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
     assert other.code == 0
     refused = cuts3d(*line)
     assert refused.code == 2
-    assert "began with another detector: take another --out" in refused.err
+    assert "was started from another detector: train into another folder" in refused.err

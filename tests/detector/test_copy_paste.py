@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cuts3d_cli.config import PAPER, TrainConfig
 from cuts3d_cli.detector.copy_paste import (
     CopyPaste,
-    Pasted,
+    PastedInstances,
     blend,
     choose,
     hides,
@@ -52,7 +52,7 @@ def test_pixels_are_blended_by_confidence():
 @pytest.mark.parametrize(("alpha", "value"), [("none", 200), ("scalar", 160), ("spatial", 140)])
 def test_the_three_ways_of_blending(alpha: str, value: int):
     mask = torch.from_numpy(box(SIZE, 2, 3, 4, 5))[None]
-    pasted = Pasted(
+    pasted = PastedInstances(
         pixels=torch.full((3, *SIZE), 200.0),
         masks=mask,
         confidence=torch.where(mask, 0.4, 1.0),
@@ -77,9 +77,9 @@ def test_what_would_hide_too_much_is_left_out():
     target = sample_of(flat(0), [box(SIZE, 0, 0, 4, 4)])
     pixels = torch.full((3, *SIZE), 200.0)
 
-    def pasted(columns: int) -> Pasted:
+    def pasted(columns: int) -> PastedInstances:
         masks = torch.from_numpy(box(SIZE, 0, 0, 4, columns))[None]
-        return Pasted(pixels=pixels, masks=masks, confidence=torch.ones(1, *SIZE), scores=torch.ones(1))
+        return PastedInstances(pixels=pixels, masks=masks, confidence=torch.ones(1, *SIZE), scores=torch.ones(1))
 
     assert len(paste(target, pasted(2), alpha="none", overlap=0.5)["instances"]) == 1  # exactly half
     after = paste(target, pasted(1), alpha="none", overlap=0.5)
@@ -90,7 +90,7 @@ def test_what_would_hide_too_much_is_left_out():
 def test_confidence_is_one_where_an_instance_is_hidden():
     target = sample_of(flat(0), [box(SIZE, 0, 0, 4, 10)], confidence=[0.6])
     masks = torch.from_numpy(box(SIZE, 0, 0, 4, 2))[None]
-    given = Pasted(
+    given = PastedInstances(
         pixels=torch.zeros(3, *SIZE), masks=masks, confidence=torch.where(masks, 0.8, 1.0), scores=torch.ones(1)
     )
     own, other = paste(target, given, alpha="none", overlap=0.5)["instances"].gt_confidence.dense()
@@ -111,7 +111,7 @@ def test_doubt_around_an_instance_stays_but_for_what_lies_over_it():
     # The confidence map covers more than the mask: columns 4 and 5 of rows 0 to 5, and rows 4 and 5.
     target = with_doubtful_rim(sample_of(flat(0), [box(SIZE, 0, 0, 4, 4)], confidence=[0.8]), value=0.6)
     masks = torch.from_numpy(box(SIZE, 0, 5, 4, 3))[None]
-    given = Pasted(
+    given = PastedInstances(
         pixels=torch.zeros(3, *SIZE),
         masks=masks,
         confidence=torch.full((1, *SIZE), 0.8),
@@ -148,7 +148,9 @@ def test_shared_pixels_are_counted_exactly_in_mixed_precision():
 def test_an_instance_that_is_hidden_whole_is_gone():
     target = sample_of(flat(0), [box(SIZE, 0, 0, 4, 4), box(SIZE, 10, 10, 2, 2)], confidence=[0.6, 0.8])
     masks = torch.from_numpy(box(SIZE, 10, 10, 3, 3))[None]
-    given = Pasted(pixels=torch.zeros(3, *SIZE), masks=masks, confidence=torch.ones(1, *SIZE), scores=torch.ones(1))
+    given = PastedInstances(
+        pixels=torch.zeros(3, *SIZE), masks=masks, confidence=torch.ones(1, *SIZE), scores=torch.ones(1)
+    )
     # With a share over 1 nothing is left out.
     after = paste(target, given, alpha="none", overlap=1.01)["instances"]
     assert after.gt_boxes.tensor.tolist() == [[0, 0, 4, 4], [10, 10, 13, 13]]
@@ -252,7 +254,7 @@ def test_resampling_takes_the_pixel_at_the_centre():
 
 def test_overlapping_instances_of_one_source_hide_each_other():
     masks = torch.from_numpy(np.stack([box(SIZE, 0, 0, 4, 6), box(SIZE, 0, 4, 4, 6)]))
-    given = Pasted(
+    given = PastedInstances(
         pixels=torch.zeros(3, *SIZE), masks=masks, confidence=torch.ones(2, *SIZE), scores=torch.tensor([1.0, 0.5])
     )
     after = paste(sample_of(flat(9), []), given, alpha="scalar", overlap=0.5)

@@ -14,7 +14,8 @@ import torch
 
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.cut.masks import encode_rle
-from cuts3d_cli.detector.data import Batches, Position, SampleOrder, SampleStream, Skipped, training_shards
+from cuts3d_cli.detector.data import Batches, SampleStream, SkippedSample, training_shards
+from cuts3d_cli.detector.order import Position, SampleOrder
 from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
@@ -62,8 +63,8 @@ def test_ranks_and_workers_share_an_epoch_without_loss(bases: list[Path], world:
         stream = SampleStream(shards, config=config(), rank=rank, world_size=world, start=Position())
         loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=workers)
         for place, item in islice(loader, mine):
-            key = item.key if isinstance(item, Skipped) else item["key"]
-            assert isinstance(item, Skipped) == (key in ("003", "009"))
+            key = item.key if isinstance(item, SkippedSample) else item["key"]
+            assert isinstance(item, SkippedSample) == (key in ("003", "009"))
             assert place < mine
             seen[key] += 1
     assert seen == {f"{number:03d}": 2 for number in range(IMAGES)}
@@ -89,7 +90,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(bases: list[Path], stop: int, gr
     whole = keys(Batches(shards, config=setting, batch_size=3), 12)
     first = Batches(shards, config=setting, batch_size=3)
     assert keys(first, stop) == whole[:stop]
-    again = Batches(shards, config=setting, batch_size=3, start=first.position_copy())
+    again = Batches(shards, config=setting, batch_size=3, start=first.position.copy())
     assert keys(again, 12 - stop) == whole[stop:]
 
 
@@ -126,8 +127,8 @@ def test_images_that_cannot_be_used_are_told_once(bases: list[Path], tmp_path: P
     at = data.index(b"\x89PNG", 2000)
     data[at + 60 : at + 90] = bytes(30)
     made[0].write_bytes(bytes(data))
-    told: list[Skipped] = []
-    batches = Batches(shard, config=config(), batch_size=1, skipped=told.append)
+    told: list[SkippedSample] = []
+    batches = Batches(shard, config=config(), batch_size=1, on_unusable=told.append)
     seen = {key for batch in keys(batches, 15) for key in batch}
     assert len(told) == 1
     assert "cannot be decoded" in (told[0].reason or "")
@@ -136,14 +137,14 @@ def test_images_that_cannot_be_used_are_told_once(bases: list[Path], tmp_path: P
 
 def test_shards_without_masks_are_refused(tmp_path: Path):
     made = make_shards(tmp_path, images=3, shard_size=3, empty=(0, 1, 2))
-    with pytest.raises(ShardError, match="no image of the shards has masks"):
+    with pytest.raises(ShardError, match="no image of the shards has usable masks"):
         next(iter(Batches(training_shards(made, with_confidence=True), config=config(), batch_size=1)))
 
 
 def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path):
     made = make_shards(tmp_path, images=2, shard_size=2, confident=False)
     assert training_shards(made, with_confidence=False)[0].confidence is None
-    with pytest.raises(ShardError, match=r"run `cuts3d confidence --shards .*--no-soft-loss"):
+    with pytest.raises(ShardError, match=r"run `cuts3d confidence`, or .*soft_loss off"):
         training_shards(made, with_confidence=True)
     sidecar(made[0], "pseudo").unlink()
     with pytest.raises(ShardError, match=r"pseudo.tar is missing or unfinished: run `cuts3d pseudo"):

@@ -49,7 +49,7 @@ def test_instances_can_be_put_together():
     both = Instances.cat(parts)
     assert len(both) == 2
     assert torch.equal(both.gt_masks.dense(), torch.cat([part.gt_masks.dense() for part in parts]))
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no fields to concatenate"):
         IndexedMasks.cat([])
 
 

@@ -31,7 +31,8 @@ from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
-from cuts3d_cli.detector.training import Task, TrainingError, own_device, train
+from cuts3d_cli.detector.task import Task
+from cuts3d_cli.detector.training import TrainingError, process_device, train
 from cuts3d_cli.errors import UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, mask_of, photo_of
@@ -145,6 +146,30 @@ def test_a_run_goes_on_only_as_it_was(bases: list[Path], tmp_path: Path):
         train(task(bases[:1], tmp_path, resume=True), Noted())
 
 
+def test_a_signal_while_batch_norm_is_recomputed_ends_the_run(bases: list[Path], tmp_path: Path):
+    class Terminating(Noted):
+        def say(self, line: str) -> None:
+            super().say(line)
+            if "batch norm" in line:
+                signal.raise_signal(signal.SIGTERM)
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    noted = Terminating()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(task(bases, tmp_path / "a", max_iter=2), noted)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert noted.said[-1] == "stopped after iteration 2, which is saved: resume from there"
+    assert not (tmp_path / "a" / "model-final.safetensors").exists()
+    resumed = train(task(bases, tmp_path / "a", max_iter=2, resume=True), Noted())
+    assert same(weights(resumed), weights(train(task(bases, tmp_path / "b", max_iter=2), Noted())))
+
+
 def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
     train(task(bases, tmp_path, max_iter=5, checkpoint_every=1, checkpoints_kept=2), Noted())
     assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-0000004.pth", "checkpoint-0000005.pth"]
@@ -161,7 +186,7 @@ def test_a_loss_that_is_no_number_keeps_its_batch(bases: list[Path], tmp_path: P
         return torch.tensor(float("nan") if len(calls) == 2 else 1.0, requires_grad=True)
 
     monkeypatch.setattr(roi_heads, "soft_mask_loss", broken)
-    with pytest.raises(TrainingError, match=r"at iteration 1 .*nonfinite-0000001-rank0.pth: --resume with a lower"):
+    with pytest.raises(TrainingError, match=r"at iteration 1 .*nonfinite-0000001-rank0.pth: resume from the last"):
         train(task(bases, tmp_path), Noted())
     kept = torch.load(tmp_path / "nonfinite-0000001-rank0.pth", weights_only=True)
     assert len(kept["batch"]) == 2
@@ -195,7 +220,9 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     save_checkpoint(checkpoint_path(tmp_path, 3), {"model": {}})
     save_checkpoint(path, {"model": {"a": torch.zeros(1000)}})
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to go on from checkpoint-00"):
+    with pytest.raises(
+        WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to resume from checkpoint-00"
+    ):
         load_checkpoint(path)
 
     class Evil:
@@ -238,10 +265,10 @@ def test_the_command_trains_and_predicts(
     assert (ran.code, ran.out.strip()) == (0, str(out / "model-final.safetensors"))
     assert "8 images, batch 2, learning rate 0.004" in ran.err
     assert "warning: learning rate 0.004 is for a batch of 4, this one has 2" in ran.err
-    assert "--learning-rate 0.002" in ran.err
+    assert "in proportion it would be learning_rate 0.002" in ran.err
     again = cuts3d("train", *LINE, "--out", out)
     assert again.code == 2
-    assert "pass --resume to go on, --overwrite to begin anew" in again.err
+    assert "is not empty: resume the training in it, overwrite it, or choose another folder" in again.err
     resumed = cuts3d("train", *LINE, "--max-iter", "3", "--out", out, "--resume", "--json")
     assert json.loads(resumed.out) == {
         "weights": str(out / "model-final.safetensors"),
@@ -291,14 +318,15 @@ def ground_truth(folder: Path) -> Path:
 def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):
     shards = ("--shards", bases[0].parent)
     assert (
-        "holds no checkpoint to go on from" in cuts3d("train", *shards, *LINE, "--out", tmp_path / "x", "--resume").line
+        "holds no checkpoint to resume from"
+        in cuts3d("train", *shards, *LINE, "--out", tmp_path / "x", "--resume").line
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     line = cuts3d("train", *shards, *LINE, "--out", tmp_path / "mine", "--overwrite").line
     assert "holds no run of `cuts3d train`" in line
     assert (tmp_path / "mine" / "thesis.tex").exists()
-    assert "--gpus 2 needs CUDA" in cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
+    assert "training on 2 GPUs needs CUDA" in cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
     assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
 
 
@@ -323,18 +351,35 @@ def test_an_error_in_a_process_of_a_gpu_is_the_users_error(
     assert load_trained(final)[1].max_iter == 1
 
 
+def killed(main: Callable[..., None], processes: int, dist_url: str, args: tuple[Any, ...]) -> None:
+    """A launch whose process is killed, as for want of memory."""
+    torch.multiprocessing.spawn(kill_itself, nprocs=1)
+
+
+def kill_itself(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_of_a_gpu_that_is_killed_is_told_in_a_line(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("detectron2.engine.launch", killed)
+    with pytest.raises(TrainingError, match=r"training ended unexpectedly: .*SIGKILL"):
+        stage._launch(task(bases, tmp_path / "out", max_iter=1), TrainingProgress(), gpus=2)
+
+
 def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
     chosen = [0]
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
-    assert own_device("cpu", alone=True) == torch.device("cpu")
-    assert own_device("cuda", alone=True) == torch.device("cuda:0")
-    assert own_device("cuda:1", alone=True) == torch.device("cuda:1")
+    assert process_device("cpu", alone=True) == torch.device("cpu")
+    assert process_device("cuda", alone=True) == torch.device("cuda:0")
+    assert process_device("cuda:1", alone=True) == torch.device("cuda:1")
     assert chosen == [0, 1]
     chosen.append(3)  # by the launcher
-    assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
-    with pytest.raises(UsageError, match="--device mps: training works on cpu and cuda"):
-        own_device("mps", alone=True)
+    assert process_device("cuda:1", alone=False) == torch.device("cuda:3")
+    with pytest.raises(UsageError, match="device mps: training works on cpu and cuda"):
+        process_device("mps", alone=True)
 
 
 def command(*arguments: object) -> list[str]:
@@ -342,11 +387,12 @@ def command(*arguments: object) -> list[str]:
 
 
 def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
-    """Two real processes: one is killed, or interrupted, in the middle; a third never is."""
+    """Real processes: one is killed, interrupted or terminated in the middle, and resumed; another never is."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rest = ("train", "--shards", bases[0].parent, *LINE, "--max-iter", "8")
     subprocess.run(command(*rest, "--out", tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    for how in (signal.SIGKILL, signal.SIGINT):
+    endings = {signal.SIGINT: (130, "cuts3d: interrupted"), signal.SIGTERM: (143, "cuts3d: terminated")}
+    for how in (signal.SIGKILL, *endings):
         out = tmp_path / how.name
         running = subprocess.Popen(command(*rest, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
@@ -354,9 +400,11 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
             time.sleep(0.02)
         running.send_signal(how)
         said = running.communicate()[1]
-        if how == signal.SIGINT:
-            assert running.returncode == 130, said
-            assert "--resume goes on from there" in said
+        if how in endings:
+            code, line = endings[how]
+            assert running.returncode == code, said
+            assert "which is saved: resume from there" in said
+            assert said.splitlines()[-1].startswith(line)
             assert "Traceback" not in said
         subprocess.run(command(*rest, "--out", out, "--resume"), env=environment, check=True, capture_output=True)
         final = "model-final.safetensors"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cuts3d_cli.engine import claims
-from cuts3d_cli.engine.claims import Claim, ClaimLostError, Taken, claim, claimed_or_left, tidy
+from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import temporary_name, this_process
 
@@ -47,7 +47,7 @@ def test_a_claim_is_one_processs_until_it_is_released(tar: Path):
     with claimed(tar) as mine:
         assert names(tar) == [".s-000.pseudo.tar.0.claim"]
         mine.check()
-        assert isinstance(claim(tar, timeout=LONG), Taken)
+        assert isinstance(claim(tar, timeout=LONG), HeldElsewhere)
         mine.check()
     assert names(tar) == []
     claimed(tar).release()
@@ -60,7 +60,7 @@ def test_of_many_at_once_one_gets_it(tar: Path, expired: bool):
     if expired:
         foreign(tar, age=50)
 
-    def race(_: int) -> Claim | Taken:
+    def race(_: int) -> Claim | HeldElsewhere:
         gate.wait()
         return claim(tar, timeout=10)
 
@@ -75,17 +75,17 @@ def test_of_many_at_once_one_gets_it(tar: Path, expired: bool):
 def test_a_claim_of_another_machine_is_respected_until_it_expires(tar: Path):
     foreign(tar, age=50)
     found = claim(tar, timeout=60)
-    assert found == Taken("node7, process 77")
+    assert found == HeldElsewhere("node7, process 77")
     with claimed(tar, timeout=40) as mine:
         mine.check()
         assert names(tar) == [".s-000.pseudo.tar.0.claim", ".s-000.pseudo.tar.1.claim"]
-        assert isinstance(claim(tar, timeout=40), Taken)
+        assert isinstance(claim(tar, timeout=40), HeldElsewhere)
     assert names(tar) == []
 
 
 def test_a_claim_never_expires_before_its_owner_has_missed_some_beats(tar: Path):
     foreign(tar, age=50, beat=15.0)
-    assert isinstance(claim(tar, timeout=1), Taken)
+    assert isinstance(claim(tar, timeout=1), HeldElsewhere)
     foreign(tar, age=61, beat=15.0)
     claimed(tar, timeout=1).release()
 
@@ -104,7 +104,7 @@ def test_a_process_that_died_on_this_machine_is_noticed_at_once(tar: Path):
 def test_what_was_cut_short_in_the_writing_expires_too(tar: Path):
     path = tar.with_name(f".{tar.name}.0.claim")
     path.touch()
-    assert claim(tar, timeout=5) == Taken("another process")
+    assert claim(tar, timeout=5) == HeldElsewhere("another process")
     os.utime(path, (time.time() - 6,) * 2)
     claimed(tar, timeout=5).release()
     assert names(tar) == []
@@ -153,14 +153,14 @@ def test_a_slow_rescuer_does_not_outbid_a_living_claim(tar: Path, monkeypatch: p
         return original(path, number, beat=beat)
 
     monkeypatch.setattr(claims, "_create", create)
-    assert claim(tar, timeout=10) == Taken("node7, process 77")
+    assert claim(tar, timeout=10) == HeldElsewhere("node7, process 77")
     assert others == [1]
     assert names(tar) == [".s-000.pseudo.tar.0.claim"]
 
 
 def test_a_slow_newcomer_sees_who_has_outbid_the_dead(tar: Path):
     foreign(tar, 1)  # number 0 is gone already: its release was cut short
-    assert isinstance(claim(tar, timeout=LONG), Taken)
+    assert isinstance(claim(tar, timeout=LONG), HeldElsewhere)
     assert names(tar) == [".s-000.pseudo.tar.1.claim"]
 
 

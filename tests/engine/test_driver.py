@@ -12,7 +12,7 @@ import pytest
 from cuts3d_cli.config import RunConfig
 from cuts3d_cli.engine import driver
 from cuts3d_cli.engine.driver import finished_sidecar, run_shards
-from cuts3d_cli.engine.results import Outcome, Silent, StageResult
+from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards import manifest as manifest_module
@@ -22,7 +22,7 @@ from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import write_shard
 
 
-class Watcher(Silent):
+class Watcher(Progress):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def test_overwrite_redoes_all_and_gives_the_same_bytes(bases: list[Path]):
 def test_fail_stops_before_anything_is_done(bases: list[Path]):
     run(bases[1:])
     before = state(bases)
-    with pytest.raises(ShardError, match=r"s-1\.depth\.tar exists: pass --if-exists resume"):
+    with pytest.raises(ShardError, match=r"s-1\.depth\.tar exists: run\.if_exists='resume' keeps"):
         run(bases, if_exists="fail")
     assert state(bases) == before
 
@@ -204,7 +204,7 @@ def test_a_manifest_of_another_format_is_not_touched_unless_told(bases: list[Pat
     run(bases)
     path = manifest_path(sidecar(bases[0], "depth"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(ShardError, match=r"format version 99.*--if-exists overwrite"):
+    with pytest.raises(ShardError, match=r"format version 99.* run `cuts3d depth` with run.if_exists='overwrite'"):
         run(bases)
     run(bases, if_exists="overwrite")
     assert load_manifest(path).format_version == 1
@@ -439,25 +439,25 @@ def test_a_fixed_split_is_complete_and_without_overlap(tmp_path: Path):
 def test_a_split_is_fixed_only_where_it_was_asked_for():
     slurm = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
     torchrun = {"RANK": "1", "WORLD_SIZE": "3"}
-    everything = Sharing.of(RunConfig(), environment=slurm | torchrun)
+    everything = Sharing.from_config(RunConfig(), environment=slurm | torchrun)
     assert (everything.rank, everything.world_size) == (0, 1)
     for environment, expected in ((slurm, (2, 4)), (slurm | torchrun, (1, 3))):
-        found = Sharing.of(RunConfig(split="fixed"), environment=environment)
+        found = Sharing.from_config(RunConfig(split="fixed"), environment=environment)
         assert (found.rank, found.world_size) == expected
     for config in (RunConfig(rank=0, world_size=2), RunConfig(split="fixed", rank=0, world_size=2)):
-        assert Sharing.of(config, environment=slurm).world_size == 2
+        assert Sharing.from_config(config, environment=slurm).world_size == 2
 
 
 @pytest.mark.parametrize(
     ("config", "environment", "message"),
     [
-        (RunConfig(split="fixed"), {}, "needs --rank and --world-size"),
-        (RunConfig(rank=1), {}, "needs --rank and --world-size"),
-        (RunConfig(world_size=4), {"RANK": "1", "WORLD_SIZE": "3"}, "needs --rank and --world-size"),
+        (RunConfig(split="fixed"), {}, "needs run\\.rank and run\\.world_size"),
+        (RunConfig(rank=1), {}, "needs run\\.rank and run\\.world_size"),
+        (RunConfig(world_size=4), {"RANK": "1", "WORLD_SIZE": "3"}, "needs run\\.rank and run\\.world_size"),
         (RunConfig(rank=4, world_size=4), {}, "rank 4 of 4 processes is impossible: ranks go from 0 to 3"),
         (RunConfig(split="fixed"), {"RANK": "x", "WORLD_SIZE": "3"}, "variable RANK is 'x'"),
     ],
 )
 def test_impossible_splits(config: RunConfig, environment: dict[str, str], message: str):
     with pytest.raises(UsageError, match=message):
-        Sharing.of(config, environment=environment)
+        Sharing.from_config(config, environment=environment)

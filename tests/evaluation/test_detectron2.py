@@ -18,8 +18,8 @@ from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.evaluation.benchmark import predictions_of
-from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
-from cuts3d_cli.evaluation.metrics import STATS, KindMetrics, arranged, evaluate
+from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
+from cuts3d_cli.evaluation.metrics import STATS, KindMetrics, evaluate, sort_instances
 from cuts3d_cli.images import decode_image
 from tests.support.adversarial import CASES, SIZE, TRUTHS, Case, Seen, Truth, detections, in_order, made_up, usual
 from tests.support.running import Ran
@@ -124,7 +124,7 @@ def registered(path: Path) -> Iterator[str]:
 def written(path: Path, truth: Truth) -> Path:
     """A COCO JSON with the instances in the order in which they are tried."""
     images = [{"id": number, "file_name": f"{number}.jpg", "height": SIZE[0], "width": SIZE[1]} for number in truth]
-    items = [(number, item) for number in sorted(truth) for item in arranged(truth[number])]
+    items = [(number, item) for number in sorted(truth) for item in sort_instances(truth[number])]
     annotations = [
         {
             "id": place,

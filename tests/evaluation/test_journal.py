@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.journal import Journal, KeptDetections, PhotoState, journal_path
+from cuts3d_cli.evaluation.journal import DetectionJournal, KeptDetections, PhotoState, journal_path
 from tests.support.shapes import HEIGHT, WIDTH, rectangle
 
 
@@ -32,12 +32,12 @@ def same(one: KeptDetections | None, other: KeptDetections) -> bool:
 def test_what_is_read_is_what_was_written(tmp_path: Path):
     path = tmp_path / "new/folder/a.jsonl"
     many = {f"{number}.jpg": found(number, count=number) for number in range(6)}
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         for name, item in many.items():
             assert not journal.has(state(name))
             assert journal.get(state(name)) is None
             journal.add(state(name), item)
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         for name, item in reversed(many.items()):
             assert journal.has(state(name))
             assert same(journal.get(state(name)), item)
@@ -47,9 +47,9 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
 
 def test_without_masks_none_are_stored(tmp_path: Path):
     item = found()
-    with Journal(tmp_path / "a.jsonl") as journal:
+    with DetectionJournal(tmp_path / "a.jsonl") as journal:
         journal.add(state(masks=False), item)
-    with Journal(tmp_path / "a.jsonl") as journal:
+    with DetectionJournal(tmp_path / "a.jsonl") as journal:
         assert same(journal.get(state(masks=False)), KeptDetections(boxes=item.boxes, scores=item.scores, masks=[]))
         assert not journal.has(state(masks=True))
 
@@ -57,34 +57,34 @@ def test_without_masks_none_are_stored(tmp_path: Path):
 @pytest.mark.parametrize("cut", [1, 2, 30])
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path, cut: int):
     path = tmp_path / "a.jsonl"
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         journal.add(state("a"), found(1))
         journal.add(state("b"), found(2))
     path.write_bytes(path.read_bytes()[:-cut])
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         assert same(journal.get(state("a")), found(1))
         assert journal.has(state("b")) == (cut == 1)  # only its line end is missing
         journal.add(state("c"), found(3))
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         assert same(journal.get(state("a")), found(1))
         assert same(journal.get(state("c")), found(3))
 
 
 def test_two_runs_may_share_a_file(tmp_path: Path):
     path = tmp_path / "a.jsonl"
-    with Journal(path) as one, Journal(path) as other:
+    with DetectionJournal(path) as one, DetectionJournal(path) as other:
         for number in range(5):
             one.add(state(f"one{number}"), found(number))
             other.add(state(f"other{number}"), found(number))
         other.add(state("one0"), found(0))
-    with Journal(path) as journal:
+    with DetectionJournal(path) as journal:
         assert all(same(journal.get(state(f"{who}{n}")), found(n)) for who in ("one", "other") for n in range(5))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    words = r"file/a\.jsonl cannot be written: .*: pass another folder with --detections"
-    with pytest.raises(DatasetError, match=words), Journal(tmp_path / "file/a.jsonl"):
+    words = r"file/a\.jsonl cannot be written: .*: choose another folder for it \(detections\)"
+    with pytest.raises(DatasetError, match=words), DetectionJournal(tmp_path / "file/a.jsonl"):
         pass
 
 

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_area, rle_box
-from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
+from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance, KindMetrics, Prediction, evaluate
 from tests.support.adversarial import TRUTHS, all_crowd
 

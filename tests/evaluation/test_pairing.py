@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.coco import TrueImage
+from cuts3d_cli.evaluation.datasets.ground_truth import TrueImage
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, PAPER
 from cuts3d_cli.evaluation.metrics import COLUMNS
 from cuts3d_cli.evaluation.published import AVERAGE, PUBLISHED, Published, published
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cuts3d_cli.evaluation.datasets import PAPER
+from cuts3d_cli.evaluation.datasets.catalogue import PAPER
 from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
 from cuts3d_cli.evaluation.report import OURS, BenchmarkReport, DatasetResult, lines, to_csv, to_markdown
 

@@ -268,7 +268,7 @@ def test_names_that_agree_in_their_last_part_alone_are_told(cuts3d: Eval, alone:
     shard(alone / "s-000.tar", {"a": [LEFT]}, source="one/a.jpg")
     path = coco_file(alone / "gt.json", [image(1, "two/a.jpg")], [annotation(1, 1, LEFT)])
     found = result(cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json"))
-    assert found["warnings"] == ["1 images were known by their base name alone: one/a.jpg as two/a.jpg"]
+    assert found["warnings"] == ["1 images were recognised by their base name alone: one/a.jpg as two/a.jpg"]
 
 
 def test_shards_of_other_programs_go_by_their_keys(cuts3d: Eval, alone: Path):

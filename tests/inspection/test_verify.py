@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cuts3d_cli.config import PAPER
-from cuts3d_cli.inspection import fix as mending
 from cuts3d_cli.inspection import verify
 from cuts3d_cli.shards.manifest import load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.stages import confidence, features, pack, pseudo
-from tests.support.photos import pack_photos, settings, write_photos
+from cuts3d_cli.stages import confidence, features, pseudo
+from tests.support.photos import pack_photos, packed, settings, write_photos
 from tests.support.running import Ran
 
 Members = dict[str, bytes]
@@ -184,7 +182,7 @@ def test_what_is_cut_off_empty_or_gone_is_found(base: Path, whole: Mapping[str, 
     tar.write_bytes(whole[tar.name][:-9000])
     found = lines(base)
     assert found[0].startswith("s-000.depth.tar: it has ")
-    assert "s-000.depth.tar: is damaged or truncated: restore it, or make it anew (no " in found[1]
+    assert "s-000.depth.tar: is damaged or truncated: restore it, or write it again (no " in found[1]
     tar.write_bytes(b"")
     assert any("is empty (0 bytes)" in line for line in lines(base))
     tar.unlink()
@@ -273,14 +271,14 @@ def test_what_cannot_be_made_anew_is_said_with_the_command(cuts3d: Callable[...,
     tar = sidecar(base, "pseudo")
     line = next(line for line in ran.out.splitlines() if line.startswith(f"to mend {tar}: "))
     assert f"cuts3d pseudo --shards {base} --if-exists overwrite" in line
-    assert "--set features.backbone=dino-vits16" in line
-    assert "--set pseudo.crf_size=160" in line
+    assert "--backbone dino-vits16" in line
+    assert "--crf-size 160" in line
     assert {path.name: path.read_bytes() for path in base.parent.iterdir() if path.is_file()} == before
 
 
 def test_a_base_shard_is_packed_again_from_its_folder(alone: Path, cuts3d: Callable[..., Ran]):
     photos = write_photos(alone / "in", 4) / "photos"
-    pack.run(source=photos, out=alone / "out", name="s", shard_size=2)
+    packed(photos, alone / "out", shard_size=2)
     base = alone / "out/s-001.tar"
     whole = base.read_bytes()
     state = base.stat()
@@ -297,8 +295,9 @@ def test_without_a_manifest_the_settings_of_another_shard_are_taken(alone: Path,
     whole = tar.read_bytes()
     tar.write_bytes(whole[:100])
     manifest_path(tar).unlink()
-    found = verify.run(bases)
-    (remedy,) = mending.remedies(found, run_config=PAPER.run)
-    assert remedy.command == f"cuts3d depth --shards {bases[1]} --if-exists overwrite --set depth.backend=sensor"
+    found = json.loads(cuts3d("verify", "--shards", ".", "--json").out)
+    assert [item["command"] for item in found["remedies"]] == [
+        f"cuts3d depth --shards {bases[1].name} --if-exists overwrite --backend sensor"
+    ]
     assert cuts3d("verify", "--shards", ".", "--fix").code == 0
     assert tar.read_bytes() == whole

@@ -9,8 +9,8 @@ import torch
 from cuts3d_cli.cut.masks import rle_area
 from cuts3d_cli.detector.checkpoints import load_trained
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages.merge import generation_of, masks_of, min_score_of
+from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of, sidecar
+from cuts3d_cli.stages.merge import min_score_of
 from tests.support.photos import records, settings
 from tests.support.running import Ran
 from tests.support.training_data import make_shards
@@ -45,7 +45,7 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     shards = ("--shards", base)
     before = cuts3d("selftrain", *shards, *SMALL)
     assert before.code == 1
-    assert "pass the detector of `cuts3d train` as --checkpoint" in before.line
+    assert "does not exist: name a detector that `cuts3d train` wrote" in before.line
     lacking = cuts3d("train", *shards, *SMALL, "--round", "1")
     assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
     assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
@@ -74,8 +74,8 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     (alone / "detector-st2" / "model-final.safetensors").unlink()
     again = cuts3d(*line)
     assert json.loads(again.out) == [first, second]
-    assert "detector-st1/model-final.safetensors is there already" in again.err
-    assert "going on from detector-st2/checkpoint-0000002.pth" in again.err
+    assert "detector-st1/model-final.safetensors already exists" in again.err
+    assert "resuming from detector-st2/checkpoint-0000002.pth" in again.err
     assert (alone / "detector-st2" / "model-final.safetensors").read_bytes() == bytes_before
     # By hand it is the same round.
     by_hand = cuts3d("train", *shards, *SMALL, "--round", "1", "--out", "mine")

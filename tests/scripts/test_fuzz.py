@@ -5,14 +5,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import fuzz
 import pytest
-from fuzz_mutations import mutated_bytes, mutated_json, mutated_tar
-from fuzz_targets import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cuts3d_cli.errors import ShardError
+from stress import fuzz
+from stress.fuzz_mutations import mutated_bytes, mutated_json, mutated_tar
+from stress.fuzz_targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)

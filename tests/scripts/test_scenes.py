@@ -1,33 +1,22 @@
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def scenes() -> ModuleType:
-    if str(SCRIPTS) not in sys.path:
-        sys.path.insert(0, str(SCRIPTS))
-    return importlib.import_module("scenes")
+from scenes import layout, render_scene, textures, tracer, write_scenes
+from scenes.__main__ import main
 
 
 @pytest.mark.parametrize(("objects", "size"), [(2, (96, 128)), (3, (96, 128)), (4, (120, 160)), (5, (96, 144))])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_touching_scenes_keep_their_promises(
-    scenes: ModuleType, seed: int, objects: int, size: tuple[int, int]
-) -> None:
+def test_touching_scenes_keep_their_promises(seed: int, objects: int, size: tuple[int, int]) -> None:
     height, width = size
-    image, depth, instances = scenes.render_scene(seed, height=height, width=width, objects=objects)
+    image, depth, instances = render_scene(seed, height=height, width=width, objects=objects)
     assert image.shape == (height, width, 3)
     assert image.dtype == np.uint8
     assert depth.shape == instances.shape == size
@@ -38,37 +27,35 @@ def test_touching_scenes_keep_their_promises(
     assert not instances[[0, -1]].any(), "an object leaves the image"
     assert not instances[:, [0, -1]].any(), "an object leaves the image"
     for instance in range(1, objects + 1):
-        assert (instances == instance).mean() > 0.8 * scenes.MIN_SHARE / objects
+        assert (instances == instance).mean() > 0.8 * layout.MIN_SHARE / objects
 
-    contacts = scenes.contacts(instances, depth)
+    contacts = layout.contacts(instances, depth)
     assert len(contacts) >= objects - 1
     assert {i for pair in contacts for i in pair} == set(range(1, objects + 1))
-    assert min(contact.step for contact in contacts.values()) >= scenes.MIN_STEP
+    assert min(contact.step for contact in contacts.values()) >= layout.MIN_STEP
 
 
-def test_objects_are_numbered_from_left_to_right(scenes: ModuleType) -> None:
-    instances = scenes.render_scene(3, height=96, width=128, objects=4).instances
+def test_objects_are_numbered_from_left_to_right() -> None:
+    instances = render_scene(3, height=96, width=128, objects=4).instances
     columns = [np.nonzero(instances == i)[1].mean() for i in range(1, 5)]
     assert columns == sorted(columns)
 
 
 @pytest.mark.parametrize("objects", [1, 4, 8])
-def test_scattered_objects_do_not_touch(scenes: ModuleType, objects: int) -> None:
-    scene = scenes.render_scene(objects, height=96, width=128, kind="scattered", objects=objects)
+def test_scattered_objects_do_not_touch(objects: int) -> None:
+    scene = render_scene(objects, height=96, width=128, kind="scattered", objects=objects)
     assert np.unique(scene.instances).tolist() == list(range(objects + 1))
-    assert scenes.contacts(scene.instances, scene.depth) == {}
+    assert layout.contacts(scene.instances, scene.depth) == {}
 
 
-def test_a_seed_is_a_scene(scenes: ModuleType) -> None:
-    first, again, other = (scenes.render_scene(seed, height=64, width=96, objects=3) for seed in (5, 5, 6))
+def test_a_seed_is_a_scene() -> None:
+    first, again, other = (render_scene(seed, height=64, width=96, objects=3) for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first.image, other.image)
     assert not np.array_equal(first.depth, other.depth)
 
 
-def test_depth_is_along_the_axis_and_a_ball_bulges_towards_the_camera(scenes: ModuleType) -> None:
-    tracer = importlib.import_module("scene_tracer")
-    textures = importlib.import_module("scene_textures")
+def test_depth_is_along_the_axis_and_a_ball_bulges_towards_the_camera() -> None:
     grey = textures.stone(np.full(3, 0.5), np.full(3, 0.5), 1.0)
     ball = tracer.Solid("sphere", np.array([0, 1, 10.0]), np.eye(3), 1, grey)
     camera = tracer.Camera(1.0, 0.0, 2.0, (0.0, 0.0))
@@ -94,38 +81,37 @@ def test_depth_is_along_the_axis_and_a_ball_bulges_towards_the_camera(scenes: Mo
     ],
 )
 def test_rays_meet_solids_where_they_should(
-    scenes: ModuleType, shape: str, from_: tuple[float, ...], towards: tuple[float, ...], expected: float
+    shape: str, from_: tuple[float, ...], towards: tuple[float, ...], expected: float
 ) -> None:
-    tracer = importlib.import_module("scene_tracer")
     solid = tracer.Solid(shape, np.zeros(3), np.eye(3), 1, None)
     hit = solid.hit(np.array([from_], np.float32), np.array([towards], np.float32))
     assert hit[0] == pytest.approx(expected)
 
 
-def test_contacts_of_a_known_map(scenes: ModuleType) -> None:
+def test_contacts_of_a_known_map() -> None:
     instances = np.array([[1, 1, 2, 0, 3], [1, 1, 2, 0, 3]], np.int32)
     depth = np.array([[1, 1, 2, 5, 4], [1, 1, 3, 5, 4]], np.float32)
-    assert scenes.contacts(instances, depth) == {(1, 2): (2, 0.25)}
-    assert scenes.contacts(instances, depth, reach=2) == {(1, 2): (4, 0.25), (2, 3): (2, 0.25)}
+    assert layout.contacts(instances, depth) == {(1, 2): (2, 0.25)}
+    assert layout.contacts(instances, depth, reach=2) == {(1, 2): (4, 0.25), (2, 3): (2, 0.25)}
 
 
-def test_bad_arguments_are_named(scenes: ModuleType) -> None:
+def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="objects is 9"):
-        scenes.render_scene(0, objects=9)
+        render_scene(0, objects=9)
     with pytest.raises(ValueError, match="48x64"):
-        scenes.render_scene(0, height=48, width=64)
+        render_scene(0, height=48, width=64)
     with pytest.raises(ValueError, match="kind is 'piled'"):
-        scenes.render_scene(0, kind="piled")
+        render_scene(0, kind="piled")
 
 
-def test_written_scenes_are_the_rendered_ones(scenes: ModuleType, tmp_path: Path) -> None:
-    scenes.main([str(tmp_path), "--count", "2", "--seed", "7", "--height", "96", "--width", "128"])
+def test_written_scenes_are_the_rendered_ones(tmp_path: Path) -> None:
+    main([str(tmp_path), "--count", "2", "--seed", "7", "--height", "96", "--width", "128"])
     content = json.loads((tmp_path / "annotations.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["000.png", "001.png"]
     assert content["categories"] == [{"id": 1, "name": "fg"}]
     assert [item["id"] for item in content["annotations"]] == list(range(1, 8))
     for index, objects in enumerate((3, 4)):
-        scene = scenes.render_scene(7 + index, height=96, width=128, objects=objects)
+        scene = render_scene(7 + index, height=96, width=128, objects=objects)
         name = f"{index:03d}.png"
         assert np.array_equal(np.asarray(Image.open(tmp_path / "images" / name)), scene.image)
         stored = np.asarray(Image.open(tmp_path / "depth" / name))
@@ -141,9 +127,9 @@ def test_written_scenes_are_the_rendered_ones(scenes: ModuleType, tmp_path: Path
             assert item["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
 
 
-def test_scenes_are_the_same_when_written_twice(scenes: ModuleType, tmp_path: Path) -> None:
+def test_scenes_are_the_same_when_written_twice(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        scenes.write_scenes(tmp_path / folder, count=1, seed=1, height=64, width=96)
+        write_scenes(tmp_path / folder, count=1, seed=1, height=64, width=96)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 3
     for file in files:

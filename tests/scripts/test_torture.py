@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 
 import pytest
-import torture
-from torture import Figures
-from torture_runs import KINDS, Ended
 
-SCRIPT = Path(torture.__file__)
+from stress import torture
+from stress.torture import Figures
+from stress.torture_runs import KINDS, Ended
+
+SCRIPTS = Path(torture.__file__).parents[1]
 
 
 @pytest.mark.slow
 def test_what_is_killed_goes_on_to_the_same_bytes(tmp_path: Path):
-    """The short form; `scripts/torture.py --kills 100` is the long one."""
+    """The short form; `scripts/stress.sh torture --kills 100` is the long one."""
     ran = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", "6", "--json", "--folder", str(tmp_path / "folder")],
+        [sys.executable, "-m", "stress", "torture", "--kills", "6", "--json", "--folder", str(tmp_path / "folder")],
+        cwd=SCRIPTS,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": f"{SCRIPT.parents[1]}:{SCRIPT.parent}"},
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
     )
     figures = json.loads(ran.stdout)
     assert figures["broken"] == []
@@ -81,5 +83,5 @@ def test_what_is_found_in_the_end_counts(differing: int, lost: int, left: int, k
 
     for number in range(left):
         (tmp_path / f".{number}.tmp").touch()
-    figures = torture.torture(Made(), kills=2, chance=random.Random(0), say=lambda _: None)  # type: ignore[arg-type]
+    figures = torture.torture(Made(), kills=2, chance=random.Random(0), log=lambda _: None)  # type: ignore[arg-type]
     assert (figures.kept, figures.comparisons, dict(figures.kills)) == (kept, 1, {"SIGKILL": 1, "SIGINT": 1})

@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-import torture_train
-from torture_train import Bench, Trial
+
+from stress import torture_train
+from stress.torture_train import Bench, Trial
 
 pytest.importorskip("detectron2.modeling")
 from tests.support.training_data import make_shards
@@ -17,7 +18,7 @@ from tests.support.training_data import make_shards
 def test_a_killed_training_ends_as_one_that_never_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_shards(tmp_path / "made", images=6, shard_size=3)
     bench = Bench(tmp_path / "made" / "shards", tmp_path)
-    (trial,) = torture_train.torture(bench, kills=1, chance=random.Random(1), say=lambda line: None)
+    (trial,) = torture_train.torture(bench, kills=1, chance=random.Random(1), log=lambda line: None)
     assert trial.good, trial
     assert trial.kills, "it ended before it could be killed"
 

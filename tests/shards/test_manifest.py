@@ -17,9 +17,9 @@ from cuts3d_cli.shards.manifest import (
     FORMAT_VERSION,
     InputDigest,
     Manifest,
+    check_freshness,
     config_hash,
     digest_file,
-    is_current,
     load_manifest,
     package_versions,
     save_manifest,
@@ -56,8 +56,8 @@ class Stage:
         save_manifest(self.manifest, Manifest(**values | changes))
 
     def reason(self, config: dict[str, Any] = CONFIG, **inputs: Path | InputDigest) -> str:
-        verdict = is_current(self.tar, stage="pseudo", config=config, inputs={"base": self.base} | inputs)
-        assert verdict.current == (verdict.reason == "up to date")
+        verdict = check_freshness(self.tar, stage="pseudo", config=config, inputs={"base": self.base} | inputs)
+        assert verdict.is_current == (verdict.reason == "up to date")
         return verdict.reason
 
 
@@ -221,7 +221,9 @@ def test_missing(tmp_path: Path) -> None:
 def test_another_format_version_is_never_overwritten_unasked(stage: Stage) -> None:
     edited(stage, format_version=2)
     for action in (lambda: load_manifest(stage.manifest), stage.reason):
-        with pytest.raises(ShardError, match=r"format version 2, this cuts3d reads 1: .*--if-exists overwrite"):
+        with pytest.raises(
+            ShardError, match=r"format version 2, this cuts3d reads 1: .* run `cuts3d pseudo` with run.if_exists="
+        ):
             action()
 
 

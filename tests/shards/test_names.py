@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from cuts3d_cli.errors import Cuts3dError, ShardError, UsageError
 from cuts3d_cli.shards import names
-from cuts3d_cli.shards.names import STAGES, base_of, expand, in_generation, manifest_path, only_set, sidecar, stage_of
+from cuts3d_cli.shards.names import (
+    base_of,
+    expand,
+    in_generation,
+    manifest_path,
+    only_set,
+    sidecar,
+    stage_names,
+    stage_of,
+)
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def listed(*specs: str) -> list[str]:
     return [str(path) for path in expand(specs)]
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "pseudo.st1", "pseudo.st12", "predict.initial", "predict.st2"])
+@pytest.mark.parametrize("stage", [*stage_names(), "pseudo.st1", "pseudo.st12", "predict.initial", "predict.st2"])
 def test_names_of_one_shard_lead_to_each_other(stage: str) -> None:
     base = Path("some.where/in1k.v2-007.tar")
     tar = sidecar(base, stage)
@@ -54,7 +63,7 @@ def test_generations_belong_to_some_stages() -> None:
 
 
 def test_one_set_of_shards_needs_no_name(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"no shards were named: pass --shards"):
+    with pytest.raises(UsageError, match=r"no shards were named: name yours, for example shards='in1k"):
         only_set(Path())
     touch("a-001.tar", "a-000.tar", "a-000.pseudo.tar", "a-000.pseudo.st1.tar", "a-000.json")
     assert [str(path) for path in only_set(Path())] == ["a-000.tar", "a-001.tar"]

@@ -49,6 +49,21 @@ def test_the_bytes_are_what_they_were(tmp_path: Path) -> None:
     assert write(tmp_path / "b.tar", reordered).sha256 == shard.sha256
 
 
+def test_headers_are_gnu_as_the_format_says(tmp_path: Path) -> None:
+    # docs/format.md promises this to readers in other languages.
+    long = "folder/" + "k" * 120
+    write(tmp_path / "a.tar", {"a": {"txt": b"1"}, long: {"txt": b"2"}})
+    data = (tmp_path / "a.tar").read_bytes()
+    blocks = [data[start : start + 512] for start in range(0, len(data), 512)]
+    short_header, _, link_header, link, long_header, _ = blocks[:6]
+    magics = [header[257:265] for header in (short_header, link_header, long_header)]
+    assert magics == [b"ustar  \0"] * 3  # POSIX says "ustar\0" and "00" here
+    assert [header[156:157] for header in (short_header, link_header, long_header)] == [b"0", b"L", b"0"]
+    assert link_header.startswith(b"././@LongLink\0")
+    assert link.rstrip(b"\0").decode("utf-8") == f"{long}.txt"
+    assert long_header[:100].decode("ascii") == f"{long}.txt"[:100]
+
+
 def test_webdataset_reads_it_unaided(tmp_path: Path) -> None:
     write(tmp_path / "a.tar", SAMPLES)
     samples = list(wds.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False))

@@ -15,7 +15,7 @@ from scipy.linalg import LinAlgError
 from scipy.sparse.linalg import ArpackNoConvergence
 
 from cuts3d_cli.cut import ncut
-from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON
+from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from tests.support.photos import encoded, pack_photos, records, two_boxes, write_shard

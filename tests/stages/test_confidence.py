@@ -10,9 +10,9 @@ import webdataset as wds
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.confidence import confidence_counts
-from cuts3d_cli.cut.grid import depth_to_grid
+from cuts3d_cli.cut.grid import depth_to_grid, fill_holes
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.depth.maps import decode_depth_png, fill_holes
+from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import read_shard

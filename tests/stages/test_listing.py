@@ -65,7 +65,7 @@ def test_no_source(tmp_path: Path) -> None:
         list_source(tmp_path / "none", images=None)
     with pytest.raises(UsageError, match=r"empty holds no photos \(jpg, jpeg, png, webp\)"):
         list_source(tmp_path / "empty", images=None)
-    with pytest.raises(UsageError, match="--images belongs to a COCO JSON"):
+    with pytest.raises(UsageError, match="images belongs to a COCO JSON"):
         list_source(tmp_path / "empty", images=tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_coco_finds_its_images(tmp_path: Path) -> None:
     assert list_source(source, images=None).root == tmp_path / "x/images"
     touch(tmp_path, "x/a.jpg")
     assert list_source(source, images=None).root == tmp_path / "x"
-    with pytest.raises(UsageError, match="is not a folder: --images"):
+    with pytest.raises(UsageError, match="is not a folder: name the one that"):
         list_source(source, images=tmp_path / "none")
 
 

@@ -13,12 +13,13 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from cuts3d_cli.engine.results import Silent
+from cuts3d_cli.config import Config, PackConfig, RunConfig
+from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import image_member, read_shard
-from cuts3d_cli.stages.pack import PackResult, run
+from cuts3d_cli.stages.pack import Packing, run
 
 
 def photo(width: int = 40, height: int = 30, *, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
@@ -46,8 +47,14 @@ def fill(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def pack(source: Path, out: Path, **options: Any) -> PackResult:
-    return run(source=source, out=out, **{"name": "d"} | options)
+def pack(source: Path, out: Path, *, progress: Progress | None = None, **options: Any) -> StageResult:
+    """Pack; options are fields of `Packing`, `PackConfig` and `RunConfig`."""
+
+    def those_of(kind: type) -> dict[str, Any]:
+        return {name: options.pop(name) for name in kind.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
+
+    config = Config(pack=PackConfig(**those_of(PackConfig)), run=RunConfig(**those_of(RunConfig)))
+    return run(Packing(source=source, out=out, **{"name": "d"} | options), config=config, progress=progress)
 
 
 def facts(tar: Path) -> dict[str, dict[str, Any]]:
@@ -66,7 +73,7 @@ def test_bytes_and_facts(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", files)
     result = pack(source, tmp_path / "out")
     tar = tmp_path / "out/d-000.tar"
-    assert ([shard.shard for shard in result.shards], result.samples, result.failed) == ([tar], 3, [])
+    assert ([shard.shard for shard in result.shards], result.count("samples_out"), result.failed) == ([tar], 3, [])
     assert [image_member(sample) for sample in read_shard(tar)] == [
         ("jpg", files["a.JPEG"]),
         ("png", files["b.png"]),
@@ -84,7 +91,7 @@ def test_shards_and_their_manifests(seven: Path, tmp_path: Path) -> None:
     tars = expand([str(tmp_path / "out")])
     assert [tar.name for tar in tars] == ["d-000.tar", "d-001.tar", "d-002.tar"]
     assert [list(facts(tar)) for tar in tars] == [["c0/0", "c0/2", "c0/4"], ["c0/6", "c1/1", "c1/3"], ["c1/5"]]
-    assert result.samples == 7
+    assert result.count("samples_out") == 7
     manifest = load_manifest(manifest_path(tars[1]))
     assert manifest.stage == "pack"
     assert manifest.counts == {"samples_in": 3, "samples_out": 3, "failed": 0}
@@ -153,7 +160,7 @@ def test_unreadable_photos_are_listed_and_nothing_else_is_lost(tmp_path: Path) -
     assert reasons["empty.jpg"] == "the image file is empty"
     assert reasons["pipe.jpg"] == "pipe.jpg is not a plain file"
     assert "tif" in reasons["scan.tif"]
-    assert result.count("samples_in") == 13 == result.samples + result.count("failed")
+    assert result.count("samples_in") == 13 == result.count("samples_out") + result.count("failed")
     recorded = [item for shard in result.shards for item in load_manifest(manifest_path(shard.shard)).failed]
     assert [item["file"] for item in recorded] == list(reasons)
 
@@ -206,7 +213,7 @@ def test_depth_maps(tmp_path: Path) -> None:
         "x/none": None,
         "x/same": unit | {"scale": 0.0002},
     }
-    assert (result.without_depth, result.count("with_depth"), result.failed) == (1, 3, [])
+    assert (result.count("without_depth"), result.count("with_depth"), result.failed) == (1, 3, [])
 
 
 def test_depth_maps_that_do_not_fit(tmp_path: Path) -> None:
@@ -243,10 +250,10 @@ def test_depth_is_compared_with_the_upright_photo(tmp_path: Path) -> None:
 def test_depth_maps_within_the_source_are_no_photos(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", {"a.jpg": photo(), "depth/a.png": depth_png()})
     result = pack(source, tmp_path / "out", depth_dir=source / "depth")
-    assert (result.samples, result.count("with_depth")) == (1, 1)
+    assert (result.count("samples_out"), result.count("with_depth")) == (1, 1)
 
 
-class Watcher(Silent):
+class Watcher(Progress):
     """Records what a progress display is told."""
 
     def __init__(self) -> None:
@@ -331,7 +338,9 @@ def test_failures_of_skipped_shards_are_still_reported(tmp_path: Path) -> None:
 
 def test_fail_if_exists(seven: Path, tmp_path: Path) -> None:
     pack(seven, tmp_path / "out", if_exists="fail")
-    with pytest.raises(ShardError, match=r"d-000\.tar exists: pass --if-exists resume .* overwrite"):
+    with pytest.raises(
+        ShardError, match=r"d-000\.tar exists: run\.if_exists='resume' keeps .* run\.if_exists='overwrite'"
+    ):
         pack(seven, tmp_path / "out", if_exists="fail")
     pack(seven, tmp_path / "out", name="other", if_exists="fail")
 
@@ -363,15 +372,15 @@ def test_an_interrupted_run_leaves_whole_shards_only(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": ""}, "--name ''"),
-        ({"name": "a/b"}, "--name 'a/b'"),
-        ({"name": ".a"}, "--name"),
-        ({"name": "a<0>"}, "--name"),
-        ({"shard_size": 0}, "--shard-size is 0"),
-        ({"depth_scale": 0.0}, "--depth-scale is 0.0"),
-        ({"depth_scale": float("nan")}, "--depth-scale is nan"),
-        ({"depth_dir": Path("none")}, "--depth-dir none is not a folder"),
-        ({"images": Path(".")}, "--images belongs to a COCO JSON"),
+        ({"name": ""}, "name ''"),
+        ({"name": "a/b"}, "name 'a/b'"),
+        ({"name": ".a"}, "name"),
+        ({"name": "a<0>"}, "name"),
+        ({"shard_size": 0}, "pack.shard_size is 0"),
+        ({"depth_scale": 0.0}, "pack.depth_scale is 0.0"),
+        ({"depth_scale": float("nan")}, "pack.depth_scale is nan"),
+        ({"depth_dir": Path("none")}, "depth_dir none is not a folder"),
+        ({"images": Path(".")}, "images belongs to a COCO JSON"),
     ],
 )
 def test_usage(seven: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy.sparse.linalg import ArpackNoConvergence
+from torch import Tensor
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut import ncut
@@ -25,13 +26,14 @@ from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages import depth, features, pack
+from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages.features import FeatureExtractor
 from tests.support.killers import cut_or_die
 from tests.support.photos import (
     encoded,
     pack_photos,
+    packed,
     records,
     scene_of,
     settings,
@@ -173,10 +175,8 @@ def test_two_runs_of_every_stage_give_the_same_bytes(alone: Path, weights: Path)
     seen: list[dict[str, bytes]] = []
     for folder, workers, with_features in (("a", 0, True), ("b", 2, False), ("c", 2, True)):
         run = {"workers": workers}
-        packed = pack.run(
-            source=source / "photos", out=alone / folder, name="s", depth_dir=source / "maps", shard_size=3
-        )
-        bases = [item.shard for item in packed.shards]
+        result = packed(source / "photos", alone / folder, depth_dir=source / "maps", shard_size=3)
+        bases = [item.shard for item in result.shards]
         depth.run(bases, config=settings({"depth": {"backend": "sensor"}}))
         features.run(bases, config=config(weights))
         if not with_features:
@@ -285,17 +285,20 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (base,) = pack_photos(alone, 3)
-    original = FeatureExtractor.extract
+    original = FeatureExtractor.extract_on_device
+    broken: list[NDArray[np.uint8]] = []
 
-    def extract(self: FeatureExtractor, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
-        if any(image.width == 70 for image in images):
-            raise RuntimeError("the image of width 70")
-        return original(self, images)
+    def extract(self: FeatureExtractor, squares: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        if not broken:
+            broken.append(squares[1])
+        if any(square is broken[0] for square in squares):
+            raise RuntimeError("the second image")
+        return original(self, squares)
 
-    monkeypatch.setattr(FeatureExtractor, "extract", extract)
+    monkeypatch.setattr(FeatureExtractor, "extract_on_device", extract)
     result = stage.run([base], config=config(weights))
     assert [item["key"] for item in result.failed] == ["p1"]
-    assert result.failed[0]["reason"] == "the network failed: RuntimeError: the image of width 70"
+    assert result.failed[0]["reason"] == "the network failed: RuntimeError: the second image"
     assert list(pseudo_records(base)) == ["p0", "p2"]
 
 
@@ -378,7 +381,7 @@ def test_changed_inputs_are_redone_and_said(cuts3d: Callable[..., Ran], alone: P
     source = alone / "source"
     for number in (0, 1):
         (source / f"photos/p{number}.jpg").write_bytes(encoded(scene_of(number + 2).image))
-    pack.run(source=source / "photos", out=alone, name="s", depth_dir=source / "maps", shard_size=100)
+    packed(source / "photos", alone, depth_dir=source / "maps", shard_size=100)
     assert (
         f"s-000.depth.tar was made from another s-000.tar: run `cuts3d depth --shards {base}` again"
         in cuts3d(*arguments).err

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cuts3d_cli.config import PAPER, Config
-from cuts3d_cli.cut.image import FinishTask, StepTask
+from cuts3d_cli.cut.image import IterationTask, RefinementTask
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages import depth, features, pack
+from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages import pseudo_batched as batched
 from cuts3d_cli.stages.features import FeatureExtractor
@@ -30,7 +30,7 @@ from cuts3d_cli.stages.loading import Loaded
 from cuts3d_cli.stages.pseudo_batched import BatchedCutter
 from tests.stages.test_pseudo import bad_members
 from tests.support.clouds import GRID, touching_blobs, two_class_features
-from tests.support.photos import pack_photos, records, settings, write_shard
+from tests.support.photos import pack_photos, packed, records, settings, write_shard
 
 
 def config(weights: Path | None, *, run: dict[str, Any] | None = None, **changes: Any) -> Config:
@@ -114,10 +114,8 @@ def test_the_manifest_has_the_seconds_of_every_step_and_says_where(alone: Path, 
 def test_masks_of_real_photos_are_those_of_the_workers(test_data: Path, offline_weights: Path, alone: Path, name: str):
     maps = test_data / name / "depth"
     with_depth = maps.is_dir()
-    (packed,) = pack.run(
-        source=test_data / name / "images", out=alone, name="s", depth_dir=maps if with_depth else None
-    ).shards
-    base = packed.shard
+    (result,) = packed(test_data / name / "images", alone, depth_dir=maps if with_depth else None).shards
+    base = result.shard
     chosen: dict[str, dict[str, Any]] = {
         "depth": {"backend": "sensor"},
         "features": {"backbone": OFFLINE_BACKBONE, "size": 322, "weights": offline_weights},
@@ -207,7 +205,7 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     assert list(records(sidecar(base, "pseudo"), "pseudo.json")) == ["p0", "p2"]
 
 
-@pytest.mark.parametrize("step", ["cut_step", "finish_image"])
+@pytest.mark.parametrize("step", ["cut_iteration", "refine_image"])
 def test_an_image_that_workers_die_of_fails_alone(
     alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
@@ -244,7 +242,7 @@ def test_damaged_shards_are_one_line(alone: Path, weights: Path):
 
 # ---------------------------------------------------------------------------------------------- the batches alone
 
-PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
+PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_ncut=0.5, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)
 
 
 def made(number: int, **changes: Any) -> Loaded:
@@ -264,7 +262,6 @@ def made(number: int, **changes: Any) -> Loaded:
 def cutter(pool: WorkerPool, *, batch_size: int = 2, **changes: Any) -> BatchedCutter:
     return BatchedCutter(
         config=replace(PLAIN, **changes),
-        tau_ncut=0.5,
         extract=lambda squares: [torch.from_numpy(two_class_features(touching_blobs()[0])) for _ in squares],
         device="cpu",
         batch_size=batch_size,
@@ -343,12 +340,12 @@ def test_an_eigenproblem_that_breaks_is_that_images_failure_alone(monkeypatch: p
     assert [item.failure for item in found] == [None, "the eigensolver failed: RuntimeError: out of memory", None]
 
 
-@pytest.mark.parametrize("where", ["cut_step", "finish_image"])
+@pytest.mark.parametrize("where", ["cut_iteration", "refine_image"])
 def test_what_breaks_in_a_worker_is_that_images_failure_alone(where: str, monkeypatch: pytest.MonkeyPatch):
     original = getattr(batched, where)
     seen: list[object] = []
 
-    def work(task: StepTask | FinishTask) -> object:
+    def work(task: IterationTask | RefinementTask) -> object:
         seen.append(task)
         if len(seen) == 2:
             raise np.linalg.LinAlgError("singular matrix")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_box
 from cuts3d_cli.evaluation.benchmark import predictions_of
 from cuts3d_cli.evaluation.journal import Found
-from cuts3d_cli.evaluation.metrics import Instance, Prediction, ranked
+from cuts3d_cli.evaluation.metrics import Instance, Prediction, sort_predictions
 
 SIZE = (120, 160)
 """(height, width) of the made-up images."""
@@ -134,7 +134,7 @@ def detections(case: Case, truth: Truth, *, seed: int = 7) -> dict[int, Seen]:
 def in_order(plain: Found) -> Seen:
     """Detections of one image in the order in which they are judged."""
     predictions = predictions_of(plain, masks=True)
-    order = [_place(predictions, item) for item in ranked(predictions)]
+    order = [_place(predictions, item) for item in sort_predictions(predictions)]
     return Seen(boxes=plain.boxes[order], scores=plain.scores[order], masks=[plain.masks[place] for place in order])
 
 

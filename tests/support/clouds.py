@@ -7,34 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.cuts3d import CutParameters
+from cuts3d_cli.config import CutSettings
 
 GRID = (12, 12)
-PARAMETERS = CutParameters(
-    instances=3,
-    tau_ncut=0.5,
-    tau_knn=0.2,
-    sharpen=False,
-    beta=0.45,
-    sigma=1.0,
-    pairing="mean",
-    separation="local",
-    source="seed",
-    core_share=0.1,
-    sink="eigenvector",
-    knn=8,
-    background_level=1.0,
-    capacity="gaussian",
-    min_cut_solver="pymaxflow",
-    eigensolver="lanczos",
-    min_area=0.0,
-    rest_iou=0.9,
-    retries=0,
-)
+SETTINGS = CutSettings(tau_ncut=0.5, tau_knn=0.2, sharpen=False, knn=8, min_area=0.0)
 
 
-def parameters(**changes: object) -> CutParameters:
-    return replace(PARAMETERS, **changes)
+def cut_settings(**changes: object) -> CutSettings:
+    return replace(SETTINGS, **changes)
 
 
 def two_class_features(foreground: NDArray[np.bool_], *, noise: float = 0.0, seed: int = 0) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cuts3d_cli.evaluation.datasets import BENCHMARKS, Benchmark, Dataset, open_benchmark
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, Benchmark
+from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark
 
 WIDTH, HEIGHT = 64, 48
 CROWD = {"size": [HEIGHT, WIDTH], "counts": [0, 5, WIDTH * HEIGHT - 5]}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import Config, resolve
+from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.stages import depth, pack
@@ -69,10 +70,18 @@ def scene_of(number: int) -> Scene:
     return two_boxes(*((70, 90) if number % 2 else (80, 60)), seed=number)
 
 
+def packed(
+    source: Path, out: Path, *, name: str = "s", depth_dir: Path | None = None, shard_size: int = 1000
+) -> StageResult:
+    """Shards out/s-000.tar, ... of a folder of photos, with sensor maps where they are given."""
+    packing = pack.Packing(source=source, out=out, name=name, depth_dir=depth_dir)
+    return pack.run(packing, config=settings({"pack": {"shard_size": shard_size}}))
+
+
 def pack_photos(folder: Path, count: int, *, shard_size: int = 100, with_depth: bool = True) -> list[Path]:
     """Shards folder/s-000.tar, ... of `count` scenes with sensor maps, and their finished depth sidecars."""
     source = write_photos(folder / "source", count)
-    result = pack.run(source=source / "photos", out=folder, name="s", depth_dir=source / "maps", shard_size=shard_size)
+    result = packed(source / "photos", folder, depth_dir=source / "maps", shard_size=shard_size)
     bases = [item.shard for item in result.shards]
     if with_depth:
         depth.run(bases, config=settings({"depth": {"backend": "sensor"}}))

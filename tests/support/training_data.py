@@ -19,7 +19,7 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.stages import pack
+from tests.support.photos import packed
 
 GRID = 8
 
@@ -49,7 +49,7 @@ def make_shards(
     for number, size in enumerate(sizes):
         Image.fromarray(photo_of(number, size)).save(photos / f"{number:03d}.png")
     out = folder / "shards"
-    pack.run(source=photos, out=out, name="a", shard_size=shard_size)
+    packed(photos, out, name="a", shard_size=shard_size)
     bases = sorted(out.glob("a-*.tar"))
     firsts = {base: index * shard_size for index, base in enumerate(bases)}
 

@@ -1,21 +1,5 @@
-"""Ground truths to evaluate on: benchmarks from their own annotation files, and a user's own COCO JSON."""
+"""Ground truths to evaluate on: benchmarks in the formats of their authors, and a user's own COCO JSON.
 
-from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, PAPER, Benchmark
-from cuts3d_cli.evaluation.datasets.loading import (
-    Availability,
-    Dataset,
-    list_datasets,
-    open_benchmark,
-    open_own,
-)
-
-__all__ = [
-    "BENCHMARKS",
-    "PAPER",
-    "Availability",
-    "Benchmark",
-    "Dataset",
-    "list_datasets",
-    "open_benchmark",
-    "open_own",
-]
+`catalogue` lists the benchmarks, and `loading` opens one with its photos. A format is a module with a function that
+returns a `parsed.ParsedDataset`: `coco`, `voc`, `kitti`, `open_images`. `ground_truth` reads a user's own COCO JSON.
+"""

@@ -1,26 +1,25 @@
-"""The benchmarks of the paper and of CutLER: what they are made of, and how their annotations are read.
+"""The benchmarks of the paper and of CutLER: where their files are, and how their annotations are read.
 
 The paper's are COCO val2017, COCO20K, LVIS, Pascal VOC, Objects365 and KITTI (Sec. 4); CutLER has five more. All
 categories become one. The published figures come from files in which CutLER's authors had done that, by rules that were
 not published where a dataset leaves a choice (difficult objects, groups, regions without labels); `rule` says what is
 done here.
+
+The command line makes its help from this list, so readers are imported only when a dataset is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
-from cuts3d_cli.evaluation.datasets.kitti import read_kitti
-from cuts3d_cli.evaluation.datasets.open_images import read_open_images
-from cuts3d_cli.evaluation.datasets.parsed import Parsed
-from cuts3d_cli.evaluation.datasets.voc import read_voc
+if TYPE_CHECKING:
+    from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset
 
 Alternatives = Sequence[Sequence[str]]
-"""Ways in which something may lie in a folder; of each, all paths are needed. The first is the one to recommend."""
+"""Ways in which files may be laid out in a folder; of each, all paths are needed. The first is the recommended one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +27,17 @@ class Benchmark:
     """A dataset to evaluate on.
 
     Attributes:
-        name: on the command line.
+        name: as on the command line.
         title: for people.
-        masks: whether it has masks; else only boxes.
+        masks: whether its instances have masks; else only boxes.
         images: how many it has.
         page: where to get it.
-        folders: that it may lie in, below the root.
+        folders: paths that it may have below the root.
         annotations: files or folders, in one of those folders.
         photos: folders, in one of those folders.
-        rule: what becomes of annotations that are not plain instances.
-        read: the annotations, given their paths.
-        extensions: that its photos may have instead of that in the annotations.
+        rule: how annotations that are not plain instances are treated.
+        read: reads the annotations, given the paths of one of the alternatives.
+        extensions: that its photos may have instead of the one in the annotations.
     """
 
     name: str
@@ -50,42 +49,51 @@ class Benchmark:
     annotations: Alternatives
     photos: Alternatives
     rule: str
-    read: Callable[[Sequence[Path]], Parsed]
+    read: Callable[[Sequence[Path]], ParsedDataset]
     extensions: Sequence[str] = ()
 
 
-def _coco(paths: Sequence[Path]) -> Parsed:
-    return read_coco_style(paths[0], masks=True)
+def _coco(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.coco import read_coco
+
+    return read_coco(paths[0], masks=True)
 
 
-def _coco20k(paths: Sequence[Path]) -> Parsed:
-    if len(paths) == 1:
-        return read_coco_style(paths[0], masks=True)
-    annotations, names = paths
-    try:
-        lines = names.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{names} is no list of file names: fetch it again") from error
-    return read_coco_style(annotations, masks=True, chosen={line.rpartition("/")[2] for line in lines})
+def _coco20k(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.coco import read_coco
+    from cuts3d_cli.evaluation.datasets.files import read_lines
+
+    annotations, *lists = paths
+    names = {name.rpartition("/")[2] for path in lists for line in read_lines(path) for name in line.split()}
+    return read_coco(annotations, masks=True, chosen=names if lists else None)
 
 
-def _objects365(paths: Sequence[Path]) -> Parsed:
-    return read_coco_style(paths[0], masks=False)
+def _objects365(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.coco import read_coco
+
+    return read_coco(paths[0], masks=False)
 
 
-def _voc(paths: Sequence[Path]) -> Parsed:
+def _voc(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.voc import read_voc
+
     return read_voc(paths[0], *paths[1:])
 
 
-def _kitti(paths: Sequence[Path]) -> Parsed:
+def _kitti(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.kitti import read_kitti
+
     return read_kitti(paths[0])
 
 
-def _open_images(paths: Sequence[Path]) -> Parsed:
+def _open_images(paths: Sequence[Path]) -> ParsedDataset:
+    from cuts3d_cli.evaluation.datasets.open_images import read_open_images
+
     return read_open_images(paths[0])
 
 
 def _art(name: str, title: str, images: int) -> Benchmark:
+    """Return one of the three sets of drawings and paintings, which come from one place in one format."""
     return Benchmark(
         name=name,
         title=f"{title} train+test",
@@ -222,7 +230,10 @@ BENCHMARKS = {
         _art("watercolor", "Watercolor2k", 2000),
     )
 }
-"""By name."""
+"""Name -> benchmark."""
 
 PAPER = ("coco", "coco20k", "voc", "objects365", "kitti", "lvis")
 """The benchmarks of the paper, in the order of its Table 2."""
+
+GROUPS: Mapping[str, Callable[[], Sequence[str]]] = {"paper": lambda: PAPER, "all": lambda: tuple(BENCHMARKS)}
+"""Names that stand for several datasets."""

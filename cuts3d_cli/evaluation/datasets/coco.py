@@ -1,258 +1,125 @@
-"""Reads a ground truth: a COCO or LVIS JSON with boxes or masks, of any categories, all of which become one."""
+"""Published annotations in COCO's JSON: COCO itself, LVIS, Objects365 and UVO, each with its own deviations.
+
+Unlike `ground_truth`, which reads users' own files and refuses what is odd, this reader takes published files as they
+are: ids of annotations and categories play no part, and a box may reach over the edge of its image.
+"""
 
 from __future__ import annotations
 
-import json
 import posixpath
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
-from cuts3d_cli.errors import Cuts3dError, UsageError
-from cuts3d_cli.evaluation.datasets.segmentation import is_number, is_whole, to_rle
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
+from cuts3d_cli.cut.masks import Rle
+from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.evaluation.datasets.coco_json import file_of, is_number, is_whole, load_lists
+from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, ParsedImage
+from cuts3d_cli.evaluation.datasets.segmentation import to_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
 from cuts3d_cli.wording import listed
 
-_PSEUDO = re.compile(r"pseudo[-_ ]?(mask|label)", re.IGNORECASE)
-_WIDE = 0.9
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrueImage:
-    """An image of a ground truth.
-
-    Attributes:
-        file: its file name, with folders if any, normalised.
-        width: pixels.
-        height: pixels.
-    """
-
-    file: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroundTruth:
-    """A ground truth.
-
-    Attributes:
-        images: by id.
-        instances: of every image by its id, in the order of the file; crowds are among them.
-        warnings: what is odd about the file.
-    """
-
-    images: Mapping[int, TrueImage]
-    instances: Mapping[int, Sequence[Instance]]
-    warnings: Sequence[str]
-
-
-@dataclass
-class _Oddities:
-    without_mask: list[int] = field(default_factory=list)
-    sticking_out: list[int] = field(default_factory=list)
-    scored: list[int] = field(default_factory=list)
-    wide_crowds: list[int] = field(default_factory=list)
-
-
-def read_ground_truth(path: Path) -> GroundTruth:
-    """Read a COCO JSON.
-
-    Boxes are taken from masks where they are missing, areas from masks, else boxes. Where some annotations have a mask
-    and others have none, the masks are left out with a warning, since an evaluation by masks would miss instances.
-
-    A file of pseudo-masks is told by its `info.description`, which says "pseudo-masks" in the files of `cuts3d`, of
-    MaskCut and of those who followed it. That there is a single category `fg`, or a width and height in each
-    annotation, is no sign: good ground truths have these too.
+def read_coco(path: Path, *, masks: bool, chosen: Collection[str] | None = None) -> ParsedDataset:
+    """Read a published JSON; all its categories become one.
 
     Args:
         path: of the JSON.
+        masks: whether the instances have masks; a mask that is missing or damaged is replaced by its box, and a warning
+            says so.
+        chosen: base names of the images to read; None for all.
 
     Returns:
-        The ground truth.
+        The annotations, under the ids of the file.
 
     Raises:
-        UsageError: the file is missing, no COCO JSON, or one of pseudo-masks; an id is missing, double or under 1
-            (COCO's evaluation takes annotation id 0 for "no match"; image ids may be 0); a category id is 0; an
-            annotation is of an image that is not in the file; a box is malformed, negative, or outside its image; a
-            segmentation is malformed or of another size than its image. The line names the file and the id.
+        DatasetError: the file cannot be read, is cut off, or is not a COCO JSON; or an entry in it is damaged.
     """
-    content = _load(path)
-    images = _images(content, path)
-    categories = content.get("categories")
-    for category in categories if isinstance(categories, list) else []:
-        if isinstance(category, dict) and _is_zero(category.get("id")):
-            raise UsageError(f"{path}: a category has the id 0: COCO's ids start at 1, renumber them")
-    instances: dict[int, list[Instance]] = {image: [] for image in images}
-    oddities = _Oddities()
-    seen: set[int] = set()
+    content = load_lists(path, error=DatasetError, remedy="fetch it again")
+    sizes, files, left_out = _images(content["images"], path=path, chosen=chosen)
+    instances: dict[int, list[Instance]] = {number: [] for number in sizes}
+    without_mask: list[object] = []
     for place, annotation in enumerate(content["annotations"]):
-        number = annotation.get("id") if isinstance(annotation, dict) else None
-        if not is_whole(number):
-            raise UsageError(f"{path}: entry {place} of 'annotations' needs a whole number 'id'")
-        where = f"{path}: annotation {number}"
-        if number < 1:
-            raise UsageError(f"{where}: COCO's evaluation takes an id of 0 for 'no match': number them from 1")
-        if number in seen:
-            raise UsageError(f"{where}: two annotations have this id: make the ids unique")
-        seen.add(number)
-        image = annotation.get("image_id")
-        if not is_whole(image) or image not in images:
-            raise UsageError(f"{where}: its image_id {image!r} is not the id of an image of the file")
-        if _is_zero(annotation.get("category_id")):
-            raise UsageError(f"{where}: its category_id is 0: COCO's ids start at 1, renumber them")
-        instances[image].append(_instance(annotation, images[image], where=where, oddities=oddities))
-    if oddities.without_mask and len(oddities.without_mask) < len(seen):
-        instances = {image: [replace(item, mask=None) for item in items] for image, items in instances.items()}
-    return GroundTruth(images=images, instances=instances, warnings=_warnings(path, oddities, total=len(seen)))
-
-
-def file_of(image: Mapping[str, Any]) -> str:
-    """The file of an image: its `file_name`; in LVIS, which has none, folder and name at the end of its `coco_url`.
-
-    Returns:
-        The name, with folders if any; "" if there is none.
-    """
-    name, url = image.get("file_name"), image.get("coco_url")
-    if name is None and isinstance(url, str):
-        try:
-            return "/".join(urlparse(url).path.split("/")[-2:])
-        except ValueError:  # a bracket that is no address
-            return ""
-    return name if isinstance(name, str) else ""
-
-
-def load_lists(path: Path, *, error: type[Cuts3dError], not_json: str, no_lists: str) -> dict[str, Any]:
-    """A JSON with the lists 'images' and 'annotations'.
-
-    Args:
-        path: of the JSON.
-        error: what is raised, so that it has the right exit code.
-        not_json: ends the error's line where the file is no JSON: the way out.
-        no_lists: says in the error's line what the file is not, where the lists are missing.
-
-    Raises:
-        Cuts3dError: of the type `error`.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}") from problem
-    except (ValueError, RecursionError) as problem:
-        raise error(f"{path} is {not_json.format(problem)}") from problem
-    lists = [content.get(name) if isinstance(content, dict) else None for name in ("images", "annotations")]
-    if not all(isinstance(item, list) for item in lists):
-        raise error(f"{path} is {no_lists}: it has no lists 'images' and 'annotations'")
-    return dict(content)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    content = load_lists(
-        path,
-        error=UsageError,
-        not_json="not JSON ({}): pass a COCO JSON with the ground truth",
-        no_lists="no COCO JSON of a ground truth",
-    )
-    info = content.get("info")
-    description = str(info.get("description", "")) if isinstance(info, dict) else ""
-    if _PSEUDO.search(description):
-        raise UsageError(
-            f"{path} holds pseudo-masks, not a ground truth ('{description}'): pass annotations made by people"
-        )
-    return content
-
-
-def _images(content: Mapping[str, Any], path: Path) -> dict[int, TrueImage]:
-    images: dict[int, TrueImage] = {}
-    for place, image in enumerate(content["images"]):
-        number = image.get("id") if isinstance(image, dict) else None
-        if not is_whole(number):
-            raise UsageError(f"{path}: entry {place} of 'images' needs a whole number 'id'")
-        if number in images:
-            raise UsageError(f"{path}: image {number}: two images have this id: make the ids unique")
-        file, width, height = file_of(image), image.get("width"), image.get("height")
-        if not file:
-            raise UsageError(f"{path}: image {number} needs a 'file_name'")
-        if not (is_whole(width) and is_whole(height) and width > 0 and height > 0):
-            raise UsageError(f"{path}: image {number} needs a 'width' and a 'height', in whole pixels")
-        images[number] = TrueImage(file=posixpath.normpath(file), width=width, height=height)
-    return images
-
-
-def _instance(annotation: Mapping[str, Any], image: TrueImage, *, where: str, oddities: _Oddities) -> Instance:
-    number = annotation["id"]
-    crowd = annotation.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        raise UsageError(f"{where}: its iscrowd is {crowd!r}: it must be 0 or 1")
-    mask: Rle | None = None
-    if annotation.get("segmentation"):
-        try:
-            mask = to_rle(annotation["segmentation"], width=image.width, height=image.height)
-        except ValueError as error:
-            raise UsageError(f"{where}: its segmentation {error}") from error
-    else:
-        oddities.without_mask.append(number)
-    box = _box(annotation, image, mask, where=where)
-    x, y, width, height = box
-    if x < -1 or y < -1 or x + width > image.width + 1 or y + height > image.height + 1:
-        oddities.sticking_out.append(number)
-    if crowd and width * height >= _WIDE * image.width * image.height:
-        oddities.wide_crowds.append(number)
-    if "score" in annotation:
-        oddities.scored.append(number)
-    area = annotation.get("area")
-    if area is None:
-        area = rle_area(mask) if mask is not None else width * height
-    if not is_number(area) or area < 0:
-        raise UsageError(f"{where}: its area is {area!r}: it must be a number of pixels")
-    return Instance(box=box, area=float(area), crowd=bool(crowd), mask=mask)
-
-
-def _box(annotation: Mapping[str, Any], image: TrueImage, mask: Rle | None, *, where: str) -> Box:
-    given = annotation.get("bbox")
-    if given is None and mask is not None:
-        given = rle_box(mask)
-    if not isinstance(given, list) or len(given) != 4 or not all(is_number(value) for value in given):
-        raise UsageError(f"{where}: its bbox is {given!r}: it must be [x, y, width, height]")
-    x, y, width, height = map(float, given)
-    if width < 0 or height < 0:
-        raise UsageError(f"{where}: its bbox {given} has a negative size: it must be [x, y, width, height]")
-    if x > image.width or y > image.height or x + width < 0 or y + height < 0:
-        raise UsageError(
-            f"{where}: its bbox {given} lies outside {image.file}, which is {image.width}x{image.height}: it must be"
-            " [x, y, width, height], in pixels"
-        )
-    return x, y, width, height
-
-
-def _warnings(path: Path, oddities: _Oddities, *, total: int) -> list[str]:
+        where = f"{path}: entry {place} of 'annotations'"
+        # Find its image, unless that was not chosen.
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if is_whole(image) and image in left_out:
+            continue
+        if not is_whole(image) or image not in sizes:
+            raise DatasetError(f"{where} has no image in the file: fetch it again")
+        # Read the instance, and replace a mask that is missing or damaged.
+        item = _instance(annotation, sizes[image], masks=masks)
+        if item is None:
+            raise DatasetError(f"{where} is damaged: fetch the file again")
+        if masks and item.mask is None:
+            without_mask.append(annotation.get("id", place))
+            try:
+                mask = _box_mask(item.box, sizes[image])
+            except ValueError as error:
+                raise DatasetError(f"{where} is damaged (its box {error}): fetch the file again") from error
+            item = Instance(box=item.box, area=item.area, crowd=item.crowd, mask=mask)
+        instances[image].append(item)
     warnings = []
-    if 0 < len(oddities.without_mask) < total:
+    if without_mask:
         warnings.append(
-            f"{path}: {len(oddities.without_mask)} of {total} annotations have no segmentation, so boxes alone are"
-            f" compared: annotations {listed(oddities.without_mask)}"
+            f"{path}: the masks of {len(without_mask)} of {sum(map(len, instances.values()))} annotations are missing"
+            f" or damaged, and their boxes take their place: annotations {listed(without_mask)}"
         )
-    if oddities.sticking_out:
-        warnings.append(
-            f"{path}: {len(oddities.sticking_out)} boxes reach over the edge of their image (are they all"
-            f" [x, y, width, height]?): annotations {listed(oddities.sticking_out)}"
-        )
-    if oddities.wide_crowds:
-        warnings.append(
-            f"{path}: the boxes of {len(oddities.wide_crowds)} crowd regions cover their image, so by boxes nothing"
-            f" there is a false positive (go by masks): annotations {listed(oddities.wide_crowds)}"
-        )
-    if oddities.scored:
-        warnings.append(
-            f"{path}: {len(oddities.scored)} annotations have a score, as predictions do (is it a ground truth?):"
-            f" annotations {listed(oddities.scored)}"
-        )
-    return warnings
+    images = {
+        number: ParsedImage(file=files[number], size=size, instances=instances[number])
+        for number, size in sizes.items()
+    }
+    return ParsedDataset(images=images, warnings=warnings)
 
 
-def _is_zero(value: Any) -> bool:
-    return is_whole(value) and value == 0
+def _images(
+    entries: Sequence[Any], *, path: Path, chosen: Collection[str] | None
+) -> tuple[dict[int, tuple[int, int]], dict[int, str], set[int]]:
+    """Return (width, height) and file of each chosen image by id, and the ids of the others."""
+    sizes: dict[int, tuple[int, int]] = {}
+    files: dict[int, str] = {}
+    left_out: set[int] = set()
+    for place, image in enumerate(entries):
+        where = f"{path}: entry {place} of 'images'"
+        try:
+            number, file, (width, height) = image["id"], file_of(image), (image["width"], image["height"])
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{where} is damaged ({error!r}): fetch the file again") from error
+        good = file and is_whole(number) and number not in sizes
+        good = good and all(is_whole(side) and side > 0 for side in (width, height))
+        if not good or width * height > MAX_IMAGE_PIXELS:
+            raise DatasetError(f"{where} is damaged: fetch the file again")
+        if chosen is None or posixpath.basename(file) in chosen:
+            sizes[number], files[number] = (width, height), file
+        else:
+            left_out.add(number)
+    return sizes, files, left_out
+
+
+def _instance(annotation: Mapping[str, Any], size: tuple[int, int], *, masks: bool) -> Instance | None:
+    """Return the instance, without a mask where that is missing or damaged; None where the annotation is damaged."""
+    box, crowd = annotation.get("bbox"), annotation.get("iscrowd", 0)
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box) or crowd not in (0, 1):
+        return None
+    x, y, width, height = map(float, box)
+    area = annotation.get("area")
+    mask = None
+    if masks and annotation.get("segmentation"):
+        try:
+            mask = to_rle(annotation["segmentation"], width=size[0], height=size[1])
+        except ValueError:  # counted by the caller
+            mask = None
+    return Instance(
+        box=(x, y, width, height),
+        area=float(area) if is_number(area) else width * height,
+        crowd=bool(crowd),
+        mask=mask,
+    )
+
+
+def _box_mask(box: Box, size: tuple[int, int]) -> Rle:
+    """Return a box as the mask of an image of (width, height)."""
+    x, y, width, height = box
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return to_rle([corners], width=size[0], height=size[1])

@@ -1,4 +1,4 @@
-"""Where the files of a dataset lie: people unpack the same archives into folders of many names."""
+"""Where the files of a dataset are: people unpack the same archives into folders of many names."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ _ORIENTATION = 0x0112
 
 
 def base_folders(root: Path, names: Sequence[str]) -> list[Path]:
-    """The folders that a dataset may lie in, of those that are there.
+    """Return the existing folders that may hold a dataset.
 
     Args:
-        root: the folder of all datasets, or that of this one, or one between.
+        root: the folder of all datasets, or that of this one, or one in between.
         names: paths of the dataset's folder below the folder of all datasets.
     """
-    inside = [root / name for name in names]
+    # The root is the folder of all datasets.
+    below = [root / name for name in names]
+    # The root is a folder on the way to the dataset, or the dataset's own.
     own = [
         root.joinpath(*parts[place + 1 :])
         for parts in (Path(name).parts for name in names)
         for place, part in enumerate(parts)
         if part == root.resolve().name
     ]
-    return [folder for folder in dict.fromkeys((*inside, *own)) if folder.is_dir()]
+    return [folder for folder in dict.fromkeys((*below, *own)) if folder.is_dir()]
 
 
-def first_whole(bases: Sequence[Path], alternatives: Sequence[Sequence[str]]) -> tuple[Path, ...] | None:
-    """The first alternative of which every path is there, all in one base folder; None if there is no such."""
+def first_complete(bases: Sequence[Path], alternatives: Sequence[Sequence[str]]) -> tuple[Path, ...] | None:
+    """Return the first alternative of which every path exists, all below one base folder; None if there is none."""
     for base in bases:
         for parts in alternatives:
-            found = tuple(base / part for part in parts)
-            if all(path.exists() for path in found):
-                return found
+            paths = tuple(base / part for part in parts)
+            if all(path.exists() for path in paths):
+                return paths
     return None
 
 
-def first_lack(bases: Sequence[Path], alternatives: Sequence[Sequence[str]]) -> list[Path]:
-    """What is missing of the alternative of which most is there, where none is whole."""
-    ways = [[base / part for part in parts] for base in bases for parts in alternatives]
-    most = max(ways, key=lambda paths: sum(path.exists() for path in paths))
-    return [path for path in most if not path.exists()]
+def missing_paths(bases: Sequence[Path], alternatives: Sequence[Sequence[str]]) -> list[Path]:
+    """Return what is missing of the alternative that is nearest to complete."""
+    candidates = [[base / part for part in parts] for base in bases for parts in alternatives]
+    nearest = max(candidates, key=lambda paths: sum(path.exists() for path in paths))
+    return [path for path in nearest if not path.exists()]
 
 
 def count_photos(folders: Sequence[Path]) -> int:
-    """How many photos there are in some folders and all below."""
+    """Count the photos in some folders, subfolders included."""
     return sum(
         Path(name).suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS
         for folder in folders
@@ -62,23 +64,23 @@ def count_photos(folders: Sequence[Path]) -> int:
 
 
 class Photos:
-    """Finds photos in folders whatever part of their path the annotations have."""
+    """The photos in some folders, found by whatever part of their path the annotations give."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Look at no folder yet.
+        """Remember the folders; they are listed when a photo is looked up.
 
         Args:
-            folders: that photos may lie in; of two photos that could be meant the first folder's is taken.
+            folders: that hold the photos; where several hold a photo of the same name, the first one's is taken.
         """
         self._folders = folders
         self._names: dict[Path, frozenset[str]] = {}
 
     def find(self, file: str, *, extensions: Sequence[str] = ()) -> Path | None:
-        """The photo of a file name, with all its folders, or without the first, or the first two, ...
+        """Return the photo of a file name, looked up with all its folders, then without the first, the first two, ...
 
         Args:
-            file: as the annotations have it.
-            extensions: others that it may have instead.
+            file: as in the annotations.
+            extensions: others that the photo may have instead.
         """
         path = PurePosixPath(file)
         parts = [part for part in path.parts if part not in ("/", "..", ".")]
@@ -97,29 +99,25 @@ class Photos:
         return self._names[folder]
 
 
-def text_lines(path: Path, *, otherwise: str) -> list[str]:
-    """The lines of a text file, without their ends.
-
-    Args:
-        path: of the file.
-        otherwise: says in the error's line what the file is not, where it is no text.
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file, without their ends.
 
     Raises:
-        DatasetError: the file cannot be read, or is no text.
+        DatasetError: the file cannot be read, or is not text.
     """
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is {otherwise}: fetch it again") from error
+        raise DatasetError(f"{path} is not a text file, or is damaged: fetch it again") from error
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels as a person sees the photo, from the head of its file.
+    """Read the (width, height) in pixels of a photo turned by its EXIF orientation, from the head of its file.
 
     Raises:
-        DatasetError: the file is no photo, or is damaged.
+        DatasetError: the file is not a photo, or is damaged.
     """
     try:
         with warnings.catch_warnings():
@@ -128,5 +126,5 @@ def upright_size(path: Path) -> tuple[int, int]:
                 width, height = image.size
                 turned = image.getexif().get(_ORIENTATION) in _TURNED
     except Exception as error:  # Pillow raises many types on damaged files; all mean the same here.
-        raise DatasetError(f"{path} is no photo, or is damaged: fetch it again") from error
+        raise DatasetError(f"{path} is not a photo, or is damaged: fetch it again") from error
     return (height, width) if turned else (width, height)

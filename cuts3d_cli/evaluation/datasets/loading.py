@@ -1,4 +1,4 @@
-"""Opens a dataset: finds its files, reads its annotations, and makes sure that its photos are all there."""
+"""Opens a dataset: finds its files, reads its annotations, and checks that all its photos are there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any, Literal
 
 from cuts3d_cli.errors import DatasetError
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, Benchmark
-from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
 from cuts3d_cli.evaluation.datasets.files import (
     Photos,
     base_folders,
     count_photos,
-    first_lack,
-    first_whole,
+    first_complete,
+    missing_paths,
     upright_size,
 )
-from cuts3d_cli.evaluation.datasets.parsed import Parsed, on_image
+from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
+from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.wording import listed
+
+
+class IncompleteDatasetError(DatasetError):
+    """Some images or photos of a dataset are missing; with `partial` the others can be evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,12 @@ class Dataset:
     """A ground truth with its photos.
 
     Attributes:
-        name: on the command line; the name of the file without its suffix for a user's own.
-        title: for people; the folder and name of the file for a user's own.
-        masks: whether it has masks; else only boxes.
+        name: of the benchmark; for a user's own, the name of the file without its suffix.
+        title: for people; for a user's own, the folder and name of the file.
+        masks: whether the instances have masks; else only boxes.
         truth: the annotations, of one class.
-        paths: the photo of each image.
-        missing: images that were left out since their photo is missing.
+        paths: image id -> photo.
+        missing: number of images that were left out because their photo is missing.
     """
 
     name: str
@@ -49,12 +53,12 @@ class Availability:
     """What of a benchmark is there.
 
     Attributes:
-        benchmark: which.
-        annotations: those that were found; None if none were.
-        photos: the folders that were found; None if none were.
-        count: photos in them; there may be more than the benchmark has.
-        state: "ready", "incomplete" if some photos are missing, "missing" if annotations or all photos are.
-        note: what is missing, and where it was looked for; "" if nothing is.
+        benchmark: the benchmark.
+        annotations: the files or folders that were found; None if they are missing.
+        photos: the folders that were found; None if they are missing.
+        count: number of photos in them, which may be more than the benchmark has.
+        state: "ready"; "incomplete" if some photos are missing; "missing" if the annotations or all photos are.
+        note: what is missing, and where it was expected; "" if nothing is.
     """
 
     benchmark: Benchmark
@@ -65,7 +69,7 @@ class Availability:
     note: str
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Return the benchmark and its state as plain JSON values."""
         return {
             "name": self.benchmark.name,
             "title": self.benchmark.title,
@@ -82,12 +86,12 @@ class Availability:
 
 
 def list_datasets(root: Path) -> list[Availability]:
-    """Look which benchmarks lie below a folder, without reading their annotations.
+    """Check which benchmarks are below a folder, without reading their annotations.
 
     Args:
-        root: the folder with coco/, lvis/, VOCdevkit/, ...; none of it need exist.
+        root: the folder with coco/, lvis/, VOCdevkit/, ...; nothing of it need exist.
     """
-    return [_look(benchmark, root) for benchmark in BENCHMARKS.values()]
+    return [_locate(benchmark, root) for benchmark in BENCHMARKS.values()]
 
 
 def open_benchmark(
@@ -98,23 +102,30 @@ def open_benchmark(
     Args:
         benchmark: from `BENCHMARKS`.
         root: the folder with coco/, lvis/, VOCdevkit/, ..., or the benchmark's own.
-        partial: take what is there of a benchmark that is not complete.
-        say: told what takes long, and warnings.
+        partial: take what is there of an incomplete benchmark.
+        say: prints a status line before what takes long.
+
+    Returns:
+        The benchmark, with those of its images whose photos are there.
 
     Raises:
-        DatasetError: annotations or photos are not there or not all there, or are damaged.
+        IncompleteDatasetError: images or photos are missing, and `partial` is not set.
+        DatasetError: the annotations or all photos are missing, or something is damaged.
     """
+    # Find the annotations and the folders of photos.
     if not root.is_dir():
-        raise DatasetError(f"{root} is no folder: name the folder with the datasets, see `cuts3d eval --list`")
-    found = _look(benchmark, root, count=False)
+        raise DatasetError(f"{root} is not a folder: name the folder with the datasets (root)")
+    found = _locate(benchmark, root, count=False)
     if found.annotations is None or found.photos is None:
         raise DatasetError(f"{benchmark.name}: {found.note}; get it from {benchmark.page}")
+    # Read the annotations, which must be of the whole benchmark.
     parsed = benchmark.read(found.annotations)
     if len(parsed.images) != benchmark.images and not partial:
-        raise DatasetError(
+        raise IncompleteDatasetError(
             f"{benchmark.name}: {found.annotations[0]} has {len(parsed.images)} images, the benchmark"
-            f" {benchmark.images}: get all of it from {benchmark.page}, or pass --partial to evaluate what is there"
+            f" {benchmark.images}: get all of it from {benchmark.page}, or set partial to evaluate what is there"
         )
+    # Find the photo of each image.
     photos = Photos(found.photos)
     paths = {
         number: photos.find(image.file, extensions=benchmark.extensions) for number, image in parsed.images.items()
@@ -125,24 +136,30 @@ def open_benchmark(
 
 
 def open_own(annotations: Path, images: Path, *, partial: bool = False) -> Dataset:
-    """Open a COCO JSON of the user's own.
+    """Open a user's own COCO JSON.
 
     Args:
-        annotations: the JSON, which `read_ground_truth` reads.
-        images: folder that its file names start from; leading folders of theirs may be missing in it.
+        annotations: the JSON, as `read_ground_truth` takes it.
+        images: the folder of its photos; leading folders of its file names may be missing in it.
         partial: leave out images whose photo is missing.
+
+    Returns:
+        The dataset, with those of its images whose photos are there.
 
     Raises:
         UsageError: the JSON is unusable.
-        DatasetError: the folder or photos in it are missing.
+        IncompleteDatasetError: photos are missing, and `partial` is not set.
+        DatasetError: the folder or all photos are missing.
     """
+    # Read the JSON, and find the photo of each image.
     truth = read_ground_truth(annotations)
     if not images.is_dir():
-        raise DatasetError(f"{images} is no folder: pass the folder of the photos of {annotations} with --images")
+        raise DatasetError(f"{images} is not a folder: name the folder of the photos of {annotations} (images)")
     photos = Photos((images,))
     names = {number: image.file for number, image in truth.images.items()}
     paths = {number: photos.find(name) for number, name in names.items()}
     there = _present(paths, names, what=str(annotations), where=images, page=None, partial=partial)
+    # Keep the images that have one.
     kept = GroundTruth(
         images={number: truth.images[number] for number in there},
         instances={number: truth.instances[number] for number in there},
@@ -159,19 +176,23 @@ def open_own(annotations: Path, images: Path, *, partial: bool = False) -> Datas
     )
 
 
-def _look(benchmark: Benchmark, root: Path, *, count: bool = True) -> Availability:
+def _locate(benchmark: Benchmark, root: Path, *, count: bool = True) -> Availability:
+    """Find the files of a benchmark below a folder; count its photos unless that takes too long."""
+    # Look for the annotations and for the photos, which may be in different folders.
     bases = base_folders(root, benchmark.folders)
-    annotations, photos = first_whole(bases, benchmark.annotations), first_whole(bases, benchmark.photos)
-    lacks = [
+    annotations, photos = first_complete(bases, benchmark.annotations), first_complete(bases, benchmark.photos)
+    # Name what is missing.
+    missing = [
         path
-        for found, ways in ((annotations, benchmark.annotations), (photos, benchmark.photos))
+        for found, alternatives in ((annotations, benchmark.annotations), (photos, benchmark.photos))
         if found is None
-        for path in first_lack(bases or [root / benchmark.folders[0]], ways)
+        for path in missing_paths(bases or [root / benchmark.folders[0]], alternatives)
     ]
-    words = [f"no {path}" for path in lacks]
-    note = f"there is {' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}" if lacks else ""
+    words = [f"no {path}" for path in missing]
+    note = f"there is {' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}" if missing else ""
+    # Count the photos: an archive may have been unpacked in part.
     number = count_photos(photos) if photos and count else 0
-    short = bool(count and photos and not lacks and number < benchmark.images)
+    short = bool(count and photos and not missing and number < benchmark.images)
     if photos and short:
         note = f"{number} of {benchmark.images} photos in {' and '.join(map(str, photos))}"
     return Availability(
@@ -179,7 +200,7 @@ def _look(benchmark: Benchmark, root: Path, *, count: bool = True) -> Availabili
         annotations=annotations,
         photos=photos,
         count=number,
-        state="incomplete" if short else "missing" if lacks else "ready",
+        state="incomplete" if short else "missing" if missing else "ready",
         note=note,
     )
 
@@ -193,6 +214,7 @@ def _present(
     page: str | None,
     partial: bool,
 ) -> dict[int, Path]:
+    """Return the photos that are there, which must be all of them unless `partial` is set."""
     there = {number: path for number, path in paths.items() if path is not None}
     missing = [names[number] for number in paths if number not in there]
     if not there:
@@ -202,14 +224,17 @@ def _present(
         )
     if missing and not partial:
         fetch = f"get them from {page}, or " if page else ""
-        raise DatasetError(
-            f"{what}: {len(missing)} of {len(names)} photos are missing in {where} ({listed(missing)}): {fetch}pass"
-            " --partial to evaluate what is there"
+        raise IncompleteDatasetError(
+            f"{what}: {len(missing)} of {len(names)} photos are missing in {where} ({listed(missing)}): {fetch}set"
+            " partial to evaluate what is there"
         )
     return there
 
 
-def _dataset(benchmark: Benchmark, parsed: Parsed, paths: Mapping[int, Path], *, say: Callable[[str], None]) -> Dataset:
+def _dataset(
+    benchmark: Benchmark, parsed: ParsedDataset, paths: Mapping[int, Path], *, say: Callable[[str], None]
+) -> Dataset:
+    """Join annotations and photos, whose sizes are read where the annotations do not give them."""
     unsized = sum(parsed.images[number].size is None for number in paths)
     if unsized:
         say(f"{benchmark.name}: reading the sizes of {unsized} photos")
@@ -219,7 +244,7 @@ def _dataset(benchmark: Benchmark, parsed: Parsed, paths: Mapping[int, Path], *,
         image = parsed.images[number]
         size = image.size or upright_size(path)
         images[number] = TrueImage(file=image.file, width=size[0], height=size[1])
-        instances[number] = on_image(image, size)
+        instances[number] = instances_in_pixels(image, size)
     return Dataset(
         name=benchmark.name,
         title=benchmark.title,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cuts3d_cli.evaluation.metrics import Instance
 
-FARTHEST = 1e9
-"""Pixels, or image widths, that no edge of a box is away."""
+MAX_EDGE = 1e9
+"""Largest coordinate of a box's edge, in pixels or image widths; anything beyond is damage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +16,10 @@ class ParsedImage:
     """An image of an annotation file.
 
     Attributes:
-        file: path of the photo, as the annotations have it.
-        size: (width, height), pixels; None where the annotations do not tell.
-        instances: of it, crowds among them.
-        relative: the boxes are fractions of the width and height, and the areas are still unknown.
+        file: path of the photo, as in the annotations.
+        size: (width, height), pixels; None where the annotations do not give it.
+        instances: of this image, crowd regions among them.
+        relative: whether the boxes are fractions of width and height; areas are then meaningless.
     """
 
     file: str
@@ -29,11 +29,11 @@ class ParsedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """The annotations of a dataset, of one class.
+class ParsedDataset:
+    """The annotations of a dataset, all of one class.
 
     Attributes:
-        images: by id, which starts at 0 or more.
+        images: image id (0 or more) -> image.
         warnings: one line each.
     """
 
@@ -42,19 +42,24 @@ class Parsed:
 
 
 def box_instance(left: float, top: float, right: float, bottom: float, *, crowd: bool = False) -> Instance:
-    """An instance that is a box, from its edges.
+    """Return an instance that is a box, from its edges.
 
     Raises:
-        ValueError: an edge is no number, or far from every image.
+        ValueError: an edge is not finite, or beyond every image.
     """
-    if not all(abs(edge) <= FARTHEST for edge in (left, top, right, bottom)):
+    if not all(abs(edge) <= MAX_EDGE for edge in (left, top, right, bottom)):
         raise ValueError(f"a box with the edges {left:g}, {top:g}, {right:g}, {bottom:g}")
     width, height = right - left, bottom - top
     return Instance(box=(left, top, width, height), area=width * height, crowd=crowd)
 
 
-def on_image(image: ParsedImage, size: tuple[int, int]) -> list[Instance]:
-    """The instances in pixels of an image of (width, height)."""
+def instances_in_pixels(image: ParsedImage, size: tuple[int, int]) -> list[Instance]:
+    """Return the instances of an image with boxes and areas in pixels.
+
+    Args:
+        image: as it was parsed.
+        size: (width, height) of its photo, pixels.
+    """
     if not image.relative:
         return list(image.instances)
     width, height = size

@@ -1,8 +1,8 @@
-"""COCO's average precision and recall, fed image by image: what pycocotools computes, in less time and memory.
+"""COCO's average precision and recall, computed image by image: pycocotools' figures in less time and memory.
 
-The rules are those of pycocotools' COCOeval with one category, and so are the results, to the last bits (tests compare
+The rules are those of pycocotools' COCOeval with one category, and so are the results, to the last bit (tests compare
 them). COCOeval holds all predictions and tries each with every instance; here only pairs with an IoU of at least 0.5
-are tried, and of an image there remains one byte per prediction, threshold and size.
+are tried, and an image leaves one byte for each prediction, threshold and size.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIMIT = 100
-"""Predictions of an image that count, those of highest score."""
+"""Most predictions of an image that count, those of highest score."""
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _SIZES = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
-"""Smallest and largest area, both included, of all instances, small, medium and large ones."""
+"""Smallest and largest area in pixels, both included: of all, small, medium and large instances."""
 _FALSE, _TRUE, _IGNORED = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What is kept of an image.
+    """The verdicts on the predictions of one image.
 
     Attributes:
         scores: (D,) float64, highest first.
-        verdicts: (S, T, D) uint8: false or true positive, or ignored, by size and threshold.
-        counted: (S,) instances that are no crowds, of each size.
+        verdicts: (S, T, D) uint8: false positive, true positive or ignored, by size and threshold.
+        counted: (S,) int64, number of instances of each size, without crowd regions.
     """
 
     scores: NDArray[np.float64]
@@ -37,10 +37,10 @@ class _Image:
 
 
 class Averages:
-    """AP and AR by boxes or by masks."""
+    """Collects images, and computes AP and AR by boxes or by masks."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Begin without images."""
         self._images: dict[int, _Image] = {}
 
     def add(
@@ -56,12 +56,12 @@ class Averages:
         """Judge the predictions of one image.
 
         Args:
-            image: its id; images of equal scores are taken in the order of their ids.
-            ious: (D, G) IoU of D predictions and G instances; of crowd regions, the share of the prediction in them.
+            image: its id; predictions of equal score are judged in the order of the ids.
+            ious: (D, G) IoU of D predictions and G instances; for crowd regions, the share of the prediction in them.
             scores: (D,), highest first.
-            areas: (D,) of the predictions, pixels.
-            true_areas: (G,) of the instances, pixels.
-            crowds: (G,) which of them are crowd regions.
+            areas: (D,) areas of the predictions, pixels.
+            true_areas: (G,) areas of the instances, pixels.
+            crowds: (G,) which of the instances are crowd regions.
         """
         verdicts = np.stack(
             [
@@ -73,7 +73,7 @@ class Averages:
         self._images[image] = _Image(scores=scores[:LIMIT], verdicts=verdicts, counted=counted)
 
     def stats(self) -> list[float | None]:
-        """AP, AP50, AP75, APs, APm, APl, AR@1, AR@10, AR@100, in [0, 1]; None where there are no such instances."""
+        """Compute AP, AP50, AP75, APs, APm, APl, AR@1, AR@10, AR@100, in [0, 1]; None without such instances."""
         images = [self._images[number] for number in sorted(self._images)]
         every, *sizes = [_precision_recall(images, size=number, limit=LIMIT) for number in range(len(_SIZES))]
         recalls = [_precision_recall(images, size=0, limit=limit)[1] for limit in (1, 10)] + [every[1]]
@@ -82,6 +82,7 @@ class Averages:
 
 
 def _outside(areas: NDArray[np.float64], size: tuple[float, float]) -> NDArray[np.bool_]:
+    """Return which areas are out of a range of sizes, (N,) bool."""
     outside: NDArray[np.bool_] = (areas < size[0]) | (areas > size[1])
     return outside
 
@@ -93,15 +94,31 @@ def _verdicts(
     crowds: NDArray[np.bool_],
     size: tuple[float, float],
 ) -> NDArray[np.uint8]:
-    """(T, D) uint8. Instances that count come before those that are ignored; a crowd region takes any number."""
+    """Judge the predictions of one image at every IoU threshold, as COCOeval's `evaluateImg`.
+
+    Instances that count are preferred to those that are ignored; a crowd region matches any number of predictions.
+
+    Args:
+        ious: (D, G), predictions by score.
+        areas: (D,) areas of the predictions, pixels.
+        ignored: (G,) instances that do not count: crowd regions, and those of other sizes.
+        crowds: (G,) which of them are crowd regions.
+        size: smallest and largest area.
+
+    Returns:
+        (T, D) uint8.
+    """
+    # A prediction without an instance is wrong, unless it is of another size.
     unmatched = np.where(_outside(areas, size), _IGNORED, _FALSE).astype(np.uint8)
     verdicts = np.repeat(unmatched[None], len(_THRESHOLDS), axis=0)
+    # Only instances that overlap enough for the lowest threshold can match; those that count are tried first.
     order = np.argsort(ignored, kind="stable")
     near = ious[:, order] >= _THRESHOLDS[0]
     candidates = [
         (row, [(int(order[place]), float(ious[row, order[place]])) for place in np.flatnonzero(near[row])])
         for row in np.flatnonzero(near.any(axis=1)).tolist()
     ]
+    # At each threshold, each prediction in turn takes the free instance that it overlaps most.
     for number, threshold in enumerate(_THRESHOLDS.tolist()):
         taken: set[int] = set()
         for row, pairs in candidates:
@@ -111,7 +128,7 @@ def _verdicts(
                     continue
                 if best >= 0 and not ignored[best] and ignored[column]:
                     break
-                if iou >= reached:  # of equal ones the last
+                if iou >= reached:  # among equals, the last wins
                     best, reached = column, iou
             if best >= 0:
                 taken.add(best)
@@ -122,16 +139,19 @@ def _verdicts(
 def _precision_recall(
     images: list[_Image], *, size: int, limit: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(T, R) precision at each recall, and (T,) recall reached; both empty without an instance of that size."""
+    """Return (T, R) precision at each recall, and (T,) recall reached; both empty without an instance of that size."""
     instances = int(sum(image.counted[size] for image in images))
     if instances == 0:
         return np.empty((0, len(_RECALLS))), np.empty(0)
+    # Put the predictions of all images in the order of their scores.
     order = np.argsort(-np.concatenate([image.scores[:limit] for image in images]), kind="stable")
     verdicts = np.concatenate([image.verdicts[size, :, :limit] for image in images], axis=1)[:, order]
+    # Count right and wrong predictions down to each score.
     right = np.cumsum(verdicts == _TRUE, axis=1, dtype=np.float64)
     wrong = np.cumsum(verdicts == _FALSE, axis=1, dtype=np.float64)
     recall = right / instances
     precision = right / (right + wrong + np.spacing(1))
+    # Precision at a recall is the best at that recall or any higher one, read at 101 recalls.
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     sampled = np.zeros((len(_THRESHOLDS), len(_RECALLS)))
     for row in range(len(_THRESHOLDS)):
@@ -142,4 +162,5 @@ def _precision_recall(
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean, or None of nothing."""
     return float(np.mean(values.ravel())) if values.size else None

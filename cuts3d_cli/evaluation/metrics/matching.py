@@ -1,4 +1,4 @@
-"""What was found at one IoU threshold: one-to-one matching of predictions and instances, and the best IoUs."""
+"""One-to-one matching of predictions and instances at one IoU threshold, and the best IoU of each instance."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD = 0.5
-"""IoU, at least, of a prediction and the instance it finds; also the share of it that lies in a crowd region."""
+"""Least IoU of a prediction and the instance it finds; also the least share of a prediction inside a crowd region."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What the predictions of one image found.
+class MatchCounts:
+    """How many instances of one image were found.
 
     Attributes:
-        matched: predictions that found an instance, as many as instances that were found.
-        ignored: predictions that found none and lie in a crowd region; they count neither way.
+        matched: number of predictions that found an instance, which is the number of instances found.
+        ignored: number of predictions that found none and lie in a crowd region; neither right nor wrong.
         best: (G,) float64, each instance's best IoU with any prediction, 0 without predictions.
     """
 
@@ -26,11 +26,11 @@ class Found:
     best: NDArray[np.float64]
 
 
-def find(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> Found:
-    """Match the predictions of one image with its instances, and set aside what lies in crowd regions.
+def count_matches(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> MatchCounts:
+    """Match the predictions of one image with its instances, and set aside those in crowd regions.
 
     Args:
-        ious: (D, G) IoU of D predictions and G instances that are no crowds.
+        ious: (D, G) IoU of D predictions and G instances that are no crowd regions.
         in_crowds: (D, C) share of each prediction's area that lies in each of C crowd regions.
 
     Returns:
@@ -39,17 +39,18 @@ def find(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> Found:
     """
     matched = {prediction for prediction, _ in match_greedily(ious, threshold=THRESHOLD)}
     crowded = np.flatnonzero(in_crowds.max(axis=1, initial=0.0) >= THRESHOLD)
-    return Found(matched=len(matched), ignored=len(set(crowded.tolist()) - matched), best=ious.max(axis=0, initial=0.0))
+    ignored = set(crowded.tolist()) - matched
+    return MatchCounts(matched=len(matched), ignored=len(ignored), best=ious.max(axis=0, initial=0.0))
 
 
 def match_greedily(ious: NDArray[np.float64], *, threshold: float) -> list[tuple[int, int]]:
-    """Match predictions and instances one to one: the pair of largest IoU first, then the largest of what is left, ...
+    """Match predictions and instances one to one: the pair of largest IoU first, then the largest of the rest, ...
 
-    Scores play no part. Of equal IoUs the one of the smaller row, then of the smaller column, comes first.
+    Scores play no part. Of equal IoUs, the smaller row comes first, then the smaller column.
 
     Args:
         ious: (D, G).
-        threshold: pairs under it are no match; one that reaches it exactly is.
+        threshold: least IoU of a match, itself included.
 
     Returns:
         (row, column) of each match, largest IoU first.

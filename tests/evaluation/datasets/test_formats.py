@@ -11,8 +11,8 @@ import pytest
 
 from cuts3d_cli.cut.masks import decode_rle, rle_area
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets import BENCHMARKS
-from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
+from cuts3d_cli.evaluation.datasets.coco import read_coco
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
 from cuts3d_cli.evaluation.datasets.voc import read_voc
 from tests.support.datasets import (
@@ -252,7 +252,7 @@ def test_a_damaged_mask_gives_way_to_its_box_with_a_warning(tmp_path: Path):
     assert item.mask is not None
     assert (rle_area(item.mask), item.area) == (200, 150)
     (warning,) = dataset.truth.warnings
-    assert "1 of 2 annotations have no mask or a damaged one" in warning
+    assert "the masks of 1 of 2 annotations are missing or damaged" in warning
     assert warning.endswith("annotations 1768")
 
 
@@ -262,12 +262,15 @@ def test_a_damaged_mask_gives_way_to_its_box_with_a_warning(tmp_path: Path):
         (lambda content: content["annotations"][1].pop("bbox"), "entry 1 of 'annotations' is damaged"),
         (lambda content: content["annotations"][1].update(bbox=[1, 2, 3]), "entry 1 of 'annotations' is damaged"),
         (lambda content: content["annotations"][1].update(iscrowd=2), "entry 1 of 'annotations' is damaged"),
-        (lambda content: content["annotations"][0].update(image_id=7), "entry 0 of 'annotations' is of no image"),
-        (lambda content: content["annotations"].append(None), "entry 2 of 'annotations' is of no image"),
+        (
+            lambda content: content["annotations"][0].update(image_id=7),
+            "entry 0 of 'annotations' has no image in the file",
+        ),
+        (lambda content: content["annotations"].append(None), "entry 2 of 'annotations' has no image in the file"),
         (lambda content: content["images"][1].update(file_name=""), "entry 1 of 'images' is damaged"),
         (lambda content: content["images"][1].update(width="64"), "entry 1 of 'images' is damaged"),
         (lambda content: content["images"][1].update(id=139), "entry 1 of 'images' is damaged"),
-        (lambda content: content.pop("annotations"), "is no JSON of annotations"),
+        (lambda content: content.pop("annotations"), "is not a COCO JSON"),
     ],
 )
 def test_a_damaged_json_is_told(tmp_path: Path, change: object, words: str):
@@ -284,7 +287,7 @@ def test_a_json_that_is_cut_off_is_told(tmp_path: Path):
     folder = coco(tmp_path / "coco")
     path = folder / "annotations/instances_val2017.json"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DatasetError, match=r"instances_val2017\.json is no whole JSON .*: fetch it again"):
+    with pytest.raises(DatasetError, match=r"instances_val2017\.json is not valid JSON .*: fetch it again"):
         opened("coco", tmp_path, images=2)
 
 
@@ -292,7 +295,7 @@ def test_a_json_that_is_cut_off_is_told(tmp_path: Path):
     ("text", "words"),
     [
         ("<annotation><object>", r"a\.xml is damaged"),
-        (voc_xml(["<object><name>dog</name></object>"]), r"a\.xml is damaged \(an object has no whole bndbox\)"),
+        (voc_xml(["<object><name>dog</name></object>"]), r"a\.xml is damaged \(an object has no complete bndbox\)"),
         (voc_xml([voc_object((1, 2, 3, 4)).replace("<xmin>1<", "<xmin>one<")]), r"a\.xml is damaged"),
     ],
 )
@@ -304,9 +307,7 @@ def test_a_damaged_xml_is_told(tmp_path: Path, text: str, words: str):
 
 def test_a_missing_xml_is_told(tmp_path: Path):
     voc(tmp_path / "comic", {"train": ["a"], "test": ["b"]}, {"a": voc_xml([])})
-    with pytest.raises(
-        DatasetError, match=r"b\.xml cannot be read: No such file .*: the annotations are not all there"
-    ):
+    with pytest.raises(DatasetError, match=r"b\.xml cannot be read: No such file .*: the annotations are incomplete"):
         opened("comic", tmp_path, images=2)
 
 
@@ -314,15 +315,15 @@ def test_a_missing_xml_is_told(tmp_path: Path):
 def test_a_damaged_label_of_kitti_is_told(tmp_path: Path, line: str):
     write(tmp_path / "kitti/label_2/000000.txt", kitti_line("Car", (1, 2, 3, 4)) + line)
     photo(tmp_path / "kitti/image_2/000000.png")
-    with pytest.raises(DatasetError, match=r"000000\.txt, line 2 is no label of KITTI"):
+    with pytest.raises(DatasetError, match=r"000000\.txt, line 2 is not a label of KITTI"):
         opened("kitti", tmp_path, images=1)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no CSV of boxes: it has no column ImageID, IsGroupOf"),
-        ("ImageID,XMin,XMax,YMin,YMax\n", "it has no column IsGroupOf"),
+        ("", "is not a CSV of boxes: there is no column ImageID, IsGroupOf"),
+        ("ImageID,XMin,XMax,YMin,YMax\n", "there is no column IsGroupOf"),
         (OPEN_IMAGES_HEAD + "a,xclick,/m/0cmf2,1,0,1,0,1,0,0,0,0,0\nb,xclick,/m/0", "line 3 is damaged or cut off"),
         (OPEN_IMAGES_HEAD + "a,xclick,/m/0cmf2,1,left,1,0,1,0,0,0,0,0\n", "line 2 is damaged or cut off"),
     ],
@@ -337,7 +338,7 @@ def test_a_damaged_csv_is_told(tmp_path: Path, text: str, words: str):
 def test_a_photo_without_a_size_that_is_damaged_is_told(tmp_path: Path):
     write(tmp_path / "kitti/label_2/000000.txt", kitti_line("Car", (1, 2, 3, 4)))
     write(tmp_path / "kitti/image_2/000000.png", "no photo")
-    with pytest.raises(DatasetError, match=r"000000\.png is no photo, or is damaged"):
+    with pytest.raises(DatasetError, match=r"000000\.png is not a photo, or is damaged"):
         opened("kitti", tmp_path, images=1)
 
 
@@ -357,14 +358,14 @@ def test_odd_values_in_a_published_json_are_told(tmp_path: Path, changes: dict[s
     content["annotations"][0] |= changes
     path = write(tmp_path / "x.json", content)
     with pytest.raises(DatasetError, match="entry 0 of 'annotations'"):
-        read_coco_style(path, masks=True)
+        read_coco(path, masks=True)
 
 
 def test_an_image_of_impossible_size_is_told(tmp_path: Path):
     content = coco_content("{:012}.jpg", (139,))
     content["images"][0]["height"] = 2**31
     with pytest.raises(DatasetError, match="entry 0 of 'images' is damaged"):
-        read_coco_style(write(tmp_path / "x.json", content), masks=True)
+        read_coco(write(tmp_path / "x.json", content), masks=True)
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "1e999", "1e300"])
@@ -378,5 +379,5 @@ def test_numbers_that_are_none_are_told(tmp_path: Path, value: str):
     with pytest.raises(DatasetError, match=r"a\.xml is damaged"):
         read_voc(tmp_path, tmp_path / "list.txt")
     write(tmp_path / "kitti/000000.txt", kitti_line("Car", (1, 2, 3, 4)).replace("3.00", value))
-    with pytest.raises(DatasetError, match="is no label of KITTI"):
+    with pytest.raises(DatasetError, match="is not a label of KITTI"):
         read_kitti(tmp_path / "kitti")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli.errors import DatasetError, UsageError
-from cuts3d_cli.evaluation.datasets import BENCHMARKS, Availability, list_datasets, open_benchmark, open_own
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
 from cuts3d_cli.evaluation.datasets.files import Photos, base_folders
+from cuts3d_cli.evaluation.datasets.loading import Availability, list_datasets, open_benchmark, open_own
 from tests.support.datasets import coco, coco_content, opened, photo, write
 from tests.support.shapes import annotation, coco_file, image
 
@@ -33,7 +34,7 @@ def test_a_root_between_is_found(tmp_path: Path):
 
 
 def test_a_wrong_root_is_one_line(tmp_path: Path):
-    with pytest.raises(DatasetError, match=r"nowhere is no folder: name the folder with the datasets"):
+    with pytest.raises(DatasetError, match=r"nowhere is not a folder: name the folder with the datasets"):
         open_benchmark(BENCHMARKS["coco"], tmp_path / "nowhere")
     for name, benchmark in BENCHMARKS.items():
         with pytest.raises(DatasetError) as told:
@@ -56,7 +57,7 @@ def test_missing_photos_are_one_line_unless_what_is_there_will_do(tmp_path: Path
     coco(tmp_path / "coco", photos=[285])
     with pytest.raises(
         DatasetError,
-        match=r"coco: 1 of 2 photos are missing in .*val2017 \(000000000139\.jpg\): get them from https.*--partial",
+        match=r"coco: 1 of 2 photos are missing in .*val2017 \(000000000139\.jpg\): get them from https.*set partial",
     ):
         opened("coco", tmp_path, images=2)
     dataset = opened("coco", tmp_path, images=2, partial=True)
@@ -65,7 +66,7 @@ def test_missing_photos_are_one_line_unless_what_is_there_will_do(tmp_path: Path
 
 def test_an_annotation_file_of_another_size_is_one_line_unless_it_will_do(tmp_path: Path):
     coco(tmp_path / "coco")
-    with pytest.raises(DatasetError, match=r"instances_val2017\.json has 2 images, the benchmark 5000: .*--partial"):
+    with pytest.raises(DatasetError, match=r"instances_val2017\.json has 2 images, the benchmark 5000: .*set partial"):
         open_benchmark(BENCHMARKS["coco"], tmp_path)
     assert open_benchmark(BENCHMARKS["coco"], tmp_path, partial=True).missing == 4998
 
@@ -139,12 +140,10 @@ def test_ones_own_json_goes_with_a_folder(tmp_path: Path):
 
 def test_ones_own_photos_must_be_there(tmp_path: Path):
     path = own(tmp_path)
-    with pytest.raises(DatasetError, match=r"photos is no folder: pass the folder of the photos of .*own\.json"):
+    with pytest.raises(DatasetError, match=r"photos is not a folder: name the folder of the photos of .*own\.json"):
         open_own(path, tmp_path / "photos")
     photo(tmp_path / "photos/b.jpg")
-    with pytest.raises(
-        DatasetError, match=r"own\.json: 1 of 2 photos are missing in .*photos \(a\.jpg\): pass --partial"
-    ):
+    with pytest.raises(DatasetError, match=r"own\.json: 1 of 2 photos are missing in .*photos \(a\.jpg\): set partial"):
         open_own(path, tmp_path / "photos")
     dataset = open_own(path, tmp_path / "photos", partial=True)
     assert (list(dataset.paths), list(dataset.truth.instances), dataset.missing) == ([2], [2], 1)

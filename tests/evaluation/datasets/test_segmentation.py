@@ -79,9 +79,9 @@ def test_polygons_are_filled_as_pycocotools_fills_them():
         ([[1, 1, 3, 3]], "at least three points"),
         ([[1, 1, 3, 1, 3, 3, 1]], "at least three points"),
         ([1, 1, 3, 1, 3, 3], "at least three points"),
-        ([[1, 1, 3, 1, 3, float("nan")]], "no number, or far outside"),
-        ([[1, 1, 3, 1, 3, "3"]], "no number, or far outside"),
-        ([[1, 1, 3, 1, 3, 1e9]], "no number, or far outside"),
+        ([[1, 1, 3, 1, 3, float("nan")]], "not a number, or far outside"),
+        ([[1, 1, 3, 1, 3, "3"]], "not a number, or far outside"),
+        ([[1, 1, 3, 1, 3, 1e9]], "not a number, or far outside"),
     ],
 )
 def test_what_is_damaged_is_refused(segmentation: Any, words: str):

@@ -1,0 +1,28 @@
+"""`cuts3d doctor`."""
+
+from __future__ import annotations
+
+from cuts3d_cli.cli.common import Json, stdout
+from cuts3d_cli.cli.spelling import spelled
+
+
+def doctor(json: Json = False) -> None:
+    """Print versions, devices and weights, what is missing, and how to get it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.inspection.doctor import findings
+
+    found = findings()
+    if json:
+        print_json([{"state": item.state, "what": item.what, "found": spelled(item.found)} for item in found])
+        return
+    table = Table(show_header=False)
+    table.add_column("state")
+    table.add_column("what")
+    table.add_column("found", overflow="fold")
+    colours = {"ok": "green", "missing": "red", "note": "yellow"}
+    for item in found:
+        table.add_row(f"[{colours[item.state]}]{item.state}[/]", item.what, escape(spelled(item.found)))
+    stdout.print(table)

@@ -1,0 +1,14 @@
+"""`cuts3d features`."""
+
+from __future__ import annotations
+
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage
+from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.config import Config
+
+
+@with_config("features", "run")
+def features(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:
+    """Compute the patch features of every image: writes NAME-000.features.tar. `pseudo` does without."""
+    result = run_stage("features", expand_shards(shards, more_shards, config), config=config, json=json)
+    leave(failed=result.failed)

@@ -1,0 +1,165 @@
+"""`cuts3d inspect`: prints what is inside a shard, a sidecar or a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cuts3d_cli.cli.common import Json, print_line, stdout
+from cuts3d_cli.cli.spelling import spelled
+from cuts3d_cli.cli.tables import print_json
+from cuts3d_cli.errors import Cuts3dError, ShardError
+from cuts3d_cli.wording import first_line
+
+if TYPE_CHECKING:
+    from cuts3d_cli.shards.manifest import Manifest
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A shard, a sidecar, or a manifest.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", "-l", help="Samples to show.", min=0)] = 10,
+    json: Json = False,
+) -> None:
+    """Print what is inside a shard, sidecar or manifest."""
+    print_content(path, limit=limit, json=json)
+
+
+def print_content(path: Path, *, limit: int, json: bool) -> None:
+    """Print the content of a shard or manifest on stdout.
+
+    Args:
+        path: a base shard, a sidecar, or a manifest.
+        limit: samples to show.
+        json: print JSON.
+
+    Raises:
+        Cuts3dError: there is no such file, it is neither, or it is damaged.
+    """
+    from cuts3d_cli.shards.manifest import load_manifest
+    from cuts3d_cli.shards.names import stage_of
+    from cuts3d_cli.shards.reader import read_shard
+
+    # A manifest
+    if not path.is_file():
+        raise Cuts3dError(f"{path}: no such file")
+    if path.suffix == ".json":
+        try:
+            manifest = load_manifest(path)
+        except ShardError as error:
+            raise Cuts3dError(f"{path} is no manifest that can be read: ", *error.parts) from error
+        _print_manifest(manifest, path, json=json)
+        return
+    # A tar: its manifest and its first samples
+    if path.suffix != ".tar":
+        raise Cuts3dError(f"{path} is neither a shard (.tar) nor a manifest (.json)")
+    found, problem = _manifest_beside(path)
+    samples = {
+        sample.key: {name: describe(name, data) for name, data in sorted(sample.members.items())}
+        for sample in itertools.islice(read_shard(path), limit)
+    }
+    if json:
+        print_json(
+            {
+                "file": str(path),
+                "stage": stage_of(path) or "base",
+                "samples": [{"key": key, "members": members} for key, members in samples.items()],
+                "manifest": dataclasses.asdict(found) if found else None,
+            }
+        )
+        return
+    if found:
+        _print_manifest(found, path, json=False)
+    else:
+        print_line(f"{path}: {problem}")
+    table = Table(title=f"the first {len(samples)} samples", title_justify="left")
+    for column in ("key", "member", "content"):
+        table.add_column(column, overflow="fold")
+    for key, members in samples.items():
+        for number, (name, content) in enumerate(members.items()):
+            table.add_row(escape(key) if number == 0 else "", name, escape(content))
+    stdout.print(table)
+
+
+def _manifest_beside(path: Path) -> tuple[Manifest | None, str]:
+    """Return the manifest of a tar, or why there is none to show."""
+    from cuts3d_cli.shards.manifest import load_manifest
+    from cuts3d_cli.shards.names import manifest_path
+
+    beside = manifest_path(path)
+    if not beside.exists():
+        return None, "no manifest beside it"
+    try:
+        return load_manifest(beside), ""
+    except ShardError as error:
+        return None, f"its manifest cannot be read: {spelled(error)}"
+
+
+def describe(name: str, data: bytes) -> str:
+    """Return what a member holds, in a few words.
+
+    Args:
+        name: its extension, such as "jpg" or "depth.png".
+        data: its bytes.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    from cuts3d_cli.sidecars.npy import decode_npy
+
+    kind = name.rsplit(".", 1)[-1]
+    try:
+        if kind in ("jpg", "jpeg", "png", "webp"):
+            with Image.open(io.BytesIO(data)) as image:
+                return f"{image.width}x{image.height} {image.mode}, {len(data):,} bytes"
+        if kind == "npy":
+            array = decode_npy(data)
+            return f"{array.dtype} {array.shape}, {len(data):,} bytes"
+        if kind == "json":
+            return _summary(json_module.loads(data), is_pseudo=name == "pseudo.json")
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError, KeyError) as error:
+        return f"{len(data):,} bytes, damaged: {first_line(error)}"
+    return f"{len(data):,} bytes"
+
+
+def _summary(value: Any, *, is_pseudo: bool) -> str:
+    if is_pseudo and isinstance(value, dict):
+        areas = ", ".join(f"{item['area']:,} px" for item in value["instances"])
+        dropped = "; ".join(f"iteration {item['iteration']} {item['reason']}" for item in value["dropped"])
+        parts = [f"{len(value['instances'])} masks" + (f" ({areas})" if areas else "")]
+        if dropped:
+            parts.append(f"dropped: {dropped}")
+        if value.get("stopped"):
+            parts.append(f"stopped: {value['stopped']}")
+        return ", ".join(parts)
+    text = json_module.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _print_manifest(manifest: Manifest, path: Path, *, json: bool) -> None:
+    if json:
+        print_json(dataclasses.asdict(manifest))
+        return
+    table = Table(title=f"{escape(str(path))}: stage {manifest.stage}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    for section, values in manifest.config.items():
+        shown = (
+            ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else str(values)
+        )
+        table.add_row(f"config: {section}", escape(shown))
+    for role, digest in manifest.inputs.items():
+        table.add_row(f"made from: {role}", escape(f"{digest.file}, sha256 {digest.sha256[:12]}..."))
+    table.add_row("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items()))
+    for item in manifest.failed:
+        table.add_row("failed", escape(f"{item.get('key') or item.get('file')}: {item['reason']}"))
+    table.add_row("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
+    table.add_row("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
+    table.add_row("sha256", manifest.sha256)
+    stdout.print(table)

@@ -1,0 +1,48 @@
+"""`cuts3d pack`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cuts3d_cli.cli.common import Json, leave, show
+from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError
+
+
+@with_config("pack", "run")
+def pack(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of photos (any layout), or a COCO JSON.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Shards are named NAME-000.tar, ... Default: the name of the source.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder that a COCO JSON's file names start from.", show_default=False),
+    ] = None,
+    depth_dir: Annotated[
+        Path | None,
+        typer.Option("--depth-dir", help="Folder of sensor depth maps, named like the photos.", show_default=False),
+    ] = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Pack photos into base shards. Unreadable photos are listed and left out (exit code 3)."""
+    from cuts3d_cli.stages.pack import Packing, run
+
+    if config.run.engine != "local":
+        raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
+    packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
+    result = show("pack", partial(run, packing, config=config), json=json)
+    leave(failed=result.failed)

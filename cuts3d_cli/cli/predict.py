@@ -1,0 +1,29 @@
+"""`cuts3d predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cuts3d_cli.cli.common import SHARING_FIELDS, Json, MoreShards, Shards, expand_shards, leave, run_stage
+from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.config import Config
+
+
+@with_config("predict", fields("run", "device", "batch_size", "half", "max_image_pixels", "if_exists", *SHARING_FIELDS))
+def predict(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)
+    ],
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Detect the instances of every image: writes NAME-000.predict.tar beside each shard."""
+    paths = expand_shards(shards, more_shards, config)
+    result = run_stage("predict", paths, config=config, json=json, checkpoint=checkpoint)
+    leave(failed=result.failed)

@@ -1,0 +1,61 @@
+"""`cuts3d pseudo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage, say
+from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cuts3d_cli.engine.results import StageResult
+
+
+@with_config("pseudo", "features", "run")
+def pseudo(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    export_coco: Annotated[
+        Path | None,
+        typer.Option("--export-coco", help="Also write all masks into one COCO JSON.", show_default=False),
+    ] = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Cut the pseudo-masks of every image: writes NAME-000.pseudo.tar beside each shard."""
+    from cuts3d_cli.engine.sharing import Sharing
+
+    if export_coco and (Sharing.from_config(config.run).world_size > 1 or not config.run.wait):
+        raise UsageError("--export-coco needs all shards: run it again without a fixed split and without --no-wait")
+    paths = expand_shards(shards, more_shards, config)
+    result = run_stage("pseudo", paths, config=config, json=json, rows=mask_rows)
+    if export_coco:
+        from cuts3d_cli.stages.export import export_coco as export
+
+        exported = export(paths, export_coco)
+        say(f"{export_coco}: {exported.annotations} masks of {exported.images} images")
+    leave(failed=result.failed)
+
+
+def mask_rows(result: StageResult) -> dict[str, str]:
+    """Return rows about the masks, for the table that the stage ends with."""
+    masks, good = result.count("masks"), result.count("samples_out")
+    shapeless = result.count("no_structure")
+    rows = {
+        "masks": str(masks),
+        "masks per image": f"{masks / good:.2f}" if good else "-",
+        "images without a mask": str(result.count("without_mask")),
+        "stopped at 'the rest'": str(result.count("stopped_early") - shapeless),
+    }
+    if shapeless:
+        rows["without structure to cut"] = str(shapeless)
+    rows |= {f"dropped: {reason}": str(number) for reason, number in result.dropped_by_reason().items()}
+    if result.count("dense_fallbacks"):
+        rows["eigenproblems solved densely"] = str(result.count("dense_fallbacks"))
+    return rows

@@ -1,0 +1,55 @@
+"""`cuts3d selftrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, print_line, stderr
+from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.config import Config
+from cuts3d_cli.detector import FINAL_WEIGHTS
+
+
+@with_config(
+    "selftrain", fields("run", "device", "batch_size", "half", "max_image_pixels", "if_exists", "claim_timeout")
+)
+def selftrain(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="The detector to begin with, as `cuts3d train` made it.")
+    ] = Path("detector-initial", FINAL_WEIGHTS),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Train on the detector's own predictions, for some rounds: writes NAME-000.pseudo.st1.tar, detector-st1, ..."""
+    from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
+    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.recipes.selftrain import run
+
+    watcher = TrainingProgress(stderr)
+    try:
+        rounds = run(
+            expand_shards(shards, more_shards, config),
+            checkpoint=checkpoint,
+            out=out,
+            config=config,
+            gpus=gpus,
+            events=watcher,
+            progress=lambda name: StageProgress(stderr, name=name),
+        )
+    finally:
+        watcher.close()
+    if json:
+        print_json([item.to_json() for item in rounds])
+    else:
+        for item in rounds:
+            facts = f"{item.masks} masks, {item.predicted} of them predicted, in {item.images} images"
+            print_line(f"{item.name}: {item.weights} ({facts})")
+    leave(failed=any(item.failed for item in rounds))

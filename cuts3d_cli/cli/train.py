@@ -1,0 +1,71 @@
+"""`cuts3d train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, print_line, stderr
+from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.config import Config
+from cuts3d_cli.detector import FINAL_WEIGHTS
+from cuts3d_cli.errors import UsageError
+
+
+def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    return {"train": "selftrain"} if arguments.get("round") else {}
+
+
+@with_config("train", fields("run", "device", "max_image_pixels"), redirect=_self_training)
+def train(
+    shards: Shards = None,
+    more_shards: MoreShards = None,
+    round: Annotated[
+        int,
+        typer.Option("--round", min=0, help="0 learns from the pseudo-masks, 1 and on from those of self-training."),
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder. Default: detector-initial, detector-st1, ...", show_default=False),
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine. Or use torchrun.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run that is in the folder.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="A trained detector to begin with. From round 1 on: the last.", show_default=False),
+    ] = None,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Train a class-agnostic Cascade Mask R-CNN on the masks."""
+    from cuts3d_cli.cli.progress import TrainingProgress
+    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.detector.train import default_out, run
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    watcher = TrainingProgress(stderr)
+    try:
+        result = run(
+            expand_shards(shards, more_shards, config),
+            round=round,
+            out=out,
+            config=config.selftrain if round else config.train,
+            device=config.run.device,
+            max_image_pixels=config.run.max_image_pixels,
+            gpus=gpus,
+            if_exists="resume" if resume else "overwrite" if overwrite else "fail",
+            init=init or (default_out(round - 1) / FINAL_WEIGHTS if round and not resume else None),
+            events=watcher,
+        )
+    finally:
+        watcher.close()
+    if json:
+        print_json(result.to_json())
+    else:
+        print_line(str(result.weights))

@@ -1,0 +1,71 @@
+"""`cuts3d viz`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cuts3d_cli.cli.common import Json, Shards, expand_shards, print_line, say
+from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError
+
+VIZ_FIELDS = ("device", "batch_size", "half", "workers", "max_image_pixels", "graphs", "if_exists")
+"""Fields of section `run` that drawing has a use for."""
+
+
+@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS))
+def viz(
+    image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
+    depth_file: Annotated[
+        Path | None,
+        typer.Option("--depth", help="Its depth map: a 16-bit PNG or a .npy, larger is farther.", show_default=False),
+    ] = None,
+    shards: Shards = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="With --shards: the sample to draw.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The picture. Default: NAME.cuts3d.png here.", show_default=False),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", "-c", help="Draw what this detector finds, as `cuts3d train` made it.", show_default=False
+        ),
+    ] = None,
+    open_picture: Annotated[bool, typer.Option("--open", help="Open the picture when it is done.")] = False,
+    json: Json = False,
+    *,
+    config: Config,
+) -> None:
+    """Draw how one photo is cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in it."""
+    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.inspection import viz as stage
+
+    if (image is None) == (shards is None):
+        raise UsageError("name one photo, or --shards with --key")
+    if shards is None and key is not None:
+        raise UsageError("--key goes with --shards")
+    if checkpoint is not None:
+        from cuts3d_cli.inspection.detections import draw_detections
+
+        if image is None or depth_file is not None:
+            raise UsageError("--checkpoint goes with one photo, and not with --depth")
+        drawn = draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
+    elif image is not None:
+        drawn = stage.draw_photo(image, depth_file=depth_file, out=out, config=config, say=say)
+    else:
+        if key is None or depth_file is not None:
+            raise UsageError("--shards goes with --key, and not with --depth")
+        drawn = stage.draw_sample(expand_shards(shards, None, config), key=key, out=out, say=say)
+    if json:
+        print_json(drawn.to_json())
+    else:
+        print_line(str(drawn.path))
+    if open_picture:
+        typer.launch(str(drawn.path))

@@ -1,0 +1,129 @@
+"""The methods by name, and what each has to bring.
+
+Imports no library: the command line reads the names when it starts.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from cuts3d_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from cuts3d_cli.config import CutSettings
+    from cuts3d_cli.cut.iterations import Rules
+
+METHODS: dict[str, str] = {
+    "cuts3d": "cuts3d_cli.cut.cuts3d:CutS3D",
+    "maskcut": "cuts3d_cli.cut.maskcut:MaskCut",
+}
+"""Name -> "module:class" of a `Method`, which is imported when it is first asked for."""
+
+
+class Method(ABC):
+    """A way to cut instances out of the semantic graph of an image, whose nodes are its patches.
+
+    All methods share the loop: an eigenvector of the graph, a cut, the next eigenvector without what was found. What
+    differs is here. An object has no state of its own, and no constructor arguments.
+
+    Attributes:
+        ignores_found: the nodes of found instances take part in nothing any more, so that their entries in later
+            eigenvectors mean nothing, and pictures leave them blank.
+    """
+
+    ignores_found: bool = True
+
+    @abstractmethod
+    def title(self, settings: CutSettings) -> str:
+        """Return what pictures call the method, with its settings."""
+
+    @abstractmethod
+    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Rules:
+        """Return the rules by which one image is cut.
+
+        Args:
+            depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
+            grid: (H, W).
+            settings: of the cut.
+
+        Raises:
+            UsageError: the settings do not fit the grid; see `check`.
+            ValueError: the depth does not fit.
+        """
+
+    def needs_depth(self, settings: CutSettings) -> bool:
+        """Return whether the method, with these settings, looks at depth."""
+        return False
+
+    def cuts_in_3d(self, settings: CutSettings) -> bool:
+        """Return whether instances are LocalCuts at `tau_knn`, which Spatial Confidence repeats at other thresholds."""
+        return False
+
+    def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:  # noqa: B027 - others fit any grid
+        """Check settings that only the grid, (H, W), shows to be impossible.
+
+        Raises:
+            UsageError: they are.
+        """
+
+    def importance(self, depth: NDArray[np.float32] | None, *, settings: CutSettings) -> NDArray[np.float32] | None:
+        """Return how much depth sharpens the graph at each patch.
+
+        Args:
+            depth: as for `rules`.
+            settings: of the cut.
+
+        Returns:
+            (H, W) float32 in [0, 1]; None where the graph is not sharpened.
+        """
+        return None
+
+    def edges(
+        self, affinity: NDArray[np.float32], importance: NDArray[np.float32] | None, *, settings: CutSettings
+    ) -> NDArray[np.bool_]:
+        """Return the edges of the graph: by default the affinities over the threshold, after sharpening.
+
+        Args:
+            affinity: (K, K) in [0, 1], the cosine similarity of the patches' features, K = H * W.
+            importance: of the method, (H, W) in [0, 1], or None.
+            settings: of the cut.
+
+        Returns:
+            (K, K) bool, symmetric.
+        """
+        from cuts3d_cli.cut.sharpening import graph_edges
+
+        return graph_edges(affinity, importance, pairing=settings.pairing, tau_ncut=settings.graph_threshold)
+
+    def batched_edges(self, affinity: Tensor, importance: Tensor | None, *, settings: CutSettings) -> Tensor:
+        """Return the edges of several graphs, on the device that they are on: what `edges` gives for each.
+
+        Args:
+            affinity: (B, K, K) float32 in [0, 1].
+            importance: (B, H, W) float32 in [0, 1], or None.
+            settings: of the cut.
+
+        Returns:
+            (B, K, K) bool, symmetric.
+        """
+        from cuts3d_cli.cut.batched_graph import graph_edges
+
+        return graph_edges(affinity, importance, pairing=settings.pairing, tau_ncut=settings.graph_threshold)
+
+
+def get_method(name: str) -> Method:
+    """Return a method by its name in `METHODS`.
+
+    Raises:
+        UsageError: there is none of that name; the line lists those that there are.
+    """
+    if name not in METHODS:
+        raise UsageError(f"pseudo.method is '{name}': choose one of {', '.join(METHODS)}")
+    method: Method = pkgutil.resolve_name(METHODS[name])()
+    return method

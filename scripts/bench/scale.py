@@ -1,0 +1,263 @@
+"""Benchmark of scale: images per second against workers, and peak memory against the number of images."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.common import Report, Row, Table, interleaved, log, ratios
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome
+from cuts3d_cli.shards.reader import read_shard
+from executable import command, cuts3d, neutral_environment
+from scenes.files import write_depth
+
+BACKBONE, SIZE, GRID = "dino-vits16", 480, 30
+"""Its features are given, so that no weights are needed and the network is not the bottleneck."""
+CHANNELS = 32
+"""Of the given features."""
+WIDTH, HEIGHT = 320, 240
+OBJECTS = 3
+METRES = (1.9, 1.0, 1.3, 1.6)
+"""Distances of the background and of each object."""
+CRF_SIZE = 240
+"""A quarter of the usual pixels, so that a thousand images take minutes."""
+_POLL_SECONDS = 0.1
+_MEGABYTE = 1e6
+
+
+def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_images: int) -> Report:
+    """Run `cuts3d pseudo` on synthetic images.
+
+    Args:
+        counts: numbers of images, smallest first, all in one shard; memory is measured with the largest of `workers`.
+        workers: numbers of processes.
+        repeats: rounds of the speed measurement.
+        speed_images: images of the speed measurement.
+
+    Returns:
+        Images per second for each number of workers; peak memory for each number of images.
+
+    Raises:
+        CommandError: a command failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="cuts3d-bench-") as name:
+        folder = Path(name)
+        speed = _speed(folder, workers=workers, repeats=repeats, images=speed_images)
+        memory = _memory(folder, counts=counts, workers=max(workers))
+    skipped = [] if memory else ["peak memory: it is read from /proc, which this system lacks"]
+    return Report(
+        name="scale",
+        tables=[Table("images per second", speed), *([Table("peak memory", memory)] if memory else [])],
+        notes=[
+            f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given (grid {GRID}x{GRID}), CRF at"
+            f" {CRF_SIZE} pixels; one shard; seconds are those of `cuts3d pseudo --json`, including the start of its"
+            f" processes. {repeats} repeats in turn; medians, ratios of pairs.",
+            "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
+            " and of its largest worker; 'growth' is relative to the first row.",
+        ],
+        skipped=skipped,
+    )
+
+
+def _speed(folder: Path, *, workers: Sequence[int], repeats: int, images: int) -> list[Row]:
+    base = synthetic_shard(folder / "speed", images)
+
+    def run(number: int) -> Run:
+        log(f"scale: {images} images, {number} workers")
+        return pseudo(base, workers=number)
+
+    timed = interleaved({str(number): partial(run, number) for number in workers}, repeats=repeats).results
+    shutil.rmtree(folder / "speed")
+    seconds = {number: [one.seconds for one in timed[str(number)]] for number in workers}
+    return [
+        {
+            "workers": number,
+            "images": images,
+            "masks": timed[str(number)][-1].masks,
+            "seconds": median(seconds[number]),
+            "images per second": images / median(seconds[number]),
+            **ratios(seconds[workers[0]], seconds[number]),
+        }
+        for number in workers
+    ]
+
+
+def _memory(folder: Path, *, counts: Sequence[int], workers: int) -> list[Row]:
+    if not Path("/proc/self/status").is_file():
+        return []
+    rows: list[Row] = []
+    for images in counts:
+        log(f"scale: memory of {images} images")
+        base = synthetic_shard(folder / "memory", images)
+        run = pseudo(base, workers=workers)
+        shutil.rmtree(folder / "memory")
+        first = rows[0] if rows else {"main, MB": run.main, "largest worker, MB": run.worker}
+        rows.append(
+            {
+                "images": images,
+                "masks": run.masks,
+                "workers": workers,
+                "main, MB": run.main,
+                "growth, MB": run.main - first["main, MB"],
+                "largest worker, MB": run.worker,
+                "growth of worker, MB": run.worker - first["largest worker, MB"],
+                "images per second": images / run.seconds,
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of `cuts3d pseudo`.
+
+    Attributes:
+        seconds: as it reports them.
+        masks: number of its masks.
+        main: peak memory of the main process, megabytes; 0 where the system does not tell.
+        worker: peak memory of the largest worker, likewise.
+    """
+
+    seconds: float
+    masks: int
+    main: float
+    worker: float
+
+
+def pseudo(base: Path, *, workers: int) -> Run:
+    """Run `cuts3d pseudo` on a shard, without the user's settings, and poll its memory.
+
+    Args:
+        base: the base shard; it has depth and features.
+        workers: processes that cut.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    words = command(
+        *("pseudo", "--shards", base.name, "--backbone", BACKBONE, "--size", SIZE, "--crf-size", CRF_SIZE),
+        *("--workers", workers, "--if-exists", "overwrite", "--json"),
+    )
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(words, cwd=base.parent, env=neutral_environment(), stdout=out, stderr=errors)
+        peaks: dict[int, float] = {}
+        while process.poll() is None:
+            for number in (process.pid, *_children(process.pid)):
+                peaks[number] = max(peaks.get(number, 0.0), _peak(number))
+            time.sleep(_POLL_SECONDS)
+        out.seek(0)
+        errors.seek(0)
+        if process.returncode != 0:
+            raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}: {errors.read().decode()[-500:]}")
+        result = json.loads(out.read())
+    main = peaks.pop(process.pid, 0.0)
+    return Run(
+        seconds=result["seconds"],
+        masks=result["counts"]["masks"],
+        main=main,
+        worker=max(peaks.values(), default=0.0),
+    )
+
+
+def synthetic_shard(folder: Path, images: int) -> Path:
+    """Write a base shard of synthetic images with finished depth and features sidecars.
+
+    Args:
+        folder: receives the shard in its subfolder shards/; created if missing.
+        images: number of images.
+
+    Returns:
+        The base shard.
+
+    Raises:
+        CommandError: a command failed.
+    """
+    # Photos and depth maps, packed by the commands.
+    for part in ("images", "depth"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for number in range(images):
+        labels = _labels(number, HEIGHT, WIDTH)
+        colours = np.array([(70, 90, 110), (200, 60, 40), (210, 70, 50), (190, 80, 60)])[labels]
+        noise = np.random.default_rng(number).normal(0, 6, colours.shape)
+        photo = Image.fromarray(np.clip(colours + noise, 0, 255).astype(np.uint8))
+        photo.save(folder / "images" / f"{number:06d}.jpg")
+        write_depth(folder / "depth" / f"{number:06d}.png", np.array(METRES, dtype=np.float32)[labels])
+    run = partial(cuts3d, folder=folder, environment=neutral_environment())
+    run("pack", "images", "--depth-dir", "depth", "--out", "shards", "--name", "synthetic", "--shard-size", images)
+    run("depth", "--shards", "shards", "--backend", "sensor")
+    base = folder / "shards" / "synthetic-000.tar"
+
+    # Features that no network has computed.
+    def features(base: Path) -> Iterator[Outcome]:
+        for number, sample in enumerate(read_shard(base)):
+            buffer = io.BytesIO()
+            np.save(buffer, _features(number), allow_pickle=False)
+            yield Outcome(key=sample.key, members={"features.npy": buffer.getvalue(), "features.json": b"{}"})
+
+    run_shards(
+        [base],
+        stage="features",
+        config={"features": {"backbone": BACKBONE, "size": SIZE}},
+        inputs=lambda base: {"base": base},
+        outcomes=features,
+        if_exists="overwrite",
+    )
+    return base
+
+
+def _labels(number: int, height: int, width: int) -> NDArray[np.intp]:
+    """Draw an image's labels, (height, width): 0 is background; objects 1, 2 and 3 in a row, each touching the next."""
+    rng = np.random.default_rng([number, 1])
+    edges = np.linspace(0.1, 0.9, OBJECTS + 1) + rng.uniform(-0.04, 0.04, OBJECTS + 1)
+    tops = rng.uniform(0.15, 0.35, OBJECTS)
+    y = ((np.arange(height) + 0.5) / height)[:, None]
+    x = ((np.arange(width) + 0.5) / width)[None, :]
+    labels = np.zeros((height, width), dtype=np.intp)
+    for index in range(OBJECTS):
+        inside = (x >= edges[index]) & (x < edges[index + 1]) & (y >= tops[index]) & (y < tops[index] + 0.5)
+        labels[inside] = index + 1
+    return labels
+
+
+def _features(number: int) -> NDArray[np.float16]:
+    """Draw an image's features, (CHANNELS, GRID, GRID): those of objects are similar, the background's are not."""
+    rng = np.random.default_rng([number, 2])
+    centres = np.random.default_rng(0).standard_normal((2, CHANNELS))
+    what = np.minimum(_labels(number, GRID, GRID), 1)
+    vectors = centres[what] + 0.4 * rng.standard_normal((GRID, GRID, CHANNELS))
+    return np.ascontiguousarray(np.moveaxis(vectors, -1, 0)).astype(np.float16)
+
+
+def _children(process: int) -> list[int]:
+    """Return the processes that any thread of a process has started; none where the system does not tell."""
+    found: list[int] = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            found += [int(word) for word in path.read_text(encoding="ascii").split()]
+        except OSError:  # the thread has ended since
+            continue
+    return found
+
+
+def _peak(process: int) -> float:
+    """Return the largest resident set that a process has had, megabytes; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0.0
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] * 1024 / _MEGABYTE if peaks else 0.0

@@ -1,0 +1,182 @@
+"""Feed damaged input to everything that reads files or arguments, and count what does not end well.
+
+    bash scripts/stress.sh fuzz --cases 100000                  # over all targets, some minutes
+    bash scripts/stress.sh fuzz --target manifest --case 123    # one case again, with its traceback
+
+Each case takes a valid input, such as a shard, a manifest or a ground truth, and changes it: fields, headers with valid
+checksums, numbers, nesting, bytes. The only acceptable outcomes are a result, or one of the project's own errors with a
+message of one line, within ten seconds and half a gigabyte. Cases run in separate processes, so that a crash of the
+interpreter is a finding like any other. A case is determined by its target and number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cuts3d_cli.errors import Cuts3dError, SampleError
+from stress.fuzz_targets import TARGETS, Target
+
+SECONDS = 10
+"""Limit on the processor time of a case; that on wall-clock time is six times as much."""
+MEGABYTES = 512
+"""Limit on the memory of a case, over what the process had before."""
+CHUNK = 2000
+"""Cases per process."""
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+class OverlongError(BaseException):
+    """A case did not end in time. Not an Exception, or the code under test might catch it as one of its own."""
+
+
+def run_case(name: str, number: int, folder: Path) -> str | None:
+    """Run one case.
+
+    Args:
+        name: of a target.
+        number: of the case.
+        folder: for its files; may hold those of earlier cases.
+
+    Returns:
+        The finding; None if the case ended well.
+    """
+    target: Target = TARGETS[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        with _time_limit():
+            target(random.Random(f"{name}:{number}"), folder)
+    except (Cuts3dError, SampleError) as error:
+        if len(str(error).splitlines()) != 1:
+            return f"the message of {type(error).__name__} is not one line: {str(error)!r}"
+    except OverlongError:
+        return f"it took more than {SECONDS} s"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return f"it took {grown} MB" if grown > MEGABYTES else None
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise OverlongError once the time is up."""
+
+    def stop(*_: object) -> None:
+        raise OverlongError
+
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, 6 * SECONDS)}
+    before = {kind: signal.signal(kind, stop) for kind, _ in timers.values()}
+    for timer, (_, seconds) in timers.items():
+        signal.setitimer(timer, seconds)
+    try:
+        yield
+    finally:
+        for timer in timers:
+            signal.setitimer(timer, 0)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def run_chunk(name: str, first: int, count: int, progress: Path) -> int:
+    """Run cases in this process.
+
+    Args:
+        name: of a target.
+        first: number of the first case.
+        count: number of cases.
+        progress: file that holds the number of the case that runs.
+
+    Returns:
+        The number of findings.
+    """
+    findings = 0
+    with tempfile.TemporaryDirectory() as folder, open(progress, "wb", buffering=0) as file:
+        os.chdir(folder)
+        for number in range(first, first + count):
+            file.seek(0)
+            file.write(b"%012d" % number)
+            problem = run_case(name, number, Path(folder))
+            if problem is not None:
+                findings += 1
+                _print(f"{name} {number}: {problem}")
+    return findings
+
+
+def _print(text: str) -> None:
+    print(text.encode("ascii", "backslashreplace").decode(), flush=True)
+
+
+def run_all(names: list[str], cases: int, *, first: int) -> int:
+    """Run cases in other processes, and continue after those that die.
+
+    Args:
+        names: of targets.
+        cases: number of cases over all targets.
+        first: number of the first case of each.
+
+    Returns:
+        The number of findings.
+    """
+    findings = 0
+    each = -(-cases // len(names))
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Path(folder) / "case"
+        for name in names:
+            found, number, end = 0, first, first + each
+            while number < end:
+                count = min(CHUNK, end - number)
+                words = ["--target", name, "--first", str(number), "--cases", str(count), "--progress", str(progress)]
+                command = [sys.executable, "-m", "stress", "fuzz", *words]
+                ran = subprocess.run(command, cwd=SCRIPTS, stdout=subprocess.PIPE, text=True, check=False)
+                print(ran.stdout, end="", flush=True)
+                if ran.returncode in (0, 1):
+                    found += sum(line.startswith(f"{name} ") for line in ran.stdout.splitlines())
+                    number += count
+                else:
+                    number = int(progress.read_bytes()) + 1
+                    found += 1
+                    print(f"{name} {number - 1}: the process ended with {ran.returncode}", flush=True)
+            print(f"{name}: {each} cases, {found} findings", flush=True)
+            findings += found
+    print(f"{each * len(names)} cases, {findings} findings")
+    return findings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        1 if there are findings.
+    """
+    parser = argparse.ArgumentParser(
+        prog="stress fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=10_000, help="cases over all targets (10000)")
+    parser.add_argument("--target", choices=TARGETS, help="one target only")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (0)")
+    parser.add_argument("--case", type=int, help="run only this case of --target")
+    parser.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    names = [options.target] if options.target else list(TARGETS)
+    if options.case is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            problem = run_case(names[0], options.case, Path(folder))
+        _print(problem or "no finding")
+        return int(problem is not None)
+    if options.progress:
+        return int(run_chunk(names[0], options.first, options.cases, options.progress) > 0)
+    return int(run_all(names, options.cases, first=options.first) > 0)
