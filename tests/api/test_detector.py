@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cuts3d_cli import Detector, SettingError, WeightsError, draw, to_coco
+from cuts3d_cli.cut.masks import decode_rle
+from tests.support.photos import scene_of
+
+
+def test_it_finds_what_the_network_finds(tiny_detector: Path):
+    from cuts3d_cli.detector.inference import Detector as Network
+
+    images = [scene_of(number).image for number in range(3)]
+    detector = Detector(tiny_detector, device="cpu")
+    expected = Network.load(tiny_detector, device="cpu").detect(images)
+    assert sum(len(found.scores) for found in expected) > 0
+    together = list(detector.batch(images, batch_size=2))
+    for image, found, other in zip(images, expected, together, strict=True):
+        result = detector(image)
+        assert result.masks.shape == (len(found.scores), *image.shape[:2])
+        assert np.array_equal(result.boxes, found.boxes)
+        assert np.array_equal(result.scores, found.scores)
+        assert all(np.array_equal(mask, decode_rle(code)) for mask, code in zip(result.masks, found.masks, strict=True))
+        assert np.array_equal(result.scores, other.scores)
+        assert len(to_coco(result, image_id=3, first_id=5)) == len(result)
+        assert draw(result).mode == "RGB"
+
+
+def test_the_unsure_can_be_left_out(tiny_detector: Path):
+    image = scene_of(0).image
+    every = Detector(tiny_detector, device="cpu")(image)
+    bound = float(np.median(every.scores))
+    sure = Detector(tiny_detector, device="cpu", min_score=bound)(image)
+    assert len(sure) == int((every.scores >= bound).sum())
+
+
+def test_wrong_arguments(tiny_detector: Path, tmp_path: Path):
+    with pytest.raises(SettingError, match="min_score is 2"):
+        Detector(tiny_detector, min_score=2)
+    with pytest.raises(SettingError, match="image is a list"):
+        Detector(tiny_detector, device="cpu")([1])  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="batch_size"):
+        list(Detector(tiny_detector, device="cpu").batch([scene_of(0).image], batch_size=0))
+    with pytest.raises(WeightsError, match="missing.pth"):
+        Detector(tmp_path / "missing.pth", device="cpu")(scene_of(0).image)

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli import DepthMissingError, SampleError, Segmentation, Segmenter, SettingError, draw, segment, to_coco
+from cuts3d_cli.config import PRESETS
+from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.errors import FileError
+from cuts3d_cli.shards.reader import read_shard
+from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
+from tests.support.running import Ran
+
+SCENE = two_boxes(seed=0)
+SIZE = 224
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights: Path) -> Segmenter:
+    return Segmenter(**settings(weights))
+
+
+def settings(weights: Path, **changes: object) -> dict[str, object]:
+    """Settings under which a small random network tells red from blue."""
+    few = {"backbone": "dino-vits16", "size": SIZE, "weights": weights, "device": "cpu", "crf_size": 96, "tau_knn": 0.2}
+    return {**few, "confidence__tau_knn_min": 0.12, **changes}
+
+
+def assert_same(first: Segmentation, second: Segmentation) -> None:
+    assert np.array_equal(first.masks, second.masks)
+    assert np.array_equal(first.boxes, second.boxes)
+    assert np.array_equal(first.scores, second.scores)
+
+
+class TestImages:
+    def test_shapes_and_types(self, segmenter: Segmenter):
+        result = segmenter(SCENE.image, depth=SCENE.depth)
+        count, (height, width) = len(result), SCENE.image.shape[:2]
+        assert count >= 1
+        assert (result.masks.shape, result.masks.dtype) == ((count, height, width), bool)
+        assert (result.boxes.shape, result.boxes.dtype) == ((count, 4), np.float32)
+        assert (result.scores.shape, result.scores.dtype) == ((count,), np.float32)
+        assert result.confidence is not None
+        assert result.confidence.shape == (count, SIZE // 16, SIZE // 16)
+        assert result.depth is not None
+        assert result.depth.shape == (height, width)
+        assert ((result.scores > 0) & (result.scores <= 1)).all()
+
+    def test_a_box_is_that_of_its_mask(self, segmenter: Segmenter):
+        for instance in segmenter(SCENE.image, depth=SCENE.depth):
+            rows, columns = np.nonzero(instance.mask)
+            assert instance.box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert instance.area == len(rows)
+
+    def test_array_image_and_path_are_one(self, segmenter: Segmenter, tmp_path: Path):
+        path = tmp_path / "photo.png"
+        path.write_bytes(encoded(SCENE.image, "PNG"))
+        result = segmenter(SCENE.image, depth=SCENE.depth)
+        for other in (Image.fromarray(SCENE.image), path, str(path)):
+            assert_same(segmenter(other, depth=SCENE.depth), result)
+
+    def test_gray_is_a_photo_too(self, segmenter: Segmenter):
+        gray = SCENE.image.mean(axis=2).astype(np.uint8)
+        flat = segmenter(gray, depth=SCENE.depth)
+        assert_same(flat, segmenter(np.repeat(gray[..., None], 3, axis=2), depth=SCENE.depth))
+        assert_same(flat, segmenter(Image.fromarray(gray), depth=SCENE.depth))
+
+    def test_exif_turns_an_image_as_it_turns_a_file(self, segmenter: Segmenter, tmp_path: Path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = tmp_path / "turned.png"
+        Image.fromarray(SCENE.image).save(path, exif=exif)
+        depth = np.rot90(SCENE.depth, -1)
+        with Image.open(path) as opened:
+            result = segmenter(opened, depth=depth)
+        assert result.masks.shape[1:] == (SCENE.image.shape[1], SCENE.image.shape[0])
+        assert_same(result, segmenter(path, depth=depth))
+
+    @pytest.mark.parametrize(
+        ("image", "problem"),
+        [
+            (np.zeros((60, 80, 3)), "image is an array of float64"),
+            (np.zeros((60, 80, 4), np.uint8), r"image is an array of shape \(60, 80, 4\)"),
+            ([[1, 2], [3, 4]], "image is a list"),
+        ],
+    )
+    def test_what_is_no_image_is_named(self, segmenter: Segmenter, image: object, problem: str):
+        with pytest.raises(SettingError, match=problem):
+            segmenter(image, depth=SCENE.depth)  # type: ignore[arg-type]
+
+    def test_files_that_cannot_be_used(self, segmenter: Segmenter, tmp_path: Path):
+        (tmp_path / "no.jpg").write_bytes(b"text")
+        with pytest.raises(FileError, match="missing.jpg"):
+            segmenter(tmp_path / "missing.jpg")
+        with pytest.raises(SampleError, match="no.jpg"):
+            segmenter(tmp_path / "no.jpg")
+        with pytest.raises(SampleError, match="under 16 pixels"):
+            segmenter(np.zeros((8, 8, 3), np.uint8))
+
+
+class TestDepth:
+    def test_unit_and_type_change_nothing(self, segmenter: Segmenter):
+        result = segmenter(SCENE.image, depth=SCENE.depth)
+        metres = np.where(SCENE.depth > 0, SCENE.depth / 1000, np.nan)
+        assert_same(segmenter(SCENE.image, depth=metres, depth_unit="metre"), result)
+
+    def test_disparity_is_depth_the_other_way_round(self, segmenter: Segmenter):
+        distance = SCENE.depth.astype(np.float64)
+        distance[distance == 0] = np.nan
+        disparity = np.nanmax(distance) + np.nanmin(distance) - distance
+        flipped = segmenter(SCENE.image, depth=disparity, larger_is_nearer=True)
+        assert_same(flipped, segmenter(SCENE.image, depth=distance))
+
+    def test_other_resolution_same_view(self, segmenter: Segmenter):
+        large = np.kron(SCENE.depth, np.ones((2, 2), np.uint16))
+        assert len(segmenter(SCENE.image, depth=large)) == len(segmenter(SCENE.image, depth=SCENE.depth))
+
+    @pytest.mark.parametrize(
+        ("depth", "problem"),
+        [
+            (np.ones((60, 80, 3)), "depth is an array"),
+            (np.ones((80, 60)), "depth is 60x80, the image 80x60"),
+            (np.array([["a"]]), "depth is an array"),
+        ],
+    )
+    def test_what_is_no_map_is_named(self, segmenter: Segmenter, depth: NDArray[np.generic], problem: str):
+        with pytest.raises(SettingError, match=problem):
+            segmenter(SCENE.image, depth=depth)
+
+    def test_a_map_without_a_measurement(self, segmenter: Segmenter):
+        with pytest.raises(SampleError, match="no valid pixel"):
+            segmenter(SCENE.image, depth=np.zeros((60, 80)))
+
+    def test_without_depth_it_is_an_error_and_not_a_cut_in_2d(self, weights: Path):
+        cutter = Segmenter(**settings(weights, backend="sensor"))
+        with pytest.raises(DepthMissingError, match="give depth=.*method='maskcut'"):
+            cutter(SCENE.image)
+
+    def test_in_2d_no_depth_is_needed(self, weights: Path):
+        result = segment(SCENE.image, method="maskcut", **settings(weights))
+        assert result.depth is None
+        assert result.confidence is None
+        assert len(result) >= 1
+        assert (result.scores == 1).all()
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("wrong", "problem"),
+        [
+            ({"tau_kn": 0.1}, "tau_kn is no setting: did you mean tau_knn"),
+            ({"tau_knn": "far"}, "tau_knn is 'far'"),
+            ({"tau_knn": -1}, "tau_knn is -1"),
+            ({"instances": 2.5}, "instances is '2.5'"),
+            ({"capacity": "steep"}, "capacity is 'steep'"),
+            ({"method": "watershed"}, "method is 'watershed'"),
+            ({"preset": "fast"}, "preset is 'fast'"),
+            ({"depth__tau_knn": 0.1}, "depth__tau_knn is no setting"),
+            ({"backbone": "resnet"}, "resnet"),
+        ],
+    )
+    def test_a_wrong_setting_is_named(self, wrong: dict[str, object], problem: str):
+        with pytest.raises(SettingError, match=problem):
+            Segmenter(**wrong)  # type: ignore[arg-type]
+
+    def test_a_threshold_that_does_not_fit_the_grid_is_named(self, weights: Path):
+        with pytest.raises(SettingError, match="tau_knn"):
+            Segmenter(**settings(weights, tau_knn=0.01))
+
+    def test_names_of_two_sections(self):
+        cutter = Segmenter(preset="offline", confidence__tau_knn=0.1, depth__weights="x", source="core")
+        assert cutter.config.confidence.tau_knn == 0.1
+        assert cutter.config.depth.weights == Path("x")
+        assert cutter.config.pseudo.source == "core"
+        assert cutter.config.confidence.source == "depth"
+
+    def test_a_whole_configuration_takes_the_place_of_a_preset(self):
+        assert Segmenter(config=PRESETS["offline"]).config.features == PRESETS["offline"].features
+        with pytest.raises(SettingError, match="preset"):
+            Segmenter(preset="paper", config=PRESETS["offline"])
+
+    def test_files_and_variables_play_no_part(self, alone: Path, monkeypatch: pytest.MonkeyPatch):
+        (alone / "cuts3d.toml").write_text("[pseudo]\ninstances = 7\n")
+        monkeypatch.setenv("CUTS3D_PSEUDO_KNN", "5")
+        settings = Segmenter(preset="offline").config.pseudo
+        assert (settings.instances, settings.knn) == (3, 16)
+
+    def test_the_default_of_the_lowest_threshold_fits_every_threshold(self, weights: Path):
+        few = settings(weights)
+        del few["confidence__tau_knn_min"]
+        assert segment(SCENE.image, depth=SCENE.depth, **few).confidence is not None
+        with pytest.raises(SettingError, match="confidence.tau_knn_min"):
+            segment(SCENE.image, depth=SCENE.depth, **settings(weights, confidence__tau_knn_min=0.01))
+
+
+def test_it_is_what_the_stages_write(weights: Path, cuts3d: Callable[..., Ran], alone: Path):
+    """Mask for mask, and score for score."""
+    pack_photos(alone, 3)
+    few = settings(weights)
+    options = ("--shards", "s-000.tar", "--device", "cpu", "-j", "0")
+    backbone = ("--backbone", "dino-vits16", "--size", SIZE, "--weights", weights)
+    ran = cuts3d("pseudo", *options, *backbone, "--crf-size", 96, "--tau-knn", 0.2)
+    assert ran.code == 0, ran.err
+    assert cuts3d("confidence", *options[:2], "-j", "0", "--tau-knn-min", 0.12).code == 0
+    masks, scores = records(alone / "s-000.pseudo.tar", "pseudo.json"), records(alone / "s-000.confidence.tar", "confidence.json")
+    cutter = Segmenter(**few)
+    found = 0
+    for number, sample in enumerate(read_shard(alone / "s-000.tar")):
+        scene = scene_of(number)
+        path = alone / "source/photos" / f"p{number}.jpg"
+        result = cutter(path, depth=scene.depth)
+        stored = masks[sample.key]["instances"]
+        assert len(result) == len(stored)
+        found += len(stored)
+        for instance, item in zip(result, stored, strict=True):
+            assert np.array_equal(instance.mask, decode_rle(item["segmentation"]))
+        assert np.allclose(result.scores, scores[sample.key]["scores"], atol=1e-6)
+        codes = [item["segmentation"] for item in to_coco(result, image_id=1)]
+        assert codes == [item["segmentation"] for item in stored]
+    assert found >= 3
+
+
+class TestBatch:
+    def test_as_one_by_one(self, segmenter: Segmenter):
+        scenes = [scene_of(number) for number in range(5)]
+        alone = [segmenter(scene.image, depth=scene.depth) for scene in scenes]
+        images, depths = [scene.image for scene in scenes], [scene.depth for scene in scenes]
+        for workers in (0, 1):
+            together = list(segmenter.batch(images, depths=depths, batch_size=2, workers=workers))
+            assert len(together) == 5
+            for first, second in zip(together, alone, strict=True):
+                assert isinstance(first, Segmentation)
+                assert_same(first, second)
+
+    def test_a_bad_photo(self, segmenter: Segmenter):
+        images, depths = [SCENE.image, SCENE.image], [np.zeros((60, 80)), SCENE.depth]
+        first, second = segmenter.batch(images, depths=depths, errors="return")
+        assert isinstance(first, SampleError)
+        assert isinstance(second, Segmentation)
+        with pytest.raises(SampleError, match="no valid pixel"):
+            list(segmenter.batch(images, depths=depths))
+
+    @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": -1}, {"errors": "ignore"}])
+    def test_a_wrong_argument_is_named(self, segmenter: Segmenter, wrong: dict[str, object]):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            list(segmenter.batch([SCENE.image], depths=[SCENE.depth], **wrong))  # type: ignore[arg-type]
+
+
+def test_threads_get_what_one_gets(segmenter: Segmenter):
+    scenes = [scene_of(number) for number in range(4)]
+    expected = [segmenter(scene.image, depth=scene.depth) for scene in scenes]
+    found: dict[int, Segmentation] = {}
+
+    def work(number: int) -> None:
+        found[number] = segmenter(scenes[number].image, depth=scenes[number].depth)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, result in enumerate(expected):
+        assert_same(found[number], result)
+
+
+def test_nothing_is_printed(
+    segmenter: Segmenter, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, weights: Path
+):
+    few = settings(weights)
+    del few["confidence__tau_knn_min"]
+    with caplog.at_level(logging.INFO, logger="cuts3d_cli"):
+        segment(SCENE.image, depth=SCENE.depth, **few)
+    assert capfd.readouterr() == ("", "")
+    assert any("tau_knn_min" in record.getMessage() for record in caplog.records)
+
+
+def test_a_picture_of_it(segmenter: Segmenter, weights: Path):
+    result = segmenter(SCENE.image, depth=SCENE.depth)
+    picture = draw(result, title="two boxes", notes=["a note"])
+    assert picture.mode == "RGB"
+    assert picture.width > 600
+    assert np.array_equal(np.asarray(picture), np.asarray(draw(result, title="two boxes", notes=["a note"])))
+    assert draw(segment(SCENE.image, method="maskcut", **settings(weights))).width > 600
+
+
+def test_the_networks_of_the_last_call_are_kept(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    segment(SCENE.image, depth=SCENE.depth, **settings(weights))
+    monkeypatch.setattr("cuts3d_cli.features.extractor.FeatureExtractor.__init__", lambda *_, **__: pytest.fail("again"))
+    segment(SCENE.image, depth=SCENE.depth, **settings(weights))
+
+
+def test_supervision_takes_it(segmenter: Segmenter):
+    supervision = pytest.importorskip("supervision", reason="supervision is not installed (PyPI)")
+    result = segmenter(SCENE.image, depth=SCENE.depth)
+    detections = supervision.Detections(xyxy=result.boxes, mask=result.masks, confidence=result.scores)
+    assert len(detections) == len(result)
+    assert detections.area.tolist() == [instance.area for instance in result]
