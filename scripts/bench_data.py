@@ -16,11 +16,13 @@ from scenes import render_scene
 
 from cuts3d_cli.config import Config, resolve
 from cuts3d_cli.cut.masks import encode_rle
-from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.images import decode_image
+from cuts3d_cli.sidecars.depth import decode_depth_png, encode_depth_png
+from cuts3d_cli.sidecars.photos import decode_sensor_png
 from cuts3d_cli.stages.features import FeatureExtractor
 
 WITH_DEPTH = ("mosd", "ycbv", "arc2017")

@@ -14,7 +14,6 @@ from bench_common import Row, Table, interleaved, say
 from bench_data import Photo
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.devices import worker_count
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
@@ -23,6 +22,7 @@ from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.sidecars.depth import encode_depth_png
 from cuts3d_cli.stages import pseudo
 
 NETWORK = ("features",)

@@ -16,9 +16,10 @@ from bench_speed import INSTANCES, cut_task, names_of, table_top
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config, as_dict
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth, to_record
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth
 from cuts3d_cli.cut.localcut import knn_graph, point_cloud
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.sidecars.masks import to_record
 from cuts3d_cli.stages.confidence import ScoreTask, score_masks
 
 METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import ConfidenceConfig, Config, as_dict
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
-from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth
 from cuts3d_cli.cut.masks import Rle
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.evaluation.metrics import Prediction, evaluate
 from cuts3d_cli.images import resize_square
+from cuts3d_cli.sidecars.masks import to_record
 from cuts3d_cli.stages.confidence import ScoreTask, score_masks
 
 Half = Literal["all", "even", "odd"]

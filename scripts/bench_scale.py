@@ -21,12 +21,12 @@ from bench_common import Report, Row, Table, interleaved, ratios, say
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.sidecars.depth import encode_depth_png
 
 BACKBONE, SIZE, GRID = "dino-vits16", 480, 30
 """Its features are given, so that no weights are asked for and the network is no bottleneck."""

@@ -20,9 +20,10 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.depth.maps import decode_sensor_png, normalise
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.figures.overlay import colour_map, overlay_masks
 from cuts3d_cli.figures.sheet import Panel, compare
+from cuts3d_cli.sidecars.photos import decode_sensor_png
 
 CUTS = 5
 """Cuts per image: the scenes hold up to five objects."""

@@ -18,7 +18,6 @@ from PIL import Image
 from cuts3d_cli.cli.config_tables import as_toml
 from cuts3d_cli.config import resolve
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_box
-from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.datasets.coco_style import read_coco_style
@@ -30,9 +29,11 @@ from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.manifest import Manifest, is_current, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.depth import decode_depth_png, encode_depth_png
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.sidecars.members import base_flaws, sidecar_flaws
 from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.sidecars.photos import decode_sensor_npy
 from cuts3d_cli.stages.listing import list_source
 
 Target = Callable[[Random, Path], None]

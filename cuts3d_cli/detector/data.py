@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import SidecarReader
+from cuts3d_cli.sidecars.confidence import current_confidence, read_confidence
 from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.features import photo
+from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars.photos import photo
 
 MAX_FAILED_SHARE = 0.5
 """More images than this share must not be unusable."""

@@ -22,12 +22,13 @@ from cuts3d_cli.engine.results import Progress, Silent
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.evaluation.benchmark_photos import Finder, left_to_see, look
 from cuts3d_cli.evaluation.datasets import BENCHMARKS, PAPER, Dataset, open_benchmark, open_own
-from cuts3d_cli.evaluation.journal import Found, Journal, journal_path
+from cuts3d_cli.evaluation.journal import Journal, journal_path
 from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, ranked
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.sidecars.detections import Detections
 
 GROUPS = {"paper": PAPER, "all": tuple(BENCHMARKS)}
 """Names that stand for several datasets."""
@@ -291,7 +292,7 @@ def _spread(numbers: Sequence[int], limit: int | None) -> list[int]:
     return [numbers[place * len(numbers) // limit] for place in range(limit)]
 
 
-def predictions_of(found: Found, *, masks: bool) -> list[Prediction]:
+def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
     """Detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them, and masks if asked."""
     boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as there

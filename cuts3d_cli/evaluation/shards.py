@@ -11,7 +11,6 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
 from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
@@ -21,8 +20,9 @@ from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.confidence import current_confidence, read_confidence
 from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
+from cuts3d_cli.sidecars.finished import require_sidecar
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed, percent
 

@@ -13,17 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import PAPER, Config, PseudoConfig
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth, node_position, patch_depth
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth, patch_depth
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.depth.catalogue import load_depth
-from cuts3d_cli.depth.maps import (
-    decode_depth_png,
-    decode_sensor_npy,
-    decode_sensor_png,
-    normalise,
-)
-from cuts3d_cli.engine.driver import finished_sidecar
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.figures.overlay import upsample_grid
@@ -33,9 +27,13 @@ from cuts3d_cli.files import atomic_write_bytes
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.confidence import current_confidence, read_confidence
+from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.features import FeatureExtractor, photo
+from cuts3d_cli.sidecars.finished import finished_sidecar
+from cuts3d_cli.sidecars.masks import node_position
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, photo
+from cuts3d_cli.stages.features import FeatureExtractor
 
 Say = Callable[[str], None]
 

@@ -1,1 +1,1 @@
-"""What is in a tar: one module a kind, each with its members, encode, decode and flaws."""
+"""What is in a tar: one module a kind, each with its members, encoding, decoding and flaws."""

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.reader import Sample, image_member
+from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.sidecars.fields import parse_record
 from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, image_member
 
 MEMBERS = {
     "depth": ("depth.png", "depth.json"),

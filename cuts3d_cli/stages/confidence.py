@@ -22,20 +22,18 @@ from cuts3d_cli.cut.image import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
 from cuts3d_cli.devices import worker_count
-from cuts3d_cli.engine.driver import finished_sidecar, require_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.sidecars.npy import decode_npy
-from cuts3d_cli.stages.features import photo
-from cuts3d_cli.stages.loading import finished_depth, stored_depth
+from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars.photos import photo
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""
@@ -105,29 +103,6 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
         )
 
 
-def current_confidence(base: Path) -> tuple[Path, Manifest] | None:
-    """The finished confidence sidecar of a base shard, with its manifest.
-
-    Returns:
-        Both, or None if there is none.
-
-    Raises:
-        ShardError: the masks were cut anew since it was written.
-    """
-    found = finished_sidecar(base, "confidence")
-    if found is None:
-        return None
-    tar, manifest = found
-    _, pseudo = require_sidecar(base, "pseudo")
-    scored = manifest.inputs.get("pseudo")
-    if scored is None or scored.sha256 != pseudo.sha256:
-        raise ShardError(
-            f"{tar} scores other masks than {sidecar(base, 'pseudo').name} holds now: run `cuts3d confidence --shards"
-            f" {base}` again, or delete it"
-        )
-    return tar, manifest
-
-
 def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
     """Confidence of the masks of one image, in steps: what a worker process does.
 
@@ -146,34 +121,6 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
         if task.config.source == "crf":
             return _from_crf(task, grid)
         return _from_depth(task, grid)
-
-
-def read_confidence(sample: Sample) -> tuple[NDArray[np.float32], list[float]]:
-    """What a confidence sidecar holds for one image.
-
-    Returns:
-        (M, H, W) float32 in [floor, 1], one map a mask; and the mean of each over its mask.
-
-    Raises:
-        SampleError: a member is missing or damaged.
-    """
-    try:
-        counts = decode_npy(sample.members["confidence.npy"])
-    except KeyError as error:
-        raise SampleError("the stored confidence has no maps") from error
-    except ValueError as error:
-        raise SampleError(f"the stored confidence cannot be read: {error}") from error
-    facts = read_json(sample, "confidence.json")
-    if counts.ndim != 3 or counts.dtype != np.uint8 or counts.max(initial=0) > facts["levels"]:
-        raise SampleError(
-            f"the stored confidence is {counts.dtype} of shape {counts.shape}, up to {counts.max(initial=0)}, not uint8"
-            f" (M, H, W) up to {facts['levels']}"
-        )
-    maps = spatial_confidence(counts, levels=facts["levels"], floor=facts["floor"])
-    scores = [float(score) for score in facts["scores"]]
-    if len(scores) != len(maps):
-        raise SampleError(f"the stored confidence has {len(maps)} maps and {len(scores)} scores")
-    return maps, scores
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
-from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
@@ -22,7 +21,9 @@ from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.sidecars.depth import encode_depth_png
+from cuts3d_cli.sidecars.photos import image_member, sensor_map
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 
@@ -114,26 +115,6 @@ def _weight_files(settings: DepthConfig) -> dict[str, Path]:
         hint = DEPTHS[settings.backend].weights_hint
         raise WeightsError(f"{path}: no such file or folder; for {settings.backend}: {hint}")
     return {"weights": path}
-
-
-def sensor_map(sample: Sample) -> NDArray[np.float32]:
-    """The map of a depth sensor that was packed with an image.
-
-    Returns:
-        (h, w) float32, metres, NaN where nothing was measured.
-
-    Raises:
-        SampleError: the sample holds no map, or a damaged one.
-    """
-    if "sensor.npy" in sample.members:
-        return decode_sensor_npy(sample.members["sensor.npy"])
-    if "sensor.png" not in sample.members:
-        raise SampleError("no sensor map is packed with the image")
-    try:
-        scale = float(json.loads(sample.members.get("json", b"{}"))["depth"]["scale"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise SampleError("the sample's JSON does not say what a unit of its sensor map stands for") from error
-    return decode_sensor_png(sample.members["sensor.png"], scale=scale)
 
 
 def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars.photos import image_facts
 
 _EXPORTED = ("segmentation", "bbox", "area")
 
@@ -93,9 +94,3 @@ def _records(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], dict[str,
                     content = read_json(record, "pseudo.json")
                     content["instances"] = [{name: item[name] for name in _EXPORTED} for item in content["instances"]]
                     yield image_facts(sample), content
-
-
-def image_facts(sample: Sample) -> dict[str, Any]:
-    """What a base shard's JSON says of an image; `source` is at least its key."""
-    facts = read_json(sample, "json") if "json" in sample.members else {}
-    return {"source": sample.key, **facts}

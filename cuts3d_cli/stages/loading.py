@@ -14,47 +14,16 @@ from PIL import Image
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.image import patch_depth
 from cuts3d_cli.cut.sharpening import spatial_importance
-from cuts3d_cli.depth.maps import decode_depth_png
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.features import FeatureExtractor, photo, read_features, stored_features
+from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
+from cuts3d_cli.sidecars.features import read_features
+from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.stages.features import FeatureExtractor, stored_features
 from cuts3d_cli.timing import StepTimer
-
-
-def finished_depth(base: Path) -> tuple[Path, Manifest]:
-    """The finished depth sidecar of a base shard, with its manifest.
-
-    Raises:
-        ShardError: there is none; the line says how to make it.
-    """
-    return require_sidecar(
-        base,
-        "depth",
-        further=" (with --backend sensor if depth maps were packed with the images), or cut in 2D with --method"
-        " maskcut",
-    )
-
-
-def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
-    """The depth map of a sample of a depth sidecar.
-
-    Args:
-        sample: of the sidecar; None if it holds none of that key.
-        reason: why it failed there, if that is known.
-
-    Returns:
-        (h, w) float32 in [0, 1], NaN where nothing was measured.
-
-    Raises:
-        SampleError: there is none, or it is damaged.
-    """
-    if sample is None or "depth.png" not in sample.members:
-        raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
-    return decode_depth_png(sample.members["depth.png"])
 
 
 @dataclass(frozen=True)

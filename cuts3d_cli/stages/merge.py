@@ -8,13 +8,14 @@ from typing import Any
 
 from cuts3d_cli.config import IfExists, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
-from cuts3d_cli.engine.driver import require_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.sidecars.finished import require_sidecar
 
 
 def generation_of(round: int) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, IfExists, RunConfig, recorded_limits
-from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.engine.claims import Claim
 from cuts3d_cli.engine.driver import publish_manifest
 from cuts3d_cli.engine.results import Progress, Silent, StageResult
@@ -26,6 +25,7 @@ from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.stages.listing import Listing, Photo, list_source
 
 STAGE = "pack"

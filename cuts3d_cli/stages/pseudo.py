@@ -16,7 +16,7 @@ from PIL import Image
 
 from cuts3d_cli.config import Config, output_dict, recorded_limits
 from cuts3d_cli.cut.cuts3d import NO_STRUCTURE_REASON, check_tau_knn
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, needs_depth
 from cuts3d_cli.devices import graph_device, worker_count
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
@@ -28,8 +28,10 @@ from cuts3d_cli.errors import SampleError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.sidecars.depth import finished_depth
+from cuts3d_cli.sidecars.masks import to_record
 from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
-from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, finished_depth, load_shard
+from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, load_shard
 from cuts3d_cli.timing import StepTimer
 
 

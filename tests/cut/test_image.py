@@ -12,9 +12,10 @@ from scipy.sparse.linalg import ArpackNoConvergence
 
 from cuts3d_cli.config import PAPER, PseudoConfig
 from cuts3d_cli.cut import ncut
-from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth, to_record
+from cuts3d_cli.cut.image import CutTask, cut_image, needs_depth
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.errors import SampleError, UsageError
+from cuts3d_cli.sidecars.masks import to_record
 from tests.support.clouds import GRID, touching_blobs, two_class_features
 
 PLAIN = replace(PAPER.pseudo, sharpen=False, crf=False, tau_knn=0.2, knn=8, min_area=0.0, crf_size=120)

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuts3d_cli.depth.maps import (
-    decode_depth_png,
-    decode_sensor_npy,
-    decode_sensor_png,
-    encode_depth_png,
-    fill_holes,
-    normalise,
-)
+from cuts3d_cli.depth.maps import fill_holes, normalise
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.sidecars.depth import decode_depth_png, encode_depth_png
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png
 
 NAN = float("nan")
 

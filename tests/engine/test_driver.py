@@ -11,7 +11,7 @@ import pytest
 
 from cuts3d_cli.config import RunConfig
 from cuts3d_cli.engine import driver
-from cuts3d_cli.engine.driver import finished_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Silent, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import ShardError, UsageError
@@ -19,6 +19,7 @@ from cuts3d_cli.shards import manifest as manifest_module
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.finished import finished_sidecar
 from tests.support.photos import write_shard
 
 

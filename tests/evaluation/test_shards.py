@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.cut.masks import Rle, encode_rle, rle_area, rle_box
-from cuts3d_cli.engine.driver import require_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.manifest import Manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.finished import require_sidecar
 from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.reader import Sample, SidecarReader, image_member, read_shard
+from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.sidecars.photos import image_member
 
 
 def tar_of(path: Path, members: Sequence[str | tarfile.TarInfo | tuple[str, bytes]], *, mode: str = "w") -> Path:

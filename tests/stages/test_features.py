@@ -16,8 +16,9 @@ from cuts3d_cli.features.vit import load_backbone
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.stages import features as stage
-from cuts3d_cli.stages.features import FeatureExtractor, read_features, stored_features
+from cuts3d_cli.stages.features import FeatureExtractor, stored_features
 from tests.support.photos import encoded, pack_photos, records, settings, two_boxes, write_shard
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.depth import encode_depth_png
 
 GRID = 14
 PSEUDO = ("pseudo", "--backbone", "dino-vits16", "--size", "224", "-j", "0", "--no-crf")
