@@ -22,7 +22,7 @@ from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.sidecars.depth import encode_depth_png
+from cuts3d_cli.sidecars.depth import StoredDepth, encode
 from cuts3d_cli.stages import pseudo
 
 NETWORK = ("features",)
@@ -130,7 +130,17 @@ def _shard(base: Path, photos: Sequence[Photo], images: int) -> Path:
         for number, sample in enumerate(read_shard(base)):
             depth = photos[number % len(photos)].depth()
             assert depth is not None
-            yield Outcome(key=sample.key, members={"depth.png": encode_depth_png(depth), "depth.json": b"{}"})
+            stored = StoredDepth(
+                depth=depth,
+                minimum=0.0,
+                maximum=1.0,
+                unit="relative",
+                direction="distance",
+                conversion="none",
+                model="made",
+                backend="made",
+            )
+            yield Outcome(key=sample.key, members=encode(stored))
 
     run_shards(
         [base],

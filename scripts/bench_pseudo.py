@@ -19,7 +19,7 @@ from cuts3d_cli.config import Config, as_dict
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, patch_depth
 from cuts3d_cli.cut.localcut import knn_graph, point_cloud
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.sidecars.masks import to_record
+from cuts3d_cli.sidecars.masks import from_cut
 from cuts3d_cli.stages.confidence import ScoreTask, score_masks
 
 METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")
@@ -99,7 +99,7 @@ def _time_image(
     extractor.extract([photo.image])  # loads the network
     result = cut_image(deep)  # the same every time
     scoring = ScoreTask(
-        record=to_record(result, size=photo.size, method="cuts3d"),
+        masks=from_cut(result, size=photo.size, method="cuts3d"),
         depth=deep.depth,
         image=None,
         config=replace(config.confidence, tau_knn=config.pseudo.tau_knn),

@@ -19,7 +19,7 @@ from cuts3d_cli.cut.masks import Rle
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.evaluation.metrics import Prediction, evaluate
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.sidecars.masks import to_record
+from cuts3d_cli.sidecars.masks import from_cut
 from cuts3d_cli.stages.confidence import ScoreTask, score_masks
 
 Half = Literal["all", "even", "odd"]
@@ -227,10 +227,10 @@ def _predict(task: _Task) -> list[tuple[Rle, float]]:
     settings = task.confidence
     if settings.tau_knn is None:
         settings = replace(settings, tau_knn=task.cut.config.tau_knn)
-    record = to_record(result, size=task.cut.size, method=task.cut.config.method)
+    masks = from_cut(result, size=task.cut.size, method=task.cut.config.method)
     counts: NDArray[np.uint8] = score_masks(
         ScoreTask(
-            record=record,
+            masks=masks,
             depth=task.cut.depth,
             image=task.cut.image,
             config=settings,

@@ -26,7 +26,7 @@ from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.sidecars.depth import encode_depth_png
+from cuts3d_cli.sidecars import depth, features
 
 BACKBONE, SIZE, GRID = "dino-vits16", 480, 30
 """Its features are given, so that no weights are asked for and the network is no bottleneck."""
@@ -194,17 +194,26 @@ def made_shard(folder: Path, images: int) -> Path:
     def depths(base: Path) -> Iterator[Outcome]:
         for number, sample in enumerate(read_shard(base)):
             values = np.array([1.0, 0.1, 0.4, 0.7], dtype=np.float32)[_labels(number, HEIGHT, WIDTH)]
-            yield Outcome(key=sample.key, members={"depth.png": encode_depth_png(values), "depth.json": b"{}"})
+            stored = depth.StoredDepth(
+                depth=values,
+                minimum=0.0,
+                maximum=1.0,
+                unit="relative",
+                direction="distance",
+                conversion="none",
+                model="made",
+                backend="made",
+            )
+            yield Outcome(key=sample.key, members=depth.encode(stored))
 
-    def features(base: Path) -> Iterator[Outcome]:
+    def vectors(base: Path) -> Iterator[Outcome]:
         for number, sample in enumerate(read_shard(base)):
-            buffer = io.BytesIO()
-            np.save(buffer, _features(number), allow_pickle=False)
-            yield Outcome(key=sample.key, members={"features.npy": buffer.getvalue(), "features.json": b"{}"})
+            stored = features.StoredFeatures(features=_features(number), backbone=BACKBONE, size=SIZE, tensor="made")
+            yield Outcome(key=sample.key, members=features.encode(stored))
 
     for stage, config, outcomes in (
         ("depth", {"depth": {"backend": "made"}}, depths),
-        ("features", {"features": {"backbone": BACKBONE, "size": SIZE}}, features),
+        ("features", {"features": {"backbone": BACKBONE, "size": SIZE}}, vectors),
     ):
         run_shards(
             [base],

@@ -13,16 +13,17 @@ from rich.table import Table
 
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.datasets.coco import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import COLUMNS, Box, Instance, KindMetrics, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.metrics import COLUMNS, Instance, KindMetrics, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.evaluation.reference import by_reference
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.confidence import current_confidence, read_confidence
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
+from cuts3d_cli.sidecars.confidence import current_confidence
+from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.photos import photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed, percent
 
@@ -109,9 +110,9 @@ def run(
         ShardError: a sidecar is missing, damaged or stale, or some of the shards have confidence and others have none.
     """
     truth = read_ground_truth(ground_truth)
-    detections = in_generation("predict", generation)
+    stage = in_generation("predict", generation) if predicted else "pseudo"
     for base in shards:
-        require_sidecar(base, detections if predicted else "pseudo")
+        require(base, stage)
     scored = not predicted and _all_scored(shards)
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(truth.images, photos, path=ground_truth)
@@ -124,7 +125,7 @@ def run(
     found = _Found()
     for base in shards:
         if predicted:
-            _collect_predictions(base, pairing, truth, into=found, stage=detections)
+            _collect_predictions(base, pairing, truth, into=found, stage=stage)
         else:
             _collect(base, pairing, truth, into=found, scored=scored)
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
@@ -197,7 +198,7 @@ def _all_scored(shards: Sequence[Path]) -> bool:
 def _photos(base: Path) -> Iterator[ShardImage]:
     from_coco = _is_packed_from_coco(base)
     for sample in read_shard(base):
-        facts = read_json(sample, "json") if "json" in sample.members else {}
+        facts = photo_facts(sample)
         width, height, number = facts.get("width"), facts.get("height"), facts.get("id")
         yield ShardImage(
             shard=base,
@@ -231,12 +232,14 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
             image = wanted.pop(sample.key, None)
             if image is None:
                 continue
-            found = _instances(sample, truth.images[image], base=base, stage="pseudo")
+            stored = masks.decode(sample)
+            _check_size(stored, sample, truth.images[image])
+            found = stored.instances
             values = _scores(sample.key, scores, len(found))
             if values is None:
                 into.unscored.append(truth.images[image].file)
             into.predictions[image] = [
-                Prediction.of_mask(item["segmentation"], score=score)
+                Prediction.of_mask(item.segmentation, score=score)
                 for item, score in zip(found, values or [UNSCORED] * len(found), strict=True)
             ]
     into.failed += [truth.images[image].file for image in wanted.values()]
@@ -249,49 +252,39 @@ def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, in
         image = wanted.pop(sample.key, None)
         if image is None:
             continue
+        stored = detections.decode(sample)
+        _check_size(stored, sample, truth.images[image])
         into.predictions[image] = [
-            Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=item["segmentation"])
-            for item in _instances(sample, truth.images[image], base=base, stage=stage)
+            Prediction(box=item.box, score=item.score or 0.0, mask=item.segmentation) for item in stored.instances
         ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _box(values: Sequence[float]) -> Box:
-    x, y, width, height = (float(value) for value in values)
-    return x, y, width, height
+def _check_size(stored: StoredMasks | StoredDetections, sample: Sample, image: TrueImage) -> None:
+    """Check that masks are of the size of the photo in the ground truth.
+
+    Raises:
+        UsageError: they are not.
+    """
+    height, width = stored.size
+    if stored.instances and (width, height) != (image.width, image.height):
+        raise UsageError(
+            f"{sample.file}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
+            f" {image.width}x{image.height}: they must be the same photo at the same size"
+        )
 
 
-def _instances(sample: Sample, image: TrueImage, *, base: Path, stage: str) -> list[dict[str, Any]]:
-    """The instances on record of an image, whose masks are of its size."""
-    tar = sidecar(base, stage)
-    found: list[dict[str, Any]] = read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
-    for item in found:
-        height, width = item["segmentation"]["size"]
-        if (width, height) != (image.width, image.height):
-            raise UsageError(
-                f"{tar}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
-                f" {image.width}x{image.height}: they must be the same photo at the same size"
-            )
-    return found
-
-
-def _scores(key: str, scores: SidecarReader | None, masks: int) -> list[float] | None:
-    """A score for each mask; None if the image failed in `cuts3d confidence`."""
-    if scores is None or masks == 0:
-        return [1.0] * masks
+def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[float] | None:
+    """Return a score for each mask; None if the image failed in `cuts3d confidence`."""
+    if scores is None or count == 0:
+        return [1.0] * count
     sample = scores.get(key)
     if sample is None:
         return None
     try:
-        _, values = read_confidence(sample)
+        return confidence.decode(sample, Known(masks=count)).scores
     except SampleError as error:
         raise ShardError(f"{scores.path}: {key}: {error}: run `cuts3d confidence --if-exists overwrite`") from error
-    if len(values) != masks:
-        raise ShardError(
-            f"{scores.path}: {key} has {len(values)} scores for {masks} masks: run `cuts3d confidence --if-exists"
-            " overwrite`"
-        )
-    return values
 
 
 def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found) -> list[str]:

@@ -1,19 +1,41 @@
-"""Whether a sidecar of a base shard is finished and belongs to it."""
+"""Whether a sidecar of a base shard is finished, and belongs to the base shard as it is now."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 
 
-def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
-    """The sidecar of a shard with its manifest, if it was finished.
+class FinishedSidecar(NamedTuple):
+    """A sidecar that was finished.
+
+    Attributes:
+        tar: the sidecar.
+        manifest: that was written with it.
+    """
+
+    tar: Path
+    manifest: Manifest
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why samples of the base shard are not in the sidecar, by key."""
+        return {item["key"]: item["reason"] for item in self.manifest.failed}
+
+
+def finished(base: Path, stage: str) -> FinishedSidecar | None:
+    """Find the sidecar of a shard, if it was finished.
+
+    Args:
+        base: a base shard.
+        stage: of the sidecar.
 
     Returns:
-        Both, or None if there is no sidecar, no manifest, or one that belongs to another tar.
+        The sidecar, or None if there is no sidecar, no manifest, or one that belongs to another tar.
 
     Raises:
         ShardError: the manifest is damaged or of another version, or the base shard has changed since.
@@ -29,11 +51,11 @@ def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
         raise ShardError(
             f"{tar} was made from another {base.name}: run `cuts3d {maker_of(stage)} --shards {base}` again"
         )
-    return tar, manifest
+    return FinishedSidecar(tar, manifest)
 
 
-def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path, Manifest]:
-    """The finished sidecar of a shard with its manifest.
+def require(base: Path, stage: str, *, further: str = "") -> FinishedSidecar:
+    """Find the sidecar of a shard, which must be finished.
 
     Args:
         base: a base shard.
@@ -41,9 +63,9 @@ def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path,
         further: ends the error's line; what else can be done.
 
     Raises:
-        ShardError: there is none, and the line says how to make it; or as `finished_sidecar`.
+        ShardError: there is none, and the line says how to make it; or as `finished`.
     """
-    found = finished_sidecar(base, stage)
+    found = finished(base, stage)
     if found is None:
         raise ShardError(
             f"{sidecar(base, stage)} is missing or unfinished: run `cuts3d {maker_of(stage)} --shards {base}`"
@@ -53,5 +75,5 @@ def require_sidecar(base: Path, stage: str, *, further: str = "") -> tuple[Path,
 
 
 def maker_of(stage: str) -> str:
-    """The command that writes a stage's sidecars: what has a generation comes from self-training."""
+    """Return the command that writes a stage's sidecars: those of a generation come from self-training."""
     return "selftrain" if "." in stage else stage

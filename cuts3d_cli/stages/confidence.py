@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cuts3d_cli.config import PAPER, ConfidenceConfig, Config, output_dict, recorded_limits
-from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
+from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.image import patch_depth
@@ -27,12 +26,13 @@ from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.masks import InstanceCut, StoredMasks, node_index
+from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
 
 CRF_LEVELS = 255
@@ -44,14 +44,14 @@ class ScoreTask:
     """The masks of one image, ready to be scored.
 
     Attributes:
-        record: the pseudo sidecar's JSON.
+        masks: that are scored, with how they were cut.
         depth: (h, w) float32 in [0, 1], NaN where nothing was measured; for source "depth".
         image: (s, s, 3) uint8, RGB, the square image of the CRF; for source "crf".
         config: the section of the configuration, tau_knn resolved.
         cut: the configuration that the masks were cut with.
     """
 
-    record: Mapping[str, Any]
+    masks: StoredMasks
     depth: NDArray[np.float32] | None
     image: NDArray[np.uint8] | None
     config: ConfidenceConfig
@@ -76,7 +76,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     from_depth = config.confidence.source == "depth"
 
     def inputs(base: Path) -> Mapping[str, Path]:
-        tar, _ = require_sidecar(base, "pseudo")
+        tar, _ = require(base, "pseudo")
         return {"pseudo": tar, **({"depth": finished_depth(base)[0]} if from_depth else {"base": base})}
 
     settings = config.confidence
@@ -107,27 +107,29 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
     """Confidence of the masks of one image, in steps: what a worker process does.
 
     Returns:
-        (M, H, W) uint8, one map a mask, in the order of the record.
+        (M, H, W) uint8, one map a mask, in the order of the masks.
 
     Raises:
-        SampleError: the depth map is unusable.
+        SampleError: the depth map is unusable, or a mask does not say how it was cut.
         UsageError: the thresholds do not fit the grid.
     """
-    instances = task.record["instances"]
-    grid = tuple(task.record["grid"] or (0, 0))
-    if not instances:
+    grid = (task.masks.cut.grid if task.masks.cut else None) or (0, 0)
+    cuts = [item.cut for item in task.masks.instances if item.cut is not None]
+    if len(cuts) != len(task.masks.instances):
+        raise SampleError("its masks do not say how they were cut")
+    if not cuts:
         return np.zeros((0, *grid), dtype=np.uint8)
     with threadpool_limits(limits=1):
         if task.config.source == "crf":
-            return _from_crf(task, grid)
-        return _from_depth(task, grid)
+            return _from_crf(task, cuts, grid)
+        return _from_depth(task, cuts, grid)
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float:
     """The tau_knn that all masks were cut with; they must have been cut in 3D."""
     found = set()
     for base in shards:
-        tar, manifest = require_sidecar(base, "pseudo")
+        tar, manifest = require(base, "pseudo")
         cut = manifest.config["pseudo"]
         if cut["method"] != "cuts3d" or cut["cut"] != "local":
             raise ShardError(
@@ -143,9 +145,9 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
     return found.pop()
 
 
-def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, ...]) -> None:
+def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
     assert config.tau_knn is not None
-    spacing = grid_spacing((grid[0], grid[1]))
+    spacing = grid_spacing(grid)
     if config.tau_knn_min > config.tau_knn:
         raise UsageError(
             f"--tau-knn-min {config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not"
@@ -158,19 +160,19 @@ def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, ...]) -> None:
         )
 
 
-def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
+def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
     assert task.depth is not None
     assert task.config.tau_knn is not None
     _check_thresholds(task.config, grid)
     settings = replace(PAPER.pseudo, **{name: task.cut[name] for name in ("depth_sampling", "depth_clip")})
-    depth = patch_depth(task.depth, (grid[0], grid[1]), settings)
+    depth = patch_depth(task.depth, grid, settings)
     return np.stack(
         [
             confidence_counts(
                 depth,
-                decode_rle(item["bipartition"]),
+                decode_rle(item.bipartition),
                 source=_source(item, grid),
-                sink=None if item["sink"] is None else item["sink"][0] * grid[1] + item["sink"][1],
+                sink=None if item.sink is None else node_index(item.sink, grid),
                 tau_knn_min=task.config.tau_knn_min,
                 tau_knn=task.config.tau_knn,
                 cuts=task.config.cuts,
@@ -179,26 +181,25 @@ def _from_depth(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
                 capacity=task.cut["capacity"],
                 solver=task.cut["min_cut"],
             )
-            for item in task.record["instances"]
+            for item in cuts
         ]
     )
 
 
-def _source(item: Mapping[str, Any], grid: tuple[int, ...]) -> int | NDArray[np.int64]:
-    """The source node of an instance on record, or the nodes where it was cut with several."""
-    if "core" in item:
-        return np.flatnonzero(decode_rle(item["core"]))
-    row, column = item["source"]
-    return int(row * grid[1] + column)
+def _source(item: InstanceCut, grid: tuple[int, int]) -> int | NDArray[np.int64]:
+    """Return the source node of a stored mask, or the nodes where it was cut with several."""
+    if item.core is not None:
+        return np.flatnonzero(decode_rle(item.core))
+    return node_index(item.source, grid)
 
 
-def _from_crf(task: ScoreTask, grid: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The CRF's foreground probability of each mask, averaged over the patches (B.5)."""
+def _from_crf(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the CRF's foreground probability of each mask, averaged over the patches (B.5)."""
     assert task.image is not None
     square = task.image.shape[:2]
-    masks = [upsample_nearest(decode_rle(item["patch_mask"]), square) for item in task.record["instances"]]
+    masks = [upsample_nearest(decode_rle(item.patch_mask), square) for item in cuts]
     refined = refine_masks(task.image, masks, iterations=task.cut["crf_iterations"])
-    maps = [depth_to_grid(np.clip(share, 0, 1), (grid[0], grid[1]), sampling="area") for _, share in refined]
+    maps = [depth_to_grid(np.clip(share, 0, 1), grid, sampling="area") for _, share in refined]
     return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
 
 
@@ -208,12 +209,12 @@ def _square(sample: Sample | None, size: int, *, max_pixels: int) -> NDArray[np.
     return resize_square(photo(sample, max_pixels=max_pixels), size)
 
 
-_Key = tuple[str, str | None, Mapping[str, Any] | None]
+_Key = tuple[str, str | None, StoredMasks | None]
 
 
 def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
-    pseudo_tar, pseudo = require_sidecar(base, "pseudo")
+    pseudo_tar, pseudo = require(base, "pseudo")
     cut = pseudo.config["pseudo"]
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.
@@ -221,35 +222,29 @@ def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator
         photos = stack.enter_context(SidecarReader(base)) if config.source == "crf" else None
         for sample in read_shard(pseudo_tar):
             try:
-                record = read_json(sample, "pseudo.json")
+                stored = decode_masks(sample)
                 depth = stored_depth(depths.get(sample.key), None) if depths else None
                 image = _square(photos.get(sample.key), cut["crf_size"], max_pixels=max_pixels) if photos else None
             except SampleError as error:
                 yield (sample.key, str(error), None), None
                 continue
-            task = ScoreTask(record=record, depth=depth, image=image, config=config, cut=cut)
-            yield (sample.key, None, record), task
+            task = ScoreTask(masks=stored, depth=depth, image=image, config=config, cut=cut)
+            yield (sample.key, None, stored), task
 
 
 def _outcome(item: _Key, future: Future[NDArray[np.uint8]] | None, *, config: ConfidenceConfig) -> Outcome:
-    key, failure, record = item
-    if future is None or record is None:
+    key, failure, masks = item
+    if future is None or masks is None:
         return Outcome(key=key, failure=failure)
     try:
         counts = result_of(future)
     except SampleError as error:
         return Outcome(key=key, failure=str(error))
     levels = CRF_LEVELS if config.source == "crf" else config.cuts
-    maps = spatial_confidence(counts, levels=levels, floor=config.floor)
+    stored = StoredConfidence(counts=counts, scores=(), levels=levels, floor=config.floor, source=config.source)
     scores = [
-        round(mean_confidence(values, decode_rle(item["patch_mask"])), 6)
-        for values, item in zip(maps, record["instances"], strict=True)
+        round(mean_confidence(values, decode_rle(mask.cut.patch_mask)), 6)
+        for values, mask in zip(stored.maps, masks.instances, strict=True)
+        if mask.cut
     ]
-    facts = {"source": config.source, "levels": levels, "floor": config.floor, "scores": scores}
-    buffer = io.BytesIO()
-    np.save(buffer, counts, allow_pickle=False)
-    return Outcome(
-        key=key,
-        members={"confidence.npy": buffer.getvalue(), "confidence.json": to_json_bytes(facts)},
-        counts={"masks": len(scores)},
-    )
+    return Outcome(key=key, members=encode(replace(stored, scores=scores)), counts={"masks": len(scores)})

@@ -19,11 +19,9 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
-from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample, read_shard
-from cuts3d_cli.sidecars.depth import encode_depth_png
-from cuts3d_cli.sidecars.photos import image_member, sensor_map
+from cuts3d_cli.sidecars.depth import StoredDepth, encode
+from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
 
@@ -48,7 +46,7 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     # Given weights are inputs: what they hold decides, not where they lie.
     recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
     recorded |= recorded_limits(config.run)
-    decode = functools.partial(_pixels, max_pixels=config.run.max_image_pixels)
+    decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
     weights = _weight_files(settings)
     if settings.backend == "sensor":
         spec = DEPTHS["sensor"]
@@ -124,28 +122,19 @@ def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
         return Outcome(key=sample.key, failure=str(error))
 
 
-def _pixels(sample: Sample, *, max_pixels: int) -> NDArray[np.uint8]:
-    _, data = image_member(sample)
-    return np.asarray(decode_image(data, max_pixels=max_pixels), dtype=np.uint8)
-
-
 def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
     try:
         normalised = normalise(raw, direction=spec.direction, unit=spec.unit, zero_is_missing=spec.name == "sensor")
     except SampleError as error:
         return Outcome(key=key, failure=str(error))
-    facts = {
-        "min": normalised.minimum,
-        "max": normalised.maximum,
-        "unit": spec.unit,
-        "direction": spec.direction,
-        "conversion": normalised.conversion,
-        "model": spec.model if spec.name != "sensor" else "sensor",
-        "backend": spec.name,
-        "height": raw.shape[0],
-        "width": raw.shape[1],
-    }
-    return Outcome(
-        key=key,
-        members={"depth.png": encode_depth_png(normalised.depth), "depth.json": to_json_bytes(facts)},
+    stored = StoredDepth(
+        depth=normalised.depth,
+        minimum=normalised.minimum,
+        maximum=normalised.maximum,
+        unit=spec.unit,
+        direction=spec.direction,
+        conversion=normalised.conversion,
+        model=spec.model if spec.name != "sensor" else "sensor",
+        backend=spec.name,
     )
+    return Outcome(key=key, members=encode(stored))

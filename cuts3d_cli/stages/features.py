@@ -20,12 +20,11 @@ from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.features.catalogue import BackboneSpec, backbone_spec
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest, digest_file
+from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.sidecars.features import to_npy
-from cuts3d_cli.sidecars.finished import finished_sidecar
+from cuts3d_cli.sidecars.features import StoredFeatures, encode
+from cuts3d_cli.sidecars.finished import FinishedSidecar, finished
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.weights.cache import resolve_weights
 
@@ -145,7 +144,6 @@ def run(
     decode = functools.partial(photo, max_pixels=config.run.max_image_pixels)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        facts = to_json_bytes({**extractor.recorded, "tensor": extractor.spec.tensor})
         results = infer_in_batches(
             read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=extractor.extract
         )
@@ -153,8 +151,13 @@ def run(
             if item.output is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
             else:
-                members = {"features.npy": to_npy(item.output), "features.json": facts}
-                yield Outcome(key=item.sample.key, members=members)
+                stored = StoredFeatures(
+                    features=item.output,
+                    backbone=extractor.spec.name,
+                    size=extractor.size,
+                    tensor=extractor.spec.tensor,
+                )
+                yield Outcome(key=item.sample.key, members=encode(stored))
 
     return run_shards(
         shards,
@@ -169,20 +172,20 @@ def run(
     )
 
 
-def stored_features(base: Path, extractor: FeatureExtractor) -> tuple[Path, Manifest] | None:
-    """The finished features sidecar of a shard, with its manifest.
+def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar | None:
+    """Find the finished features sidecar of a shard.
 
     Args:
         base: the base shard.
         extractor: what the run asks for.
 
     Returns:
-        Both, or None if there is no sidecar that was finished.
+        The sidecar, or None if there is none that was finished.
 
     Raises:
         ShardError: it holds features of another backbone, size or file of weights.
     """
-    found = finished_sidecar(base, "features")
+    found = finished(base, "features")
     if found is None:
         return None
     tar, manifest = found
@@ -199,4 +202,4 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> tuple[Path, Mani
                 f"{tar} holds features of other weights than --weights {extractor.weights}: run `cuts3d features` with"
                 " them, or delete the file"
             )
-    return tar, manifest
+    return found

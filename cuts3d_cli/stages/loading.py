@@ -17,7 +17,6 @@ from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.features import read_features
@@ -46,11 +45,11 @@ class ShardInputs:
         self._without_depth: Mapping[str, str] = {}
         self._without_features: Mapping[str, str] = {}
         if with_depth:
-            tar, manifest = finished_depth(base)
-            self._depths, self._without_depth = stack.enter_context(SidecarReader(tar)), _failures(manifest)
+            found = finished_depth(base)
+            self._depths, self._without_depth = stack.enter_context(SidecarReader(found.tar)), found.failures
         if stored := stored_features(base, extractor):
-            tar, manifest = stored
-            self._features, self._without_features = stack.enter_context(SidecarReader(tar)), _failures(manifest)
+            self._features = stack.enter_context(SidecarReader(stored.tar))
+            self._without_features = stored.failures
 
     @property
     def has_features(self) -> bool:
@@ -143,8 +142,3 @@ def load_shard(base: Path, *, config: Config, extractor: FeatureExtractor, with_
             except SampleError as error:
                 loaded = Loaded(key=sample.key, failure=str(error))
             yield replace(loaded, seconds=timer.take())
-
-
-def _failures(manifest: Manifest) -> dict[str, str]:
-    """Why samples are not in a sidecar, by key."""
-    return {item["key"]: item["reason"] for item in manifest.failed}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cuts3d_cli.config import IfExists, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.sidecars.finished import require_sidecar
+from cuts3d_cli.sidecars import detections, masks
+from cuts3d_cli.sidecars.finished import require
 
 
 def generation_of(round: int) -> str:
@@ -62,37 +60,32 @@ def run(
     min_score = min_score_of(config, round)
 
     def inputs(base: Path) -> Mapping[str, Path]:
-        return {stage: require_sidecar(base, stage)[0] for stage in (previous, predicted)}
+        return {stage: require(base, stage).tar for stage in (previous, predicted)}
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        _, predictions = require_sidecar(base, predicted)
-        with SidecarReader(sidecar(base, previous)) as masks:
+        predictions = require(base, predicted)
+        with SidecarReader(sidecar(base, previous)) as previous_masks:
             for sample in read_shard(sidecar(base, predicted)):
-                found, before = read_json(sample, "predict.json"), masks.get(sample.key)
+                found, before = detections.decode(sample), previous_masks.get(sample.key)
                 merged = merge_instances(
                     # Where nothing could be cut, predictions alone are the masks.
-                    read_json(before, "pseudo.json")["instances"] if before else [],
-                    found["instances"],
+                    masks.decode(before).instances if before else [],
+                    found.instances,
                     min_score=min_score,
                     keep_iou=config.keep_iou,
                 )
-                facts: dict[str, Any] = {
-                    "method": generation_of(round),
-                    "height": found["height"],
-                    "width": found["width"],
-                    "instances": merged.instances,
-                }
+                stored = masks.StoredMasks(size=found.size, method=generation_of(round), instances=merged.instances)
                 yield Outcome(
                     key=sample.key,
-                    members={"pseudo.json": to_json_bytes(facts)},
+                    members=masks.encode(stored),
                     counts={
                         "masks": len(merged.instances),
                         "predicted": merged.predicted,
                         "replaced": merged.replaced,
                     },
                 )
-        for item in predictions.failed:
-            yield Outcome(key=item["key"], failure=f"not predicted: {item['reason']}")
+        for key, reason in predictions.failures.items():
+            yield Outcome(key=key, failure=f"not predicted: {reason}")
 
     return run_shards(
         shards,

@@ -25,7 +25,7 @@ from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import Currency, InputDigest, Manifest, is_current
 from cuts3d_cli.shards.writer import ShardWriter
-from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png
+from cuts3d_cli.sidecars.photos import SensorFile, decode_sensor_npy, decode_sensor_png, encode
 from cuts3d_cli.stages.listing import Listing, Photo, list_source
 
 STAGE = "pack"
@@ -277,19 +277,22 @@ def _members(photo: Photo, root: Path, settings: _Settings) -> dict[str, bytes]:
         raise SampleError(photo.problem)
     data = _read(root / photo.file)
     width, height = decode_image(data, max_pixels=settings.max_image_pixels).size
-    facts: dict[str, Any] = {"id": photo.id, "source": photo.file, "width": width, "height": height}
-    extension = photo.file.rpartition(".")[2].lower()
-    members = {"jpg" if extension == "jpeg" else extension: data}
+    sensor = None
     maps = list(_depth_maps(photo, settings))
     if len(maps) > 1:
         raise SampleError(f"there are two depth maps, {maps[0].path.name} and {maps[1].path.name}: keep one")
     for found in maps:
         content = _read(found.path)
         _check_map(found, content, settings, width=width, height=height)
-        members[f"sensor.{found.kind}"] = content
-        facts["depth"] = {"scale": settings.depth_scale if found.kind == "png" else 1.0, "unit": "metre"}
-    members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
-    return members
+        sensor = SensorFile(data=content, kind=found.kind, scale=settings.depth_scale)
+    return encode(
+        data,
+        extension=photo.file.rpartition(".")[2].lower(),
+        id=photo.id,
+        source=photo.file,
+        size=(height, width),
+        sensor=sensor,
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -25,11 +25,10 @@ from cuts3d_cli.engine.prefetch import prefetched
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth
-from cuts3d_cli.sidecars.masks import to_record
+from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
 from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, load_shard
 from cuts3d_cli.timing import StepTimer
@@ -234,7 +233,7 @@ def _outcome(item: _Prepared, future: Future[Any] | None, *, method: str) -> Out
 def _done(key: str, result: CutResult, *, size: tuple[int, int], method: str, seconds: Mapping[str, float]) -> Outcome:
     return Outcome(
         key=key,
-        members={"pseudo.json": to_json_bytes(to_record(result, size=size, method=method))},
+        members=encode(from_cut(result, size=size, method=method)),
         dropped=result.dropped,
         counts={
             "masks": len(result.instances),

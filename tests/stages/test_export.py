@@ -56,7 +56,7 @@ def record(count: int) -> dict[str, Any]:
         mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
         mask[2 + number : 10, 3:9] = True
         code = encode_rle(mask)
-        instances.append({"segmentation": code, "bbox": rle_box(code), "area": rle_area(code), "iteration": number})
+        instances.append({"segmentation": code, "bbox": rle_box(code), "area": rle_area(code)})
     return {"height": HEIGHT, "width": WIDTH, "instances": instances}
 
 
