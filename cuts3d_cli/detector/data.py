@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.reader import SidecarReader
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.features import photo
+from cuts3d_cli.shards.reader import Sample, SidecarReader
+from cuts3d_cli.sidecars.confidence import current_confidence
+from cuts3d_cli.sidecars.confidence import decode as decode_confidence
+from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.masks import decode as decode_masks
+from cuts3d_cli.sidecars.photos import photo
 
 MAX_FAILED_SHARE = 0.5
 """Training stops when more than this share of the images is unusable."""
@@ -89,7 +90,7 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
     """
     found = []
     for base in bases:
-        masks = require_sidecar(base, stage)
+        masks = require(base, stage)
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(
@@ -99,10 +100,10 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
         found.append(
             TrainingShard(
                 base=base,
-                pseudo=masks[0],
-                confidence=confidence[0] if confidence else None,
-                samples=masks[1].counts["samples_out"],
-                digest=masks[1].sha256 + (confidence[1].sha256 if confidence else ""),
+                pseudo=masks.tar,
+                confidence=confidence.tar if confidence else None,
+                samples=masks.manifest.counts["samples_out"],
+                digest=masks.manifest.sha256 + (confidence.manifest.sha256 if confidence else ""),
             )
         )
     if not sum(shard.samples for shard in found):
@@ -166,9 +167,9 @@ class SampleStream(IterableDataset[Any]):
         base = self.shards[shard].base
         key = files.key(shard, number)
         try:
-            masks, image, confidence = files.read(shard, key)
-            record = read_json(masks, "pseudo.json")
-            if not record["instances"]:
+            mask_sample, image, confidence = files.read(shard, key)
+            masks = decode_masks(mask_sample).instances
+            if not masks:
                 return SkippedSample(shard=base.name, key=key, reason=None)
             if image is None:
                 raise SampleError("the base shard has no image of this key")
@@ -178,8 +179,8 @@ class SampleStream(IterableDataset[Any]):
             seed = (self.config.seed, epoch, zlib.crc32(f"{base.name}/{key}".encode()))
             sample = training_sample(
                 picture,
-                record,
-                read_confidence(confidence) if confidence else None,
+                masks,
+                decode_confidence(confidence) if confidence else None,
                 geometry=draw_geometry((picture.height, picture.width), config=self.config, seed=seed),
             )
         except SampleError as error:
@@ -213,10 +214,12 @@ class _OpenShards:
             )
         return keys[number]
 
-    def read(self, shard: int, key: str) -> tuple[Any, Any, Any]:
-        """Read a sample's masks, photo and confidence; None for each of the last two that is not there."""
+    def read(self, shard: int, key: str) -> tuple[Sample, Sample | None, Sample | None]:
+        """Read the samples of a key: masks, photo and confidence."""
         base, pseudo, confidence = self._open(shard)
-        return pseudo.pick(key), base.pick(key), confidence.pick(key) if confidence else None
+        masks = pseudo.pick(key)
+        assert masks is not None, "the key is one of the masks' own"
+        return masks, base.pick(key), confidence.pick(key) if confidence else None
 
     def _open(self, shard: int) -> tuple[SidecarReader, SidecarReader, SidecarReader | None]:
         if shard not in self._readers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import TrainConfig
-from cuts3d_cli.cut.masks import Rle, encode_rle
+from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.sidecars.detections import Detections
 from cuts3d_cli.weights.checkpoint import misfits, shape_text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detections:
-    """The instances that a detector found in one photo, best first.
-
-    Attributes:
-        boxes: (N, 4) float32, x0, y0, x1, y1 in pixels of the photo.
-        scores: (N,) float32 in [0, 1].
-        masks: N run-length codes at the photo's size.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    masks: Sequence[Rle]
-
-    def over(self, score: float) -> Detections:
-        """Return the instances of at least this score."""
-        kept = np.flatnonzero(self.scores >= score).tolist()
-        return Detections(boxes=self.boxes[kept], scores=self.scores[kept], masks=[self.masks[i] for i in kept])
 
 
 class Detector:

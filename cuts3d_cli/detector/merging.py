@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from cuts3d_cli.cut.masks import Rle
+from cuts3d_cli.sidecars.masks import StoredMask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,14 @@ class MergedMasks:
         replaced: number of masks of the round before that were dropped.
     """
 
-    instances: list[dict[str, Any]]
+    instances: list[StoredMask]
     predicted: int
     replaced: int
 
 
 def merge_instances(
-    previous: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
+    previous: Sequence[StoredMask],
+    predictions: Sequence[StoredMask],
     *,
     min_score: float,
     keep_iou: float,
@@ -38,20 +38,21 @@ def merge_instances(
     """Merge an image's predictions with its masks of the round before (paper: Sec. 4.1, after CutLER).
 
     Args:
-        previous: records with "segmentation" (RLE), "bbox" and "area".
-        predictions: the same, with "score".
-        min_score: predictions with a lower score are dropped.
+        previous: masks of the round before.
+        predictions: masks with a score.
+        min_score: predictions of a lower score are no masks.
         keep_iou: a mask of the round before is kept if its IoU with every kept prediction is under this.
 
     Returns:
-        The masks of the next round, each with its "score" (None for pseudo-masks, which have none) and its "origin",
-        "prediction" or "previous".
+        The masks of the next round, each with its score (None for those of the round before that had none) and its
+        origin.
     """
-    kept = sorted((item for item in predictions if item["score"] >= min_score), key=lambda item: -item["score"])
-    overlap = mask_ious([item["segmentation"] for item in previous], [item["segmentation"] for item in kept])
+    kept = sorted((item for item in predictions if _score(item) >= min_score), key=_score, reverse=True)
+    overlap = mask_ious([item.segmentation for item in previous], [item.segmentation for item in kept])
     stays = overlap.max(axis=1, initial=0.0) < keep_iou
     staying = [item for item, stay in zip(previous, stays, strict=True) if stay]
-    instances = [_record(item, "prediction") for item in kept] + [_record(item, "previous") for item in staying]
+    instances = [replace(item, origin="prediction") for item in kept]
+    instances += [replace(item, origin="previous", cut=None) for item in staying]
     return MergedMasks(instances=instances, predicted=len(kept), replaced=len(previous) - len(staying))
 
 
@@ -66,7 +67,5 @@ def mask_ious(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.float64
     return np.asarray(coco_mask.iou(list(second), list(first), [0] * len(first))).T
 
 
-def _record(item: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Return the record of a mask in the next round."""
-    facts = {name: item[name] for name in ("segmentation", "bbox", "area")}
-    return {**facts, "score": item.get("score"), "origin": origin}
+def _score(item: StoredMask) -> float:
+    return 0.0 if item.score is None else item.score

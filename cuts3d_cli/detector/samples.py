@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import TrainConfig
-from cuts3d_cli.cut.masks import Rle, decode_rle
+from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
 from cuts3d_cli.detector.sampling import nearest_places
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.sidecars.confidence import StoredConfidence
+from cuts3d_cli.sidecars.masks import StoredMask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,8 @@ def resized_shape(size: tuple[int, int], *, shorter: int, longest: int) -> tuple
 
 def training_sample(
     photo: Image.Image,
-    record: Mapping[str, Any],
-    confidence: tuple[NDArray[np.float32], Sequence[float]] | None,
+    stored: Sequence[StoredMask],
+    confidence: StoredConfidence | None,
     *,
     geometry: Geometry,
 ) -> dict[str, Any]:
@@ -94,41 +96,35 @@ def training_sample(
     patches that were cut, which the mask refines.
 
     Args:
-        photo: upright, RGB.
-        record: the JSON record of the photo's masks.
-        confidence: maps, (M, H', W') float32 in [0, 1], and mean scores, one per instance; None is full confidence.
-        geometry: the augmentation.
+        photo: upright RGB.
+        stored: the masks of the photo.
+        confidence: of these masks; None is full confidence.
+        geometry: what is done to the pixels.
 
     Returns:
         "image" (3, H, W) uint8 RGB, "height" and "width" of the photo, "instances" with gt_boxes, gt_classes, gt_masks,
         gt_confidence and gt_scores. Instances without a pixel after the augmentation are dropped.
 
     Raises:
-        SampleError: the masks are damaged, or of another photo.
+        SampleError: the masks are not of this photo, or there is confidence of more or fewer.
     """
-    # Read the run-length codes.
-    try:
-        codes: list[Rle] = [item["segmentation"] for item in record["instances"]]
-        patches: list[Rle | None] = [item.get("patch_mask") for item in record["instances"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SampleError(f"the stored masks cannot be read: {error}") from error
-    if confidence is not None and len(confidence[0]) != len(codes):
-        raise SampleError(f"there are {len(codes)} masks and {len(confidence[0])} confidence maps")
+    if confidence is not None and len(confidence.maps) != len(stored):
+        raise SampleError(f"there are {len(stored)} masks and {len(confidence.maps)} confidence maps")
     # Transform masks and confidence alike.
     masks, maps, scores = [], [], []
-    for number, code in enumerate(codes):
-        if tuple(code["size"]) != (photo.height, photo.width):
-            raise SampleError(f"a mask is {code['size'][1]}x{code['size'][0]}, the photo {photo.width}x{photo.height}")
-        mask = geometry.field(decode_rle(code))
+    for number, item in enumerate(stored):
+        height, width = item.segmentation["size"]
+        if (height, width) != (photo.height, photo.width):
+            raise SampleError(f"a mask is {width}x{height}, the photo {photo.width}x{photo.height}")
+        mask = geometry.field(item.pixels())
         if not mask.any():
             continue
         masks.append(mask)
         if confidence is not None:
-            values = geometry.field(confidence[0][number])
-            patch = patches[number]
-            region = mask if patch is None else mask | geometry.field(decode_rle(patch))
+            values = geometry.field(confidence.maps[number])
+            region = mask if item.cut is None else mask | geometry.field(decode_rle(item.cut.patch_mask))
             maps.append(np.where(region, values, np.float32(1)))
-            scores.append(float(confidence[1][number]))
+            scores.append(confidence.scores[number])
     # Store each map once, however many boxes will refer to it.
     frame = geometry.frame
     instances = Instances(frame)

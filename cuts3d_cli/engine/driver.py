@@ -12,7 +12,7 @@ from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.claims import Claim
 from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
-from cuts3d_cli.errors import Part, Setting, ShardError
+from cuts3d_cli.errors import Setting, ShardError
 from cuts3d_cli.shards.manifest import (
     Freshness,
     InputDigest,
@@ -23,7 +23,7 @@ from cuts3d_cli.shards.manifest import (
     load_manifest,
     save_manifest,
 )
-from cuts3d_cli.shards.names import command_for, manifest_path, sidecar
+from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.timing import add_seconds
 
@@ -140,45 +140,6 @@ def refuse_existing(tar: Path) -> None:
         raise ShardError(
             f"{tar} exists: ", resume, " keeps what is finished and matches, ", overwrite, " writes all of it again"
         )
-
-
-def finished_sidecar(base: Path, stage: str) -> tuple[Path, Manifest] | None:
-    """The sidecar of a shard with its manifest, if it was finished.
-
-    Returns:
-        Both, or None if there is no sidecar, no manifest, or one that belongs to another tar.
-
-    Raises:
-        ShardError: the manifest is damaged or of another version, or the base shard has changed since.
-    """
-    tar = sidecar(base, stage)
-    if not tar.exists() or not manifest_path(tar).exists():
-        return None
-    manifest = load_manifest(manifest_path(tar))
-    if tar.stat().st_size != manifest.size:
-        return None
-    source = manifest.inputs.get("base")
-    if source is not None and digest_file(base, known=source).sha256 != source.sha256:
-        raise ShardError(f"{tar} was made from another {base.name}: run ", command_for(tar), " again")
-    return tar, manifest
-
-
-def require_sidecar(base: Path, stage: str, *, further: Sequence[Part] = ()) -> tuple[Path, Manifest]:
-    """The finished sidecar of a shard with its manifest.
-
-    Args:
-        base: a base shard.
-        stage: of the sidecar.
-        further: ends the error's line; what else can be done.
-
-    Raises:
-        ShardError: there is none, and the line says how to make it; or as `finished_sidecar`.
-    """
-    found = finished_sidecar(base, stage)
-    if found is None:
-        tar = sidecar(base, stage)
-        raise ShardError(f"{tar} is missing or unfinished: run ", command_for(tar), " first", *further)
-    return found
 
 
 def _write_shard(

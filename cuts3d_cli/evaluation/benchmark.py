@@ -24,11 +24,12 @@ from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, detect_photos, pending_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
-from cuts3d_cli.evaluation.journal import DetectionJournal, Found, journal_path
+from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
 from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.sidecars.detections import Detections
 
 DETECTIONS = "detections"
 """Folder beside a checkpoint for the journals of its detections."""
@@ -289,7 +290,7 @@ def _evaluate(
     )
 
 
-def predictions_of(found: Found, *, masks: bool) -> list[Prediction]:
+def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
     """Return detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them.
 
     Args:

@@ -16,9 +16,10 @@ from PIL import Image
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.evaluation.datasets.loading import Dataset
-from cuts3d_cli.evaluation.journal import DetectionJournal, Found, PhotoState
+from cuts3d_cli.evaluation.journal import DetectionJournal, PhotoState
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.detections import Detections
 
 _READERS = 2
 """Threads that decode photos while the detector works."""
@@ -27,7 +28,7 @@ _READERS = 2
 class AnyDetector(Protocol):
     """A detector, such as `cuts3d_cli.detector.inference.Detector`."""
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Detections]:
         """Detect the instances in some (H, W, 3) uint8 RGB photos, each of its own size: one result a photo."""
 
 
@@ -43,7 +44,7 @@ class PhotoResult:
     """
 
     number: int
-    found: Found | None
+    found: Detections | None
     failure: str | None = None
     known: bool = False
 

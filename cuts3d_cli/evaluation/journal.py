@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.cut.masks import Rle
 from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.sidecars.detections import Detections
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _DIGITS = 12
 """Digits of a digest in the name of a file."""
-
-
-class Found(Protocol):
-    """What a detector found in one photo: `cuts3d_cli.detector.inference.Detections`."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """(N, 4) x0, y0, x1, y1 in pixels of the photo."""
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """(N,) larger is surer."""
-
-    @property
-    def masks(self) -> Sequence[Rle]:
-        """N masks at the photo's size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptDetections:
-    """Detections of one photo, as they were found.
-
-    Attributes:
-        boxes: (N, 4) float32, x0, y0, x1, y1 in pixels of the photo.
-        scores: (N,) float32.
-        masks: N masks at the photo's size; empty where only boxes are compared.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    masks: Sequence[Rle]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +84,7 @@ class DetectionJournal:
     ) -> None:
         self._stack.close()
 
-    def get(self, state: PhotoState) -> KeptDetections | None:
+    def get(self, state: PhotoState) -> Detections | None:
         """Read an earlier run's detections in a photo; None if there are none, or the photo has changed since."""
         assert self._lines is not None, "a journal is used in a with statement"
         place = self._places.get(astuple(state))
@@ -124,7 +92,7 @@ class DetectionJournal:
             return None
         self._lines.seek(place)
         record = json.loads(self._lines.readline())
-        return KeptDetections(
+        return Detections(
             boxes=np.array(record["boxes"], dtype=np.float32).reshape(-1, 4),
             scores=np.array(record["scores"], dtype=np.float32),
             masks=[{"size": [state.height, state.width], "counts": counts} for counts in record["masks"]],
@@ -134,7 +102,7 @@ class DetectionJournal:
         """Tell whether `get` has detections of a photo."""
         return astuple(state) in self._places
 
-    def add(self, state: PhotoState, found: Found) -> None:
+    def add(self, state: PhotoState, found: Detections) -> None:
         """Append the detections in a photo, for later runs.
 
         Args:

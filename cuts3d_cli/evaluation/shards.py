@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import Box, Instance, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.metrics import Instance, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
+from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
+from cuts3d_cli.sidecars.confidence import current_confidence
+from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.photos import photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
 
@@ -107,9 +108,9 @@ def run(
     """
     # Read the ground truth, and require finished sidecars.
     truth = read_ground_truth(ground_truth)
-    detections = in_generation("predict", generation)
+    stage = in_generation("predict", generation) if predicted else "pseudo"
     for base in shards:
-        require_sidecar(base, detections if predicted else "pseudo")
+        require(base, stage)
     scored = not predicted and _all_scored(shards)
     # Find the images of the ground truth among the photos of the shards.
     photos = [photo for base in shards for photo in _photos(base)]
@@ -124,7 +125,7 @@ def run(
     found = _Found()
     for base in shards:
         if predicted:
-            _collect_predictions(base, pairing, truth, into=found, stage=detections)
+            _collect_predictions(base, pairing, truth, into=found, stage=stage)
         else:
             _collect(base, pairing, truth, into=found, scored=scored)
     # Report what was left out, and compare.
@@ -170,7 +171,7 @@ def _photos(base: Path) -> Iterator[ShardImage]:
     """Yield the photos of a base shard, with what is recorded of them."""
     from_coco = _is_packed_from_coco(base)
     for sample in read_shard(base):
-        facts = read_json(sample, "json") if "json" in sample.members else {}
+        facts = photo_facts(sample)
         width, height, number = facts.get("width"), facts.get("height"), facts.get("id")
         yield ShardImage(
             shard=base,
@@ -204,12 +205,14 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
             image = wanted.pop(sample.key, None)
             if image is None:
                 continue
-            found = _instances(sample, truth.images[image], base=base, stage="pseudo")
+            stored = masks.decode(sample)
+            _check_size(stored, sample, truth.images[image])
+            found = stored.instances
             values = _scores(sample.key, scores, len(found))
             if values is None:
                 into.unscored.append(truth.images[image].file)
             into.predictions[image] = [
-                Prediction.of_mask(item["segmentation"], score=score)
+                Prediction.of_mask(item.segmentation, score=score)
                 for item, score in zip(found, values or [UNSCORED] * len(found), strict=True)
             ]
     into.failed += [truth.images[image].file for image in wanted.values()]
@@ -222,46 +225,39 @@ def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, in
         image = wanted.pop(sample.key, None)
         if image is None:
             continue
+        stored = detections.decode(sample)
+        _check_size(stored, sample, truth.images[image])
         into.predictions[image] = [
-            Prediction(box=_box(item["bbox"]), score=float(item["score"]), mask=item["segmentation"])
-            for item in _instances(sample, truth.images[image], base=base, stage=stage)
+            Prediction(box=item.box, score=item.score or 0.0, mask=item.segmentation) for item in stored.instances
         ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _box(values: Sequence[float]) -> Box:
-    x, y, width, height = (float(value) for value in values)
-    return x, y, width, height
+def _check_size(stored: StoredMasks | StoredDetections, sample: Sample, image: TrueImage) -> None:
+    """Check that masks are of the size of the photo in the ground truth.
+
+    Raises:
+        UsageError: they are not.
+    """
+    height, width = stored.size
+    if stored.instances and (width, height) != (image.width, image.height):
+        raise UsageError(
+            f"{sample.file}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
+            f" {image.width}x{image.height}: they must be the same photo at the same size"
+        )
 
 
-def _instances(sample: Sample, image: TrueImage, *, base: Path, stage: str) -> list[dict[str, Any]]:
-    """Read the instances of an image, and check that their masks are of its size."""
-    tar = sidecar(base, stage)
-    found: list[dict[str, Any]] = read_json(sample, f"{stage.partition('.')[0]}.json")["instances"]
-    for item in found:
-        height, width = item["segmentation"]["size"]
-        if (width, height) != (image.width, image.height):
-            raise UsageError(
-                f"{tar}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
-                f" {image.width}x{image.height}: they must be the same photo at the same size"
-            )
-    return found
-
-
-def _scores(key: str, scores: SidecarReader | None, masks: int) -> list[float] | None:
+def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[float] | None:
     """Return a score for each mask; None if the image failed in `cuts3d confidence`."""
-    if scores is None or masks == 0:
-        return [1.0] * masks
+    if scores is None or count == 0:
+        return [1.0] * count
     sample = scores.get(key)
     if sample is None:
         return None
     try:
-        _, values = read_confidence(sample)
+        return confidence.decode(sample, Known(masks=count)).scores
     except SampleError as error:
         raise ShardError(f"{scores.path}: {key}: {error}: {_RECOMPUTE}") from error
-    if len(values) != masks:
-        raise ShardError(f"{scores.path}: {key} has {len(values)} scores for {masks} masks: {_RECOMPUTE}")
-    return values
 
 
 def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found) -> list[str]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
 from cuts3d_cli.shards.names import base_of, manifest_path, sidecar, stage_names, stage_of
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import parse_record
-from cuts3d_cli.sidecars.members import Flaw, base_flaws, sidecar_flaws
+from cuts3d_cli.sidecars import Flaw, Known, kind_of, masks, photos
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
 
@@ -149,7 +148,7 @@ class _Shard:
         try:
             for sample in read_shard(self.base):
                 before = len(self.found.problems)
-                flaws, size = base_flaws(sample)
+                flaws, size = photos.flaws_and_size(sample)
                 self._flaws(PACK, self.base, sample, flaws)
                 assert self.sizes is not None
                 self.sizes[sample.key] = size
@@ -184,30 +183,18 @@ class _Shard:
 
     def _samples(self, tar: Path, stage: str) -> list[str] | None:
         """Check the members of a sidecar. Returns its keys; None if it cannot be read to its end."""
-        kind = stage.partition(".")[0]
+        kind = kind_of(stage)
         keys: list[str] = []
-        masks = self._masks_of(sidecar(self.base, "pseudo")) if kind == "confidence" else None
+        counts = _mask_counts(sidecar(self.base, kind.FOLLOWS)) if kind.FOLLOWS else {}
         try:
             for sample in read_shard(tar):
                 keys.append(sample.key)
-                size = (self.sizes or {}).get(sample.key)
-                number = masks.get(sample.key) if masks else None
-                self._flaws(stage, tar, sample, sidecar_flaws(sample, kind, size=size, masks=number))
+                known = Known(size=(self.sizes or {}).get(sample.key), masks=counts.get(sample.key))
+                self._flaws(stage, tar, sample, kind.flaws(sample, known))
         except ShardError as error:
             self._problem(stage, tar, _without(str(error), tar))
             return None
         return keys
-
-    def _masks_of(self, tar: Path) -> dict[str, int]:
-        """Return how many masks each sample has. What is wrong with that sidecar is found where it is checked."""
-        found: dict[str, int] = {}
-        try:
-            for sample in read_shard(tar):
-                record = parse_record(sample.members["pseudo.json"], "pseudo.json")
-                found[sample.key] = len(record["instances"])
-        except (ShardError, KeyError, ValueError):
-            return {}
-        return found
 
     def _manifest(self, tar: Path, stage: str) -> Manifest | None:
         """Check that there is a manifest, and that it speaks of this tar."""
@@ -259,8 +246,8 @@ class _Shard:
     def _alignment(self, tar: Path, stage: str, manifest: Manifest | None, keys: Sequence[str]) -> None:
         """Check that it has the samples of what it was made from, in their order, less those that failed."""
         source, expected = self.base, list(self.sizes) if self.sizes is not None else None
-        if stage == "confidence":
-            source = sidecar(self.base, "pseudo")
+        if follows := kind_of(stage).FOLLOWS:
+            source = sidecar(self.base, follows)
             try:
                 with SidecarReader(source) as reader:
                     expected = list(reader.keys)
@@ -305,6 +292,14 @@ class _Shard:
         if path not in self.hashes:
             self.hashes[path] = digest_file(path).sha256
         return self.hashes[path]
+
+
+def _mask_counts(tar: Path) -> dict[str, int]:
+    """Count the masks of each sample of a pseudo sidecar; nothing where it is damaged, which is reported with it."""
+    try:
+        return {sample.key: len(masks.decode(sample).instances) for sample in read_shard(tar)}
+    except (ShardError, SampleError):
+        return {}
 
 
 def _without(message: str, path: Path) -> str:

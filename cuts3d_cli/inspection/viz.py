@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,11 @@ from PIL import Image
 
 from cuts3d_cli.config import PAPER, Config, for_backbone, resolve_recorded
 from cuts3d_cli.cut.grid import patch_depth
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image, node_position
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.depth.catalogue import load_depth
-from cuts3d_cli.depth.maps import (
-    decode_depth_png,
-    decode_sensor_npy,
-    decode_sensor_png,
-    normalise,
-)
-from cuts3d_cli.engine.driver import finished_sidecar
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.figures.overlay import upsample_grid
@@ -34,9 +27,15 @@ from cuts3d_cli.files import atomic_write_bytes
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.features import FeatureExtractor, photo
+from cuts3d_cli.sidecars import Known
+from cuts3d_cli.sidecars.confidence import current_confidence
+from cuts3d_cli.sidecars.confidence import decode as decode_confidence
+from cuts3d_cli.sidecars.depth import decode as decode_depth
+from cuts3d_cli.sidecars.finished import finished
+from cuts3d_cli.sidecars.masks import ImageCut, StoredMask, node_position
+from cuts3d_cli.sidecars.masks import decode as decode_masks
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, photo
+from cuts3d_cli.stages.features import FeatureExtractor
 
 Say = Callable[[str], None]
 
@@ -153,18 +152,19 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
     depth_sample, _ = _stored(base, "depth", key, notes)
     pseudo_sample, manifest = _stored(base, "pseudo", key, notes)
     try:
-        depth = decode_depth_png(depth_sample.members["depth.png"]) if depth_sample else None
-    except (SampleError, KeyError) as error:
-        raise Cuts3dError(f"{base}: {key}: its depth cannot be read: {error}") from error
-    record = read_json(pseudo_sample, "pseudo.json") if pseudo_sample else {"instances": [], "grid": None}
-    importance = _recorded_importance(depth, record, base=base, manifest=manifest)
+        depth = decode_depth(depth_sample).depth if depth_sample else None
+        stored = decode_masks(pseudo_sample) if pseudo_sample else None
+    except SampleError as error:
+        raise Cuts3dError(f"{base}: {key}: {error}") from error
+    instances = stored.instances if stored else ()
+    cut = (stored.cut if stored else None) or ImageCut(grid=None, stopped=None, dropped=())
+    importance = _recorded_importance(depth, cut.grid, base=base, manifest=manifest)
     for line in notes:
         say(line)
-    instances = record["instances"]
     confidences, scores = _stored_confidence(base, key, instances) if instances else ([], [])
-    notes += [f"iteration {item['iteration'] + 1} gave no mask: {item['reason']}" for item in record.get("dropped", [])]
-    if record.get("stopped"):
-        notes.append(f"stopped: {record['stopped']}")
+    notes += [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in cut.dropped]
+    if cut.stopped:
+        notes.append(f"stopped: {cut.stopped}")
     picture = visualise(
         image=np.asarray(image),
         depth=_over(image, depth),
@@ -174,16 +174,17 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         iterations=[
             IterationView(
                 eigenvector=None,
-                bipartition=decode_rle(item["bipartition"]),
-                instance=decode_rle(item["patch_mask"]),
-                source=tuple(item["source"]),
-                sink=tuple(item["sink"]) if item["sink"] else None,
+                bipartition=decode_rle(item.cut.bipartition),
+                instance=decode_rle(item.cut.patch_mask),
+                source=item.cut.source,
+                sink=item.cut.sink,
                 outcome="kept",
                 mask=number,
             )
             for number, item in enumerate(instances)
+            if item.cut
         ],
-        masks=[decode_rle(item["segmentation"]) for item in instances],
+        masks=[item.pixels() for item in instances],
         labels=[str(number) for number in range(1, len(instances) + 1)],
         title=f"{base.name}: {key}",
         notes=notes,
@@ -248,14 +249,16 @@ def _depth_of_file(path: Path) -> NDArray[np.float32]:
 
 
 def _recorded_importance(
-    depth: NDArray[np.float32] | None, record: Mapping[str, Any], *, base: Path, manifest: Manifest | None
+    depth: NDArray[np.float32] | None, grid: tuple[int, int] | None, *, base: Path, manifest: Manifest | None
 ) -> NDArray[np.float32] | None:
     """Compute how depth sharpened the graph of a sample, by the settings on record; None where it did not."""
-    if depth is None or manifest is None or not record["grid"] or record.get("method") not in METHODS:
+    if depth is None or manifest is None or grid is None or "pseudo" not in manifest.config:
         return None
     settings = resolve_recorded(base, "pseudo", manifest.config["pseudo"]).pseudo
-    at_patches = patch_depth(depth, record["grid"], clip=settings.depth_clip, sampling=settings.depth_sampling)
-    return get_method(record["method"]).importance(at_patches, settings=settings)
+    if settings.method not in METHODS:
+        return None
+    at_patches = patch_depth(depth, grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
+    return get_method(settings.method).importance(at_patches, settings=settings)
 
 
 def _views(result: CutResult, *, blank_found: bool) -> list[IterationView]:
@@ -265,16 +268,14 @@ def _views(result: CutResult, *, blank_found: bool) -> list[IterationView]:
     views = []
     removed: NDArray[np.bool_] | None = None
     for item in result.extraction.candidates:
-        row, column = node_position(item.source, item.mask.shape)
-        sink = node_position(item.sink, item.mask.shape) if item.sink is not None else None
         reason = reasons.get(item.iteration)
         views.append(
             IterationView(
                 eigenvector=item.vector if removed is None else np.where(removed, np.nan, item.vector),
                 bipartition=item.bipartition,
                 instance=item.mask,
-                source=(row, column),
-                sink=(sink[0], sink[1]) if sink else None,
+                source=node_position(item.source, item.mask.shape),
+                sink=node_position(item.sink, item.mask.shape) if item.sink is not None else None,
                 outcome=f"dropped: {reason}" if reason else "kept",
                 mask=places.get(item.iteration),
             )
@@ -290,30 +291,31 @@ def _over(image: Image.Image, depth: NDArray[np.float32] | None) -> NDArray[np.f
 
 
 def _stored_confidence(
-    base: Path, key: str, instances: Sequence[Mapping[str, Any]]
-) -> tuple[list[NDArray[np.float32]], list[float]]:
-    """Confidence and score of each mask of a sample, blank outside its bipartition; empty where nothing is stored.
+    base: Path, key: str, masks: Sequence[StoredMask]
+) -> tuple[Sequence[NDArray[np.float32]], Sequence[float]]:
+    """Return confidence, blank outside its bipartition, and score of each mask of a sample; nothing if none is stored.
 
     Raises:
-        ShardError: the masks were cut anew since they were scored.
+        ShardError: the masks were cut again since they were scored.
         Cuts3dError: what is stored is damaged.
     """
     found = current_confidence(base)
     if found is None:
         return [], []
-    with SidecarReader(found[0]) as reader:
+    with SidecarReader(found.tar) as reader:
         sample = reader.get(key)
     if sample is None:
         return [], []
     try:
-        maps, scores = read_confidence(sample)
+        stored = decode_confidence(sample, Known(masks=len(masks)))
     except SampleError as error:
-        raise Cuts3dError(f"{found[0]}: {key}: {error}") from error
+        raise Cuts3dError(f"{found.tar}: {key}: {error}") from error
     blank = np.float32(np.nan)
     shown = [
-        np.where(decode_rle(item["bipartition"]), values, blank) for values, item in zip(maps, instances, strict=True)
+        np.where(decode_rle(item.cut.bipartition), values, blank) if item.cut else values
+        for values, item in zip(stored.maps, masks, strict=True)
     ]
-    return shown, scores
+    return shown, stored.scores
 
 
 def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:
@@ -325,17 +327,15 @@ def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:
 
 
 def _stored(base: Path, stage: str, key: str, notes: list[str]) -> tuple[Sample | None, Manifest | None]:
-    found = finished_sidecar(base, stage)
+    found = finished(base, stage)
     if found is None:
         notes.append(f"no {stage}: run `cuts3d {stage} --shards {base}`")
         return None, None
-    tar, manifest = found
-    with ExitStack() as stack:
-        sample = stack.enter_context(SidecarReader(tar)).get(key)
+    with SidecarReader(found.tar) as reader:
+        sample = reader.get(key)
     if sample is None:
-        reasons = [item["reason"] for item in manifest.failed if item.get("key") == key]
-        notes.append(f"no {stage}: {(reasons or ['it is not in the sidecar'])[0]}")
-    return sample, manifest
+        notes.append(f"no {stage}: {found.failures.get(key, 'it is not in the sidecar')}")
+    return sample, found.manifest
 
 
 def read_photo(path: Path, *, max_pixels: int) -> Image.Image:

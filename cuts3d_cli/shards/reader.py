@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
-from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.errors import ShardError
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, key_problem, split_name
 from cuts3d_cli.shards.names import command_for, stage_of
@@ -69,26 +69,6 @@ def read_shard(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Itera
             sample.members[member.extension] = _read(path, file, member)
         if sample is not None:
             yield sample
-
-
-def image_member(sample: Sample) -> tuple[str, bytes]:
-    """Find the photo of a base sample.
-
-    Args:
-        sample: a sample of a base shard.
-
-    Returns:
-        Its extension, one of `images.IMAGE_EXTENSIONS`, and the encoded bytes.
-
-    Raises:
-        SampleError: the sample has no photo, or several.
-    """
-    found = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
-    if not found:
-        raise SampleError(f"the sample has no image, only {', '.join(sorted(sample.members))}")
-    if len(found) > 1:
-        raise SampleError(f"the sample has several images: {', '.join(found)}")
-    return found[0], sample.members[found[0]]
 
 
 class SidecarReader:

@@ -43,3 +43,10 @@ def decode_npy(data: bytes) -> NDArray[Any]:
         )
     values = np.frombuffer(data, dtype, count=count, offset=start) if count else np.zeros(0, dtype)
     return np.array(values.reshape(shape, order="F" if by_columns else "C"))
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """Return an array of numbers as the bytes of a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

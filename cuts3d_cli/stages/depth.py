@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
-from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
-from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.reader import Sample, image_member, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.sidecars.depth import StoredDepth, encode
+from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
 from cuts3d_cli.wording import Say
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
@@ -51,7 +50,7 @@ def run(
     # Given weights are inputs: what they hold decides, not where they lie.
     recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
     recorded |= recorded_limits(config.run)
-    decode = functools.partial(_pixels, max_pixels=config.run.max_image_pixels)
+    decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
     weights = _weight_files(settings)
     if settings.backend == "sensor":
         spec = DEPTHS["sensor"]
@@ -120,26 +119,6 @@ def _weight_files(settings: DepthConfig) -> dict[str, Path]:
     return {"weights": path}
 
 
-def sensor_map(sample: Sample) -> NDArray[np.float32]:
-    """The map of a depth sensor that was packed with an image.
-
-    Returns:
-        (h, w) float32, metres, NaN where nothing was measured.
-
-    Raises:
-        SampleError: the sample holds no map, or a damaged one.
-    """
-    if "sensor.npy" in sample.members:
-        return decode_sensor_npy(sample.members["sensor.npy"])
-    if "sensor.png" not in sample.members:
-        raise SampleError("no sensor map is packed with the image")
-    try:
-        scale = float(json.loads(sample.members.get("json", b"{}"))["depth"]["scale"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise SampleError("the sample's JSON does not say what a unit of its sensor map stands for") from error
-    return decode_sensor_png(sample.members["sensor.png"], scale=scale)
-
-
 def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
     try:
         return _to_outcome(sample.key, sensor_map(sample), spec)
@@ -147,28 +126,19 @@ def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
         return Outcome(key=sample.key, failure=str(error))
 
 
-def _pixels(sample: Sample, *, max_pixels: int) -> NDArray[np.uint8]:
-    _, data = image_member(sample)
-    return np.asarray(decode_image(data, max_pixels=max_pixels), dtype=np.uint8)
-
-
 def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
     try:
         normalised = normalise(raw, direction=spec.direction, unit=spec.unit, zero_is_missing=spec.name == "sensor")
     except SampleError as error:
         return Outcome(key=key, failure=str(error))
-    facts = {
-        "min": normalised.minimum,
-        "max": normalised.maximum,
-        "unit": spec.unit,
-        "direction": spec.direction,
-        "conversion": normalised.conversion,
-        "model": spec.model if spec.name != "sensor" else "sensor",
-        "backend": spec.name,
-        "height": raw.shape[0],
-        "width": raw.shape[1],
-    }
-    return Outcome(
-        key=key,
-        members={"depth.png": encode_depth_png(normalised.depth), "depth.json": to_json_bytes(facts)},
+    stored = StoredDepth(
+        depth=normalised.depth,
+        minimum=normalised.minimum,
+        maximum=normalised.maximum,
+        unit=spec.unit,
+        direction=spec.direction,
+        conversion=normalised.conversion,
+        model=spec.model if spec.name != "sensor" else "sensor",
+        backend=spec.name,
     )
+    return Outcome(key=key, members=encode(stored))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
-
-_EXPORTED = ("segmentation", "bbox", "area")
+from cuts3d_cli.shards.reader import SidecarReader, read_shard
+from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.masks import StoredMasks, decode, mask_record
+from cuts3d_cli.sidecars.photos import photo_facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +42,17 @@ def export_coco(shards: Sequence[Path], path: Path) -> Exported:
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    found = list(_records(shards))
+    found = list(_stored(shards))
     ids = [facts.get("id") for facts, _ in found]
     unique = all(isinstance(item, int) for item in ids) and len(set(ids)) == len(ids)
-    for number, (facts, record) in enumerate(found, start=1):
+    for number, (facts, stored) in enumerate(found, start=1):
         image_id = facts["id"] if unique else number
         images.append(
             {
                 "id": image_id,
                 "file_name": facts["source"],
-                "width": record["width"],
-                "height": record["height"],
+                "width": stored.size[1],
+                "height": stored.size[0],
             }
         )
         annotations += [
@@ -62,12 +60,10 @@ def export_coco(shards: Sequence[Path], path: Path) -> Exported:
                 "id": len(annotations) + offset,
                 "image_id": image_id,
                 "category_id": 1,
-                "segmentation": instance["segmentation"],
-                "bbox": instance["bbox"],
-                "area": instance["area"],
+                **mask_record(instance),
                 "iscrowd": 0,
             }
-            for offset, instance in enumerate(record["instances"], start=1)
+            for offset, instance in enumerate(stored.instances, start=1)
         ]
     atomic_write_json(
         path,
@@ -82,20 +78,12 @@ def export_coco(shards: Sequence[Path], path: Path) -> Exported:
     return Exported(images=len(images), annotations=len(annotations))
 
 
-def _records(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The facts of each image with what is exported of its masks, in the order of the shards."""
+def _stored(shards: Sequence[Path]) -> Iterator[tuple[Mapping[str, Any], StoredMasks]]:
+    """Read the facts and the masks of each image, in the order of the shards; only what is exported of the masks."""
     for base in shards:
-        require_sidecar(base, "pseudo")
-        with SidecarReader(sidecar(base, "pseudo")) as masks:
+        with SidecarReader(require(base, "pseudo").tar) as masks:
             for sample in read_shard(base):
-                record = masks.get(sample.key)
-                if record is not None:
-                    content = read_json(record, "pseudo.json")
-                    content["instances"] = [{name: item[name] for name in _EXPORTED} for item in content["instances"]]
-                    yield image_facts(sample), content
-
-
-def image_facts(sample: Sample) -> dict[str, Any]:
-    """What a base shard's JSON says of an image; `source` is at least its key."""
-    facts = read_json(sample, "json") if "json" in sample.members else {}
-    return {"source": sample.key, **facts}
+                if found := masks.get(sample.key):
+                    stored = decode(found)
+                    plain = [replace(item, cut=None) for item in stored.instances]
+                    yield {"source": sample.key, **photo_facts(sample)}, replace(stored, instances=plain)

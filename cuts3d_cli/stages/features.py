@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import MAX_IMAGE_PIXELS, Config, recorded_limits
+from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
-from cuts3d_cli.engine.driver import finished_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.errors import ShardError
 from cuts3d_cli.features.catalogue import BackboneSpec, backbone_spec
-from cuts3d_cli.files import to_json_bytes
-from cuts3d_cli.images import decode_image, resize_square
-from cuts3d_cli.shards.manifest import Manifest, digest_file
-from cuts3d_cli.shards.reader import Sample, image_member, read_shard
-from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.images import resize_square
+from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.features import StoredFeatures, encode
+from cuts3d_cli.sidecars.finished import FinishedSidecar, finished
+from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.weights.cache import resolve_weights
-from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +144,6 @@ def run(
     decode = functools.partial(photo, max_pixels=config.run.max_image_pixels)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        facts = to_json_bytes({**extractor.recorded, "tensor": extractor.spec.tensor})
         results = infer_in_batches(
             read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=extractor.extract
         )
@@ -153,8 +151,13 @@ def run(
             if item.output is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
             else:
-                members = {"features.npy": _to_npy(item.output), "features.json": facts}
-                yield Outcome(key=item.sample.key, members=members)
+                stored = StoredFeatures(
+                    features=item.output,
+                    backbone=extractor.spec.name,
+                    size=extractor.size,
+                    tensor=extractor.spec.tensor,
+                )
+                yield Outcome(key=item.sample.key, members=encode(stored))
 
     return run_shards(
         shards,
@@ -169,34 +172,20 @@ def run(
     )
 
 
-def photo(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """The decoded photo of a sample.
-
-    Args:
-        sample: of a base shard.
-        max_pixels: a photo with more is refused.
-
-    Raises:
-        SampleError: there is none, or it cannot be decoded.
-    """
-    _, data = image_member(sample)
-    return decode_image(data, max_pixels=max_pixels)
-
-
-def stored_features(base: Path, extractor: FeatureExtractor) -> tuple[Path, Manifest] | None:
-    """The finished features sidecar of a shard, with its manifest.
+def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar | None:
+    """Find the finished features sidecar of a shard.
 
     Args:
         base: the base shard.
         extractor: what the run asks for.
 
     Returns:
-        Both, or None if there is no sidecar that was finished.
+        The sidecar, or None if there is none that was finished.
 
     Raises:
         ShardError: it holds features of another backbone, size or file of weights.
     """
-    found = finished_sidecar(base, "features")
+    found = finished(base, "features")
     if found is None:
         return None
     tar, manifest = found
@@ -213,34 +202,4 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> tuple[Path, Mani
                 f"{tar} holds features of other weights than --weights {extractor.weights}: run `cuts3d features` with"
                 " them, or delete the file"
             )
-    return tar, manifest
-
-
-def read_features(sample: Sample | None, reason: str | None) -> NDArray[np.float16]:
-    """The features of a sample of a features sidecar.
-
-    Args:
-        sample: None where the sidecar has nothing for the image.
-        reason: why that is so, as the sidecar's manifest has it.
-
-    Returns:
-        (C, H, W) float16.
-
-    Raises:
-        SampleError: the sample failed there, or is damaged.
-    """
-    if sample is None or "features.npy" not in sample.members:
-        raise SampleError(f"it has no features: {reason or 'the features sidecar has nothing for it'}")
-    try:
-        features = decode_npy(sample.members["features.npy"])
-    except ValueError as error:
-        raise SampleError(f"the stored features cannot be read: {first_line(error)}") from error
-    if features.ndim != 3 or features.dtype != np.float16 or not features.size:
-        raise SampleError(f"the stored features are {features.dtype} of shape {features.shape}, not float16 (C, H, W)")
-    return features
-
-
-def _to_npy(features: NDArray[np.float16]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, features, allow_pickle=False)
-    return buffer.getvalue()
+    return found

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult
-from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.engine.batches import Failed, infer_each
-from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.features import FeatureExtractor, photo, read_features, stored_features
+from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
+from cuts3d_cli.sidecars.features import read_features
+from cuts3d_cli.sidecars.finished import FinishedSidecar
+from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.stages.features import FeatureExtractor, stored_features
 from cuts3d_cli.timing import StepTimer, add_seconds
 
 if TYPE_CHECKING:
@@ -31,38 +32,6 @@ if TYPE_CHECKING:
 
 Extract = Callable[[Sequence[NDArray[np.uint8]]], "Sequence[Tensor]"]
 """From squares, (S, S, 3) uint8, to their features, (C, H, W) float16 each, left on the network's device."""
-
-
-def finished_depth(base: Path) -> tuple[Path, Manifest]:
-    """The finished depth sidecar of a base shard, with its manifest.
-
-    Raises:
-        ShardError: there is none; the line says how to make it.
-    """
-    return require_sidecar(
-        base,
-        "depth",
-        further=" (with --backend sensor if depth maps were packed with the images), or cut in 2D with --method"
-        " maskcut",
-    )
-
-
-def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
-    """The depth map of a sample of a depth sidecar.
-
-    Args:
-        sample: of the sidecar; None if it holds none of that key.
-        reason: why it failed there, if that is known.
-
-    Returns:
-        (h, w) float32 in [0, 1], NaN where nothing was measured.
-
-    Raises:
-        SampleError: there is none, or it is damaged.
-    """
-    if sample is None or "depth.png" not in sample.members:
-        raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
-    return decode_depth_png(sample.members["depth.png"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +95,9 @@ def load_shard(base: Path, *, config: Config, extractor: FeatureExtractor, with_
     """
     settings, timer = config.pseudo, StepTimer()
     with ExitStack() as stack:
-        depths = _Beside(*finished_depth(base), stack=stack) if with_depth else None
+        depths = _Beside(finished_depth(base), stack=stack) if with_depth else None
         stored = stored_features(base, extractor)
-        features = _Beside(*stored, stack=stack) if stored else None
+        features = _Beside(stored, stack=stack) if stored else None
 
         def load(sample: Sample) -> Loaded:
             image = photo(sample, max_pixels=config.run.max_image_pixels)
@@ -194,9 +163,9 @@ def _on_cpu(features: Sequence[Tensor]) -> list[NDArray[np.float16]]:
 class _Beside:
     """A sidecar, read in step with its base shard; the stack closes it."""
 
-    def __init__(self, tar: Path, manifest: Manifest, *, stack: ExitStack) -> None:
-        self._reader = stack.enter_context(SidecarReader(tar))
-        self._reasons = {item["key"]: item["reason"] for item in manifest.failed}
+    def __init__(self, sidecar: FinishedSidecar, *, stack: ExitStack) -> None:
+        self._reader = stack.enter_context(SidecarReader(sidecar.tar))
+        self._reasons = sidecar.failures
 
     def get(self, key: str) -> tuple[Sample | None, str | None]:
         """Return the sample of that key; or None, and the reason why it is missing, if the manifest has one."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cuts3d_cli.config import Config, SelfTrainConfig
 from cuts3d_cli.detector.merging import merge_instances
-from cuts3d_cli.engine.driver import require_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import generation_of, in_generation, masks_of, sidecar
 from cuts3d_cli.shards.reader import SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
+from cuts3d_cli.sidecars import detections, masks
+from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.wording import Say
 
 
@@ -51,37 +50,32 @@ def run(
     min_score = min_score_of(settings, round)
 
     def inputs(base: Path) -> Mapping[str, Path]:
-        return {stage: require_sidecar(base, stage)[0] for stage in (previous, predicted)}
+        return {stage: require(base, stage).tar for stage in (previous, predicted)}
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        _, predictions = require_sidecar(base, predicted)
-        with SidecarReader(sidecar(base, previous)) as masks:
+        predictions = require(base, predicted)
+        with SidecarReader(sidecar(base, previous)) as previous_masks:
             for sample in read_shard(sidecar(base, predicted)):
-                found, before = read_json(sample, "predict.json"), masks.get(sample.key)
+                found, before = detections.decode(sample), previous_masks.get(sample.key)
                 merged = merge_instances(
                     # An image without a record of masks, where nothing could be cut, gets the predictions alone.
-                    read_json(before, "pseudo.json")["instances"] if before else [],
-                    found["instances"],
+                    masks.decode(before).instances if before else [],
+                    found.instances,
                     min_score=min_score,
                     keep_iou=settings.keep_iou,
                 )
-                facts: dict[str, Any] = {
-                    "method": generation_of(round),
-                    "height": found["height"],
-                    "width": found["width"],
-                    "instances": merged.instances,
-                }
+                stored = masks.StoredMasks(size=found.size, method=generation_of(round), instances=merged.instances)
                 yield Outcome(
                     key=sample.key,
-                    members={"pseudo.json": to_json_bytes(facts)},
+                    members=masks.encode(stored),
                     counts={
                         "masks": len(merged.instances),
                         "predicted": merged.predicted,
                         "replaced": merged.replaced,
                     },
                 )
-        for item in predictions.failed:
-            yield Outcome(key=item["key"], failure=f"not predicted: {item['reason']}")
+        for key, reason in predictions.failures.items():
+            yield Outcome(key=key, failure=f"not predicted: {reason}")
 
     return run_shards(
         shards,

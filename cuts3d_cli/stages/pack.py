@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config import Config, IfExists, PackConfig, recorded_limits
-from cuts3d_cli.depth.maps import decode_sensor_npy, decode_sensor_png
 from cuts3d_cli.engine.driver import refuse_existing, run_jobs
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing
@@ -24,6 +23,7 @@ from cuts3d_cli.errors import SampleError, Setting, SettingError, ShardError, Us
 from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import InputDigest
+from cuts3d_cli.sidecars.photos import SensorFile, decode_sensor_npy, decode_sensor_png, encode
 from cuts3d_cli.stages.listing import Photo, list_source
 
 STAGE = "pack"
@@ -234,19 +234,22 @@ def _members(photo: Photo, root: Path, maps: _Maps) -> dict[str, bytes]:
         raise SampleError(photo.problem)
     data = _read(root / photo.file)
     width, height = decode_image(data, max_pixels=maps.max_image_pixels).size
-    facts: dict[str, Any] = {"id": photo.id, "source": photo.file, "width": width, "height": height}
-    extension = photo.file.rpartition(".")[2].lower()
-    members = {"jpg" if extension == "jpeg" else extension: data}
+    sensor = None
     own = list(_depth_maps(photo, maps))
     if len(own) > 1:
         raise SampleError(f"there are two depth maps, {own[0].path.name} and {own[1].path.name}: keep one")
     for found in own:
         content = _read(found.path)
         _check_map(found, content, maps, width=width, height=height)
-        members[f"sensor.{found.kind}"] = content
-        facts["depth"] = {"scale": maps.scale if found.kind == "png" else 1.0, "unit": "metre"}
-    members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
-    return members
+        sensor = SensorFile(data=content, kind=found.kind, scale=maps.scale)
+    return encode(
+        data,
+        extension=photo.file.rpartition(".")[2].lower(),
+        id=photo.id,
+        source=photo.file,
+        size=(height, width),
+        sensor=sensor,
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cuts3d_cli.config import Config, PredictConfig, output_dict, recorded_limits
-from cuts3d_cli.cut.masks import rle_area
+from cuts3d_cli.config import Config, output_dict, recorded_limits
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import in_generation
-from cuts3d_cli.shards.reader import Sample, read_shard
-from cuts3d_cli.stages.features import photo
+from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.detections import encode, from_detections
+from cuts3d_cli.sidecars.photos import photo_pixels
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
-    from cuts3d_cli.detector.inference import Detections, Detector
+    from cuts3d_cli.detector.inference import Detector
 
 
 def run(
@@ -59,7 +55,7 @@ def run(
             f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
         )
     device = choose_device(config.run.device)
-    decode = functools.partial(_pixels, max_pixels=config.run.max_image_pixels)
+    decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
     @functools.cache
     def loaded() -> Detector:
@@ -76,12 +72,13 @@ def run(
             if item.output is None or item.prepared is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
             else:
-                record = to_record(item.output, size=item.prepared.shape[:2], config=config.predict)
-                yield Outcome(
-                    key=item.sample.key,
-                    members={"predict.json": to_json_bytes(record)},
-                    counts={"masks": len(record["instances"])},
+                stored = from_detections(
+                    item.output,
+                    size=(item.prepared.shape[0], item.prepared.shape[1]),
+                    min_score=config.predict.min_score,
+                    max_detections=config.predict.max_detections,
                 )
+                yield Outcome(key=item.sample.key, members=encode(stored), counts={"masks": len(stored.instances)})
 
     return run_shards(
         shards,
@@ -94,26 +91,3 @@ def run(
         info={"device": device},
         progress=progress,
     )
-
-
-def to_record(found: Detections, *, size: tuple[int, int], config: PredictConfig) -> dict[str, Any]:
-    """The JSON that a predict sidecar holds for one image: instances, best first.
-
-    A detection whose mask is empty is left out.
-    """
-    kept = found.over(config.min_score)
-    instances = [
-        {
-            "score": round(float(score), 6),
-            "bbox": [round(float(value), 2) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-            "segmentation": mask,
-            "area": rle_area(mask),
-        }
-        for box, score, mask in zip(kept.boxes, kept.scores, kept.masks, strict=True)
-        if rle_area(mask) > 0
-    ]
-    return {"height": size[0], "width": size[1], "instances": instances[: config.max_detections]}
-
-
-def _pixels(sample: Sample, *, max_pixels: int) -> NDArray[np.uint8]:
-    return np.asarray(photo(sample, max_pixels=max_pixels), dtype=np.uint8)

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cuts3d_cli.config import Config, PseudoConfig, for_backbone, output_dict, recorded_limits
-from cuts3d_cli.cut.image import CutTask, cut_image, to_record
+from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.devices import graph_device, worker_count
@@ -17,9 +17,10 @@ from cuts3d_cli.engine.prefetch import prefetched
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.files import to_json_bytes
+from cuts3d_cli.sidecars.depth import finished_depth
+from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
-from cuts3d_cli.stages.loading import ImageCut, Loaded, finished_depth, load_shard, with_features
+from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, with_features
 from cuts3d_cli.timing import add_seconds
 
 
@@ -128,7 +129,7 @@ def _outcome(image: ImageCut, *, method: str) -> Outcome:
     result = image.result
     return Outcome(
         key=image.key,
-        members={"pseudo.json": to_json_bytes(to_record(result, size=image.size, method=method))},
+        members=encode(from_cut(result, size=image.size, method=method)),
         dropped=result.dropped,
         counts={
             "masks": len(result.instances),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from bench.common import Report, Row, Table, interleaved, log, ratios
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars import features
 from executable import command, cuts3d, neutral_environment
 from scenes.files import write_depth
 
@@ -202,18 +202,17 @@ def synthetic_shard(folder: Path, images: int) -> Path:
     base = folder / "shards" / "synthetic-000.tar"
 
     # Features that no network has computed.
-    def features(base: Path) -> Iterator[Outcome]:
+    def vectors(base: Path) -> Iterator[Outcome]:
         for number, sample in enumerate(read_shard(base)):
-            buffer = io.BytesIO()
-            np.save(buffer, _features(number), allow_pickle=False)
-            yield Outcome(key=sample.key, members={"features.npy": buffer.getvalue(), "features.json": b"{}"})
+            stored = features.StoredFeatures(features=_features(number), backbone=BACKBONE, size=SIZE, tensor="made")
+            yield Outcome(key=sample.key, members=features.encode(stored))
 
     run_shards(
         [base],
         stage="features",
         config={"features": {"backbone": BACKBONE, "size": SIZE}},
         inputs=lambda base: {"base": base},
-        outcomes=features,
+        outcomes=vectors,
         if_exists="overwrite",
     )
     return base

@@ -24,6 +24,8 @@ from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.model import build_model, model_config
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.detector.schedule import descend, make_optimizer
+from cuts3d_cli.sidecars.confidence import StoredConfidence
+from cuts3d_cli.sidecars.masks import StoredMask
 
 Batch = list[dict[str, Any]]
 """Training samples as detectron2 takes them."""
@@ -196,11 +198,12 @@ def random_batches(config: TrainConfig, *, count: int) -> list[Batch]:
             photo = rendered(number * config.images_per_batch + index)
             rng = np.random.default_rng([number, index])
             codes = [item["segmentation"] for item in photo.instances]
-            maps = rng.choice(np.array([0.5, 4 / 6, 5 / 6, 1], dtype=np.float32), size=(len(codes), GRID, GRID))
+            counts = rng.choice(np.array([3, 4, 5, 6], dtype=np.uint8), size=(len(codes), GRID, GRID))
+            scores = [float(values.mean()) / 6 for values in counts]
             sample = training_sample(
                 photo.image,
-                {"instances": [{"segmentation": code} for code in codes]},
-                (maps, [float(values.mean()) for values in maps]),
+                [StoredMask.of(code) for code in codes],
+                StoredConfidence(counts=counts, scores=scores, levels=6, floor=0.5, source="depth"),
                 geometry=draw_geometry(photo.size, config=config, seed=(config.seed, number, index)),
             )
             batch.append({**sample, "key": photo.name, "shard": "-"})

@@ -17,8 +17,7 @@ from PIL import Image
 from cuts3d_cli.cli.config import as_toml
 from cuts3d_cli.config import resolve
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_box
-from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, encode_depth_png
-from cuts3d_cli.errors import SampleError
+from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.evaluation.datasets.coco import read_coco
 from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.evaluation.datasets.kitti import read_kitti
@@ -29,9 +28,10 @@ from cuts3d_cli.images import decode_image
 from cuts3d_cli.shards.manifest import Manifest, check_freshness, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars.fields import read_json
-from cuts3d_cli.sidecars.members import base_flaws, sidecar_flaws
+from cuts3d_cli.sidecars import KINDS, Known, kind_of, photos
+from cuts3d_cli.sidecars.depth import decode_depth_png, encode_depth_png
 from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.sidecars.photos import decode_sensor_npy
 from cuts3d_cli.stages.listing import list_source
 from stress.fuzz_mutations import mutated_bytes, mutated_json, mutated_tar, mutated_text, odd_spec
 
@@ -93,34 +93,52 @@ def record(rng: Random, folder: Path) -> None:
     """Read JSON members of sidecars, and the masks in them."""
     extension = rng.choice(list(_records()))
     sample = Sample(key="a", members={extension: mutated_json(rng, _records()[extension])}, file=Path("s-000.tar"))
-    value = read_json(sample, extension)
-    for item in value.get("instances", []):
-        for name in ("segmentation", "patch_mask", "bipartition"):
-            if item.get(name):
-                assert decode_rle(item[name]).shape == tuple(item[name]["size"])
-                rle_box(item[name])
+    stage = extension.removesuffix(".json")
+    if stage == "json":
+        photos.photo_facts(sample)
+        return
+    # The other members are whole, so that only the record can fail.
+    kind = kind_of(stage)
+    sample.members.update({name: _members()[name] for name in kind.MEMBERS if name != extension})
+    stored = kind.decode(sample)
+    for item in getattr(stored, "instances", ()):
+        assert item.pixels().shape == stored.size
+        rle_box(item.segmentation)
+        for code in (item.cut.patch_mask, item.cut.bipartition) if item.cut else ():
+            assert decode_rle(code).shape == stored.cut.grid
 
 
 def member(rng: Random, folder: Path) -> None:
-    """Read photos, maps and arrays, and check all members of a sample as `cuts3d verify` does."""
-    kind = rng.choice(list(_members()))
-    data = mutated_bytes(rng, _members()[kind])
-    sample = Sample(key="a", members={**_members(), kind: data}, file=None)
-    base_flaws(sample)
-    for stage in ("depth", "features", "pseudo", "confidence", "predict"):
-        sidecar_flaws(sample, stage, size=(HEIGHT, WIDTH), masks=2)
+    """Read photos, maps and arrays. What `cuts3d verify` finds a flaw in, readers must refuse, and nothing else."""
+    name = rng.choice(list(_members()))
+    data = mutated_bytes(rng, _members()[name])
+    members = {**_members(), name: data}
+    known = Known(size=(HEIGHT, WIDTH), masks=2)
+    for kind in KINDS.values():
+        part = Sample(key="a", members={extension: members[extension] for extension in kind.MEMBERS})
+        assert bool(kind.flaws(part, known)) == _is_refused(kind.decode, part, known)
+    whole = Sample(key="a", members=members)
+    assert bool(photos.flaws(whole)) == _is_refused(photos.decode, whole)
     decoders: Mapping[str, Callable[[bytes], Any]] = {
         "jpg": decode_image,
         "depth.png": decode_depth_png,
         "sensor.npy": decode_sensor_npy,
     }
-    if kind in decoders:
-        decoders[kind](data)
-    elif kind.endswith("npy"):
+    if name in decoders:
+        decoders[name](data)
+    elif name.endswith("npy"):
         try:
             decode_npy(data)
         except ValueError as error:
             raise SampleError(str(error)) from error
+
+
+def _is_refused(decode: Callable[..., object], *words: object) -> bool:
+    try:
+        decode(*words)
+    except (SampleError, ShardError):
+        return True
+    return False
 
 
 def coco(rng: Random, folder: Path) -> None:

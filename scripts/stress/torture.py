@@ -142,7 +142,7 @@ def _judge(ended: Ended, figures: Figures) -> None:
     if ended.left:
         figures.broken.append(f"{where}: left {', '.join(ended.left)}")
     if ended.processes_left:
-        figures.broken.append(f"{where}: processes left")
+        figures.broken.append(f"{where}: processes are left")
 
 
 def _print(figures: Figures, console: Console) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_npy, decode_sensor_png, encode_depth_png, normalise
+from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.errors import SampleError
 
 NAN = float("nan")
@@ -88,89 +88,3 @@ class TestNormalise:
         raw = np.array([[1.0, 2.0]], dtype=np.float32)
         normalise(raw, direction="disparity", unit="metre")
         np.testing.assert_array_equal(raw, [[1.0, 2.0]])
-
-
-class TestStoredMap:
-    def test_levels(self) -> None:
-        data = encode_depth_png(np.float32([[0.0, 1.0, NAN, 0.5]]))
-        levels = np.asarray(Image.open(io.BytesIO(data)))
-        assert levels.dtype == np.uint16
-        np.testing.assert_array_equal(levels, [[1, 65535, 0, 32768]])
-
-    def test_round_trip(self) -> None:
-        depth = np.random.default_rng(0).random((61, 47), dtype=np.float32)
-        depth[5:9, 3:30] = np.nan
-        depth[0, :2] = 0.0, 1.0
-        again = decode_depth_png(encode_depth_png(depth))
-        assert again.dtype == np.float32
-        np.testing.assert_array_equal(np.isnan(again), np.isnan(depth))
-        assert np.nanmax(np.abs(again.astype(np.float64) - depth)) <= 1 / 65534 / 2 + 2**-24
-        assert again[0, 0] == 0.0
-        assert again[0, 1] == 1.0
-
-    def test_storing_twice_changes_nothing(self) -> None:
-        depth = np.random.default_rng(1).random((20, 30), dtype=np.float32)
-        once = encode_depth_png(depth)
-        assert encode_depth_png(depth) == once
-        assert encode_depth_png(decode_depth_png(once)) == once
-
-    @pytest.mark.parametrize("depth", [[[-0.01]], [[1.01]], [[np.inf]], [0.5]])
-    def test_only_normalised_maps_are_stored(self, depth: list) -> None:
-        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-            encode_depth_png(np.float32(depth))
-
-    @pytest.mark.parametrize(
-        ("data", "reason"),
-        [
-            (b"", "is empty"),
-            (b"not a png at all, but long enough to hold a header", "not a PNG"),
-            (png(np.zeros((4, 4), np.uint8)), "8-bit gray PNG, not 16-bit gray: 256 levels"),
-            (png(np.zeros((4, 4, 3), np.uint8)), "8-bit RGB PNG, not 16-bit gray: a depth map has one channel"),
-            (png(np.zeros((4, 4, 4), np.uint8)), "RGB with alpha"),
-            (png(np.arange(4096, dtype=np.uint16).reshape(64, 64))[:100], "cannot be decoded"),
-        ],
-        ids=["empty", "text", "8 bits", "RGB", "RGBA", "truncated"],
-    )
-    def test_refused(self, data: bytes, reason: str) -> None:
-        with pytest.raises(SampleError, match=reason) as caught:
-            decode_depth_png(data)
-        assert "\n" not in str(caught.value)
-
-
-class TestSensor:
-    def test_png_in_millimetres(self) -> None:
-        metres = decode_sensor_png(png(np.array([[0, 1500, 65535]], np.uint16)), scale=0.001)
-        np.testing.assert_allclose(metres, np.float32([[NAN, 1.5, 65.535]]))
-        assert metres.dtype == np.float32
-
-    def test_png_of_8_bits_is_refused(self) -> None:
-        with pytest.raises(SampleError, match="256 levels are too few"):
-            decode_sensor_png(png(np.zeros((4, 4), np.uint8)), scale=1.0)
-
-    @pytest.mark.parametrize("scale", [0.0, -1.0, NAN, float("inf")])
-    def test_scale_is_a_positive_number(self, scale: float) -> None:
-        with pytest.raises(ValueError, match="scale"):
-            decode_sensor_png(png(np.ones((4, 4), np.uint16)), scale=scale)
-
-    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    def test_npy(self, dtype: type) -> None:
-        metres = decode_sensor_npy(npy(np.array([[0.0, 1.5], [NAN, np.inf], [-1.0, 2.0]], dtype)))
-        np.testing.assert_array_equal(metres, np.float32([[NAN, 1.5], [NAN, NAN], [NAN, 2.0]]))
-        assert metres.dtype == np.float32
-
-    @pytest.mark.parametrize(
-        ("data", "reason"),
-        [
-            (b"", "not a whole .npy file"),
-            (b"\x93NUMPY nonsense", "not a whole .npy file"),
-            (npy(np.ones((8, 8)))[:-8], "not a whole .npy file"),
-            (npy(np.array([[{"a": 1}]], dtype=object)), "not a whole .npy file"),
-            (npy(np.ones((2, 2, 1))), r"shape \(2, 2, 1\)"),
-            (npy(np.ones((2, 2), np.uint16)), "uint16, not floats in metres"),
-        ],
-        ids=["empty", "nonsense", "truncated", "pickle", "three dimensions", "integers"],
-    )
-    def test_npy_refused(self, data: bytes, reason: str) -> None:
-        with pytest.raises(SampleError, match=reason) as caught:
-            decode_sensor_npy(data)
-        assert "\n" not in str(caught.value)

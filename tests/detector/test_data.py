@@ -19,7 +19,9 @@ from cuts3d_cli.detector.order import Position, SampleOrder
 from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
-from tests.support.training_data import GRID, make_shards, mask_of, photo_of
+from cuts3d_cli.sidecars.confidence import StoredConfidence
+from cuts3d_cli.sidecars.masks import StoredMask
+from tests.support.training_data import GRID, cut_of, make_shards, mask_of, photo_of
 
 IMAGES = 13
 
@@ -180,11 +182,12 @@ def test_masks_confidence_and_photo_are_cut_alike():
         top, left = int(rng.integers(0, new[0] - rows + 1)), int(rng.integers(0, new[1] - columns + 1))
         geometry = Geometry(size=new, crop=(top, left, rows, columns), flip=bool(rng.random() < 0.5))
         mask = mask_of(int(rng.integers(3)), size)
-        record = {"instances": [{"segmentation": encode_rle(mask), "patch_mask": encode_rle(mask)}]}
+        masks = [StoredMask.of(encode_rle(mask), cut=cut_of(mask))]
         # A confidence map that is the mask itself, at the photo's resolution.
-        maps = np.where(mask, 0.5, 1.0).astype(np.float32)[None]
+        counts = np.where(mask, 1, 2).astype(np.uint8)[None]
+        confidence = StoredConfidence(counts=counts, scores=[0.5], levels=2, floor=0.5, source="depth")
         photo = Image.fromarray(photo_of(1, size))
-        sample = training_sample(photo, record, (maps, [0.5]), geometry=geometry)
+        sample = training_sample(photo, masks, confidence, geometry=geometry)
         instances = sample["instances"]
         assert tuple(sample["image"].shape) == (3, rows, columns)
         if len(instances):
@@ -206,6 +209,6 @@ def test_draws_depend_on_the_seed_alone():
 def test_masks_of_another_photo_are_refused():
     from PIL import Image
 
-    record = {"instances": [{"segmentation": encode_rle(mask_of(0, (20, 20)))}]}
+    masks = [StoredMask.of(encode_rle(mask_of(0, (20, 20))))]
     with pytest.raises(SampleError, match="a mask is 20x20, the photo 30x20"):
-        training_sample(Image.new("RGB", (30, 20)), record, None, geometry=Geometry(size=(20, 30)))
+        training_sample(Image.new("RGB", (30, 20)), masks, None, geometry=Geometry(size=(20, 30)))

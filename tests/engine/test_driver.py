@@ -11,7 +11,7 @@ import pytest
 
 from cuts3d_cli.config import RunConfig
 from cuts3d_cli.engine import driver
-from cuts3d_cli.engine.driver import finished_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import ShardError, UsageError
@@ -267,31 +267,6 @@ def test_a_json_of_another_program_beside_a_shard_is_no_obstacle(
     run(bases[:1], progress=watcher)
     assert watcher.told[0] == ("begin", [("s-0.tar", expected)])
     assert watcher.told[-1] == ("finish", "s-0.tar")
-
-
-def test_finished_sidecars(bases: list[Path]):
-    assert finished_sidecar(bases[0], "depth") is None
-    run(bases)
-    found = finished_sidecar(bases[0], "depth")
-    assert found is not None
-    tar, manifest = found
-    assert (tar, manifest.stage) == (sidecar(bases[0], "depth"), "depth")
-
-    whole = tar.read_bytes()
-    tar.write_bytes(whole + b"\0" * 512)
-    assert finished_sidecar(bases[0], "depth") is None
-    tar.write_bytes(whole)
-    manifest_path(tar).unlink()
-    assert finished_sidecar(bases[0], "depth") is None
-
-
-def test_a_sidecar_of_an_earlier_base_shard_is_refused(bases: list[Path]):
-    run(bases)
-    write_shard(bases[0], {"a0": {"jpg": b"another photo"}, "b0": {"jpg": b"2"}})
-    with pytest.raises(ShardError, match=r"s-0\.depth\.tar was made from another s-0\.tar: run `cuts3d depth"):
-        finished_sidecar(bases[0], "depth")
-    run(bases)
-    assert finished_sidecar(bases[0], "depth") is not None
 
 
 # ---------------------------------------------------------------------------------------------- shared with others

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.journal import DetectionJournal, KeptDetections, PhotoState, journal_path
+from cuts3d_cli.evaluation.journal import DetectionJournal, PhotoState, journal_path
+from cuts3d_cli.sidecars.detections import Detections
 from tests.support.shapes import HEIGHT, WIDTH, rectangle
 
 
@@ -14,14 +15,14 @@ def state(name: str = "a.jpg", *, masks: bool = True, size: int = 10) -> PhotoSt
     return PhotoState(file=name, size=size, mtime_ns=20, width=WIDTH, height=HEIGHT, masks=masks)
 
 
-def found(seed: int = 0, *, count: int = 3) -> KeptDetections:
+def found(seed: int = 0, *, count: int = 3) -> Detections:
     rng = np.random.default_rng(seed)
     boxes, scores = (rng.normal(0, 200, (count, 4)), rng.random(count))
     masks = [rectangle(*rng.integers(1, 90, 4).tolist()) for _ in range(count)]
-    return KeptDetections(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), masks=masks)
+    return Detections(boxes=boxes.astype(np.float32), scores=scores.astype(np.float32), masks=masks)
 
 
-def same(one: KeptDetections | None, other: KeptDetections) -> bool:
+def same(one: Detections | None, other: Detections) -> bool:
     assert one is not None
     assert one.boxes.dtype == one.scores.dtype == np.float32
     assert one.boxes.shape == other.boxes.shape
@@ -50,7 +51,7 @@ def test_without_masks_none_are_stored(tmp_path: Path):
     with DetectionJournal(tmp_path / "a.jsonl") as journal:
         journal.add(state(masks=False), item)
     with DetectionJournal(tmp_path / "a.jsonl") as journal:
-        assert same(journal.get(state(masks=False)), KeptDetections(boxes=item.boxes, scores=item.scores, masks=[]))
+        assert same(journal.get(state(masks=False)), Detections(boxes=item.boxes, scores=item.scores, masks=[]))
         assert not journal.has(state(masks=True))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.cut.masks import Rle, encode_rle, rle_area, rle_box
-from cuts3d_cli.engine.driver import require_sidecar, run_shards
+from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.manifest import Manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran
@@ -73,7 +74,7 @@ def score(base: Path, scores: Mapping[str, Sequence[float] | None]) -> Path:
         [base],
         stage="confidence",
         config={},
-        inputs=lambda base: {"pseudo": require_sidecar(base, "pseudo")[0]},
+        inputs=lambda base: {"pseudo": require(base, "pseudo")[0]},
         outcomes=lambda base: iter(outcomes),
         if_exists="overwrite",
     )
@@ -194,7 +195,7 @@ def test_masks_without_a_confidence_come_last(cuts3d: Eval, alone: Path):
 
 @pytest.mark.parametrize(
     ("scores", "words"),
-    [([0.9, 0.9], "a has 2 scores for 1 masks"), ([0.9] * 0, "a has 0 scores for 1 masks")],
+    [([0.9, 0.9], "it has 2 maps for 1 masks"), ([0.9] * 0, "it has 0 maps for 1 masks")],
 )
 def test_a_confidence_that_does_not_fit_is_refused(cuts3d: Eval, alone: Path, scores: list[float], words: str):
     base = score(shard(alone / "s-000.tar", {"a": [LEFT]}), {"a": scores})

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.reader import Sample, SidecarReader, image_member, read_shard
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
 
 
@@ -188,14 +188,6 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_image_member() -> None:
-    assert image_member(Sample(key="a", members={"json": b"", "webp": b"1", "sensor.png": b"2"})) == ("webp", b"1")
-    with pytest.raises(SampleError, match=r"no image, only json, sensor\.png"):
-        image_member(Sample(key="a", members={"sensor.png": b"", "json": b""}))
-    with pytest.raises(SampleError, match="several images: jpg, png"):
-        image_member(Sample(key="a", members={"png": b"", "jpg": b""}))
 
 
 def test_sidecar_by_the_keys_of_its_base(tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ def test_good_numbers_give_a_mask(cuts3d: Callable[..., Ran], base: Path):
 
 
 FEATURES: Mapping[str, tuple[NDArray[np.float16], str]] = {
-    "NaN": (with_value(np.nan), "the features contain NaN or infinite values"),
-    "infinity": (with_value(np.inf), "the features contain NaN or infinite values"),
+    "NaN": (with_value(np.nan), "features.npy: it holds NaN or infinite values"),
+    "infinity": (with_value(np.inf), "features.npy: it holds NaN or infinite values"),
     "all zero": (np.zeros((8, GRID, GRID), np.float16), "the features are all zero"),
-    "of another shape": (np.zeros((8, GRID), np.float16), "the stored features are float16 of shape (8, 14)"),
-    "none": (np.zeros((0, GRID, GRID), np.float16), "the stored features are float16 of shape (0, 14, 14)"),
+    "of another shape": (np.zeros((8, GRID), np.float16), "features.npy: it holds float16 of shape (8, 14)"),
+    "none": (np.zeros((0, GRID, GRID), np.float16), "features.npy: it holds float16 of shape (0, 14, 14)"),
 }
 
 

@@ -12,10 +12,11 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.cut.confidence import confidence_counts
 from cuts3d_cli.cut.grid import depth_to_grid, fill_holes
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.confidence import current_confidence, decode
+from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.stages import confidence as stage
 from cuts3d_cli.stages import pseudo
 from tests.support.photos import pack_photos, records, settings
@@ -49,8 +50,8 @@ def test_every_mask_has_a_map_and_a_score(cut: Path, weights: Path):
     assert list(found) == list(masks)
     assert result.count("masks") == sum(len(record["instances"]) for record in masks.values()) > 0
     for key, sample in found.items():
-        maps, scores = stage.read_confidence(sample)
-        for values, score, item in zip(maps, scores, masks[key]["instances"], strict=True):
+        stored = decode(sample)
+        for values, score, item in zip(stored.maps, stored.scores, masks[key]["instances"], strict=True):
             assert values.min() >= 0.5
             assert set(np.round(np.unique(values) * 6, 4)) <= {3.0, 4.0, 5.0, 6.0}
             assert score == pytest.approx(values[decode_rle(item["patch_mask"])].mean(), abs=1e-6)
@@ -78,10 +79,10 @@ def test_the_cut_at_the_highest_threshold_is_the_mask_itself(cut: Path, weights:
     stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.2, "cuts": 1}))
     masks = records(sidecar(cut, "pseudo"), "pseudo.json")
     for sample in read_shard(sidecar(cut, "confidence")):
-        maps, scores = stage.read_confidence(sample)
-        for values, item in zip(maps, masks[sample.key]["instances"], strict=True):
+        stored = decode(sample)
+        for values, item in zip(stored.maps, masks[sample.key]["instances"], strict=True):
             np.testing.assert_array_equal(values == 1.0, decode_rle(item["patch_mask"]))
-        assert scores == [1.0] * len(scores)
+        assert set(stored.scores) <= {1.0}
 
 
 def test_masks_of_several_sources_are_scored_with_them(cut: Path, weights: Path):
@@ -90,17 +91,17 @@ def test_masks_of_several_sources_are_scored_with_them(cut: Path, weights: Path)
     assert any(decode_rle(item["core"]).sum() > 1 for record in masks.values() for item in record["instances"])
     stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.2, "cuts": 1}))
     for sample in read_shard(sidecar(cut, "confidence")):
-        maps, _ = stage.read_confidence(sample)
-        for values, item in zip(maps, masks[sample.key]["instances"], strict=True):
+        stored = decode(sample)
+        for values, item in zip(stored.maps, masks[sample.key]["instances"], strict=True):
             np.testing.assert_array_equal(values == 1.0, decode_rle(item["patch_mask"]))
 
 
 def test_the_crf_as_a_source(cut: Path, weights: Path):
     stage.run([cut], config=config(weights, confidence={"source": "crf"}))
     for sample in read_shard(sidecar(cut, "confidence")):
-        maps, scores = stage.read_confidence(sample)
-        assert maps.shape[1:] == (14, 14) or len(maps) == 0
-        assert all(0.5 <= score <= 1.0 for score in scores)
+        stored = decode(sample)
+        assert stored.maps.shape[1:] == (14, 14) or len(stored.maps) == 0
+        assert all(0.5 <= score <= 1.0 for score in stored.scores)
 
 
 @pytest.mark.parametrize("source", ["depth", "crf"])
@@ -123,13 +124,13 @@ def test_webdataset_reads_it(cut: Path, weights: Path):
 
 def test_masks_that_were_cut_anew_make_it_stale(cut: Path, weights: Path):
     stage.run([cut], config=config(weights))
-    assert stage.current_confidence(cut) is not None
+    assert current_confidence(cut) is not None
     pseudo.run([cut], config=config(weights, instances=1))
     with pytest.raises(ShardError, match="scores other masks"):
-        stage.current_confidence(cut)
+        current_confidence(cut)
     result = stage.run([cut], config=config(weights))  # the run itself notices, and redoes it
     assert result.shards[0].status == "done"
-    assert stage.current_confidence(cut) is not None
+    assert current_confidence(cut) is not None
 
 
 def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):

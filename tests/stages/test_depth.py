@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.stages import depth as stage
 from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
 

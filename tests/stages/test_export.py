@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import FileError, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import write_shard
@@ -56,7 +56,7 @@ def record(count: int) -> dict[str, Any]:
         mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
         mask[2 + number : 10, 3:9] = True
         code = encode_rle(mask)
-        instances.append({"segmentation": code, "bbox": rle_box(code), "area": rle_area(code), "iteration": number})
+        instances.append({"segmentation": code, "bbox": rle_box(code), "area": rle_area(code)})
     return {"height": HEIGHT, "width": WIDTH, "instances": instances}
 
 
@@ -136,5 +136,5 @@ def test_damaged_masks_are_told(tmp_path: Path):
     with pytest.raises(ShardError, match=r"x\.pseudo\.json is damaged: it is no JSON: check it with `cuts3d verify"):
         export_coco([base], tmp_path / "m.json")
     shard(base, [("x", 7, 2)])
-    with pytest.raises(ShardError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         export_coco([base], tmp_path / "no/such/folder.json")

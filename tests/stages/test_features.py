@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import SampleError, ShardError, UsageError, WeightsError
+from cuts3d_cli.errors import ShardError, UsageError, WeightsError
 from cuts3d_cli.features.vit import load_backbone
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.stages import features as stage
-from cuts3d_cli.stages.features import FeatureExtractor, read_features, stored_features
+from cuts3d_cli.stages.features import FeatureExtractor, stored_features
 from tests.support.photos import encoded, pack_photos, records, settings, two_boxes, write_shard
 
 
@@ -123,28 +123,3 @@ def test_the_extractor_checks_names_before_it_loads_anything(alone: Path):
     assert (extractor.size, extractor.grid) == (64, (4, 4))
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
         _ = extractor.weights
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
-        (None, "it has no features: it was too dark"),
-        ({"json": b"{}"}, "it has no features: it was too dark"),
-        ({"features.npy": b""}, "cannot be read"),
-        ({"features.npy": npy(np.zeros((2, 3, 4), np.float16))[:-1]}, "cannot be read"),
-        ({"features.npy": b"PK\x03\x04"}, "cannot be read"),
-        ({"features.npy": npy(np.zeros((3, 4), np.float16))}, r"float16 of shape \(3, 4\)"),
-        ({"features.npy": npy(np.zeros((2, 3, 4), np.float32))}, r"float32 of shape \(2, 3, 4\)"),
-        ({"features.npy": npy(np.array([{}], dtype=object))}, "cannot be read"),
-    ],
-)
-def test_damaged_features_are_the_samples_failure(members: dict[str, bytes] | None, reason: str):
-    sample = None if members is None else Sample(key="a", members=members)
-    with pytest.raises(SampleError, match=reason):
-        read_features(sample, "it was too dark")

@@ -80,18 +80,18 @@ def set_out(alone: Path) -> Path:
     from cuts3d_cli.engine.driver import run_shards
     from cuts3d_cli.engine.results import Outcome
     from cuts3d_cli.shards.names import sidecar
+    from cuts3d_cli.sidecars.masks import StoredMask, StoredMasks, encode
     from tests.support.photos import scene_of
 
     (base,) = pack_photos(alone, 1)
     box = encode_rle(scene_of(0).boxes[0])
-    record = {"height": 60, "width": 80, "instances": [{"segmentation": box}]}
-    member = json.dumps(record).encode()
+    members = encode(StoredMasks(size=(60, 80), method="by hand", instances=[StoredMask.of(box)]))
     run_shards(
         [base],
         stage="pseudo",
         config={},
         inputs=lambda base: {"base": base},
-        outcomes=lambda base: iter([Outcome(key="p0", members={"pseudo.json": member})]),
+        outcomes=lambda base: iter([Outcome(key="p0", members=members)]),
         if_exists="resume",
     )
     assert sidecar(base, "pseudo").exists()

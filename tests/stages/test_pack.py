@@ -18,7 +18,8 @@ from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
-from cuts3d_cli.shards.reader import image_member, read_shard
+from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.photos import image_member
 from cuts3d_cli.stages.pack import Packing, run
 
 

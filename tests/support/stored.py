@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.depth.maps import encode_depth_png
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars import depth as depths
+from cuts3d_cli.sidecars.depth import StoredDepth
+from cuts3d_cli.sidecars.features import StoredFeatures, encode
 
 GRID = 14
 PSEUDO = ("pseudo", "--backbone", "dino-vits16", "--size", "224", "-j", "0", "--no-crf")
-_FACTS = json.dumps({"backbone": "dino-vits16", "size": 224, "tensor": "keys"}).encode()
 _rng = np.random.default_rng(0)
 
 
@@ -49,10 +48,23 @@ def store(base: Path, stage: str, members: Callable[[], dict[str, bytes]]) -> No
 
 
 def store_features(base: Path, features: NDArray[np.float16]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, features)
-    store(base, "features", lambda: {"features.npy": buffer.getvalue(), "features.json": _FACTS})
+    stored = StoredFeatures(features=features, backbone="dino-vits16", size=224, tensor="keys")
+    store(base, "features", lambda: encode(stored))
 
 
 def store_depth(base: Path, depth: NDArray[np.float32]) -> None:
-    store(base, "depth", lambda: {"depth.png": encode_depth_png(depth), "depth.json": b"{}"})
+    store(base, "depth", lambda: depths.encode(depth_of(depth)))
+
+
+def depth_of(depth: NDArray[np.float32]) -> StoredDepth:
+    """A depth map as if a network had estimated it."""
+    return StoredDepth(
+        depth=depth,
+        minimum=0.0,
+        maximum=1.0,
+        unit="relative",
+        direction="distance",
+        conversion="none",
+        model="made",
+        backend="made",
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
+from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
-from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.sidecars import confidence
+from cuts3d_cli.sidecars.confidence import StoredConfidence
+from cuts3d_cli.sidecars.masks import ImageCut, InstanceCut, StoredMask, StoredMasks, encode
 from tests.support.photos import packed
 
 GRID = 8
@@ -37,6 +38,14 @@ def mask_of(number: int, size: tuple[int, int]) -> NDArray[np.bool_]:
     top, left = size[0] // 4, size[1] // 4 + number % 3
     mask[top : top + size[0] // 2, left : left + size[1] // 2] = True
     return mask
+
+
+def cut_of(patch_mask: NDArray[np.bool_]) -> InstanceCut:
+    """How a mask was cut, as far as training looks at it."""
+    code = encode_rle(patch_mask)
+    return InstanceCut(
+        iteration=0, patch_mask=code, bipartition=code, source=(0, 0), sink=None, core=None, crf_iou=None
+    )
 
 
 def make_shards(
@@ -60,24 +69,21 @@ def make_shards(
         for number in numbers(base):
             size = sizes[number]
             codes = [] if number in empty else [encode_rle(mask_of(number, size))]
-            patch = encode_rle(mask_of(number, (GRID, GRID)))
-            instances = [
-                {"segmentation": code, "bbox": rle_box(code), "area": rle_area(code), "patch_mask": patch}
-                for code in codes
-            ]
-            record = {"height": size[0], "width": size[1], "grid": [GRID, GRID], "instances": instances}
-            yield Outcome(key=f"{number:03d}", members={"pseudo.json": to_json_bytes(record)})
+            history = cut_of(mask_of(number, (GRID, GRID)))
+            stored = StoredMasks(
+                size=size,
+                method="cuts3d",
+                instances=[StoredMask.of(code, cut=history) for code in codes],
+                cut=ImageCut(grid=(GRID, GRID), stopped=None, dropped=()),
+            )
+            yield Outcome(key=f"{number:03d}", members=encode(stored))
 
     def scores(base: Path) -> Any:
         for number in numbers(base):
             count = 0 if number in empty else 1
-            buffer = io.BytesIO()
-            np.save(buffer, np.full((count, GRID, GRID), 4, dtype=np.uint8))
-            facts = {"levels": 5, "floor": 0.5, "scores": [0.8] * count}
-            yield Outcome(
-                key=f"{number:03d}",
-                members={"confidence.npy": buffer.getvalue(), "confidence.json": to_json_bytes(facts)},
-            )
+            counts = np.full((count, GRID, GRID), 4, dtype=np.uint8)
+            stored = StoredConfidence(counts=counts, scores=[0.8] * count, levels=5, floor=0.5, source="depth")
+            yield Outcome(key=f"{number:03d}", members=confidence.encode(stored))
 
     run_shards(bases, stage="pseudo", config={}, inputs=lambda base: {"base": base}, outcomes=masks, if_exists="fail")
     if confident:

@@ -1,0 +1,284 @@
+"""A sample of a base shard: the photo, the facts about it, and the map of a depth sensor.
+
+`KEY.jpg`, `.png` or `.webp` is the photo, its bytes untouched. `KEY.json` holds facts, and may be missing where another
+program made the shard; `KEY.sensor.png` or `KEY.sensor.npy` is the sensor's map. Members of other names are the user's
+own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuts3d_cli.config import MAX_IMAGE_PIXELS
+from cuts3d_cli.errors import SampleError
+from cuts3d_cli.images import IMAGE_EXTENSIONS, decode_image
+from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.fields import Fields, is_number
+from cuts3d_cli.sidecars.npy import decode_npy
+from cuts3d_cli.sidecars.png import decode_gray16
+from cuts3d_cli.sidecars.reading import Flaw, Reading, all_flaws, damaged_record, decoded, first_flaw, read_record
+
+MEMBERS = (*IMAGE_EXTENSIONS, "json", "sensor.png", "sensor.npy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorFile:
+    """The file of a depth sensor's map.
+
+    Attributes:
+        data: a 16-bit gray PNG, 0 = no measurement, or a `.npy` of floats, metres.
+        kind: which of the two.
+        scale: metres a unit of the PNG.
+    """
+
+    data: bytes
+    kind: Literal["png", "npy"]
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPhoto:
+    """A sample of a base shard.
+
+    Attributes:
+        image: upright RGB.
+        facts: its JSON, empty where there is none: of what `pack` wrote `id`, `source` (path from the root of the
+            source), `width`, `height`, and `depth` if a sensor's map is packed.
+        sensor: (h, w) float32, metres, NaN where nothing was measured; None where no map is packed. Not always of the
+            photo's size.
+    """
+
+    image: Image.Image
+    facts: Mapping[str, Any]
+    sensor: NDArray[np.float32] | None
+
+
+def encode(
+    data: bytes, *, extension: str, id: int, source: str, size: tuple[int, int], sensor: SensorFile | None = None
+) -> dict[str, bytes]:
+    """Return the members of a sample.
+
+    Args:
+        data: the file of a photo.
+        extension: its ending, one of `images.IMAGE_EXTENSIONS`; "jpeg" is stored as "jpg".
+        id: of the photo.
+        source: its path from the root of the source.
+        size: (height, width) of the upright photo.
+        sensor: the map of a depth sensor.
+    """
+    facts: dict[str, Any] = {"id": id, "source": source, "width": size[1], "height": size[0]}
+    members = {"jpg" if extension == "jpeg" else extension: data}
+    if sensor:
+        members[f"sensor.{sensor.kind}"] = sensor.data
+        facts["depth"] = {"scale": sensor.scale if sensor.kind == "png" else 1.0, "unit": "metre"}
+    members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
+    return members
+
+
+def decode(sample: Sample) -> StoredPhoto:
+    """Read a sample of a base shard, all of it.
+
+    Raises:
+        SampleError: the photo is missing, or it or the sensor's map is damaged.
+        ShardError: the JSON is damaged, contradicts the photo, or does not say what the sensor's map measures.
+    """
+    image, facts, sensor = decoded(_read(sample), sample, "photo")
+    assert image is not None, "a sample without a flaw has a photo"
+    return StoredPhoto(image=image, facts=facts, sensor=sensor)
+
+
+def flaws(sample: Sample) -> list[Flaw]:
+    """Return all that is wrong with a sample of a base shard."""
+    return flaws_and_size(sample)[0]
+
+
+def flaws_and_size(sample: Sample) -> tuple[list[Flaw], tuple[int, int] | None]:
+    """Return all that is wrong with a sample of a base shard, and (height, width) of a photo that can be decoded."""
+    found, (image, _, _) = all_flaws(_read(sample))
+    return found, None if image is None else (image.height, image.width)
+
+
+def photo(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Decode the photo of a sample, whatever else is in it.
+
+    Args:
+        sample: of a base shard.
+        max_pixels: a photo with more is refused.
+
+    Returns:
+        The photo, upright RGB.
+
+    Raises:
+        SampleError: there is none, or it cannot be decoded.
+    """
+    _, data = image_member(sample)
+    return decode_image(data, max_pixels=max_pixels)
+
+
+def photo_pixels(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
+    """Decode the photo of a sample as (height, width, 3) uint8 RGB; otherwise as `photo`."""
+    return np.asarray(photo(sample, max_pixels=max_pixels), dtype=np.uint8)
+
+
+def photo_facts(sample: Sample) -> Mapping[str, Any]:
+    """Return what the JSON of a sample says, which users may have written; nothing where there is none.
+
+    Raises:
+        ShardError: it is damaged; the line names file and member.
+    """
+    flaw, facts = first_flaw(_facts(sample))
+    if flaw:
+        raise damaged_record(sample, flaw)
+    return facts or {}
+
+
+def sensor_map(sample: Sample) -> NDArray[np.float32]:
+    """Read the map of a depth sensor that was packed with a photo.
+
+    Returns:
+        (h, w) float32, metres, NaN where nothing was measured.
+
+    Raises:
+        SampleError: the sample holds no map, or a damaged one.
+    """
+    if "sensor.npy" in sample.members:
+        return decode_sensor_npy(sample.members["sensor.npy"])
+    if "sensor.png" not in sample.members:
+        raise SampleError("no sensor map is packed with the image")
+    _, facts = first_flaw(_facts(sample))
+    return decode_sensor_png(sample.members["sensor.png"], scale=_scale(facts or {}))
+
+
+def image_member(sample: Sample) -> tuple[str, bytes]:
+    """Find the photo of a sample.
+
+    Args:
+        sample: of a base shard.
+
+    Returns:
+        Its extension, one of `images.IMAGE_EXTENSIONS`, and the encoded bytes.
+
+    Raises:
+        SampleError: the sample has no photo, or several.
+    """
+    found = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
+    if not found:
+        raise SampleError(f"the sample has no image, only {', '.join(sorted(sample.members))}")
+    if len(found) > 1:
+        raise SampleError(f"the sample has several images: {', '.join(found)}")
+    return found[0], sample.members[found[0]]
+
+
+def decode_sensor_png(data: bytes, *, scale: float, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:
+    """Read a depth sensor's 16-bit PNG.
+
+    Args:
+        data: the file.
+        scale: metres a unit: 0.001 where the file holds millimetres, 0.0002 for 5000 units a metre.
+        max_pixels: a larger map is refused.
+
+    Returns:
+        (h, w) float32, metres, NaN where the file has 0.
+
+    Raises:
+        SampleError: this is not a whole PNG of one channel of 16 bits.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale must be a positive number of metres a unit, not {scale}")
+    levels = decode_gray16(data, max_pixels=max_pixels)
+    metres = (levels * float(scale)).astype(np.float32)
+    metres[levels == 0] = np.nan
+    return metres
+
+
+def decode_sensor_npy(data: bytes) -> NDArray[np.float32]:
+    """Read a depth sensor's map from a NumPy file of floats.
+
+    Args:
+        data: the bytes of a `.npy` file with an (h, w) array of float16, float32 or float64, metres.
+
+    Returns:
+        (h, w) float32, metres, NaN where the file has 0, a negative value, NaN or an infinity.
+
+    Raises:
+        SampleError: this is no such file. Pickled objects are never read.
+    """
+    try:
+        array = decode_npy(data)
+    except ValueError as error:
+        raise SampleError(f"the depth map is not a whole .npy file of numbers: {error}") from error
+    if array.ndim != 2 or array.size == 0:
+        raise SampleError(f"the depth map has shape {array.shape}, not (height, width)")
+    if array.dtype.kind != "f":
+        raise SampleError(f"the depth map holds {array.dtype}, not floats in metres: store integers as a 16-bit PNG")
+    with np.errstate(over="ignore"):
+        metres = array.astype(np.float32)
+    metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
+    return metres
+
+
+def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any], NDArray[np.float32] | None]]:
+    # The photo.
+    image = yield from _image(sample)
+    # The facts, which must not contradict it.
+    facts = yield from _facts(sample)
+    if facts and image and "width" in facts and (facts["width"], facts.get("height")) != image.size:
+        said = f"{facts['width']}x{facts.get('height')}"
+        yield Flaw("json", f"it says {said}, the photo is {image.width}x{image.height}")
+    # The sensor's map; where there are two, the one in metres is read.
+    sensor = None
+    if "sensor.png" in sample.members:
+        scale = 1.0
+        if facts is not None:
+            try:
+                scale = _scale(facts)
+            except SampleError as error:
+                yield Flaw("json", str(error))
+        try:
+            sensor = decode_sensor_png(sample.members["sensor.png"], scale=scale)
+        except SampleError as error:
+            yield Flaw("sensor.png", str(error))
+    if "sensor.npy" in sample.members:
+        try:
+            sensor = decode_sensor_npy(sample.members["sensor.npy"])
+        except SampleError as error:
+            yield Flaw("sensor.npy", str(error))
+    return image, facts or {}, sensor
+
+
+def _image(sample: Sample) -> Reading[Image.Image | None]:
+    extension = None
+    try:
+        extension, data = image_member(sample)
+        return decode_image(data)
+    except SampleError as error:
+        yield Flaw(extension, str(error))
+        return None
+
+
+def _facts(sample: Sample) -> Reading[Mapping[str, Any] | None]:
+    """Read the JSON. Returns None if it is damaged."""
+    if "json" not in sample.members:
+        return {}
+    return (yield from read_record(sample, "json", _values))
+
+
+def _values(fields: Fields) -> Mapping[str, Any]:
+    return fields.values
+
+
+def _scale(facts: Mapping[str, Any]) -> float:
+    """Return metres a unit of the sensor's PNG."""
+    depth = facts.get("depth")
+    scale = depth.get("scale") if isinstance(depth, dict) else None
+    if not is_number(scale) or scale <= 0:
+        raise SampleError("the sample's JSON does not say what a unit of its sensor map stands for")
+    return float(scale)

@@ -1,0 +1,95 @@
+"""The members of a base shard: photos, and the maps of depth sensors."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, image_member, photo_facts, sensor_map
+
+NAN = float("nan")
+
+
+def png(array: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", **options)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_image_member() -> None:
+    assert image_member(Sample(key="a", members={"json": b"", "webp": b"1", "sensor.png": b"2"})) == ("webp", b"1")
+    with pytest.raises(SampleError, match=r"no image, only json, sensor\.png"):
+        image_member(Sample(key="a", members={"sensor.png": b"", "json": b""}))
+    with pytest.raises(SampleError, match="several images: jpg, png"):
+        image_member(Sample(key="a", members={"png": b"", "jpg": b""}))
+
+
+def test_a_map_in_metres_is_taken_before_one_in_units():
+    members = {"sensor.npy": npy(np.ones((2, 2), np.float32)), "sensor.png": png(np.full((2, 2), 2000, np.uint16))}
+    assert sensor_map(Sample(key="a", members=members)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    del members["sensor.npy"]
+    for facts in ({}, {"json": b"{"}, {"json": b"[]"}, {"json": b'{"depth": {"scale": "x"}}'}):
+        with pytest.raises(
+            SampleError, match="the sample's JSON does not say what a unit of its sensor map stands for"
+        ):
+            sensor_map(Sample(key="a", members={**members, **facts}))
+    facts = {"json": json.dumps({"depth": {"scale": 0.001}}).encode()}
+    assert sensor_map(Sample(key="a", members={**members, **facts})).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    with pytest.raises(SampleError, match="no sensor map is packed"):
+        sensor_map(Sample(key="a", members={"jpg": b""}))
+
+
+def test_damaged_facts_are_told():
+    with pytest.raises(ShardError, match=r"member a\.json is damaged: it is no JSON object"):
+        photo_facts(Sample(key="a", members={"json": b"[]"}))
+
+
+class TestSensor:
+    def test_png_in_millimetres(self) -> None:
+        metres = decode_sensor_png(png(np.array([[0, 1500, 65535]], np.uint16)), scale=0.001)
+        np.testing.assert_allclose(metres, np.float32([[NAN, 1.5, 65.535]]))
+        assert metres.dtype == np.float32
+
+    def test_png_of_8_bits_is_refused(self) -> None:
+        with pytest.raises(SampleError, match="256 levels are too few"):
+            decode_sensor_png(png(np.zeros((4, 4), np.uint8)), scale=1.0)
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, NAN, float("inf")])
+    def test_scale_is_a_positive_number(self, scale: float) -> None:
+        with pytest.raises(ValueError, match="scale"):
+            decode_sensor_png(png(np.ones((4, 4), np.uint16)), scale=scale)
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_npy(self, dtype: type) -> None:
+        metres = decode_sensor_npy(npy(np.array([[0.0, 1.5], [NAN, np.inf], [-1.0, 2.0]], dtype)))
+        np.testing.assert_array_equal(metres, np.float32([[NAN, 1.5], [NAN, NAN], [NAN, 2.0]]))
+        assert metres.dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "not a whole .npy file"),
+            (b"\x93NUMPY nonsense", "not a whole .npy file"),
+            (npy(np.ones((8, 8)))[:-8], "not a whole .npy file"),
+            (npy(np.array([[{"a": 1}]], dtype=object)), "not a whole .npy file"),
+            (npy(np.ones((2, 2, 1))), r"shape \(2, 2, 1\)"),
+            (npy(np.ones((2, 2), np.uint16)), "uint16, not floats in metres"),
+        ],
+        ids=["empty", "nonsense", "truncated", "pickle", "three dimensions", "integers"],
+    )
+    def test_npy_refused(self, data: bytes, reason: str) -> None:
+        with pytest.raises(SampleError, match=reason) as caught:
+            decode_sensor_npy(data)
+        assert "\n" not in str(caught.value)
