@@ -41,15 +41,15 @@ def resolve(
     folder: Path | None = None,
     stored: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The configuration in force.
+    """Return the configuration in force.
 
     Args:
         preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else "paper".
         overrides: section -> field -> value, from the command line.
         environment: os.environ by default.
-        folder: where `cuts3d.toml` is looked for; the working folder by default.
-        stored: another file and what is in it, in place of `cuts3d.toml`; its values are checked by themselves, so that
-            an error names the file.
+        folder: the folder of `cuts3d.toml`; the working folder by default.
+        stored: the path and the content of another file, in place of `cuts3d.toml`; its values are checked on their
+            own, so that an error names the file.
 
     Returns:
         The configuration, checked.
@@ -109,10 +109,10 @@ def _default_file(folder: Path | None) -> tuple[Path, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file in TOML holds.
+    """Read a file in TOML.
 
     Raises:
-        UsageError: it is no TOML.
+        UsageError: it is not valid TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def _with(config: Config, section: str, values: Mapping[str, Any], *, where: str
 
 
 def convert(value: Any, kind: Any, *, where: str) -> Any:
-    """A value from TOML (typed), the environment (text) or the command line (typed) as the field's type."""
+    """Convert a value from TOML (typed), the environment (text) or the command line (typed) to the field's type."""
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = [option for option in get_args(kind) if option is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in ("", "none")):

@@ -1,4 +1,4 @@
-"""The sections of the configuration: every field with its default, its help text and its limits, once."""
+"""The sections of the configuration: every field with its default, its help text and its limits, stated once."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class Config:
 
 
 def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:
-    """What a manifest records of how the work is done: the limits that decide which images fail.
+    """Return what a manifest records of how the work is done: the limits that decide which images fail.
 
     Returns:
         `{"run": {field: value}}`, or nothing where all are at their defaults.

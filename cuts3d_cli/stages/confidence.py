@@ -73,10 +73,10 @@ def run(shards: Sequence[Path], *, config: Config, progress: Progress | None = N
     Args:
         shards: base shards with pseudo sidecars, and depth sidecars unless the CRF is the source.
         config: sections `confidence` and `run`.
-        progress: told how far it is.
+        progress: receives progress events.
 
     Returns:
-        What became of every shard.
+        A result for each shard.
 
     Raises:
         ShardError: a sidecar is missing, or holds masks that were not cut in 3D.
