@@ -51,9 +51,9 @@ def resolve(
         preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else "paper".
         overrides: section -> field -> value, from the command line or a call.
         environment: os.environ by default.
-        folder: where `cuts3d.toml` is looked for; the working folder by default.
-        stored: another file and what is in it, in place of `cuts3d.toml`; its values are checked by themselves, so that
-            an error names the file.
+        folder: the folder of `cuts3d.toml`; the working folder by default.
+        stored: the path and the content of another file, in place of `cuts3d.toml`; its values are checked on their
+            own, so that an error names the file.
 
     Returns:
         The configuration, checked.
@@ -176,7 +176,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a file in TOML.
 
     Raises:
-        UsageError: it is no TOML.
+        UsageError: it is not valid TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The sections of the configuration: every field with its default, its help text and its limits, once."""
+"""The sections of the configuration: every field with its default, its help text and its limits, stated once."""
 
 from __future__ import annotations
 

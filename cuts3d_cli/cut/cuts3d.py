@@ -83,7 +83,7 @@ class CutS3D(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts3dRules:
-    """CutS3D's rules on one image: see `CutS3D`, and `cuts3d_cli.cut.iterations.Rules`.
+    """CutS3D's rules on one image: see `CutS3D`, and `cuts3d_cli.cut.methods.Rules`.
 
     Attributes:
         grid: (H, W).

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.iterations import Rules, advance, extract
+from cuts3d_cli.cut.iterations import advance, extract
 from cuts3d_cli.cut.maskcut import subtract_earlier
 from cuts3d_cli.cut.masks import (
     Rle,
@@ -23,7 +23,7 @@ from cuts3d_cli.cut.masks import (
     rle_area,
     upsample_nearest,
 )
-from cuts3d_cli.cut.methods import get_method
+from cuts3d_cli.cut.methods import Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.timing import StepTimer, add_seconds

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.affinity import cosine_affinity
+from cuts3d_cli.cut.methods import Method, Rules
 from cuts3d_cli.cut.ncut import Eigenpair, solve_ncut
-from cuts3d_cli.cut.types import Candidate, Extraction
+from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.timing import StepTimer
-
-if TYPE_CHECKING:
-    from cuts3d_cli.config import CutSettings
-    from cuts3d_cli.cut.methods import Method
 
 NO_STRUCTURE_REASON = "the semantic graph has no structure to cut"
 """Why a method stops at an eigenvector that tells nothing about the graph; see `Eigenpair.has_structure`."""
-
-
-class Rules(Protocol):
-    """A method's rules on one image, for everything but the graph and its eigenproblems.
-
-    An object of it can travel to another process, so that one process solves and another one cuts.
-    """
-
-    def is_complete(self, found: Sequence[Candidate]) -> bool:
-        """Return whether no further cut is wanted after these."""
-
-    def exhausted(self, found: Sequence[Candidate]) -> str | None:
-        """Return why no further cut is possible after these; None if one is."""
-
-    def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
-        """Return (H, W) bool: nodes that are out of the graph of the next eigenproblem."""
-
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """Return what the solution of the next eigenproblem leads to: a candidate, or the reason to stop."""
 
 
 def extract(

@@ -42,7 +42,7 @@ class MaskCut(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCutRules:
-    """MaskCut's rules on one image: see `MaskCut`, and `cuts3d_cli.cut.iterations.Rules`.
+    """MaskCut's rules on one image: see `MaskCut`, and `cuts3d_cli.cut.methods.Rules`.
 
     Attributes:
         grid: (H, W).

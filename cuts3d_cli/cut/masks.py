@@ -36,7 +36,7 @@ def upsample_nearest(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[
 
 
 def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Intersection over union; 0 for two empty masks (MaskCut's own helper gives NaN there)."""
+    """Compute the intersection over union; 0 for two empty masks (MaskCut's own helper gives NaN there)."""
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second)) / union if union else 0.0
 
@@ -79,16 +79,16 @@ def decode_rle(code: Rle) -> NDArray[np.bool_]:
 
 
 def check_rle(code: Any) -> Rle:
-    """Make sure that a run-length code is whole: pycocotools writes past its memory where its runs do not add up.
+    """Check that a run-length code is whole: pycocotools writes past its memory where its runs do not add up.
 
     Args:
-        code: what is thought to be one.
+        code: any value.
 
     Returns:
         The code itself.
 
     Raises:
-        ValueError: it is none, or damaged; the text is to follow "its segmentation".
+        ValueError: it is no run-length code, or damaged; the text is to follow "its segmentation".
     """
     size, counts = (code.get("size"), code.get("counts")) if isinstance(code, dict) else (None, None)
     if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, str):
@@ -104,7 +104,7 @@ def check_rle(code: Any) -> Rle:
 
 
 def rle_runs(counts: str) -> list[int]:
-    """The run lengths of a compressed code: groups of 5 bits, the lowest first, from the third on as differences.
+    """Decode the run lengths of a compressed code: groups of 5 bits, lowest first, from the third on as differences.
 
     Raises:
         ValueError: the code is damaged; the text is to follow "its segmentation".
@@ -129,10 +129,10 @@ def rle_runs(counts: str) -> list[int]:
 
 
 def rle_box(code: Rle) -> list[float]:
-    """Bounding box [x, y, width, height], pixels, of a run-length code."""
+    """Compute the bounding box [x, y, width, height], pixels, of a run-length code."""
     return [float(value) for value in coco_mask.toBbox({"size": code["size"], "counts": code["counts"].encode()})]
 
 
 def rle_area(code: Rle) -> int:
-    """Number of pixels of a run-length code."""
+    """Compute the number of pixels of a run-length code."""
     return int(coco_mask.area({"size": code["size"], "counts": code["counts"].encode()}))

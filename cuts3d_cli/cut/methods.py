@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pkgutil
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from cuts3d_cli.errors import UsageError
 
@@ -17,13 +18,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cuts3d_cli.config import CutSettings
-    from cuts3d_cli.cut.iterations import Rules
+    from cuts3d_cli.cut.ncut import Eigenpair
+    from cuts3d_cli.cut.types import Candidate
 
 METHODS: dict[str, str] = {
     "cuts3d": "cuts3d_cli.cut.cuts3d:CutS3D",
     "maskcut": "cuts3d_cli.cut.maskcut:MaskCut",
 }
 """Name -> "module:class" of a `Method`, which is imported when it is first asked for."""
+
+
+class Rules(Protocol):
+    """A method's rules on one image, for everything but the graph and its eigenproblems.
+
+    An object of it can travel to another process, so that one process solves and another one cuts.
+    """
+
+    def is_complete(self, found: Sequence[Candidate]) -> bool:
+        """Return whether no further cut is wanted after these."""
+
+    def exhausted(self, found: Sequence[Candidate]) -> str | None:
+        """Return why no further cut is possible after these; None if one is."""
+
+    def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
+        """Return (H, W) bool: nodes that are out of the graph of the next eigenproblem."""
+
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+        """Return what the solution of the next eigenproblem leads to: a candidate, or the reason to stop."""
 
 
 class Method(ABC):

@@ -94,7 +94,7 @@ def _dinic(
     sources: NDArray[np.int64],
     sinks: NDArray[np.int64],
 ) -> MinCut:
-    # Nodes of their own stand for all sinks, and for all sources.
+    # One node for all sinks together, and one for all sources.
     sink_node, source_node = nodes, nodes + 1
     # int32 indices: older SciPy takes no others here
     rows = np.concatenate([first, second, sinks, np.full(len(sources), source_node)]).astype(np.int32)

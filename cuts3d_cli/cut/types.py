@@ -1,4 +1,4 @@
-"""What an extraction returns."""
+"""The results of a cut at patch resolution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What one iteration of the cut found, at patch resolution.
+    """The find of one iteration of the cut, at patch resolution.
 
     Attributes:
         iteration: from 0.

@@ -78,7 +78,7 @@ def run(
         say: prints a status line.
 
     Returns:
-        What became of every shard.
+        A result for each shard.
 
     Raises:
         ShardError: a sidecar is missing, or holds masks that were not cut in 3D.

@@ -24,8 +24,8 @@ from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.batched_graph import cosine_affinities, unusable
 from cuts3d_cli.cut.batched_ncut import second_eigenvectors
 from cuts3d_cli.cut.image import CutResult, IterationTask, RefinementTask, cut_iteration, refine_image
-from cuts3d_cli.cut.iterations import Rules, begin
-from cuts3d_cli.cut.methods import Method, get_method
+from cuts3d_cli.cut.iterations import begin
+from cuts3d_cli.cut.methods import Method, Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.engine.batches import Failed, infer_each
@@ -39,8 +39,8 @@ class BatchedCutter:
     """Cuts the images of shards, in batches.
 
     Attributes:
-        in_flight: most batches under way, those included that wait for an earlier one to be given back: two tasks for
-            every worker, a batch for the device, and one whose cuts it waits for.
+        in_flight: most batches under way, those included that are done and wait for an earlier one: two tasks for every
+            worker, a batch for the device, and one whose cuts it waits for.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ from torch import Tensor
 from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.bipartition import bipartition
 from cuts3d_cli.cut.cuts3d import CutS3D
-from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON, Rules
-from cuts3d_cli.cut.methods import METHODS, Method
+from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
+from cuts3d_cli.cut.methods import METHODS, Method, Rules
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate
 from tests.support.running import Ran
