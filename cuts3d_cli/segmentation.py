@@ -6,8 +6,8 @@ It stands below everything that makes, draws, stores or evaluates it, and knows 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Segmentation:
         confidence: (N, H, W) float32 in [0, 1], Spatial Confidence on the patch grid; None where it was not computed.
         depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None without depth.
         importance: (H, W) float32, Spatial Importance (Eq. 3); None where the graph was not sharpened.
-        cuts: the iterations that led to the masks; empty for a detector.
+        cuts: the iterations that led to the masks; None where a detector found them.
         stopped: why there were fewer cuts than asked for; None where there were as many.
         title: what made it, in a few words.
         seconds: wall-clock seconds by step.
@@ -81,7 +81,7 @@ class Segmentation:
     confidence: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
     importance: NDArray[np.float32] | None = None
-    cuts: Sequence[Cut] = ()
+    cuts: Sequence[Cut] | None = None
     stopped: str | None = None
     title: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -90,14 +90,36 @@ class Segmentation:
         """Return the number of instances."""
         return len(self.masks)
 
-    def __getitem__(self, index: int) -> Instance:
-        """Return one instance."""
-        return Instance(
-            mask=self.masks[index],
-            box=self.boxes[index],
-            score=float(self.scores[index]),
-            area=int(self.masks[index].sum()),
-            confidence=None if self.confidence is None else self.confidence[index],
+    @overload
+    def __getitem__(self, index: int) -> Instance: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Segmentation: ...
+
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Instance | Segmentation:
+        """Return one instance, or some of them, as in `result[result.scores > 0.8]`.
+
+        Args:
+            index: a number; or a slice, a list of numbers, or (N,) bool.
+        """
+        if isinstance(index, int | np.integer):
+            return Instance(
+                mask=self.masks[index],
+                box=self.boxes[index],
+                score=float(self.scores[index]),
+                area=int(self.masks[index].sum()),
+                confidence=None if self.confidence is None else self.confidence[index],
+            )
+        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        places = {int(old): new for new, old in enumerate(chosen)}
+        return replace(
+            self,
+            masks=self.masks[chosen],
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            confidence=None if self.confidence is None else self.confidence[chosen],
+            cuts=self.cuts
+            and [replace(cut, mask=None if cut.mask is None else places.get(cut.mask)) for cut in self.cuts],
         )
 
     def __iter__(self) -> Iterator[Instance]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cuts3d_cli.api.cutter import to_stored_precision
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.errors import FileError, SampleError, SettingError
 from cuts3d_cli.images import decode_image, upright_rgb
@@ -17,6 +18,8 @@ from cuts3d_cli.images import decode_image, upright_rgb
 ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 """A photo: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or the path of a JPEG, PNG or WebP file."""
 DepthUnit = Literal["metre", "relative"]
+MAX_ASPECT_ERROR = 0.01
+"""A depth map whose width : height differs from the photo's by more than this part is of another view."""
 
 
 def to_photo(image: ImageLike) -> Image.Image:
@@ -54,7 +57,7 @@ def to_photo(image: ImageLike) -> Image.Image:
 
 
 def to_depth(
-    depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool, levels: int
+    depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool
 ) -> NDArray[np.float32]:
     """Return a depth map as the cut takes it.
 
@@ -64,7 +67,6 @@ def to_depth(
         size: (height, width) of the photo.
         unit: "metre", or any other unit of length; "relative": known up to scale and shift.
         larger_is_nearer: the map holds disparities (inverse depth) in place of distances.
-        levels: steps to which a stored map is rounded, so that a map in memory gives the same masks as one on disk.
 
     Returns:
         (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; of the map's own size.
@@ -93,8 +95,4 @@ def to_depth(
         unit=unit,
         zero_is_missing=not (larger_is_nearer and unit == "relative"),
     ).depth
-    return (np.rint(stored.astype(np.float64) * levels) / levels).astype(np.float32)
-
-
-MAX_ASPECT_ERROR = 0.01
-"""A depth map whose width : height differs from the photo's by more than this part is of another view."""
+    return to_stored_precision(stored)

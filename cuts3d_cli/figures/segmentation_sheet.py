@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cuts3d_cli.figures.overlay import overlay_masks
-from cuts3d_cli.figures.sheet import Panel, compare
+from cuts3d_cli.figures.sheet import Panel, sheet
 from cuts3d_cli.figures.viz_sheet import visualise
 from cuts3d_cli.segmentation import Segmentation
 
@@ -25,7 +25,7 @@ def draw(segmentation: Segmentation, *, title: str | None = None, notes: Sequenc
         An RGB picture, the same for the same input.
     """
     above = segmentation.title if title is None else title
-    if not segmentation.cuts and segmentation.depth is None and segmentation.stopped is None:
+    if segmentation.cuts is None:
         return _draw_detections(segmentation, title=above, notes=notes)
     stopped = [f"stopped: {segmentation.stopped}"] if segmentation.stopped else []
     maps = segmentation.confidence
@@ -42,7 +42,7 @@ def draw(segmentation: Segmentation, *, title: str | None = None, notes: Sequenc
         notes=[*notes, *stopped],
         confidences=[]
         if maps is None
-        else [np.where(semantic[place], values, np.float32(np.nan)) for place, values in enumerate(maps)],
+        else [np.where(semantic.get(place, True), values, np.float32(np.nan)) for place, values in enumerate(maps)],
         scores=[] if maps is None else [float(score) for score in segmentation.scores],
     )
 
@@ -60,4 +60,4 @@ def _draw_detections(segmentation: Segmentation, *, title: str, notes: Sequence[
         Panel(title="photo", image=segmentation.image),
         Panel(title=f"{count} detection{'s' * (count != 1)}, with scores", image=drawn),
     ]
-    return compare([("", panels)], title=title, notes=notes)
+    return sheet([panels], title=title, notes=notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from cuts3d_cli.figures.cloud import cloud_view
 from cuts3d_cli.figures.overlay import Marker, colour_map, mark_points, overlay_masks, upsample_grid
 from cuts3d_cli.figures.palette import RGB, instance_colours
+from cuts3d_cli.segmentation import Cut
 from cuts3d_cli.figures.sheet import Bar, Block, Item, Key, Panel, gap_width, sheet, span_width
 
 SOURCE_COLOUR: RGB = (220, 38, 38)
@@ -28,35 +28,12 @@ _TALLEST = 1.4
 _SHORTEST_SIDE = 24
 
 
-@dataclass(frozen=True, kw_only=True)
-class IterationView:
-    """One iteration of the cut, at patch resolution.
-
-    Attributes:
-        eigenvector: (H, W) float, NaN for patches that were removed before; None to leave it out.
-        bipartition: (H, W) bool, the semantic mask B.
-        instance: (H, W) bool, the instance cut from it; None if there is none.
-        source: (row, column) of the patch s; None if there is none.
-        sink: (row, column) of the patch t; None if there is none.
-        outcome: in a few words: "kept", "dropped: area 0.4 % <= 1 %".
-        mask: index of the final mask, for its colour; None for a nearly black one.
-    """
-
-    eigenvector: NDArray[np.floating[Any]] | None
-    bipartition: NDArray[np.bool_]
-    instance: NDArray[np.bool_] | None
-    source: tuple[int, int] | None
-    sink: tuple[int, int] | None
-    outcome: str
-    mask: int | None = None
-
-
 def visualise(
     *,
     image: NDArray[np.uint8],
     depth: NDArray[np.floating[Any]] | None,
     importance: NDArray[np.floating[Any]] | None,
-    iterations: Sequence[IterationView],
+    cuts: Sequence[Cut],
     masks: Sequence[NDArray[np.bool_]],
     labels: Sequence[str] | None,
     title: str,
@@ -73,7 +50,7 @@ def visualise(
         image: (h, w, 3) uint8, RGB.
         depth: (h, w) float in [0, 1], larger is farther, NaN where unknown; None leaves out the 3D panels.
         importance: (H, W) float, Spatial Importance (paper: Eq. 3); None leaves it out.
-        iterations: in order.
+        cuts: in order.
         masks: (h, w) bool each, the final masks.
         labels: one short text per mask; None numbers them from 1.
         title: above all panels.
@@ -93,7 +70,7 @@ def visualise(
     for name, item in [("depth", depth), *((f"mask {i}", mask) for i, mask in enumerate(masks))]:
         if item is not None and item.shape != image.shape[:2]:
             raise ValueError(f"{name} is {item.shape}, the image {image.shape[:2]}")
-    for view in iterations:
+    for view in cuts:
         if view.mask is not None and not 0 <= view.mask < len(masks):
             raise ValueError(f"an iteration refers to mask {view.mask}, there are {len(masks)}")
     if len(scores) != len(confidences) or len(confidences) not in (0, len(masks)):
@@ -153,11 +130,11 @@ def visualise(
         rows.append([final, Block(rows=[inputs, second])])
 
     # The iterations, two or three in a row.
-    beside = 2 if len(iterations) in (1, 2, 4) else 3
+    beside = 2 if len(cuts) in (1, 2, 4) else 3
     cell = frame(_COLUMNS // (2 * beside))
-    for start in range(0, len(iterations), beside):
+    for start in range(0, len(cuts), beside):
         line: list[Item] = []
-        for number, view in enumerate(iterations[start : start + beside], start=start + 1):
+        for number, view in enumerate(cuts[start : start + beside], start=start + 1):
             line += _iteration_panels(number, view, image, cell, colours)
         rows.append(line)
 
@@ -192,7 +169,7 @@ def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: 
 
 
 def _iteration_panels(
-    number: int, view: IterationView, image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
+    number: int, view: Cut, image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
 ) -> list[Panel]:
     """Return the panels of an iteration: its eigenvector, and its masks with source and sink."""
     # The eigenvector, with 0 in the middle of the colours.

@@ -12,18 +12,19 @@ from PIL import Image
 from cuts3d_cli.figures.cloud import cloud_view
 from cuts3d_cli.figures.palette import instance_colours
 from cuts3d_cli.figures.sheet import png_bytes
-from cuts3d_cli.figures.viz_sheet import IterationView, visualise
+from cuts3d_cli.figures.viz_sheet import visualise
+from cuts3d_cli.segmentation import Cut
 
 DATA = Path(os.environ.get("CUTS3D_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-def _view(**changes: Any) -> IterationView:
+def _view(**changes: Any) -> Cut:
     bipartition = np.zeros((12, 12), bool)
     bipartition[3:9, 2:10] = True
     instance = bipartition.copy()
     instance[:, 6:] = False
     vector = np.where(bipartition, 1.0, -0.2)
-    view = IterationView(
+    view = Cut(
         eigenvector=vector,
         bipartition=bipartition,
         instance=instance,
@@ -86,7 +87,7 @@ def test_whatever_is_missing_there_is_a_picture(changes: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
 def test_iterations_never_widen_the_sheet(count: int) -> None:
-    assert visualise(**_arguments(iterations=[_view()] * count)).width == visualise(**_arguments(iterations=[])).width
+    assert visualise(**_arguments(cuts=[_view()] * count)).width == visualise(**_arguments(cuts=[])).width
 
 
 @pytest.mark.parametrize("size", [(20, 2000), (2000, 20), (16, 16), (300, 200)])
@@ -100,7 +101,7 @@ def test_the_mask_is_drawn_in_its_colour() -> None:
     def plain(picture: Image.Image) -> int:
         return int((np.asarray(picture) == instance_colours(1)[0]).all(axis=2).sum())
 
-    with_mask, without = visualise(**_arguments(iterations=[])), visualise(**_arguments(iterations=[], masks=[]))
+    with_mask, without = visualise(**_arguments(cuts=[])), visualise(**_arguments(cuts=[], masks=[]))
     assert plain(with_mask) > 100
     assert plain(without) == 0
 
@@ -147,5 +148,5 @@ def test_a_real_photo_with_holes_in_its_depth() -> None:
     raw[raw == 0] = np.nan
     depth = (raw - np.nanmin(raw)) / (np.nanmax(raw) - np.nanmin(raw))
     image = np.asarray(Image.open(photo).convert("RGB"))
-    picture = visualise(**_arguments(image=image, depth=depth, masks=[], iterations=[_view(mask=None)], width=320))
+    picture = visualise(**_arguments(image=image, depth=depth, masks=[], cuts=[_view(mask=None)], width=320))
     assert picture.width > 1300

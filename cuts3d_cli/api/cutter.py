@@ -1,0 +1,232 @@
+"""Cuts one decoded photo: networks that are loaded once, the cut, and Spatial Confidence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from cuts3d_cli.api.confidence import count_confidence
+from cuts3d_cli.api.cuts import cuts_of
+from cuts3d_cli.config import Config, PseudoConfig, for_backbone
+from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
+from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
+from cuts3d_cli.cut.masks import decode_rle, rle_box
+from cuts3d_cli.cut.methods import Method, get_method
+from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.catalogue import load_depth
+from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.devices import choose_device
+from cuts3d_cli.errors import DepthMissingError
+from cuts3d_cli.features.extractor import FeatureExtractor
+from cuts3d_cli.figures.overlay import upsample_grid
+from cuts3d_cli.images import resize_square
+from cuts3d_cli.segmentation import Segmentation
+from cuts3d_cli.sidecars.depth import PNG_STEPS
+from cuts3d_cli.wording import Say
+
+_CUTTING = threading.Lock()
+"""Held while an image is cut: the number of threads of the linear algebra belongs to the whole process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPhoto:
+    """A photo with what the cut needs of it.
+
+    Attributes:
+        photo: upright, RGB.
+        depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None in 2D.
+        patch_depth: (H, W) float32 in [0, 1], no NaN; None without depth.
+    """
+
+    photo: Image.Image
+    depth: NDArray[np.float32] | None
+    patch_depth: NDArray[np.float32] | None
+
+
+class PhotoCutter:
+    """Cuts decoded photos by one configuration. Several threads may use it.
+
+    Attributes:
+        config: the configuration.
+        settings: its section `pseudo`, with the threshold of the semantic graph that suits the backbone.
+        grid: (H, W) of the patch grid.
+    """
+
+    def __init__(self, config: Config, *, say: Say | None = None) -> None:
+        """Check the configuration; load nothing.
+
+        Args:
+            config: sections `pseudo`, `features`, `depth`, `confidence` and `run`.
+            say: receives a line when weights are fetched.
+
+        Raises:
+            UsageError: there is no such method or backbone, or the settings do not fit the backbone's grid.
+        """
+        self.config = config
+        self._extractor = FeatureExtractor(config, say=say)
+        self.grid = self._extractor.grid
+        self.settings: PseudoConfig = for_backbone(config.pseudo, tau_ncut=self._extractor.spec.tau_ncut)
+        self._method: Method = get_method(self.settings.method)
+        self._method.check(self.settings, self.grid)
+        self._lock = threading.RLock()
+        self._depth_network: DepthBackend | None = None
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether the method, with these settings, looks at depth."""
+        return self._method.needs_depth(self.settings)
+
+    @property
+    def title(self) -> str:
+        """Method and backbone, for pictures."""
+        return f"{self._method.title(self.settings)}, {self._extractor.spec.name} at {self._extractor.size}"
+
+    def fetch_weights(self) -> Path:
+        """Return the file of the backbone's weights, and fetch it if need be.
+
+        Raises:
+            WeightsError: the weights are unavailable.
+        """
+        with self._lock:
+            return self._extractor.weights
+
+    def estimate_depth(self, photo: Image.Image) -> NDArray[np.float32]:
+        """Estimate the depth of a photo with the network that the configuration names.
+
+        Returns:
+            (h, w) float32 in [0, 1], larger is farther, NaN where there is no value; to the precision of a stored map.
+
+        Raises:
+            DepthMissingError: the configuration takes depth from a sensor.
+            WeightsError: the weights of the network are unavailable.
+            SampleError: the network gives no valid pixel.
+        """
+        settings = self.config.depth
+        if settings.backend == "sensor":
+            raise DepthMissingError(
+                "there is no depth: give depth=, name a network by backend=, or cut in 2D with method='maskcut'"
+            )
+        with self._lock:
+            if self._depth_network is None:
+                device = choose_device(self.config.run.device)
+                self._depth_network = load_depth(settings, device=device, half=self.config.run.half)
+            network = self._depth_network
+            raw = network.predict([np.asarray(photo)], max_side=settings.max_side)[0]
+        return to_stored_precision(normalise(raw, direction=network.spec.direction, unit=network.spec.unit).depth)
+
+    def prepare(self, photo: Image.Image, depth: NDArray[np.float32] | None) -> PreparedPhoto:
+        """Bring depth to the patch grid, and estimate it first where the method needs depth and none is given.
+
+        Args:
+            photo: upright, RGB.
+            depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; or None.
+
+        Raises:
+            DepthMissingError, WeightsError, SampleError: as `estimate_depth`.
+        """
+        if depth is None and self.needs_depth:
+            depth = self.estimate_depth(photo)
+        on_grid = None
+        if depth is not None:
+            settings = self.settings
+            on_grid = patch_depth(depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
+        return PreparedPhoto(photo=photo, depth=depth, patch_depth=on_grid)
+
+    def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:
+        """Put photos through the backbone; what is left is to cut them."""
+        if not photos:
+            return []
+        with self._lock:
+            features = self._extractor.extract([item.photo for item in photos])
+        return [
+            CutTask(
+                image=resize_square(item.photo, self.settings.crf_size),
+                size=(item.photo.height, item.photo.width),
+                features=vectors,
+                depth=item.patch_depth if self.needs_depth else None,
+                config=self.settings,
+            )
+            for item, vectors in zip(photos, features, strict=True)
+        ]
+
+    def cut(self, photo: PreparedPhoto, *, confidence: bool) -> Segmentation:
+        """Cut one photo.
+
+        Args:
+            photo: as `prepare` returns it.
+            confidence: compute Spatial Confidence, where the method cuts in 3D.
+
+        Raises:
+            SampleError: the features cannot be used.
+            SettingError: the thresholds of Spatial Confidence do not fit.
+        """
+        (task,) = self.tasks([photo])
+        with _CUTTING:
+            result = cut_image(task)
+        return self.segmentation(photo, result, confidence=confidence)
+
+    def segmentation(self, given: PreparedPhoto, result: CutResult, *, confidence: bool) -> Segmentation:
+        """Return the result of a cut as plain arrays.
+
+        Args:
+            given: what was cut.
+            result: of the cut.
+            confidence: as for `cut`.
+
+        Raises:
+            SettingError: the thresholds of Spatial Confidence do not fit.
+        """
+        size = (given.photo.height, given.photo.width)
+        masks = [decode_rle(item.segmentation) for item in result.instances]
+        boxes = np.array([rle_box(item.segmentation) for item in result.instances], dtype=np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        maps, scores = self._confidence(given, result) if confidence else (None, None)
+        sharpened = given.patch_depth if self.needs_depth else None
+        return Segmentation(
+            image=np.asarray(given.photo),
+            masks=np.stack(masks) if masks else np.zeros((0, *size), dtype=bool),
+            boxes=boxes,
+            scores=np.ones(len(masks), dtype=np.float32) if scores is None else scores,
+            confidence=maps,
+            depth=None if given.depth is None else np.asarray(upsample_grid(given.depth, size)),
+            importance=self._method.importance(sharpened, settings=self.settings),
+            cuts=cuts_of(result, ignores_found=self._method.ignores_found),
+            stopped=result.extraction.stopped,
+            title=self.title,
+            seconds=dict(result.seconds),
+        )
+
+    def _confidence(
+        self, given: PreparedPhoto, result: CutResult
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Return the confidence map and the score of each mask; None where the masks were not cut in 3D."""
+        config, settings = self.config.confidence, self.settings
+        if config.source == "depth" and not self._method.cuts_in_3d(settings):
+            return None, None
+        with _CUTTING, threadpool_limits(limits=1):
+            counts, levels = count_confidence(
+                result, depth=given.patch_depth, photo=given.photo, settings=settings, config=config, grid=self.grid
+            )
+        maps = spatial_confidence(counts, levels=levels, floor=config.floor)
+        pairs = zip(maps, result.instances, strict=True)
+        scores = [mean_confidence(values, item.patch_mask) for values, item in pairs]
+        return maps, np.array(scores, dtype=np.float32).reshape(-1)
+
+
+def to_stored_precision(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round a map to the levels of a depth sidecar, so that memory and disk give the same masks.
+
+    Args:
+        depth: (h, w) float32 in [0, 1], NaN where nothing was measured.
+    """
+    return (np.rint(depth.astype(np.float64) * PNG_STEPS) / PNG_STEPS).astype(np.float32)
+
+
