@@ -28,7 +28,7 @@ from cuts3d_cli.config.recipe import read_recipe
 from cuts3d_cli.config.resolving import read_toml
 from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import DEPTHS
-from cuts3d_cli.evaluation.datasets import BENCHMARKS
+from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
 from cuts3d_cli.features.catalogue import BACKBONES, OFFLINE_BACKBONE
 from cuts3d_cli.weights.cache import cache_dir
 from tests.support.photos import two_boxes

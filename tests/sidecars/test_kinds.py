@@ -17,7 +17,7 @@ from PIL import Image
 
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.names import STAGES
+from cuts3d_cli.shards.names import stage_names
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars import KINDS, Known, StoredPhoto, kind_of, photos
 from cuts3d_cli.sidecars.confidence import StoredConfidence
@@ -161,15 +161,15 @@ CONTENTS: Mapping[str, st.SearchStrategy[Any]] = {
 
 
 def test_the_kinds_are_those_of_the_stages():
-    assert tuple(KINDS) == STAGES == tuple(CONTENTS)
+    assert tuple(KINDS) == stage_names() == tuple(CONTENTS)
     for stage, kind in KINDS.items():
         assert all(member.startswith(f"{stage}.") for member in kind.MEMBERS)
-        assert kind.FOLLOWS is None or kind.FOLLOWS in STAGES[: STAGES.index(stage)]
+        assert kind.FOLLOWS is None or kind.FOLLOWS in stage_names()[: stage_names().index(stage)]
     assert kind_of("pseudo.st2") is KINDS["pseudo"]
     assert kind_of("predict.initial") is KINDS["predict"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", stage_names())
 def test_what_is_encoded_is_decoded_again(stage: str):
     kind = KINDS[stage]
 
@@ -276,7 +276,7 @@ def is_refused(decode: Callable[..., Any], *words: Any) -> bool:
 knowledge = st.builds(Known, size=st.sampled_from([None, SIZE, (32, 24)]), masks=st.sampled_from([None, 0, 1, 2, 3]))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", stage_names())
 def test_what_has_a_flaw_is_refused_and_nothing_else(stage: str):
     kind = KINDS[stage]
 
@@ -406,7 +406,7 @@ def test_every_field_is_checked(stage: str, member: str):
             assert is_refused(kind.decode, bad)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", stage_names())
 def test_members_that_are_missing_cut_off_or_strangers_are_flaws(stage: str):
     kind = KINDS[stage]
     members = kind.encode(WHOLE[stage])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_box
 from cuts3d_cli.evaluation.benchmark import predictions_of
-from cuts3d_cli.evaluation.journal import Found
+from cuts3d_cli.sidecars.detections import Detections as Found
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, sort_predictions
 
 SIZE = (120, 160)
