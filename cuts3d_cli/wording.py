@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+Say = Callable[[str], None]
+"""Prints a status line for the user, such as "fetching weights of dino-vitb8 from ..."."""
 SHOWN_NAMES = 3
 """Names that a message lists before it goes on with dots."""
 

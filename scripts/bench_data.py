@@ -20,8 +20,8 @@ from cuts3d_cli.depth.maps import decode_depth_png, decode_sensor_png, encode_de
 from cuts3d_cli.evaluation.datasets.coco import read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.stages.features import FeatureExtractor
 
 WITH_DEPTH = ("mosd", "ycbv", "arc2017")
 WITHOUT_DEPTH = ("coco", "coco_person", "mandarin", "voc")

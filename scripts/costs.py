@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from statistics import median
-from typing import cast
 
 import numpy as np
 import timm
 from rich.console import Console
 from rich.table import Table
-from timm.models.vision_transformer import VisionTransformer
 
 from cuts3d_cli.features.catalogue import BACKBONES
-from cuts3d_cli.features.vit import Backbone
+from cuts3d_cli.features.vit import VitBackbone
 
 
 def main() -> None:
@@ -44,10 +42,8 @@ def main() -> None:
 def seconds_an_image(name: str, device: str, repeats: int) -> float:
     """Median time of one image through a backbone, after one that is not counted."""
     spec = BACKBONES[name]
-    model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0, img_size=spec.size)
-    backbone = Backbone(
-        spec=spec, model=cast(VisionTransformer, model), size=spec.size, weights_sha256="", device=device, half=False
-    )
+    model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, img_size=spec.size)
+    backbone = VitBackbone(spec=spec, model=model, size=spec.size, device=device, half=False)
     image = np.zeros((1, backbone.size, backbone.size, 3), dtype=np.uint8)
     backbone.extract(image)
     seconds = []

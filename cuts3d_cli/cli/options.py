@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields
+from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import UsageError
 
 PANELS = {
@@ -28,6 +29,9 @@ PANELS = {
     "eval": "A detector on datasets",
     "run": "Running",
 }
+
+CATALOGUES: Mapping[tuple[str, str], Mapping[str, Any]] = {("depth", "backend"): DEPTHS}
+"""Section and field -> a catalogue of the names that it takes, which the configuration does not know."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def with_config(
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
+                    metavar=_metavar(section, item.name),
                     show_default=_shown(item.default),
                     rich_help_panel=PANELS[section],
                 )
@@ -103,6 +108,8 @@ def with_config(
                 if section in overrides:
                     overrides.setdefault(instead, {}).update(overrides.pop(section))
             config = resolve(preset=arguments.pop("preset"), overrides=overrides)
+            for section, key in fields.values():
+                _check_name(config, section, key)
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -110,6 +117,19 @@ def with_config(
         return run
 
     return decorate
+
+
+def _metavar(section: str, key: str) -> str | None:
+    """Return how a help page shows the values of a field that takes a name of a catalogue; None for all others."""
+    catalogue = CATALOGUES.get((section, key))
+    return None if catalogue is None else f"[{'|'.join(catalogue)}]"
+
+
+def _check_name(config: Config, section: str, key: str) -> None:
+    """Check a field that takes a name of a catalogue, wherever its value comes from."""
+    catalogue, value = CATALOGUES.get((section, key)), getattr(getattr(config, section), key)
+    if catalogue is not None and value not in catalogue:
+        raise UsageError(f"{section}.{key} is '{value}': choose one of {', '.join(catalogue)}")
 
 
 def _set_option(sections: Sequence[str]) -> Any:

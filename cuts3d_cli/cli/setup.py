@@ -33,9 +33,10 @@ def weights_pull(
     ] = None,
 ) -> None:
     """Fetch the weights of a backbone into the cache."""
+    from cuts3d_cli.inspection.weights import weights_spec
     from cuts3d_cli.weights.cache import pull
 
-    stdout.print(str(pull(name, from_file=source, progress=say)), highlight=False, soft_wrap=True)
+    stdout.print(str(pull(weights_spec(name), from_file=source, say=say)), highlight=False, soft_wrap=True)
 
 
 def weights_verify(json: Json = False) -> None:

@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from cuts3d_cli.cli.tables import print_json
-from cuts3d_cli.features.catalogue import BackboneSpec, WeightsSpec
+from cuts3d_cli.features.base import BackboneSpec
+from cuts3d_cli.inspection.weights import all_weights
 from cuts3d_cli.weights.cache import WeightsStatus, list_weights, verify, weights_dir
+from cuts3d_cli.weights.specs import WeightsSpec
 
 
 def list_all(*, json: bool, console: Console) -> None:
     """Print the backbones, and which of their weights are here."""
-    statuses = list_weights()
+    statuses = list_weights(all_weights().values())
     if json:
         print_json([{**_facts(status.spec), **_place(status)} for status in statuses])
         return
@@ -34,7 +36,7 @@ def list_all(*, json: bool, console: Console) -> None:
 
 
 def _facts(spec: WeightsSpec) -> dict[str, Any]:
-    """What is fixed about a network. A ResNet, which a detector starts from, gives no features to cut."""
+    """Return what is fixed about a network. A ResNet, which a detector starts from, gives no features to cut."""
     features = spec if isinstance(spec, BackboneSpec) else None
     return {
         "name": spec.name,
@@ -60,7 +62,7 @@ def verify_all(*, json: bool, console: Console) -> bool:
     Returns:
         Whether every file is as it was written.
     """
-    checks = verify()
+    checks = verify(all_weights().values())
     if json:
         print_json([{"path": str(check.cached.path), "problem": check.problem} for check in checks])
     elif not checks:

@@ -31,9 +31,7 @@ class PackConfig:
 class DepthConfig:
     """Where depth comes from."""
 
-    backend: Literal["zoedepth", "depth-anything-v2-small", "midas-small", "marigold", "kbr", "sensor"] = option(
-        "zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images."
-    )
+    backend: str = option("zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images.")
     weights: Path | None = option(None, "Weights of the depth estimator, from a local file or folder.")
     max_side: int = option(
         640, "Longer side of a stored depth map, pixels; maps of a sensor are kept as they are.", limits=(32, 8192)

@@ -30,13 +30,14 @@ from cuts3d_cli.detector.checkpoints import (
 )
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, Position, Skipped, TrainingShard
-from cuts3d_cli.detector.inference import load_state
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.run_log import RunLog, Step, Watcher
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.detector.stopping import Stop, stop_signals
+from cuts3d_cli.devices import own_device
 from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.weights.checkpoint import load_into
 from cuts3d_cli.wording import first_line
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
@@ -302,7 +303,7 @@ class _Training:
                 f"{path} was written by {len(content['processes'])} processes, now there are {self.world}: start as"
                 " many"
             )
-        load_state(self.model, content["model"], path=path)
+        load_into(self.model, content["model"], what="this detector", path=path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         own = content["processes"][self.rank]
@@ -317,11 +318,11 @@ class _Training:
     def _initialise(self) -> None:
         if self.task.init is not None:
             state, _ = load_trained(self.task.init)
-            load_state(self.model, state, path=self.task.init)
+            load_into(self.model, state, what="this detector", path=self.task.init)
         elif self.config.backbone_weights != "random":
-            from cuts3d_cli.detector.resnet_weights import load_backbone
+            from cuts3d_cli.detector.resnet import load_resnet
 
-            path = load_backbone(self.model.backbone.bottom_up, self.config.backbone_weights, say=self._say)
+            path = load_resnet(self.model.backbone.bottom_up, self.config.backbone_weights, say=self._say)
             self._say(f"backbone: {path}")
 
     def _say(self, line: str) -> None:
@@ -331,26 +332,6 @@ class _Training:
     def _skipped(self, item: Skipped) -> None:
         if self.first:
             self.watcher.say(f"{item.shard}: {item.key} is left out: {item.reason}")
-
-
-def own_device(name: str, *, alone: bool) -> torch.device:
-    """The device of this process.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", ...; with several processes the launcher has given each a GPU already.
-        alone: whether no other process takes part.
-
-    Raises:
-        UsageError: training has no such kind of device.
-    """
-    device = torch.device(name)
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: training works on cpu and cuda")
-    if device.type == "cpu":
-        return device
-    if alone and device.index is not None:
-        torch.cuda.set_device(device)
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _digest(weights: Path) -> str:

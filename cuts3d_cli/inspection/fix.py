@@ -14,11 +14,12 @@ from cuts3d_cli.config import PAPER, Config, RunConfig, as_dict, resolve
 from cuts3d_cli.engine.driver import maker_of
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.inspection.verify import Problem, Verified, run, sidecar_order
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages import confidence, depth, features, pack, pseudo
-from cuts3d_cli.stages.features import FeatureExtractor, Say
+from cuts3d_cli.stages.features import Say
 
 _NOWHERE = Path(os.devnull)
 _PASSES = 3

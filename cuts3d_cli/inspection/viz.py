@@ -26,6 +26,7 @@ from cuts3d_cli.depth.maps import (
 from cuts3d_cli.engine.driver import finished_sidecar
 from cuts3d_cli.errors import Cuts3dError, SampleError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.figures.sheet import png_bytes
 from cuts3d_cli.figures.viz_sheet import IterationView, visualise
@@ -35,7 +36,7 @@ from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.fields import read_json
 from cuts3d_cli.stages.confidence import current_confidence, read_confidence
-from cuts3d_cli.stages.features import FeatureExtractor, photo
+from cuts3d_cli.stages.features import photo
 
 Say = Callable[[str], None]
 
@@ -217,15 +218,7 @@ def _estimated_depth(image: Image.Image, *, config: Config, note: Say) -> NDArra
     from cuts3d_cli.devices import choose_device
 
     try:
-        backend = load_depth(
-            settings.backend,
-            weights=settings.weights,
-            device=choose_device(config.run.device),
-            half=config.run.half,
-            seed=settings.seed,
-            marigold_steps=settings.marigold_steps,
-            marigold_ensemble=settings.marigold_ensemble,
-        )
+        backend = load_depth(settings, device=choose_device(config.run.device), half=config.run.half)
     except WeightsError as error:
         if settings.weights is not None:
             raise

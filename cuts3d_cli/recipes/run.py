@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cuts3d_cli.config.recipe import EvaluationSet, Recipe
 from cuts3d_cli.cut.cuts3d import check_tau_knn
 from cuts3d_cli.cut.image import needs_depth
+from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.devices import choose_device
@@ -19,6 +20,7 @@ from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing, of_all_shards
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.recipes.plan import (
@@ -41,7 +43,6 @@ from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.stages import confidence, depth, pack, predict, pseudo
 from cuts3d_cli.stages import merge as generations
-from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.stages.merge import generation_of, masks_of
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class RecipeRun:
             extractor = FeatureExtractor(config)
             if config.pseudo.method == "cuts3d" and config.pseudo.cut == "local":
                 check_tau_knn(config.pseudo.tau_knn, extractor.grid)
+            if self._with_depth:
+                depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: {error}") from error

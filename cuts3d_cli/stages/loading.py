@@ -18,10 +18,11 @@ from cuts3d_cli.depth.maps import decode_depth_png
 from cuts3d_cli.engine.driver import require_sidecar
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.stages.features import FeatureExtractor, photo, read_features, stored_features
+from cuts3d_cli.stages.features import photo, read_features, stored_features
 from cuts3d_cli.timing import StepTimer
 
 

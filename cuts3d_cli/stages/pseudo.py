@@ -25,10 +25,11 @@ from cuts3d_cli.engine.prefetch import prefetched
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, read_shard
-from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
+from cuts3d_cli.stages.features import Say, stored_features
 from cuts3d_cli.stages.loading import Loaded, PhotoAndDepth, ShardInputs, finished_depth, load_shard
 from cuts3d_cli.timing import StepTimer
 

@@ -31,7 +31,8 @@ from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
-from cuts3d_cli.detector.training import Task, TrainingError, own_device, train
+from cuts3d_cli.detector.training import Task, TrainingError, train
+from cuts3d_cli.devices import own_device
 from cuts3d_cli.errors import UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, mask_of, photo_of
@@ -210,7 +211,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match="is no checkpoint of `cuts3d train`"):
         load_checkpoint(path)
     (tmp_path / "x.safetensors").write_bytes(b"junk")
-    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no detector"):
+    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no file of tensors"):
         load_trained(tmp_path / "x.safetensors")
     assert config_of({"max_iter": 7, "min_sizes": [48], "of_another_version": 1}, path=path).min_sizes == (48,)
     for hostile in ({"fpn_channels": 10**9}, {"min_sizes": 7}, {"norm": "x"}, {"max_iter": None}, {"amp": "perhaps"}):
