@@ -1,14 +1,18 @@
-"""Which device a stage computes on."""
+"""Devices: the one place that resolves and checks what a run is asked to compute on."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cuts3d_cli.config import Graphs
 from cuts3d_cli.errors import Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(asked: str) -> str:
@@ -34,8 +38,49 @@ def choose_device(asked: str) -> str:
     return asked
 
 
+def check_half(device: str, *, half: bool) -> None:
+    """Refuse half precision off CUDA.
+
+    Args:
+        device: of torch, such as "cpu" or "cuda:1".
+        half: whether half precision is wanted.
+
+    Raises:
+        UsageError: it is, and the device is another one.
+    """
+    if half and not on_cuda(device):
+        raise UsageError(f"half precision runs on CUDA only, not on {device!r}: leave it off")
+
+
+def on_cuda(device: str) -> bool:
+    """Return whether a device is a CUDA device, by its name."""
+    return device.partition(":")[0] == "cuda"
+
+
+def own_device(name: str, *, alone: bool) -> torch.device:
+    """Return the device of this process of a training, and make it torch's current one.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", ...; with several processes the launcher has given each a GPU already.
+        alone: whether no other process takes part.
+
+    Raises:
+        UsageError: training has no such kind of device.
+    """
+    import torch
+
+    device = torch.device(name)
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: training works on cpu and cuda")
+    if device.type == "cpu":
+        return device
+    if alone and device.index is not None:
+        torch.cuda.set_device(device)
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def graph_device(graphs: Graphs, *, device: str) -> str | None:
-    """Where semantic graphs are built and solved.
+    """Return where semantic graphs are built and solved.
 
     Args:
         graphs: "workers"; "device"; or "auto", which is the device where that is CUDA.
@@ -50,17 +95,16 @@ def graph_device(graphs: Graphs, *, device: str) -> str | None:
     if graphs == "workers" or (graphs == "auto" and (device == "cpu" or (device == "auto" and not _gpu_driver()))):
         return None
     chosen = choose_device(device)
-    kind = chosen.partition(":")[0]
     if graphs == "auto":
-        return chosen if kind == "cuda" else None
-    if kind not in ("cpu", "cuda"):
+        return chosen if on_cuda(chosen) else None
+    if chosen != "cpu" and not on_cuda(chosen):
         workers = Setting("run.graphs", "workers")
         raise UsageError(f"graphs on a device need double precision, which {chosen} may lack: set ", workers)
     return chosen
 
 
 def _gpu_driver() -> bool:
-    """Whether a driver is there that torch's CUDA, or ROCm in its place, could use: answers without loading torch."""
+    """Return whether there is a driver that torch's CUDA, or ROCm in its place, could use, without loading torch."""
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
@@ -69,7 +113,7 @@ def _gpu_driver() -> bool:
 
 
 def worker_count(asked: int | None) -> int:
-    """How many worker processes to start.
+    """Return how many worker processes to start.
 
     Args:
         asked: a number, or None for one a core that this process may use.

@@ -149,12 +149,12 @@ class HubUnreachableError(WeightsError):
     """Weights are not in the cache and the model hub cannot be reached (or is switched off)."""
 
 
-class SampleError(Exception):
-    """One sample cannot be processed. Never stops a shard: the reason is recorded in the manifest."""
+class SampleError(Cuts3dError):
+    """One image cannot be processed. Never stops a shard: the reason is recorded in the manifest."""
 
-    def __init__(self, message: str) -> None:
-        """Keep the message to one line, as of `Cuts3dError`."""
-        super().__init__(one_line(message))
+
+class DepthMissingError(Cuts3dError):
+    """A method needs depth, none is given, and none can be estimated."""
 
 
 def one_line(text: str) -> str:

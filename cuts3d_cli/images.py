@@ -13,6 +13,10 @@ from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.wording import first_line
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of RGB in [0, 1] over ImageNet, by which all the pretrained networks here want their images normalised."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of RGB in [0, 1] over ImageNet, likewise."""
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MIN_SIDE = 16
 """Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""

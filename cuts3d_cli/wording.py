@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cuts3d_cli.errors import Message
 
 Say = Callable[[str | Message], None]
-"""Prints a status line."""
+"""Prints a status line for the user, such as "fetching weights of dino-vitb8 from ..."."""
 SHOWN_NAMES = 3
 """Names that a message lists before it goes on with dots."""
 

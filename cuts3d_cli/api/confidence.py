@@ -64,15 +64,14 @@ def count_confidence(
             k=settings.knn,
             background_level=settings.background_level,
             capacity=settings.capacity,
+            solver=settings.min_cut,
         )
         for item in result.instances
     ]
     return np.stack(counts), levels
 
 
-def choose_thresholds(
-    config: ConfidenceConfig, settings: CutSettings, *, grid: tuple[int, int]
-) -> tuple[float, float]:
+def choose_thresholds(config: ConfidenceConfig, settings: CutSettings, *, grid: tuple[int, int]) -> tuple[float, float]:
     """Choose the lowest and the highest threshold of the cuts.
 
     The default of the lowest one is for the paper's `tau_knn` and grid. Where it does not fit, it takes the same share

@@ -228,5 +228,3 @@ def to_stored_precision(depth: NDArray[np.float32]) -> NDArray[np.float32]:
         depth: (h, w) float32 in [0, 1], NaN where nothing was measured.
     """
     return (np.rint(depth.astype(np.float64) * PNG_STEPS) / PNG_STEPS).astype(np.float32)
-
-

@@ -56,9 +56,7 @@ def to_photo(image: ImageLike) -> Image.Image:
     raise SettingError("image", f"is an array of shape {image.shape}: give (h, w, 3), RGB, or (h, w), gray")
 
 
-def to_depth(
-    depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool
-) -> NDArray[np.float32]:
+def to_depth(depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool) -> NDArray[np.float32]:
     """Return a depth map as the cut takes it.
 
     Args:

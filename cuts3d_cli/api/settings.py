@@ -10,8 +10,10 @@ from typing import Any
 from cuts3d_cli.config import PRESETS, Config, section_fields
 from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
-from cuts3d_cli.cut.methods import check_method
+from cuts3d_cli.cut.methods import METHODS
+from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
+from cuts3d_cli.features.catalogue import BACKBONES
 
 SECTIONS = ("pseudo", "features", "depth", "confidence")
 """Sections whose fields are settings. Where two share a name, it is the first one's."""
@@ -38,7 +40,14 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
     for name, value in settings.items():
         section, field = _field_of(name)
         config = replace(config, **{section: replace(getattr(config, section), **{field: _checked(name, value)})})
-    check_method(config.pseudo.method)
+    # Names that tables of other rooms have.
+    for name, value, table in (
+        ("method", config.pseudo.method, METHODS),
+        ("backend", config.depth.backend, DEPTHS),
+        ("backbone", config.features.backbone, BACKBONES),
+    ):
+        if value not in table:
+            raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
     return config
 
 

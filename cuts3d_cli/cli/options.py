@@ -15,9 +15,10 @@ import typer
 
 from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types
 from cuts3d_cli.cut.methods import METHODS
+from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
 
-CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS}
+CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS, ("depth", "backend"): DEPTHS}
 """(Section, field) -> the names that a field of text may have, where a table of another room has them."""
 
 
@@ -89,11 +90,10 @@ def with_config(
                 # Two sections may use the same word, as in --weights; the later one says whose it is.
                 name = item.name if item.name not in places else f"{section}_{item.name}"
                 places[name] = (section, item.name)
-                if choices := CHOICES.get((section, item.name)):
-                    kind = Literal[tuple(choices)]
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
+                    metavar=_metavar(section, item.name),
                     show_default=_shown(item.default),
                     rich_help_panel=section_types()[section].title,
                 )
@@ -136,6 +136,12 @@ def check_choices(config: Config) -> None:
         value = getattr(getattr(config, section), field)
         if value not in choices:
             raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
+
+
+def _metavar(section: str, key: str) -> str | None:
+    """Return how a help page shows the values of a field whose names are in a table; None for all others."""
+    choices = CHOICES.get((section, key))
+    return None if choices is None else f"[{'|'.join(choices)}]"
 
 
 def flag_of(setting: str, command: Callable[..., None]) -> str | None:

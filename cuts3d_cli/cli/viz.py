@@ -52,17 +52,17 @@ def viz(
     if shards is None and key is not None:
         raise UsageError("--key goes with --shards")
     if checkpoint is not None:
-        from cuts3d_cli.inspection.detections import draw_detections
-
         if image is None or depth_file is not None:
             raise UsageError("--checkpoint goes with one photo, and not with --depth")
-        drawn = draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
+        drawn = stage.draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
     elif image is not None:
         drawn = stage.draw_photo(image, depth_file=depth_file, out=out, config=config, say=say)
     else:
         if key is None or depth_file is not None:
             raise UsageError("--shards goes with --key, and not with --depth")
-        drawn = stage.draw_sample(expand_shards(shards, None, config), key=key, out=out, say=say)
+        from cuts3d_cli.inspection.viz_sample import draw_sample
+
+        drawn = draw_sample(expand_shards(shards, None, config), key=key, out=out, say=say)
     if json:
         print_json(drawn.to_json())
     else:

@@ -18,9 +18,10 @@ def weights_list(json: Json = False) -> None:
     from rich.table import Table
 
     from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.inspection.weights import all_weights
     from cuts3d_cli.weights.cache import list_weights, weights_dir
 
-    statuses = list_weights()
+    statuses = list_weights(all_weights().values())
     if json:
         print_json([{**_facts(status), **_place(status)} for status in statuses])
         return
@@ -46,17 +47,19 @@ def weights_pull(
     ] = None,
 ) -> None:
     """Fetch the weights of a backbone into the cache."""
+    from cuts3d_cli.inspection.weights import weights_spec
     from cuts3d_cli.weights.cache import pull
 
-    print_line(str(pull(name, from_file=source, progress=say)))
+    print_line(str(pull(weights_spec(name), from_file=source, say=say)))
 
 
 def weights_verify(json: Json = False) -> None:
     """Hash all weights in the cache again. Exit code 1 if one is damaged."""
     from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.inspection.weights import all_weights
     from cuts3d_cli.weights.cache import verify, weights_dir
 
-    checks = verify()
+    checks = verify(all_weights().values())
     if json:
         print_json([{"path": str(check.cached.path), "problem": check.problem} for check in checks])
     elif not checks:
@@ -70,7 +73,7 @@ def weights_verify(json: Json = False) -> None:
 
 def _facts(status: WeightsStatus) -> dict[str, Any]:
     """Return what is fixed about a network. A ResNet, which a detector starts from, gives no features to cut."""
-    from cuts3d_cli.features.catalogue import BackboneSpec
+    from cuts3d_cli.features.base import BackboneSpec
 
     spec = status.spec
     features = spec if isinstance(spec, BackboneSpec) else None

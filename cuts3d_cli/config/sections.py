@@ -37,9 +37,8 @@ class DepthConfig(Section):
     title = "Depth"
     sidecar = True
 
-    backend: Literal["zoedepth", "depth-anything-v2-small", "midas-small", "marigold", "kbr", "sensor"] = option(
-        "zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images."
-    )
+    # Which networks there are is `depth.catalogue.DEPTHS`' to say.
+    backend: str = option("zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images.")
     weights: Path | None = option(None, "Weights of the depth estimator, from a local file or folder.")
     max_side: int = option(
         640, "Longer side of a stored depth map, pixels; maps of a sensor are kept as they are.", limits=(32, 8192)

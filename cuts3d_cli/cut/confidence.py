@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config.cutting import Capacity, MinCutSolver
+from cuts3d_cli.cut.crf import refine_masks
+from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.localcut import cut_graph, knn_graph, point_cloud
+from cuts3d_cli.cut.masks import upsample_nearest
+
+CRF_LEVELS = 255
+"""Probabilities of the CRF are stored in steps of 1/255."""
 
 
 def confidence_counts(
@@ -53,6 +61,24 @@ def confidence_counts(
     for tau in np.linspace(tau_knn_min, tau_knn, cuts):
         counts += cut_graph(graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity, solver=solver)
     return counts
+
+
+def crf_counts(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], *, iterations: int) -> NDArray[np.uint8]:
+    """Compute the CRF's foreground probability of each mask, averaged over the patches (paper: B.5).
+
+    Args:
+        image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
+        masks: (H, W) bool each, at least one, before the CRF.
+        iterations: of the CRF.
+
+    Returns:
+        (M, H, W) uint8, in steps of 1 / `CRF_LEVELS`.
+    """
+    large = [upsample_nearest(mask, (image.shape[0], image.shape[1])) for mask in masks]
+    refined = refine_masks(image, large, iterations=iterations)
+    grid = (masks[0].shape[0], masks[0].shape[1])
+    maps = [depth_to_grid(np.clip(share, 0, 1), grid, sampling="area") for _, share in refined]
+    return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
 
 
 def spatial_confidence(counts: NDArray[np.uint8], *, levels: int, floor: float) -> NDArray[np.float32]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cuts3d_cli.config import DepthConfig
 
 Direction = Literal["distance", "disparity"]
 """`distance`: larger = farther. `disparity`: larger = nearer."""
@@ -17,12 +20,24 @@ Unit = Literal["metre", "relative"]
 """`metre`: distances in metres, disparities in 1/metre. `relative`: known only up to scale, or scale and
 shift."""
 
-MAX_ASPECT = 4.0
-"""Longer images are squeezed to this ratio of sides before a network sees them, else a strip of 8000x100
-pixels would become thousands of patches, or none. Not in the paper."""
-MAX_INPUT_SIDE = 2048
-"""Larger images are scaled down to this longer side (pixels) before a network's own resizing, which goes to a
-few hundred pixels. Bounds memory. Not in the paper."""
+
+class LoadDepth(Protocol):
+    """Builds a depth network and loads its weights."""
+
+    def __call__(self, spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+        """Build a depth network.
+
+        Args:
+            spec: what is fixed about it.
+            config: the whole section: `weights`, which exists if it is given, and the network's own settings.
+            device: of torch, such as "cpu" or "cuda:0".
+            half: compute in half precision; only on CUDA.
+
+        Raises:
+            UsageError: a setting is out of range.
+            WeightsError: the weights are missing, damaged or another network's, or a package is not installed.
+            HubUnreachableError: the weights are not in the cache and the hub does not answer.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +45,7 @@ class DepthSpec:
     """What a depth source is and gives.
 
     Attributes:
-        name: what the user types.
+        name: what `--backend` takes.
         model: the hub's id of the model, or a few words on where the maps come from.
         direction: whether larger values are farther or nearer.
         unit: of the raw values.
@@ -39,6 +54,11 @@ class DepthSpec:
         extra: the extra of this package to install (`pip install 'cuts3d[EXTRA]'`), or None where none is
             needed.
         weights_hint: what the user does where the weights are missing; ends an error line.
+        from_hub: whether `load` fetches missing weights from the model hub.
+        find: looks for weights where `load` finds them by itself, without the hub; None: they are always given. Called
+            with this spec.
+        load: builds the network. Called with this spec, which the network may replace by one of another direction or
+            unit, if its weights say so. None: no network, the maps are in the shards.
     """
 
     name: str
@@ -49,6 +69,9 @@ class DepthSpec:
     licence: str
     extra: str | None
     weights_hint: str
+    from_hub: bool = False
+    find: Callable[[DepthSpec], Path | None] | None = None
+    load: LoadDepth | None
 
 
 class DepthBackend(ABC):
@@ -66,48 +89,6 @@ class DepthBackend(ABC):
 
         Returns:
             A float32 map for each image, in the order given: the image's whole field of view, of the size
-            that `target_size` gives, in the model's own direction and unit (see `spec`). Values are not
+            that `torch_network.target_size` gives, in the model's own direction and unit (see `spec`). Values are not
             checked: `maps.normalise` takes what is not finite as missing.
         """
-
-
-def target_size(height: int, width: int, *, max_side: int) -> tuple[int, int]:
-    """The size of the map of an image: the image's own, or scaled down to fit.
-
-    Args:
-        height: of the image, pixels.
-        width: of the image, pixels.
-        max_side: bound on the longer side of the map, pixels, at least 1.
-
-    Returns:
-        (height, width) of the map, each at least 1; the longer side is at most `max_side`.
-    """
-    if max_side < 1:
-        raise ValueError(f"max_side must be at least 1, not {max_side}")
-    longer = max(height, width)
-    if longer <= max_side:
-        return height, width
-    scale = max_side / longer
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def fit_input(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bound an image's ratio of sides and its size, so that every network can take it.
-
-    Args:
-        image: (h, w, 3) uint8 RGB.
-
-    Returns:
-        The same array where nothing has to change; or a smaller one by LANCZOS, a strip squeezed along its longer side
-        to the ratio `MAX_ASPECT`, then the whole scaled to a longer side of `MAX_INPUT_SIDE`. It covers the same field
-        of view: the map made from it, stretched to the image's size, still lies on the image.
-    """
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    longer = min(max(height, width), round(MAX_ASPECT * shorter))
-    scale = min(1.0, MAX_INPUT_SIDE / longer)
-    size = (round(min(height, longer) * scale), round(min(width, longer) * scale))
-    if size == (height, width):
-        return image
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    return np.array(resized)

@@ -4,10 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
+from cuts3d_cli.depth.pretrained import find_pretrained
+from cuts3d_cli.devices import on_cuda
 from cuts3d_cli.errors import UsageError, WeightsError
 
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
+
+
+def _load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.zoedepth import load_zoedepth
+
+    return load_zoedepth(spec, config=config, device=device, half=half)
+
+
+def _load_depth_anything(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.depth_anything import load_depth_anything
+
+    return load_depth_anything(spec, config=config, device=device, half=half)
+
+
+def _load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.marigold import load_marigold
+
+    return load_marigold(spec, config=config, device=device, half=half)
+
+
+def _load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.kbr import load_kbr
+
+    return load_kbr(spec, config=config, device=device, half=half)
+
+
+def _load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.midas import load_midas
+
+    return load_midas(spec, config=config, device=device, half=half)
+
+
+def _find_midas(spec: DepthSpec) -> Path | None:
+    from cuts3d_cli.depth.midas import find_midas
+
+    return find_midas()
 
 
 def _folder_hint(repo: str) -> str:
@@ -24,6 +63,9 @@ _ALL = (
         licence="MIT",
         extra="depth",
         weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti"),
+        from_hub=True,
+        find=find_pretrained,
+        load=_load_zoedepth,
     ),
     DepthSpec(
         name="depth-anything-v2-small",
@@ -34,6 +76,9 @@ _ALL = (
         licence="Apache-2.0",
         extra="depth",
         weights_hint=_folder_hint("depth-anything/Depth-Anything-V2-Small-hf"),
+        from_hub=True,
+        find=find_pretrained,
+        load=_load_depth_anything,
     ),
     DepthSpec(
         name="midas-small",
@@ -44,6 +89,8 @@ _ALL = (
         licence="MIT",
         extra=None,
         weights_hint=f"`curl -LO {MIDAS_URL}` and pass --weights {MIDAS_URL.rsplit('/', 1)[1]}",
+        find=_find_midas,
+        load=_load_midas,
     ),
     DepthSpec(
         name="marigold",
@@ -54,6 +101,9 @@ _ALL = (
         licence="see the model's card",
         extra="marigold",
         weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
+        from_hub=True,
+        find=find_pretrained,
+        load=_load_marigold,
     ),
     DepthSpec(
         name="kbr",
@@ -64,6 +114,7 @@ _ALL = (
         licence="the weights' own, with the Commons Clause: no sale",
         extra=None,
         weights_hint="get kbr.ckpt from its authors and pass --weights kbr.ckpt",
+        load=_load_kbr,
     ),
     DepthSpec(
         name="sensor",
@@ -74,80 +125,49 @@ _ALL = (
         licence="-",
         extra=None,
         weights_hint="it has none",
+        load=None,
     ),
 )
 DEPTHS: dict[str, DepthSpec] = {spec.name: spec for spec in _ALL}
-"""Name -> what the source gives. `sensor` is the only one that `load_depth` cannot load: its maps lie in the
-shards."""
+"""Every depth source by name. To add a network, write it into a file of its own, and a function here that imports its
+loader. What it needs to be told is in `DepthConfig`."""
 
 
-def load_depth(
-    name: str,
-    *,
-    weights: Path | None,
-    device: str,
-    half: bool,
-    seed: int,
-    marigold_steps: int,
-    marigold_ensemble: int,
-) -> DepthBackend:
+def depth_spec(name: str) -> DepthSpec:
+    """Return what is fixed about the depth source of that name.
+
+    Raises:
+        UsageError: there is none; the error lists the names.
+    """
+    try:
+        return DEPTHS[name]
+    except KeyError:
+        raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}") from None
+
+
+def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     """Load a depth network.
 
     Args:
-        name: a key of `DEPTHS`, except `sensor`.
-        weights: a file (midas-small, kbr) or a folder as `save_pretrained` writes it (the others); None takes
-            the cache of the hub's client, then the hub.
+        config: `backend` names the network; `weights` is a file (midas-small, kbr) or a folder as `save_pretrained`
+            writes it (the others), or None for those of the hub's cache, then of the hub. The rest are settings of the
+            networks, each of which takes its own.
         device: of torch, such as "cpu" or "cuda:0".
         half: compute in half precision where the device is CUDA. Ignored elsewhere.
-        seed: of marigold's noise; the other networks have none.
-        marigold_steps: denoising steps, at least 1.
-        marigold_ensemble: predictions to merge, at least 1.
 
     Returns:
-        The network, ready to predict. Its `spec` can differ from `DEPTHS[name]` where the weights in the
-        folder say that they give another direction or unit.
+        The network, ready to predict. Its `spec` can differ from `DEPTHS[config.backend]` where the weights say that
+        they give another direction or unit.
 
     Raises:
         UsageError: there is no such network, or a setting is out of range.
         WeightsError: the weights are missing, damaged or another network's, or a package is not installed.
         HubUnreachableError: the weights are not in the cache and the hub does not answer.
     """
-    if name not in DEPTHS:
-        raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}")
-    if min(marigold_steps, marigold_ensemble) < 1:
-        raise UsageError(
-            f"marigold needs at least 1 step and 1 prediction, not {marigold_steps} and {marigold_ensemble}"
-        )
-    spec = DEPTHS[name]
+    spec = depth_spec(config.backend)
+    if spec.load is None:
+        raise UsageError(f"{spec.name} is no network: its maps are packed with the images (cuts3d pack --depth-dir)")
+    weights = config.weights
     if weights is not None and not weights.exists():
-        raise WeightsError(f"{weights}: no such file or folder; for {name}: {spec.weights_hint}")
-    half = half and device.startswith("cuda")
-    if name == "zoedepth":
-        from cuts3d_cli.depth.zoedepth import load_zoedepth
-
-        return load_zoedepth(spec, weights=weights, device=device, half=half)
-    if name == "depth-anything-v2-small":
-        from cuts3d_cli.depth.depth_anything import load_depth_anything
-
-        return load_depth_anything(spec, weights=weights, device=device, half=half)
-    if name == "midas-small":
-        from cuts3d_cli.depth.midas import load_midas
-
-        return load_midas(spec, weights=weights, device=device, half=half)
-    if name == "marigold":
-        from cuts3d_cli.depth.marigold import load_marigold
-
-        return load_marigold(
-            spec,
-            weights=weights,
-            device=device,
-            half=half,
-            seed=seed,
-            steps=marigold_steps,
-            ensemble=marigold_ensemble,
-        )
-    if name == "kbr":
-        from cuts3d_cli.depth.kbr import load_kbr
-
-        return load_kbr(spec, weights=weights, device=device, half=half)
-    raise UsageError("sensor is no network: its maps are packed with the images (cuts3d pack --depth-dir)")
+        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: {spec.weights_hint}")
+    return spec.load(spec, config=config, device=device, half=half and on_cuda(device))

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.weights.state_files import fill, read_state
+from cuts3d_cli.weights.checkpoint import load_into, read_tensors
 
 LANDSCAPE_WIDTH = 640
 PORTRAIT_HEIGHT = 384
@@ -38,14 +39,13 @@ class KbrNet(nn.Module):
 
     Sides are multiples of 32 and at least 64. `decoder` is one list: two convolutions a level from coarse to fine, then
     the output convolutions of scales 0 to 3, of which only scale 0, the finest, is used.
+
+    Args:
+        encoder: a network of timm with `features_only`.
     """
 
     def __init__(self, encoder: str) -> None:
-        """Build it with random weights.
-
-        Args:
-            encoder: a network of timm with `features_only`.
-        """
+        """Build the network with random weights."""
         super().__init__()
         import timm
 
@@ -65,7 +65,7 @@ class KbrNet(nn.Module):
             self.decoder.append(_conv3x3(DECODER_CHANNELS[-1 - scale], 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """Compute the disparity of a batch of images."""
         skips = dict(zip(self.strides, self.encoder(images), strict=True))
         features = skips[STRIDE]
         for level, stride in enumerate(self.level_strides):
@@ -78,33 +78,33 @@ class KbrNet(nn.Module):
 
 
 class KickBackRelax(TorchDepthBackend):
-    """Kick Back & Relax: relative disparity in (0, 1), larger = nearer."""
+    """Kick Back & Relax: relative disparity in (0, 1), larger = nearer.
+
+    Args:
+        spec: what it gives.
+        net: the network.
+        device: of torch.
+        half: autocast to float16.
+    """
 
     def __init__(self, spec: DepthSpec, *, net: KbrNet, device: str, half: bool) -> None:
-        """Take what was loaded.
-
-        Args:
-            spec: what it gives.
-            net: the network.
-            device: of torch.
-            half: autocast to float16.
-        """
+        """Move the network to the device."""
         super().__init__(spec, device=device, half=half)
         self.net = net.eval().to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """See `TorchDepthBackend.prepare`."""
+        """Return the image at the network's input size, normalised."""
         size = input_size(*image.shape[:2])
         tensor = functional.interpolate(to_unit_tensor(image)[None], size=size, mode="bilinear", antialias=True)[0]
         return imagenet_normalise(tensor)
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
-        """See `TorchDepthBackend.infer`."""
+        """Return the maps of a batch."""
         return self.net(batch)
 
 
 def input_size(height: int, width: int) -> tuple[int, int]:
-    """The (height, width) that the network sees: width 640, or height 384 of a portrait; multiples of 32."""
+    """Return the (height, width) that the network sees: width 640, or height 384 of a portrait; multiples of 32."""
     scale = LANDSCAPE_WIDTH / width if width >= height else PORTRAIT_HEIGHT / height
     return (
         max(MIN_SIDE, round(height * scale / STRIDE) * STRIDE),
@@ -113,7 +113,7 @@ def input_size(height: int, width: int) -> tuple[int, int]:
 
 
 def rename_state(state: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, torch.Tensor]:
-    """From the names of a Lightning checkpoint to those of `KbrNet`.
+    """Rename the tensors of a Lightning checkpoint to the names of `KbrNet`.
 
     Args:
         state: name -> tensor of the whole checkpoint, `nets.depth.` before each name of the depth network.
@@ -145,15 +145,16 @@ def rename_state(state: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, 
     return renamed
 
 
-def load_kbr(spec: DepthSpec, *, weights: Path | None, device: str, half: bool) -> KickBackRelax:
-    """Load Kick Back & Relax from its `.ckpt`, or a `.safetensors` file with the same names.
+def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> KickBackRelax:
+    """Load Kick Back & Relax from its Lightning checkpoint, or safetensors with the same names.
 
-    The other arguments and the errors are those of `catalogue.load_depth`.
+    Arguments and errors are those of `base.LoadDepth`.
     """
+    weights = config.weights
     if weights is None:
-        raise WeightsError(f"{spec.name} has no weights of its own here: {spec.weights_hint}")
+        raise WeightsError(f"{spec.name} is not downloaded by cuts3d: {spec.weights_hint}")
     net = KbrNet(ENCODER)
-    fill(net, rename_state(read_state(weights, name=spec.name), path=weights), path=weights, name=spec.name)
+    load_into(net, rename_state(read_tensors(weights), path=weights), what=spec.name, path=weights)
     return KickBackRelax(spec, net=net, device=device, half=half)
 
 

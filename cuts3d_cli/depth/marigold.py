@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.pretrained import load_pretrained, missing_package
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, to_unit_tensor
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import UsageError, WeightsError
 
 PROCESSING_RESOLUTION = 768
 """Longer side that the network sees, pixels, where the pipeline's own configuration does not say."""
 
 
-class Marigold(TorchDepthBackend):
-    """Marigold: affine-invariant depth in [0, 1], larger = farther."""
+@dataclass(frozen=True, kw_only=True)
+class MarigoldSettings:
+    """What Marigold alone can be told.
 
-    def __init__(self, spec: DepthSpec, *, pipe: Any, device: str, seed: int, steps: int, ensemble: int) -> None:
-        """Take what was loaded.
+    Attributes:
+        steps: denoising steps, at least 1.
+        ensemble: predictions to merge, at least 1.
+        seed: of the noise that the first prediction of every image starts from; the e-th from `seed` + e.
+    """
 
-        Args:
-            spec: what it gives.
-            pipe: `MarigoldDepthPipeline`, in the precision to compute in.
-            device: of torch.
-            seed: of the noise that the first prediction of every image starts from; the e-th from `seed` + e.
-            steps: denoising steps.
-            ensemble: predictions to merge.
+    steps: int
+    ensemble: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: one is out of range.
         """
+        if min(self.steps, self.ensemble) < 1:
+            raise UsageError(f"marigold needs at least 1 step and 1 prediction, not {self.steps} and {self.ensemble}")
+
+    @classmethod
+    def from_config(cls, config: DepthConfig) -> MarigoldSettings:
+        """Return the settings in force."""
+        return cls(steps=config.marigold_steps, ensemble=config.marigold_ensemble, seed=config.seed)
+
+
+class Marigold(TorchDepthBackend):
+    """Marigold: affine-invariant depth in [0, 1], larger = farther.
+
+    Args:
+        spec: what it gives.
+        pipe: `MarigoldDepthPipeline`, in the precision to compute in.
+        device: of torch.
+        settings: what it alone can be told.
+    """
+
+    def __init__(self, spec: DepthSpec, *, pipe: Any, device: str, settings: MarigoldSettings) -> None:
+        """Move the pipeline to the device."""
         super().__init__(spec, device=device, half=False)  # The pipeline itself is in half precision.
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
-        self.seed = seed
-        self.steps = steps
-        self.ensemble = ensemble
+        self.settings = settings
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """See `TorchDepthBackend.prepare`; the pipeline resizes by itself."""
+        """Return the image as it is, in [0, 1]: the pipeline resizes by itself."""
         return to_unit_tensor(image)
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
-        """See `TorchDepthBackend.infer`. The noise is each image's own, from the CPU: the same on any device."""
-        if self.ensemble == 1:
+        """Return the maps of a batch. The noise is each image's own, from the CPU: the same on any device."""
+        if self.settings.ensemble == 1:
             return self._run(batch)
         # Merging aligns the predictions with an optimiser that turns a last bit into a visible difference, and a last
         # bit can depend on the size of the batch.
@@ -55,14 +80,14 @@ class Marigold(TorchDepthBackend):
 
     def _run(self, batch: torch.Tensor) -> torch.Tensor:
         generators = [
-            torch.Generator("cpu").manual_seed(self.seed + member)
+            torch.Generator("cpu").manual_seed(self.settings.seed + member)
             for _ in range(len(batch))
-            for member in range(self.ensemble)
+            for member in range(self.settings.ensemble)
         ]
         result = self.pipe(
             batch,
-            num_inference_steps=self.steps,
-            ensemble_size=self.ensemble,
+            num_inference_steps=self.settings.steps,
+            ensemble_size=self.settings.ensemble,
             processing_resolution=self.pipe.default_processing_resolution or PROCESSING_RESOLUTION,
             match_input_resolution=False,
             batch_size=len(generators),  # All at once: a scheduler that draws noise takes one generator an item.
@@ -72,10 +97,9 @@ class Marigold(TorchDepthBackend):
         return result.prediction[:, 0]
 
 
-def load_marigold(
-    spec: DepthSpec, *, weights: Path | None, device: str, half: bool, seed: int, steps: int, ensemble: int
-) -> Marigold:
-    """Load Marigold; see `catalogue.load_depth` for the arguments and errors."""
+def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> Marigold:
+    """Load Marigold; arguments and errors are those of `base.LoadDepth`."""
+    settings = MarigoldSettings.from_config(config)
     try:
         from diffusers import MarigoldDepthPipeline
     except (ImportError, RuntimeError) as error:  # diffusers wraps a missing transformers in a RuntimeError.
@@ -95,14 +119,7 @@ def load_marigold(
             raise WeightsError(f"{source} is no Marigold depth pipeline: its prediction_type is {kind}")
         return pipe
 
-    pipe = load_pretrained(load, spec, weights=weights)
+    pipe = load_pretrained(load, spec, weights=config.weights)
     if pipe.config.prediction_type == "disparity":
         spec = replace(spec, direction="disparity")
-    return Marigold(
-        spec,
-        pipe=pipe,
-        device=device,
-        seed=seed,
-        steps=steps,
-        ensemble=ensemble,
-    )
+    return Marigold(spec, pipe=pipe, device=device, settings=settings)

@@ -15,10 +15,18 @@ T = TypeVar("T")
 
 
 def missing_package(spec: DepthSpec, error: ImportError) -> WeightsError:
-    """The error for a package that is not installed."""
+    """Return the error for a package that is not installed."""
     return WeightsError(
         f"{spec.name} needs a package that is missing: pip install 'cuts3d[{spec.extra}]' ({cause(error)})"
     )
+
+
+def find_pretrained(spec: DepthSpec) -> Path | None:
+    """Return the folder of a network in the cache of the hub's client, or None; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
+    return next((Path(path).parent for path in paths if isinstance(path, str)), None)
 
 
 def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights: Path | None) -> T:

@@ -1,4 +1,4 @@
-"""What the networks share: batching by shape, precision, resizing to the map's size."""
+"""What the networks share: bounds on sizes, batching by shape, precision, resizing to the size of the map."""
 
 from __future__ import annotations
 
@@ -9,49 +9,57 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn import functional
 
-from cuts3d_cli.depth.base import DepthBackend, DepthSpec, fit_input, target_size
+from cuts3d_cli.depth.base import DepthBackend, DepthSpec
+from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_ASPECT = 4.0
+"""Longer images are squeezed to this ratio of sides before a network sees them, else a strip of 8000x100
+pixels would become thousands of patches, or none. Not in the paper."""
+MAX_INPUT_SIDE = 2048
+"""Larger images are scaled down to this longer side (pixels) before a network's own resizing, which goes to a
+few hundred pixels. Bounds memory. Not in the paper."""
 
 
 class TorchDepthBackend(DepthBackend):
-    """A depth network in torch."""
+    """A depth network in torch.
+
+    Args:
+        spec: what it gives.
+        device: of torch.
+        half: autocast to float16; only sensible on CUDA.
+    """
 
     def __init__(self, spec: DepthSpec, *, device: str, half: bool) -> None:
-        """Keep what every network has.
-
-        Args:
-            spec: what it gives.
-            device: of torch.
-            half: autocast to float16; only sensible on CUDA.
-        """
+        """Keep what every network has."""
         self.spec = spec
         self.device = torch.device(device)
         self.half = half
 
     @abstractmethod
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """(h, w, 3) uint8 RGB, after `fit_input` -> (3, H, W) float32, what the network sees."""
+        """Return what the network sees: (h, w, 3) uint8 RGB, after `fit_input` -> (3, H, W) float32."""
 
     @abstractmethod
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
-        """(n, 3, H, W) float32 on the device -> (n, H', W') of any float type, each from its own image alone."""
+        """Return maps, each from its image alone: (n, 3, H, W) float32 on the device -> (n, H', W') floats."""
 
     def finish(self, values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
-        """(H', W') float32 map of an image of `size` (height, width) -> map of the image's field of view."""
+        """Return the map of an image's field of view from the (H', W') float32 map of an image of `size` (h, w)."""
         return values
 
     def predict(self, images: Sequence[NDArray[np.uint8]], *, max_side: int) -> list[NDArray[np.float32]]:
-        """See `DepthBackend.predict`. Images that the network sees at one size go through it together."""
+        """Estimate one map an image, as `DepthBackend` says; images that the network sees at one size in one batch."""
+        # Bring every image to the network's input, and put those of one size together.
         fitted = [fit_input(image) for image in images]
         prepared = [self.prepare(image) for image in fitted]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, tensor in enumerate(prepared):
             groups.setdefault(tuple(tensor.shape), []).append(index)
 
+        # Each group is a batch; its maps are brought to the sizes of their own images.
         maps: dict[int, NDArray[np.float32]] = {}
         for indices in groups.values():
             with torch.inference_mode(), self._numerics():
@@ -74,6 +82,48 @@ class TorchDepthBackend(DepthBackend):
             yield
 
 
+def target_size(height: int, width: int, *, max_side: int) -> tuple[int, int]:
+    """Return the size of the map of an image: the image's own, or scaled down to fit.
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        max_side: bound on the longer side of the map, pixels, at least 1.
+
+    Returns:
+        (height, width) of the map, each at least 1; the longer side is at most `max_side`.
+    """
+    if max_side < 1:
+        raise ValueError(f"max_side must be at least 1, not {max_side}")
+    longer = max(height, width)
+    if longer <= max_side:
+        return height, width
+    scale = max_side / longer
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def fit_input(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bound an image's ratio of sides and its size, so that every network can take it.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+
+    Returns:
+        The same array where nothing has to change; or a smaller one by LANCZOS, a strip squeezed along its longer side
+        to the ratio `MAX_ASPECT`, then the whole scaled to a longer side of `MAX_INPUT_SIDE`. It covers the same field
+        of view: the map made from it, stretched to the image's size, still lies on the image.
+    """
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    longer = min(max(height, width), round(MAX_ASPECT * shorter))
+    scale = min(1.0, MAX_INPUT_SIDE / longer)
+    size = (round(min(height, longer) * scale), round(min(width, longer) * scale))
+    if size == (height, width):
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.array(resized)
+
+
 def resize_map(values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
     """Resize a map, bilinear, antialiased where it shrinks.
 
@@ -90,11 +140,11 @@ def resize_map(values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
 
 
 def to_unit_tensor(image: NDArray[np.uint8]) -> torch.Tensor:
-    """(h, w, 3) uint8 -> (3, h, w) float32 in [0, 1]."""
+    """Return an image as a tensor: (h, w, 3) uint8 -> (3, h, w) float32 in [0, 1]."""
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=np.float32)) / 255.0
 
 
 def imagenet_normalise(tensor: torch.Tensor) -> torch.Tensor:
-    """(3, h, w) float32 in [0, 1] -> zero mean and unit deviation over ImageNet, channel by channel."""
+    """Normalise (3, h, w) float32 in [0, 1] by mean and deviation over ImageNet, channel by channel."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (tensor - mean) / std

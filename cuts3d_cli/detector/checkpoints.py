@@ -17,7 +17,14 @@ from cuts3d_cli.config import TrainConfig, output_dict, resolve
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.weights.checkpoint import (
+    UnreadableError,
+    is_safetensors,
+    read_checkpoint,
+    read_metadata,
+    read_tensors,
+    tensors_of,
+)
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
@@ -69,10 +76,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types on damaged or hostile files; each means "not loaded".
-        reason = first_line(error, otherwise=type(error).__name__)
-        raise WeightsError(f"{path} is damaged, or no file of tensors alone ({reason}): {way_out}") from error
+        content = read_checkpoint(path)
+    except UnreadableError as error:
+        raise WeightsError(f"{path} is damaged, or no file of tensors alone ({error.reason}): {way_out}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
         raise WeightsError(f"{path} is no checkpoint of `cuts3d train`, or one of another version: {way_out}")
     return content
@@ -91,7 +97,7 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: Train
 
 
 def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
-    """A trained model's weights and the configuration that it was trained with.
+    """Read a trained model's weights and the configuration that it was trained with.
 
     Args:
         path: a checkpoint, or the safetensors file that training ends with.
@@ -99,25 +105,19 @@ def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
     Raises:
         WeightsError: it is missing, damaged, or none of ours.
     """
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         content = load_checkpoint(path)
-        return content["model"], config_of(content.get("config"), path=path)
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+        return tensors_of(content["model"], path=path), config_of(content.get("config"), path=path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        state, metadata = read_tensors(path), read_metadata(path)
         values = json.loads(metadata["cuts3d"])["config"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (UnreadableError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
     return state, config_of(values, path=path)
 
 
 def config_of(values: Any, *, path: Path) -> TrainConfig:
-    """The configuration that a file holds; fields of other versions are left out.
+    """Return the configuration that a file holds; fields of other versions are left out.
 
     Raises:
         WeightsError: it is no configuration.

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import encode_rle
-from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.sidecars.detections import Detections
-from cuts3d_cli.weights.checkpoint import misfits, shape_text
+from cuts3d_cli.weights.checkpoint import load_into
 
 
 class Detector:
@@ -52,7 +51,7 @@ class Detector:
 
         state, config = load_trained(path)
         model = build_model(config, device="cpu")
-        load_state(model, state, path=path)
+        load_into(model, state, what="the detector of its configuration", path=path)
         return cls(model, config=config, device=device, half=half)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -86,27 +85,6 @@ class Detector:
         resized = resize.get_transform(image).apply_image(image)
         pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": pixels, "height": height, "width": width}
-
-
-def load_state(model: torch.nn.Module, state: dict[str, torch.Tensor], *, path: Path) -> None:
-    """Put trained weights into a model.
-
-    Raises:
-        WeightsError: the weights are of another model; the first differences are named.
-    """
-    own = model.state_dict()
-    problems = misfits(
-        missing=[name for name in own if name not in state],
-        unknown=[name for name in state if name not in own],
-        differing=[
-            f"{name} {shape_text(state[name].shape)} instead of {shape_text(own[name].shape)}"
-            for name in own
-            if name in state and own[name].shape != state[name].shape
-        ],
-    )
-    if problems:
-        raise WeightsError(f"{path} holds the weights of another detector: {problems}")
-    model.load_state_dict(state)
 
 
 def _detections(instances: Any) -> Detections:

@@ -24,10 +24,8 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.roi_heads import BoxPredictor, MaskCascadeROIHeads, MaskHead
+from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""Mean and deviation of ImageNet, RGB in [0, 255]: the self-supervised backbones were trained with them."""
 CASCADE = ((0.5, (10, 10, 5, 5)), (0.6, (20, 20, 10, 10)), (0.7, (30, 30, 15, 15)))
 """Stage by stage: the IoU from which a box matches, and the weights of its regression."""
 _LEVELS = ("p2", "p3", "p4", "p5")
@@ -72,8 +70,8 @@ def model_config(config: TrainConfig, *, norm: str) -> Any:
         ),
         proposal_generator=_proposals(config),
         roi_heads=_heads(config),
-        pixel_mean=list(PIXEL_MEAN),
-        pixel_std=list(PIXEL_STD),
+        pixel_mean=[255.0 * mean for mean in IMAGENET_MEAN],
+        pixel_std=[255.0 * deviation for deviation in IMAGENET_STD],
         input_format="RGB",
     )
 

@@ -1,30 +1,115 @@
-"""Weights of ResNets, from whatever trained them: DINO, MoCo, torchvision and others keep torchvision's names."""
+"""What the detector's ResNet may start from: self-supervised weights (paper: E.2 starts from DINO's ResNet-50).
+
+DINO, MoCo, torchvision and others keep torchvision's names. Checkpoints are read as RGB networks with these names, in
+which the stride of a block is in its 3x3 convolution: the detector has RGB input and that stride too. Importing this
+imports no network.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.weights.checkpoint import misfits, shape_text
+from cuts3d_cli.weights.cache import resolve_weights
+from cuts3d_cli.weights.specs import UrlSource, WeightsSpec
+from cuts3d_cli.wording import Say
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _ANCHOR = "layer1.0.conv1.weight"
 _OWN = ("conv1.", "bn1.", "layer")
 _COUNTER = "num_batches_tracked"
-_SECOND = ("encoder_k.", "momentum_encoder.")
+_FOLLOWERS = ("encoder_k.", "momentum_encoder.")
 """Of the two networks of a MoCo, the one that follows the other."""
-_LISTED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec(WeightsSpec):
+    """What is fixed about a ResNet that the detector's backbone may start from, beside its weights.
+
+    Attributes:
+        name: what `--backbone-weights` takes.
+        depth: its layers.
+    """
+
+    depth: int
+
+
+def resnet_tensors(spec: ResNetSpec, path: Path) -> dict[str, Tensor]:
+    """Read the weights of a ResNet from any checkpoint that holds it.
+
+    Args:
+        spec: the ResNet.
+        path: as for `cuts3d_cli.weights.checkpoint.read_tensors`.
+
+    Returns:
+        float32, by torchvision's names, without classifier and counters.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no such ResNet.
+    """
+    from cuts3d_cli.weights.checkpoint import read_tensors
+
+    return fit_resnet(read_tensors(path), expected=expected_shapes(spec.depth), what=spec.name, path=path)
+
+
+RESNETS: dict[str, ResNetSpec] = {
+    "dino-resnet50": ResNetSpec(
+        name="dino-resnet50",
+        depth=50,
+        source=UrlSource(url="https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"),
+        licence="Apache-2.0",
+        note="DINO's ResNet-50: what the paper's and CutLER's detector starts from.",
+        way_out="train with --backbone-weights random",
+        prepare=resnet_tensors,
+    )
+}
+"""All ResNets that the detector may start from, by name."""
+
+
+def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
+    """Load self-supervised weights into the detector's ResNet.
+
+    Args:
+        backbone: detectron2's ResNet.
+        source: a name of `RESNETS`, which is fetched into the cache once, or a checkpoint file: DINO's, MoCo's or any
+            other's with torchvision's names.
+        say: prints a status line.
+
+    Returns:
+        The file that the weights came from.
+
+    Raises:
+        WeightsError: there is no such file, or it holds another network's weights.
+        HubUnreachableError: the weights cannot be fetched.
+    """
+    from cuts3d_cli.weights.checkpoint import read_tensors
+
+    known = RESNETS.get(source)
+    path = resolve_weights(known, weights=None, say=say) if known else Path(source).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: --backbone-weights takes {', '.join(RESNETS)}, random or a file")
+    # Counters of batches say nothing about the weights, and many checkpoints lack them.
+    own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
+    expected = {torchvision_name(name): value.shape for name, value in own.items()}
+    found = fit_resnet(read_tensors(path), expected=expected, what="the detector's ResNet", path=path)
+    backbone.load_state_dict({**backbone.state_dict(), **{name: found[torchvision_name(name)] for name in own}})
+    return path
 
 
 def expected_shapes(depth: int) -> dict[str, torch.Size]:
-    """Names and shapes of torchvision's ResNet without its classifier and counters.
+    """Return names and shapes of torchvision's ResNet without its classifier and counters.
 
     Args:
         depth: 18, 34 or 50.
     """
+    import torch
     from torchvision import models
 
     with torch.device("meta"):
@@ -39,11 +124,11 @@ def expected_shapes(depth: int) -> dict[str, torch.Size]:
 def fit_resnet(
     tensors: Mapping[str, Tensor], *, expected: Mapping[str, torch.Size], what: str, path: Path
 ) -> dict[str, Tensor]:
-    """The tensors of a ResNet under torchvision's names, with wrappers' prefixes and any heads taken away.
+    """Fit the tensors of a checkpoint to a ResNet, with wrappers' prefixes and any heads taken away.
 
     Args:
-        tensors: as `cuts3d_cli.weights.checkpoint.read_checkpoint` gives them. The ResNet may lie behind a prefix
-            such as "module.encoder_q." or "backbone.".
+        tensors: as `cuts3d_cli.weights.checkpoint.read_tensors` gives them. The ResNet may lie behind a prefix such as
+            "module.encoder_q." or "backbone.".
         expected: names and shapes, as `expected_shapes` gives them.
         what: what they are for, such as "dino-resnet50"; only for the error.
         path: the file that they are from; only for the error.
@@ -54,30 +139,29 @@ def fit_resnet(
     Raises:
         WeightsError: there is no ResNet, or one of another shape; the error names the first differences.
     """
-    prefix = _prefix(tensors, what=what, path=path)
-    found = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    missing = [name for name in expected if name not in found]
+    from cuts3d_cli.weights.checkpoint import fit, own_tensors
+
+    own, _ = own_tensors(tensors, anchor=_ANCHOR, what=what, path=path, followers=_FOLLOWERS)
     # A deeper ResNet has all that is wanted and more: loaded in part, it would be noise.
-    unknown = [name for name in found if name.startswith(_OWN) and name not in expected and not name.endswith(_COUNTER)]
-    differing = [
-        f"{name} {shape_text(found[name].shape)} instead of {shape_text(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name].shape != shape
-    ]
-    if problems := misfits(missing=missing, unknown=unknown, differing=differing):
-        raise WeightsError(f"{path} does not fit {what}: {problems}")
-    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+    return fit(
+        own,
+        expected,
+        what=what,
+        path=path,
+        ignored=lambda name: not name.startswith(_OWN) or name.endswith(_COUNTER),
+    )
 
 
-def _prefix(tensors: Mapping[str, Tensor], *, what: str, path: Path) -> str:
-    """What stands before the ResNet's own names, such as "module.encoder_q."."""
-    prefixes = sorted(key.removesuffix(_ANCHOR) for key in tensors if key.endswith(_ANCHOR))
-    if len(prefixes) > 1:
-        prefixes = [prefix for prefix in prefixes if not prefix.endswith(_SECOND)]
-    if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
-        held = f"{len(prefixes)} ResNets ({', '.join(prefixes[:_LISTED])})" if prefixes else f"no {_ANCHOR}"
-        first = ", ".join(list(tensors)[:_LISTED])
-        raise WeightsError(
-            f"{path} does not fit {what}: it holds {held}; its first tensors are {first}: torchvision's are wanted"
-        )
-    return prefixes[0]
+def torchvision_name(name: str) -> str:
+    """Return the name of a ResNet's tensor in torchvision, from its name in detectron2.
+
+    Args:
+        name: for example "stem.conv1.norm.weight" or "res2.0.shortcut.weight".
+
+    Returns:
+        For these "bn1.weight" and "layer1.0.downsample.0.weight".
+    """
+    name = name.removeprefix("stem.")
+    name = re.sub(r"^res([2-5])\.", lambda match: f"layer{int(match[1]) - 1}.", name)
+    name = re.sub(r"\bconv([1-3])\.norm\.", r"bn\1.", name)
+    return name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")

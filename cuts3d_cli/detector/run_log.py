@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cuts3d_cli.detector import METRICS
+from cuts3d_cli.errors import Message
 from cuts3d_cli.files import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class TrainingEvents(Protocol):
     def advance(self, iteration: int) -> None:
         """Receive that one more iteration is finished, `iteration` by now."""
 
-    def say(self, line: str) -> None:
+    def say(self, line: str | Message) -> None:
         """Print a status line."""
 
 

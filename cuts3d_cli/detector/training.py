@@ -28,14 +28,15 @@ from cuts3d_cli.detector.checkpoints import (
 )
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, SkippedSample
-from cuts3d_cli.detector.inference import load_state
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.order import Position
 from cuts3d_cli.detector.run_log import Averages, RunLog, TrainingEvents
 from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
 from cuts3d_cli.detector.stopping import StoppedError, StopRequest, stop_signals
 from cuts3d_cli.detector.task import Task, check_fingerprint, plain
-from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
+from cuts3d_cli.devices import own_device
+from cuts3d_cli.errors import Cuts3dError, Message, UsageError, WeightsError
+from cuts3d_cli.weights.checkpoint import load_into
 from cuts3d_cli.wording import first_line
 
 Batch = list[dict[str, Any]]
@@ -73,7 +74,7 @@ class _Training:
         # Find this process's place among all, and its device.
         self.rank, self.world = comm.get_rank(), comm.get_world_size()
         self.first = self.rank == 0
-        self.device = process_device(task.device, alone=self.world == 1)
+        self.device = own_device(task.device, alone=self.world == 1)
         if self.config.images_per_batch % self.world:
             raise UsageError(
                 f"images_per_batch {self.config.images_per_batch} is no multiple of the {self.world} processes: change"
@@ -304,7 +305,7 @@ class _Training:
                 " same number"
             )
         # Load the weights, the optimizer and the state of all random generators.
-        load_state(self.model, content["model"], path=path)
+        load_into(self.model, content["model"], what="this detector", path=path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         own = content["processes"][self.rank]
@@ -323,39 +324,16 @@ class _Training:
         """
         if self.task.init is not None:
             state, _ = load_trained(self.task.init)
-            load_state(self.model, state, path=self.task.init)
+            load_into(self.model, state, what="this detector", path=self.task.init)
         elif self.config.backbone_weights != "random":
-            from cuts3d_cli.detector.resnet_weights import load_backbone
+            from cuts3d_cli.detector.resnet import load_resnet
 
-            path = load_backbone(self.model.backbone.bottom_up, self.config.backbone_weights, say=self._say)
+            path = load_resnet(self.model.backbone.bottom_up, self.config.backbone_weights, say=self._say)
             self._say(f"backbone: {path}")
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str | Message) -> None:
         if self.first:
             self.events.say(line)
 
     def _report_unusable(self, item: SkippedSample) -> None:
         self._say(f"{item.shard}: {item.key} is left out: {item.reason}")
-
-
-def process_device(name: str, *, alone: bool) -> torch.device:
-    """Choose the device of this process.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", ...; with several processes the launcher has given each a GPU already.
-        alone: whether no other process takes part.
-
-    Returns:
-        The CPU, or a GPU with its index.
-
-    Raises:
-        UsageError: training does not support this kind of device.
-    """
-    device = torch.device(name)
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {name}: training works on cpu and cuda")
-    if device.type == "cpu":
-        return device
-    if alone and device.index is not None:
-        torch.cuda.set_device(device)
-    return torch.device("cuda", torch.cuda.current_device())

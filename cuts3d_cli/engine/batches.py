@@ -104,9 +104,9 @@ def infer_each(
         return []
     try:
         return list(infer(inputs))
-    except Cuts3dError:
-        raise
     except Exception as error:  # A network raises what it likes; alone, each item shows whether it is to blame.
+        if isinstance(error, Cuts3dError) and not isinstance(error, SampleError):
+            raise
         if len(inputs) == 1:
             return [Failed(f"{what} failed: {type(error).__name__}: {first_line(error)}")]
         return [result for item in inputs for result in infer_each([item], infer, what=what)]

@@ -6,9 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.wording import listed
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +43,8 @@ _QKV = ("query", "key", "value")
 _LAYER_NAME = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
 
 
-def dinov2_from_onnx(data: bytes, *, root: str) -> dict[str, Array]:
-    """The weights of a DINOv2 ViT inside an exported model, such as the encoder of a saliency network.
+def dinov2_from_onnx(data: bytes, *, root: str) -> dict[str, Tensor]:
+    """Return the weights of a DINOv2 ViT inside an exported model, such as the encoder of a saliency network.
 
     The exporter keeps the names of transformers' Dinov2Model for biases and norms. It folds the matrices of
     linear layers into unnamed, transposed inputs of MatMul nodes, and the positional embedding into two
@@ -52,7 +55,7 @@ def dinov2_from_onnx(data: bytes, *, root: str) -> dict[str, Array]:
         root: the encoder's name in the graph.
 
     Returns:
-        timm's name to float32 array, complete: every weight that lies under `root`, and no other.
+        timm's name to float32 tensor, complete: every weight that lies under `root`, and no other.
 
     Raises:
         WeightsError: the file is not ONNX, or parts of the encoder are missing, of the wrong kind or left
@@ -64,11 +67,12 @@ def dinov2_from_onnx(data: bytes, *, root: str) -> dict[str, Array]:
         graph = onnx.load_model_from_string(data).graph
     except Exception as error:  # protobuf's error; its package has no type information to name it by.
         raise WeightsError("the ONNX file cannot be parsed: it is damaged, fetch it again") from error
-    return _to_timm(_encoder_weights(graph, root=root), root=root)
+    arrays = _to_timm(_encoder_weights(graph, root=root), root=root)
+    return {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()}
 
 
 def _encoder_weights(graph: onnx.GraphProto, *, root: str) -> dict[str, Array]:
-    """All weights under `root` by their names in Dinov2Model, linear layers as (out, in)."""
+    """Return all weights under `root` by their names in Dinov2Model, linear layers as (out, in)."""
     from onnx import TensorProto, numpy_helper
 
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -131,7 +135,7 @@ def _to_timm(found: dict[str, Array], *, root: str) -> dict[str, Array]:
             ]
     if missing or left or not layers:
         problems = [
-            f"{len(names)} weights {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            f"{len(names)} weights {what} ({listed(names)})"
             for what, names in (("missing", missing), ("left over", list(left)))
             if names
         ] or ["no layers"]

@@ -12,8 +12,8 @@ from PIL import Image
 from cuts3d_cli.figures.cloud import cloud_view
 from cuts3d_cli.figures.overlay import Marker, colour_map, mark_points, overlay_masks, upsample_grid
 from cuts3d_cli.figures.palette import RGB, instance_colours
-from cuts3d_cli.segmentation import Cut
 from cuts3d_cli.figures.sheet import Bar, Block, Item, Key, Panel, gap_width, sheet, span_width
+from cuts3d_cli.segmentation import Cut
 
 SOURCE_COLOUR: RGB = (220, 38, 38)
 SINK_COLOUR: RGB = (37, 99, 235)

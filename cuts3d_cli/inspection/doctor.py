@@ -13,11 +13,12 @@ from typing import Literal
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import CONFIG_FILE, PAPER
-from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.devices import worker_count
 from cuts3d_cli.errors import Message, Setting
-from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, RESNETS
+from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.inspection.weights import all_weights
 from cuts3d_cli.weights.cache import cache_dir, list_weights
 from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem
 from cuts3d_cli.wording import cause
@@ -38,14 +39,10 @@ REQUIRED = (
     "typer",
     "rich",
 )
-OPTIONAL = {
-    "transformers": ("depth", "zoedepth and depth-anything-v2-small"),
-    "diffusers": ("marigold", "marigold"),
-    "imgviz": ("demo", "the demo"),
-    "scikit-image": ("demo", "the demo"),
-}
 _OFFLINE = Setting("features.backbone", OFFLINE_BACKBONE, command="features")
 _FILE = Setting("features.weights", "FILE", command="features")
+OPTIONAL = {"transformers": "depth", "diffusers": "marigold", "imgviz": "demo", "scikit-image": "demo"}
+"""Package -> the extra of ours that brings it."""
 GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
 State = Literal["ok", "missing", "note"]
 
@@ -89,8 +86,9 @@ def _packages() -> list[Finding]:
             if version
             else Finding(state="missing", what=package, found=f"pip install {package}")
         )
-    for package, (extra, purpose) in OPTIONAL.items():
+    for package, extra in OPTIONAL.items():
         version = _version(package)
+        purpose = " and ".join(spec.name for spec in DEPTHS.values() if spec.extra == extra) or f"the {extra}"
         found.append(
             Finding(state="ok", what=package, found=version)
             if version
@@ -173,7 +171,7 @@ def _hub() -> list[Finding]:
 
 def _weights() -> list[Finding]:
     found = [Finding(state="ok", what="cache", found=str(cache_dir()))]
-    for status in list_weights():
+    for status in list_weights(all_weights().values()):
         name = status.spec.name
         if status.cached:
             found.append(Finding(state="ok", what=name, found=str(status.cached.path)))
@@ -191,36 +189,16 @@ def _role(name: str) -> str:
 
 
 def _depths() -> list[Finding]:
-    """Look for the depth estimators. Weights that a user keeps in a folder of his own cannot be known here."""
+    """Look for the weights of the depth networks. Those that a user keeps in a folder of his own cannot be known."""
     found = []
     for spec in DEPTHS.values():
-        path = _depth_weights(spec)
+        if spec.load is None:
+            continue
+        path = spec.find(spec) if spec.find else None
         if path is not None:
             found.append(Finding(state="ok", what=spec.name, found=str(path)))
-        elif spec.name != "sensor":
-            default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
-            fetched = "`cuts3d depth` fetches it from the hub; or " if _is_on_hub(spec) else ""
-            found.append(
-                Finding(state="note", what=spec.name, found=f"not here{default}: {fetched}{spec.weights_hint}")
-            )
+            continue
+        default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
+        fetched = "`cuts3d depth` fetches it from the hub; or " if spec.from_hub else ""
+        found.append(Finding(state="note", what=spec.name, found=f"not here{default}: {fetched}{spec.weights_hint}"))
     return found
-
-
-def _is_on_hub(spec: DepthSpec) -> bool:
-    return spec.extra is not None  # the package that loads them comes with a client of the hub
-
-
-def _depth_weights(spec: DepthSpec) -> Path | None:
-    """Return where the weights of an estimator lie that is named without a file; None if they are not here."""
-    import torch
-    from huggingface_hub import try_to_load_from_cache
-
-    from cuts3d_cli.depth.midas import CACHED_NAMES
-
-    if spec.name == "midas-small":
-        files = [Path(torch.hub.get_dir()) / "checkpoints" / name for name in CACHED_NAMES]
-        return next((file for file in files if file.is_file()), None)
-    if not _is_on_hub(spec):
-        return None
-    paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
-    return next((Path(path).parent for path in paths if isinstance(path, str)), None)

@@ -12,11 +12,11 @@ from typing import Any
 from cuts3d_cli.config import PAPER, Config, RunConfig, as_dict, resolve
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Command, Cuts3dError, Message, Setting, parts_of
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.inspection.verify import Problem, VerifyReport, run, sidecar_order
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
 from cuts3d_cli.shards.names import maker_of, manifest_path, sidecar
 from cuts3d_cli.stages import STAGES, pack
-from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.wording import Say
 
 _NOWHERE = Path(os.devnull)

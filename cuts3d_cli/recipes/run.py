@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config.recipe import Recipe
 from cuts3d_cli.cut.methods import get_method
+from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.detector import train
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
 from cuts3d_cli.recipes.plan import Plan, make_plan
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.recipes.steps import Bar, Reports, Steps, uses_depth
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class RecipeRun:
         try:
             extractor = FeatureExtractor(config)
             get_method(config.pseudo.method).check(config.pseudo, extractor.grid)
+            if uses_depth(config):
+                depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: {error}") from error

@@ -20,11 +20,10 @@ from cuts3d_cli.config import (
     recorded_limits,
     resolve_recorded,
 )
-from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence
-from cuts3d_cli.cut.crf import refine_masks
-from cuts3d_cli.cut.grid import depth_to_grid, patch_depth
+from cuts3d_cli.cut.confidence import CRF_LEVELS, confidence_counts, crf_counts, mean_confidence
+from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
-from cuts3d_cli.cut.masks import decode_rle, upsample_nearest
+from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.devices import worker_count
 from cuts3d_cli.engine.driver import run_shards
@@ -42,9 +41,6 @@ from cuts3d_cli.sidecars.masks import InstanceCut, StoredMasks, node_index
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.wording import Say
-
-CRF_LEVELS = 255
-"""Probabilities of the CRF are stored in steps of 1/255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +128,7 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
         return np.zeros((0, *grid), dtype=np.uint8)
     with threadpool_limits(limits=1):
         if task.config.source == "crf":
-            return _from_crf(task, cuts, grid)
+            return _from_crf(task, cuts)
         return _from_depth(task, cuts, grid)
 
 
@@ -214,14 +210,11 @@ def _source(item: InstanceCut, grid: tuple[int, int]) -> int | NDArray[np.int64]
     return node_index(item.source, grid)
 
 
-def _from_crf(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
+def _from_crf(task: ScoreTask, cuts: Sequence[InstanceCut]) -> NDArray[np.uint8]:
     """Return the CRF's foreground probability of each mask, averaged over the patches (B.5)."""
     assert task.image is not None
-    square = task.image.shape[:2]
-    masks = [upsample_nearest(decode_rle(item.patch_mask), square) for item in cuts]
-    refined = refine_masks(task.image, masks, iterations=task.cut.crf_iterations)
-    maps = [depth_to_grid(np.clip(share, 0, 1), grid, sampling="area") for _, share in refined]
-    return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)
+    masks = [decode_rle(item.patch_mask) for item in cuts]
+    return crf_counts(task.image, masks, iterations=task.cut.crf_iterations)
 
 
 def _square(sample: Sample | None, size: int, *, max_pixels: int) -> NDArray[np.uint8]:

@@ -63,15 +63,7 @@ def run(
 
         @functools.cache
         def loaded() -> DepthBackend:
-            return load_depth(
-                settings.backend,
-                weights=settings.weights,
-                device=device,
-                half=config.run.half,
-                seed=settings.seed,
-                marigold_steps=settings.marigold_steps,
-                marigold_ensemble=settings.marigold_ensemble,
-            )
+            return load_depth(settings, device=device, half=config.run.half)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for

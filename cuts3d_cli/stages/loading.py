@@ -18,13 +18,14 @@ from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.sidecars.finished import FinishedSidecar
 from cuts3d_cli.sidecars.photos import photo
-from cuts3d_cli.stages.features import FeatureExtractor, stored_features
+from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.timing import StepTimer, add_seconds
 
 if TYPE_CHECKING:

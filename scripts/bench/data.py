@@ -19,7 +19,7 @@ from bench.common import BenchError
 from cuts3d_cli.config import Config, resolve
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
-from cuts3d_cli.stages.features import FeatureExtractor
+from cuts3d_cli.features.extractor import FeatureExtractor
 from scenes import render_scene
 from scenes.files import MILLIMETRES, coco_instance
 

@@ -44,5 +44,5 @@ def test_wrong_arguments(tiny_detector: Path, tmp_path: Path):
         Detector(tiny_detector, device="cpu")([1])  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="batch_size"):
         list(Detector(tiny_detector, device="cpu").batch([scene_of(0).image], batch_size=0))
-    with pytest.raises(WeightsError, match="missing.pth"):
+    with pytest.raises(WeightsError, match=r"missing\.pth"):
         Detector(tmp_path / "missing.pth", device="cpu")(scene_of(0).image)

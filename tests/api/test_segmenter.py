@@ -97,9 +97,9 @@ class TestImages:
 
     def test_files_that_cannot_be_used(self, segmenter: Segmenter, tmp_path: Path):
         (tmp_path / "no.jpg").write_bytes(b"text")
-        with pytest.raises(FileError, match="missing.jpg"):
+        with pytest.raises(FileError, match=r"missing\.jpg"):
             segmenter(tmp_path / "missing.jpg")
-        with pytest.raises(SampleError, match="no.jpg"):
+        with pytest.raises(SampleError, match=r"no\.jpg"):
             segmenter(tmp_path / "no.jpg")
         with pytest.raises(SampleError, match="under 16 pixels"):
             segmenter(np.zeros((8, 8, 3), np.uint8))
@@ -140,7 +140,7 @@ class TestDepth:
 
     def test_without_depth_it_is_an_error_and_not_a_cut_in_2d(self, weights: Path):
         cutter = Segmenter(**settings(weights, backend="sensor"))
-        with pytest.raises(DepthMissingError, match="give depth=.*method='maskcut'"):
+        with pytest.raises(DepthMissingError, match=r"give depth=.*method='maskcut'"):
             cutter(SCENE.image)
 
     def test_in_2d_no_depth_is_needed(self, weights: Path):
@@ -196,7 +196,7 @@ class TestSettings:
         few = settings(weights)
         del few["confidence__tau_knn_min"]
         assert segment(SCENE.image, depth=SCENE.depth, **few).confidence is not None
-        with pytest.raises(SettingError, match="confidence.tau_knn_min"):
+        with pytest.raises(SettingError, match=r"confidence\.tau_knn_min"):
             segment(SCENE.image, depth=SCENE.depth, **settings(weights, confidence__tau_knn_min=0.01))
 
 
@@ -209,7 +209,10 @@ def test_it_is_what_the_stages_write(weights: Path, cuts3d: Callable[..., Ran], 
     ran = cuts3d("pseudo", *options, *backbone, "--crf-size", 96, "--tau-knn", 0.2)
     assert ran.code == 0, ran.err
     assert cuts3d("confidence", *options[:2], "-j", "0", "--tau-knn-min", 0.12).code == 0
-    masks, scores = records(alone / "s-000.pseudo.tar", "pseudo.json"), records(alone / "s-000.confidence.tar", "confidence.json")
+    masks, scores = (
+        records(alone / "s-000.pseudo.tar", "pseudo.json"),
+        records(alone / "s-000.confidence.tar", "confidence.json"),
+    )
     cutter = Segmenter(**few)
     found = 0
     for number, sample in enumerate(read_shard(alone / "s-000.tar")):
@@ -292,7 +295,9 @@ def test_a_picture_of_it(segmenter: Segmenter, weights: Path):
 
 def test_the_networks_of_the_last_call_are_kept(weights: Path, monkeypatch: pytest.MonkeyPatch):
     segment(SCENE.image, depth=SCENE.depth, **settings(weights))
-    monkeypatch.setattr("cuts3d_cli.features.extractor.FeatureExtractor.__init__", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(
+        "cuts3d_cli.features.extractor.FeatureExtractor.__init__", lambda *_, **__: pytest.fail("again")
+    )
     segment(SCENE.image, depth=SCENE.depth, **settings(weights))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli import __version__
-from cuts3d_cli.features.catalogue import weights_specs
+from cuts3d_cli.inspection.weights import all_weights
 from tests.support.photos import encoded, pack_photos, two_boxes, write_photos, write_shard
 from tests.support.running import Ran
 
@@ -232,7 +232,7 @@ def test_weights_options_of_viz(cuts3d: Callable[..., Ran], alone: Path, monkeyp
 def test_weights_list_names_every_backbone(cuts3d: Callable[..., Ran]):
     table = cuts3d("weights", "list").out
     listed = json.loads(cuts3d("weights", "list", "--json").out)
-    assert [item["name"] for item in listed] == list(weights_specs())
+    assert [item["name"] for item in listed] == list(all_weights())
     for item in listed:
         assert item["name"] in table
         assert item["path"] is None

@@ -21,7 +21,7 @@ SIZE = 322
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "mosd"])
 def test_both_solvers_give_the_same_masks_on_every_photo(test_data: Path, offline_weights: Path, name: str):
-    from cuts3d_cli.features.vit import load_backbone
+    from cuts3d_cli.features.catalogue import load_backbone
 
     photos = sorted((test_data / name / "images").iterdir())
     assert photos

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import load_depth
 from tests.support.foreign import save_with_foreign_object
@@ -49,15 +50,11 @@ def images() -> list[np.ndarray]:
 def load() -> Load:
     """`load_depth` with the settings that a test does not care about."""
 
-    def call(name: str, weights: Path | None, **settings: Any) -> DepthBackend:
-        defaults: dict[str, Any] = {
-            "device": "cpu",
-            "half": False,
-            "seed": 0,
-            "marigold_steps": 2,
-            "marigold_ensemble": 1,
-        }
-        return load_depth(name, weights=weights, **(defaults | settings))
+    def call(
+        name: str, weights: Path | None, *, device: str = "cpu", half: bool = False, **settings: Any
+    ) -> DepthBackend:
+        config = DepthConfig(backend=name, weights=weights, **{"marigold_steps": 2, **settings})
+        return load_depth(config, device=device, half=half)
 
     return call
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cuts3d_cli.depth.torch_network import IMAGENET_MEAN, IMAGENET_STD
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
 GREEN_ONLY = np.array([0.0, 1.0, 0.0], np.float32).reshape(1, 3, 1, 1)
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from cuts3d_cli.depth import kbr, midas
-from cuts3d_cli.depth.base import DepthBackend, fit_input, target_size
-from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
+from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.depth.torch_network import fit_input, target_size
 from cuts3d_cli.errors import HubUnreachableError, UsageError, WeightsError
 
 TINY_ENCODER = "test_convnext"
@@ -253,6 +254,40 @@ class TestKbr:
             load("kbr", None)
 
 
+class TestKbrNames:
+    def test_renamed(self) -> None:
+        names = [
+            "nets.depth.encoder.stem_0.weight",
+            "nets.depth.decoders.disp.decoder.0.conv.conv.weight",
+            "nets.depth.decoders.disp.decoder.0.conv.conv.bias",
+            "nets.depth.decoders.disp.decoder.10.conv.weight",
+            "nets.depth.decoders.other.decoder.0.weight",
+            "nets.pose.encoder.conv1.weight",
+            "losses.weight",
+        ]
+        renamed = kbr.rename_state({name: torch.ones(1) for name in names}, path=Path("f"))
+        assert list(renamed) == ["encoder.stem_0.weight", "decoder.0.weight", "decoder.0.bias", "decoder.10.weight"]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["a.weight"],
+            ["nets.depth.encoder.a"],
+            ["nets.depth.decoders.disp.decoder.0.weight"],
+            ["nets.depth.encoder.a", "nets.depth.other.a", "nets.depth.decoders.disp.decoder.0.weight"],
+            [
+                "nets.depth.encoder.a",
+                "nets.depth.decoders.disp.decoder.0.x.weight",
+                "nets.depth.decoders.disp.decoder.0.y.weight",
+            ],
+        ],
+        ids=["foreign", "no decoder", "no encoder", "two encoders", "two convolutions in a layer"],
+    )
+    def test_refused(self, names: list[str]) -> None:
+        with pytest.raises(WeightsError, match="f is not kbr"):
+            kbr.rename_state({name: torch.ones(1) for name in names}, path=Path("f"))
+
+
 class TestWeights:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_missing_path(self, name: str, load: Any, tmp_path: Path) -> None:
@@ -357,15 +392,7 @@ class TestSizes:
 
 def test_half_precision_is_for_cuda_only(midas_file: Path, images: list[np.ndarray], load: Any) -> None:
     full = load("midas-small", midas_file).predict(images[:1], max_side=64)[0]
-    asked = load_depth(
-        "midas-small",
-        weights=midas_file,
-        device="cpu",
-        half=True,
-        seed=0,
-        marigold_steps=1,
-        marigold_ensemble=1,
-    ).predict(images[:1], max_side=64)[0]
+    asked = load("midas-small", midas_file, half=True).predict(images[:1], max_side=64)[0]
     np.testing.assert_array_equal(full, asked)
 
 

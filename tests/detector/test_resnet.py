@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision import models
 
-from cuts3d_cli.detector.resnet import expected_shapes, fit_resnet
+from cuts3d_cli.detector.resnet import RESNETS, ResNetSpec, expected_shapes, fit_resnet
 from cuts3d_cli.errors import HubUnreachableError, WeightsError
-from cuts3d_cli.features import catalogue
-from cuts3d_cli.features.catalogue import ResNetSpec, UrlSource
 from cuts3d_cli.weights import cache as weights
-from cuts3d_cli.weights.checkpoint import read_checkpoint
+from cuts3d_cli.weights.checkpoint import read_tensors
+from cuts3d_cli.weights.specs import UrlSource
 
 State = dict[str, torch.Tensor]
 EXPECTED = expected_shapes(18)
@@ -33,9 +32,9 @@ def small(monkeypatch: pytest.MonkeyPatch, state: State, tmp_path: Path) -> ResN
     """A ResNet-18 in place of DINO's ResNet-50, at an address that is a file here."""
     torch.save(state, tmp_path / "small.pth")
     spec = dataclasses.replace(
-        catalogue.RESNETS["dino-resnet50"], depth=18, source=UrlSource(url=(tmp_path / "small.pth").as_uri())
+        RESNETS["dino-resnet50"], depth=18, source=UrlSource(url=(tmp_path / "small.pth").as_uri())
     )
-    monkeypatch.setitem(catalogue.RESNETS, spec.name, spec)
+    monkeypatch.setitem(RESNETS, spec.name, spec)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return spec
 
@@ -98,45 +97,45 @@ def test_others_are_refused_in_one_line(state: State) -> None:
         fit(narrow)
     with pytest.raises(WeightsError, match=r"it holds no layer1\.0\.conv1\.weight; its first tensors are cls_token"):
         fit({"cls_token": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"it holds 2 ResNets \(a\., b\.\)"):
+    with pytest.raises(WeightsError, match=r"it holds 2 such networks \(a\., b\.\)"):
         fit({**behind("a.", state), **behind("b.", state)})
 
 
 def test_pull_list_and_verify(cache: Path, small: ResNetSpec, state: State, tmp_path: Path) -> None:
     said: list[str] = []
-    path = weights.pull("dino-resnet50", progress=said.append)
+    path = weights.pull(RESNETS["dino-resnet50"], say=said.append)
     assert path == cache / "dino-resnet50.safetensors"
     assert_fits({name: load_file(path)[name] for name in EXPECTED}, state)
     assert said[0].startswith(f"fetching weights of dino-resnet50 from file://{tmp_path}/small.pth")
-    status = next(status for status in weights.list_weights() if status.spec is small)
+    status = next(status for status in weights.list_weights(RESNETS.values()) if status.spec is small)
     assert status.cached is not None
     assert status.cached.source == small.source.url
     assert status.cached.source_sha256 == hashlib.sha256((tmp_path / "small.pth").read_bytes()).hexdigest()
-    assert [check.problem for check in weights.verify()] == [None]
+    assert [check.problem for check in weights.verify(RESNETS.values())] == [None]
     (tmp_path / "small.pth").unlink()
-    assert weights.resolve_weights("dino-resnet50", weights=None) == path
+    assert weights.resolve_weights(RESNETS["dino-resnet50"], weights=None) == path
 
 
 def test_pull_from_a_file(cache: Path, small: ResNetSpec, state: State, tmp_path: Path) -> None:
     kept = {name: tensor.clone() for name, tensor in behind("backbone.", state).items()}
     save_file(kept, tmp_path / "own.safetensors")
-    path = weights.pull("dino-resnet50", from_file=tmp_path / "own.safetensors")
-    assert_fits({name: read_checkpoint(path)[name] for name in EXPECTED}, state)
+    path = weights.pull(RESNETS["dino-resnet50"], from_file=tmp_path / "own.safetensors")
+    assert_fits({name: read_tensors(path)[name] for name in EXPECTED}, state)
     with pytest.raises(WeightsError, match=r"none\.pth is not a file"):
-        weights.pull("dino-resnet50", from_file=tmp_path / "none.pth")
+        weights.pull(RESNETS["dino-resnet50"], from_file=tmp_path / "none.pth")
 
 
 def test_what_torch_hub_has_is_not_fetched_again(cache: Path, small: ResNetSpec, tmp_path: Path) -> None:
     kept = tmp_path / "torch/hub/checkpoints/small.pth"
     kept.parent.mkdir(parents=True)
     (tmp_path / "small.pth").rename(kept)
-    assert weights.pull("dino-resnet50").is_file()
+    assert weights.pull(RESNETS["dino-resnet50"]).is_file()
 
 
 def test_a_known_hash_is_checked(cache: Path, small: ResNetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalogue.RESNETS, small.name, dataclasses.replace(small, sha256="a" * 64))
+    monkeypatch.setitem(RESNETS, small.name, dataclasses.replace(small, sha256="a" * 64))
     with pytest.raises(WeightsError, match=r"its sha256 is \w{12}\.\.\. instead of a{12}"):
-        weights.pull("dino-resnet50")
+        weights.pull(RESNETS["dino-resnet50"])
 
 
 def test_downloads_that_fail_say_what_to_do(
@@ -145,11 +144,11 @@ def test_downloads_that_fail_say_what_to_do(
     way_out = r"fetch file://.*small\.pth elsewhere and run `cuts3d weights pull dino-resnet50 --from FILE`"
     (tmp_path / "small.pth").rename(tmp_path / "other.pth")
     with pytest.raises(HubUnreachableError, match=rf"cannot be fetched \(.*No such file.*\): {way_out}"):
-        weights.pull("dino-resnet50")
+        weights.pull(RESNETS["dino-resnet50"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubUnreachableError, match=rf"switched off by HF_HUB_OFFLINE: {way_out}"):
-        weights.pull("dino-resnet50")
-    assert weights.verify() == []
+        weights.pull(RESNETS["dino-resnet50"])
+    assert weights.verify(RESNETS.values()) == []
 
 
 def test_a_download_that_ends_early_is_no_download(
@@ -163,5 +162,5 @@ def test_a_download_that_ends_early_is_no_download(
 
     monkeypatch.setattr("urllib.request.urlopen", answer)
     with pytest.raises(WeightsError, match=r"came in part \(400 of 1000 bytes\)"):
-        weights.pull("dino-resnet50")
-    assert weights.verify() == []
+        weights.pull(RESNETS["dino-resnet50"])
+    assert weights.verify(RESNETS.values()) == []

@@ -11,7 +11,7 @@ from torchvision import models
 
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.detector.model import build_model
-from cuts3d_cli.detector.resnet_weights import load_backbone, torchvision_name
+from cuts3d_cli.detector.resnet import RESNETS, load_resnet, torchvision_name
 from cuts3d_cli.errors import HubUnreachableError, WeightsError
 from cuts3d_cli.weights.cache import pull
 
@@ -52,7 +52,7 @@ def test_features_are_those_of_torchvision(depth: int, norm: str, tmp_path: Path
     network = theirs(depth)
     torch.save(network.state_dict(), tmp_path / "a.pth")
     ours = bottom_up(resnet_depth=depth, norm=norm)
-    assert load_backbone(ours, str(tmp_path / "a.pth"), say=pytest.fail) == tmp_path / "a.pth"
+    assert load_resnet(ours, str(tmp_path / "a.pth"), say=pytest.fail) == tmp_path / "a.pth"
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         found = ours.eval()(image)
@@ -79,25 +79,25 @@ def test_another_network_is_refused_in_brief(tmp_path: Path, resnet50: torch.nn.
     with pytest.raises(
         WeightsError, match=r"r18\.pth does not fit the detector's ResNet: \d+ tensors missing"
     ) as error:
-        load_backbone(ours, str(tmp_path / "r18.pth"), say=pytest.fail)
+        load_resnet(ours, str(tmp_path / "r18.pth"), say=pytest.fail)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
     torch.save(resnet50.state_dict(), tmp_path / "r50.pth")
     with pytest.raises(WeightsError, match=r"r50\.pth does not fit the detector's ResNet"):
-        load_backbone(bottom_up(resnet_depth=18), str(tmp_path / "r50.pth"), say=pytest.fail)
+        load_resnet(bottom_up(resnet_depth=18), str(tmp_path / "r50.pth"), say=pytest.fail)
     assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
 
 
 def test_no_file_is_told_with_what_may_be_given():
     with pytest.raises(WeightsError, match=r"none\.pth does not exist: --backbone-weights takes dino-resnet50, random"):
-        load_backbone(bottom_up(), "none.pth", say=pytest.fail)
+        load_resnet(bottom_up(), "none.pth", say=pytest.fail)
 
 
 def test_dinos_resnet_comes_from_the_cache(alone: Path, cuts3d: Callable[..., Any], resnet50: torch.nn.Module):
     ours = bottom_up(resnet_depth=50)
     with pytest.raises(HubUnreachableError, match=r"HF_HUB_OFFLINE: .*cuts3d weights pull dino-resnet50 --from FILE"):
-        load_backbone(ours, "dino-resnet50", say=pytest.fail)
+        load_resnet(ours, "dino-resnet50", say=pytest.fail)
     torch.save(resnet50.state_dict(), "dino.pth")
-    path = pull("dino-resnet50", from_file=Path("dino.pth"))
-    assert load_backbone(ours, "dino-resnet50", say=pytest.fail) == path
+    path = pull(RESNETS["dino-resnet50"], from_file=Path("dino.pth"))
+    assert load_resnet(ours, "dino-resnet50", say=pytest.fail) == path
     assert torch.equal(ours.state_dict()["res5.2.conv3.weight"], resnet50.layer4[2].conv3.weight)

@@ -32,7 +32,8 @@ from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.task import Task
-from cuts3d_cli.detector.training import TrainingError, process_device, train
+from cuts3d_cli.detector.training import TrainingError, train
+from cuts3d_cli.devices import own_device
 from cuts3d_cli.errors import UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, mask_of, photo_of
@@ -237,7 +238,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match="is no checkpoint of `cuts3d train`"):
         load_checkpoint(path)
     (tmp_path / "x.safetensors").write_bytes(b"junk")
-    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no detector"):
+    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no file of tensors"):
         load_trained(tmp_path / "x.safetensors")
     assert config_of({"max_iter": 7, "min_sizes": [48], "of_another_version": 1}, path=path).min_sizes == (48,)
     for hostile in ({"fpn_channels": 10**9}, {"min_sizes": 7}, {"norm": "x"}, {"max_iter": None}, {"amp": "perhaps"}):
@@ -372,14 +373,14 @@ def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
     chosen = [0]
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
-    assert process_device("cpu", alone=True) == torch.device("cpu")
-    assert process_device("cuda", alone=True) == torch.device("cuda:0")
-    assert process_device("cuda:1", alone=True) == torch.device("cuda:1")
+    assert own_device("cpu", alone=True) == torch.device("cpu")
+    assert own_device("cuda", alone=True) == torch.device("cuda:0")
+    assert own_device("cuda:1", alone=True) == torch.device("cuda:1")
     assert chosen == [0, 1]
     chosen.append(3)  # by the launcher
-    assert process_device("cuda:1", alone=False) == torch.device("cuda:3")
+    assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
     with pytest.raises(UsageError, match="device mps: training works on cpu and cuda"):
-        process_device("mps", alone=True)
+        own_device("mps", alone=True)
 
 
 def command(*arguments: object) -> list[str]:

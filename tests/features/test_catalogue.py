@@ -5,17 +5,11 @@ import sys
 
 import pytest
 
+from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.features.catalogue import (
-    BACKBONES,
-    DEFAULT_BACKBONE,
-    OFFLINE_BACKBONE,
-    RESNETS,
-    WheelSource,
-    backbone_spec,
-    weights_spec,
-    weights_specs,
-)
+from cuts3d_cli.features.catalogue import BACKBONES, DEFAULT_BACKBONE, OFFLINE_BACKBONE, backbone_spec
+from cuts3d_cli.inspection.weights import all_weights, weights_spec
+from cuts3d_cli.weights.specs import WheelSource
 
 
 def test_defaults_are_in_the_catalogue() -> None:
@@ -29,8 +23,8 @@ def test_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_weights_are_known_by_names_of_their_own() -> None:
-    assert list(weights_specs()) == [*BACKBONES, *RESNETS]
-    assert len(weights_specs()) == len(BACKBONES) + len(RESNETS)
+    assert list(all_weights()) == [*BACKBONES, *RESNETS]
+    assert len(all_weights()) == len(BACKBONES) + len(RESNETS)
     assert weights_spec("dino-resnet50") is RESNETS["dino-resnet50"]
     assert weights_spec("dino-vitb8") is BACKBONES["dino-vitb8"]
     with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, .*, dino-resnet50"):

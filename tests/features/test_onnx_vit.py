@@ -37,7 +37,7 @@ def test_converted_weights_compute_what_the_exported_model_computes(onnx_vit: An
     ours = VisionTransformer(
         img_size=28, patch_size=14, embed_dim=16, depth=3, num_heads=2, num_classes=0, init_values=1.0
     ).eval()
-    ours.load_state_dict({name: torch.tensor(array) for name, array in converted.items()})
+    ours.load_state_dict(converted)
     pixels = torch.randn(2, 3, 28, 28, generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -52,7 +52,7 @@ def test_matrices_are_transposed_and_qkv_is_in_order(onnx_vit: Any, dinov2_array
     np.testing.assert_array_equal(converted["blocks.1.attn.qkv.weight"], qkv)
     np.testing.assert_array_equal(converted["blocks.0.mlp.fc1.weight"], dinov2_arrays["encoder.layer.0.mlp.fc1.weight"])
     np.testing.assert_array_equal(converted["pos_embed"], dinov2_arrays["embeddings.position_embeddings"])
-    assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in converted.values())
+    assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in converted.values())
 
 
 def test_other_parts_of_the_graph_are_left_out(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]]) -> None:

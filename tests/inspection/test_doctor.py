@@ -11,8 +11,8 @@ import pytest
 
 from cuts3d_cli import __version__
 from cuts3d_cli.depth.catalogue import DEPTHS
-from cuts3d_cli.features.catalogue import weights_specs
 from cuts3d_cli.inspection import doctor
+from cuts3d_cli.inspection.weights import all_weights
 from tests.support.running import Ran
 
 
@@ -44,7 +44,7 @@ def test_versions_devices_and_places(found: Callable[[], dict[str, tuple[str, st
 
 def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[[], dict[str, tuple[str, str]]]):
     facts = found()
-    for name, spec in weights_specs().items():
+    for name, spec in all_weights().items():
         assert facts[name][0] == "note"
         assert facts[name][1].endswith(f"cuts3d weights pull {name}" if spec.source else "pass --weights FILE")
     assert "(the default backbone)" in facts["dino-vitb8"][1]

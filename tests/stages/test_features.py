@@ -11,13 +11,14 @@ from PIL import Image
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import ShardError, UsageError, WeightsError
-from cuts3d_cli.features.vit import load_backbone
+from cuts3d_cli.features.catalogue import load_backbone
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import decode_image, resize_square
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.stages import features as stage
-from cuts3d_cli.stages.features import FeatureExtractor, stored_features
+from cuts3d_cli.stages.features import stored_features
 from tests.support.photos import encoded, pack_photos, records, settings, two_boxes, write_shard
 
 

@@ -24,11 +24,11 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.cut import ncut
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
-from cuts3d_cli.stages.features import FeatureExtractor
 from tests.support.killers import cut_or_die
 from tests.support.photos import (
     encoded,

