@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 def verify(
     shards: Shards = None,
     more_shards: MoreShards = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Write damaged files again, and delete what is left over.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write damaged files again, and delete what is left over.")
+    ] = False,
     json: Json = False,
     *,
     config: Config,

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import FileError, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import write_shard
@@ -123,7 +123,7 @@ def test_the_same_masks_give_the_same_bytes(tmp_path: Path):
 def test_missing_masks_are_told_and_an_older_file_stays(tmp_path: Path):
     bases = [shard(tmp_path / "a.tar", [("x", 7, 2)]), write_shard(tmp_path / "b.tar", {"y": {"jpg": b"x"}})]
     (tmp_path / "m.json").write_text("old")
-    with pytest.raises(ShardError, match=r"b\.pseudo\.tar is missing or unfinished: run `cuts3d pseudo --shards"):
+    with pytest.raises(ShardError, match=r"b\.pseudo\.tar is missing or unfinished: run `cuts3d pseudo` first"):
         export_coco(bases, tmp_path / "m.json")
     assert (tmp_path / "m.json").read_text() == "old"
 
@@ -136,5 +136,5 @@ def test_damaged_masks_are_told(tmp_path: Path):
     with pytest.raises(ShardError, match=r"x\.pseudo\.json is damaged: it is no JSON: check it with `cuts3d verify"):
         export_coco([base], tmp_path / "m.json")
     shard(base, [("x", 7, 2)])
-    with pytest.raises(ShardError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         export_coco([base], tmp_path / "no/such/folder.json")
