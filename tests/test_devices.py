@@ -48,12 +48,12 @@ def test_where_graphs_are_solved(
 
 def test_a_device_without_double_precision_is_refused(gpus: Callable[[bool], None]):
     gpus(False)
-    with pytest.raises(UsageError, match=r"mps may lack: pass --set graphs=workers"):
+    with pytest.raises(UsageError, match=r"mps may lack: set run\.graphs='workers'"):
         graph_device("device", device="mps")
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match="--device qpu cannot be used"):
+    with pytest.raises(UsageError, match="run\.device qpu cannot be used"):
         graph_device("device", device="qpu")
 
 

@@ -28,7 +28,7 @@ from cuts3d_cli.evaluation.report import (
     to_markdown,
 )
 from cuts3d_cli.evaluation.shards import Evaluation
-from cuts3d_cli.wording import percent
+from cuts3d_cli.wording import percent as share
 
 Kind = Literal["table", "json", "csv", "markdown"]
 
@@ -134,7 +134,7 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for name, figures in rows.items():
-        table.add_row(name, *(percent(getattr(figures, value)) for value in COLUMNS.values()))
+        table.add_row(name, *(share(getattr(figures, value)) for value in COLUMNS.values()))
     console.print(table)
     for name, figures in rows.items():
         print_line(_closing_line(name, figures, metrics), console=console)
@@ -143,7 +143,7 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
 def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
     ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
     return (
-        f"{name}: recall@0.5 {percent(figures.recall50)}, precision@0.5 {percent(figures.precision50)}, mean best IoU"
-        f" {percent(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
+        f"{name}: recall@0.5 {share(figures.recall50)}, precision@0.5 {share(figures.precision50)}, mean best IoU"
+        f" {share(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
         f" masks{ignored})"
     )

@@ -23,7 +23,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from cuts3d_cli.cli.common import print_line
-from cuts3d_cli.cli.spelling import spelled
+from cuts3d_cli.cli.spelling import running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
 
@@ -222,8 +222,14 @@ class TrainingProgress:
             self._bar = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Consoles and bars hold locks; the process that gets this makes its own.
-        return {"_console": None, "_bar": None, "_task": None}
+        # Consoles and bars hold locks; the process that gets this makes its own. Its lines are for the same user.
+        return {"_console": None, "_bar": None, "_task": None, "command": running()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from cuts3d_cli.cli import app  # noqa: F401 - the commands, whose options the lines name
+
+        set_running(state.pop("command"))
+        self.__dict__ |= state
 
     def _out(self) -> Console:
         if self._console is None:

@@ -22,6 +22,11 @@ def set_running(command: str | None) -> None:
     _running[:] = [command] if command else []
 
 
+def running() -> str | None:
+    """Return the command that has been typed."""
+    return _running[0] if _running else None
+
+
 def spelled(message: object) -> str:
     """Return an error, a `Message` or a text as a line in the words of the command that has been typed."""
     return one_line("".join(_part(part) for part in parts_of(message)))
@@ -39,13 +44,13 @@ def _part(part: Part) -> str:
     if isinstance(part, Command):
         return f"`{command_line(part)}`"
     if isinstance(part, Setting):
-        return _option(part, part.command or (_running[0] if _running else ""))
+        return _option(part, part.command or running())
     return part
 
 
-def _option(setting: Setting, name: str) -> str:
+def _option(setting: Setting, name: str | None) -> str:
     """Return a setting as an option of a command, with its value if it has one; by its own name if there is none."""
-    command = COMMANDS.get(name)
+    command = COMMANDS.get(name) if name is not None else None
     flag = flag_of(setting.name, command) if command is not None else None
     if flag is None:
         return str(setting)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from cuts3d_cli.cli import progress
-from cuts3d_cli.cli.progress import StageProgress
+from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
+from cuts3d_cli.cli.spelling import set_running
+from cuts3d_cli.errors import Message, Setting
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, *, quiet: float, unit: str = "shard") -> list[str]:
@@ -36,3 +39,18 @@ def test_a_long_shard_is_spoken_of_now_and_then(monkeypatch: pytest.MonkeyPatch)
     _, first, second, _ = lines_of(monkeypatch, quiet=-1.0)
     assert first == "b.tar: 1 of 2 images so far, 1 shard to go, 1 failed"
     assert second == "b.tar: 2 of 2 images so far, 1 shard to go, 1 failed"
+
+
+def warn(watcher: TrainingProgress) -> None:
+    watcher.say(Message("raise ", Setting("train.images_per_batch")))
+
+
+def test_another_process_names_the_options_of_the_same_command(capfd: pytest.CaptureFixture[str]):
+    set_running("train")
+    try:
+        process = multiprocessing.get_context("spawn").Process(target=warn, args=(TrainingProgress(),))
+        process.start()
+        process.join()
+    finally:
+        set_running(None)
+    assert (process.exitcode, capfd.readouterr().err) == (0, "raise --images-per-batch\n")

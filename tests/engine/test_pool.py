@@ -77,7 +77,7 @@ def test_a_worker_that_dies_is_explained():
         future = pool.start(os._exit, 9).future
         with pytest.raises(BrokenProcessPool):
             future.result()
-        with pytest.raises(WorkerDiedError, match=r"worker processes die.*fewer --workers"):
+        with pytest.raises(WorkerDiedError, match=r"worker processes die.*lower run\.workers"):
             result_of(future)
 
 

@@ -123,7 +123,7 @@ def test_the_same_masks_give_the_same_bytes(tmp_path: Path):
 def test_missing_masks_are_told_and_an_older_file_stays(tmp_path: Path):
     bases = [shard(tmp_path / "a.tar", [("x", 7, 2)]), write_shard(tmp_path / "b.tar", {"y": {"jpg": b"x"}})]
     (tmp_path / "m.json").write_text("old")
-    with pytest.raises(ShardError, match=r"b\.pseudo\.tar is missing or unfinished: run `cuts3d pseudo --shards"):
+    with pytest.raises(ShardError, match=r"b\.pseudo\.tar is missing or unfinished: run `cuts3d pseudo` first"):
         export_coco(bases, tmp_path / "m.json")
     assert (tmp_path / "m.json").read_text() == "old"
 

@@ -358,7 +358,7 @@ def test_a_run_goes_on_where_it_was_left(cuts3d: Callable[..., Ran], shards: lis
 
     refused = cuts3d(*arguments, "--if-exists", "fail")
     assert refused.code == 1
-    assert "s-000.pseudo.tar exists: pass --if-exists resume" in refused.line
+    assert "s-000.pseudo.tar exists: --if-exists resume keeps" in refused.line
 
     assert cuts3d(*arguments, "--if-exists", "overwrite").code == 0
     assert {path: sidecar(path, "pseudo").read_bytes() for path in shards} == first
