@@ -143,9 +143,7 @@ def test_ones_own_photos_must_be_there(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"photos is not a folder: name the folder of the photos of .*own\.json"):
         open_own(path, tmp_path / "photos")
     photo(tmp_path / "photos/b.jpg")
-    with pytest.raises(
-        DatasetError, match=r"own\.json: 1 of 2 photos are missing in .*photos \(a\.jpg\): set partial"
-    ):
+    with pytest.raises(DatasetError, match=r"own\.json: 1 of 2 photos are missing in .*photos \(a\.jpg\): set partial"):
         open_own(path, tmp_path / "photos")
     dataset = open_own(path, tmp_path / "photos", partial=True)
     assert (list(dataset.paths), list(dataset.truth.instances), dataset.missing) == ([2], [2], 1)
