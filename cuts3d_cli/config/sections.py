@@ -174,11 +174,6 @@ class EvalConfig:
         "Folder of the datasets: `cuts3d eval --list` says what lies where in it.",
         shapes_output=False,
     )
-    evaluator: Literal["pycocotools", "fast"] = option(
-        "pycocotools",
-        "What computes AP and AR; fast has the same figures in less time and memory.",
-        shapes_output=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
