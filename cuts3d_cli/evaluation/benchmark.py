@@ -1,4 +1,4 @@
-"""A detector on datasets: it is run on their photos, and its detections are compared with their ground truth."""
+"""Runs a detector on the photos of datasets, and compares its detections with their ground truth."""
 
 from __future__ import annotations
 

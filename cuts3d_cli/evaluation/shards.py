@@ -1,4 +1,4 @@
-"""Masks in shards, pseudo-masks or predictions, are compared with a ground truth."""
+"""Compares the masks in shards, pseudo-masks or predictions, with a ground truth."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def run(
             _collect(base, pairing, truth, into=found, scored=scored)
     # Report what was left out, and compare.
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
-    warnings = _warnings(ground_truth, truth, pairing, found)
+    warnings = _warnings(ground_truth, truth, pairing, found, made_by="predict" if predicted else "pseudo")
     for line in warnings:
         say(f"warning: {line}")
     source: Literal["confidence", "one", "detector"] = "detector" if predicted else "confidence" if scored else "one"
@@ -156,7 +156,7 @@ _SCORES = {
 
 
 def _all_scored(shards: Sequence[Path]) -> bool:
-    """Tell whether all shards have a current confidence sidecar, or none has."""
+    """Tell whether the shards have current confidence sidecars, which must be all of them or none."""
     scored = [base for base in shards if current_confidence(base) is not None]
     if scored and len(scored) < len(shards):
         without = next(base for base in shards if base not in scored)
@@ -260,7 +260,9 @@ def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[floa
         raise ShardError(f"{scores.path}: {key}: {error}: {_RECOMPUTE}") from error
 
 
-def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found) -> list[str]:
+def _warnings(
+    ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found, *, made_by: Literal["pseudo", "predict"]
+) -> list[str]:
     """Return a line for each kind of image that is left out, or counts without masks or scores."""
     warnings = list(truth.warnings)
     if pairing.missing:
@@ -277,7 +279,7 @@ def _warnings(ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _
         warnings.append(f"{len(pairs)} images were recognised by their base name alone: {listed(pairs)}")
     if found.failed:
         warnings.append(
-            f"{len(found.failed)} images failed in `cuts3d pseudo` and count as images without a mask:"
+            f"{len(found.failed)} images failed in `cuts3d {made_by}` and count as images without a mask:"
             f" {listed(found.failed)}"
         )
     if found.unscored:

@@ -227,6 +227,30 @@ def test_a_failed_image_counts_as_one_without_masks(cuts3d: Eval, alone: Path):
     assert f"warning: {warning}\n" in ran.err
 
 
+def test_a_photo_on_which_the_detector_failed_is_told_as_such(cuts3d: Eval, alone: Path):
+    base = shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT]})
+    found = record([LEFT])
+    found["instances"][0]["score"] = 0.5
+    outcomes = [
+        Outcome(key="a", members={"predict.json": json.dumps(found).encode()}),
+        Outcome(key="b", failure="no memory"),
+    ]
+    run_shards(
+        [base],
+        stage="predict",
+        config={},
+        inputs=lambda base: {"base": base},
+        outcomes=lambda base: iter(outcomes),
+        if_exists="overwrite",
+    )
+    path = ground_truth(alone, {"a": [LEFT], "b": [LEFT]})
+    result_of_detector = result(cuts3d("eval", "--shards", base, "--gt", path, "--predicted", "--json"))
+    assert (result_of_detector["scores"], result_of_detector["failed"]) == ("detector", 1)
+    assert result_of_detector["warnings"] == [
+        "1 images failed in `cuts3d predict` and count as images without a mask: b.jpg"
+    ]
+
+
 def test_images_in_only_one_of_the_two_are_left_out_and_told(cuts3d: Eval, alone: Path):
     shard(alone / "s-000.tar", {key: [LEFT] for key in "abcde"})
     path = ground_truth(alone, {"a": [LEFT], "x": [LEFT], "y": [RIGHT]})
