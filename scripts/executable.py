@@ -11,6 +11,8 @@ from typing import IO
 
 CACHE = "CUTS3D_CACHE"
 """Names the folder of downloaded weights."""
+FINAL_WEIGHTS = "model-final.safetensors"
+"""File of the detector in the folder of a finished training."""
 
 
 class CommandError(Exception):

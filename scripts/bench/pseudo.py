@@ -58,9 +58,9 @@ def pseudo(photos: Sequence[Photo], *, features: Features, repeats: int, size: i
             Table("cuts and masks", _counts(images)),
         ],
         notes=[
-            f"{names_of(photos)}; {repeats} repeats in turn; medians. Depth is given. The network uses all threads,"
-            " ours one, as a worker process does; the peer runs in all and in one, and ratios are to the faster of the"
-            " two in each round.",
+            f"{names_of(photos)}; repeats: {repeats}, interleaved; medians. Depth is given. The network uses all"
+            " threads, ours one, as a worker process does; the peer runs in all and in one, and ratios are to the"
+            " faster of the two in each round.",
             "'of which k-NN' times the k-NN graphs of the same cuts once more. 'all but features' is the whole.",
         ],
     )

@@ -65,7 +65,7 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
         notes=[
             f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given (grid {GRID}x{GRID}), CRF at"
             f" {CRF_SIZE} pixels; one shard; seconds are those of `cuts3d pseudo --json`, including the start of its"
-            f" processes. {repeats} repeats in turn; medians, ratios of pairs.",
+            f" processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
             "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
             " and of its largest worker; 'growth' is relative to the first row.",
         ],

@@ -17,12 +17,11 @@ from typing import Any
 import executable
 from bench.common import FIGURES, BenchError, Report, Row, Table, log, write_json
 from cuts3d_cli.config import PRESETS, TrainConfig
+from executable import FINAL_WEIGHTS
 from scenes import write_scenes
 from scenes.shards import FIRST_TEST, FIRST_TRAIN, HEIGHT, WIDTH, cut_masks, evaluate
 
 INITIAL, CONTROL = "initial", "initial, trained longer"
-FINAL_WEIGHTS = "model-final.safetensors"
-"""What a training ends with, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

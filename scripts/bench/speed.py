@@ -78,7 +78,7 @@ def ncut(photos: Sequence[Photo], *, sizes: Sequence[int], features: Features, r
         name="ncut",
         tables=[Table("dense generalised solve against ours", rows)],
         notes=[
-            f"{names_of(photos)}; {repeats} repeats in turn; medians, ratios of pairs.",
+            f"{names_of(photos)}; repeats: {repeats}, interleaved; medians, ratios of pairs.",
             "scipy.linalg.eigh(D - A, D, subset_by_index=[1, 2]) in float64, in all threads that BLAS takes and in one;"
             " ratios are to the faster of the two in each round. Ours runs in one thread, as in worker processes.",
             "Stage 1 is the whole graph; later stages lack the objects found before.",
@@ -189,8 +189,8 @@ def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int 
         name="crf",
         tables=[Table("one CRF per mask against ours", rows)],
         notes=[
-            f"{side}x{side} pixels, {config.pseudo.crf_iterations} iterations, masks of cuts; {repeats} repeats in"
-            " turn; seconds for all masks of an image; IoU of the refined masks, 1 where both are empty.",
+            f"{side}x{side} pixels, {config.pseudo.crf_iterations} iterations, masks of cuts; repeats: {repeats},"
+            " interleaved; seconds for all masks of an image; IoU of the refined masks, 1 where both are empty.",
         ],
     )
 

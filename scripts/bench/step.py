@@ -157,7 +157,7 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
         tables=[Table("a training step against detectron2's plain one", rows)],
         notes=[
             f"ResNet-{base.resnet_depth}, random weights; {where}; {len(made)} batches of {base.images_per_batch},"
-            f" {', '.join(shapes)} pixels; {repeats} rounds in turn; medians, ratios of pairs.",
+            f" {', '.join(shapes)} pixels; rounds: {repeats}, interleaved; medians, ratios of pairs.",
             "A step is copy-paste, forward, backward, clipping and the optimizer's step, without reading, decoding and"
             " the transfer to the device. The learning rate is 0, so that all start from the same weights.",
             "The processor's seconds hardly depend on other load.",

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from bench.common import FIGURES, BenchError, Report, Row, Table, log, write_json
 from cuts3d_cli.cut.masks import decode_rle, mask_iou
 from cuts3d_cli.shards.reader import read_shard
-from executable import CommandError, cuts3d
+from executable import FINAL_WEIGHTS, CommandError, cuts3d
 from scenes.shards import FIRST_TEST, FIRST_TRAIN, cut_masks, evaluate, write_shards
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -34,8 +34,6 @@ Sec. 3.4 contrasts confident selection with "randomly choosing which masks to co
 blending, and has DropLoss. The paper's ablations without confidence have batch 8 instead of 4 (Sec. E.2); here all rows
 have the same batch, so that nothing else differs."""
 BASE = "none"
-FINAL_WEIGHTS = "model-final.safetensors"
-"""What a training ends with, in its folder."""
 BLUR = 4.0
 """Sigma of a Gaussian over the depth of the training scenes, pixels of 240x320. Rendered depth has edges as sharp as
 the photo's, where most cuts agree and confidence is near 1; with edges smeared as by a depth network they do not."""

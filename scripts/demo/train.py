@@ -43,7 +43,7 @@ def train_and_compare(out: Path, *, cuts3d: Command) -> None:
     ):
         cuts3d("train", "--shards", out / "train-shards", "--preset", "tiny", "--out", out / folder, *further)
         cuts3d(
-            *("predict", "--shards", shards, "--checkpoint", out / folder / "model-final.safetensors"),
+            *("predict", "--shards", shards, "--checkpoint", out / folder / executable.FINAL_WEIGHTS),
             *("--if-exists", "overwrite"),
         )
         figures[title] = evaluate(shards, truth, cuts3d=executable.cuts3d, predicted=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.data import write_rgbd
-from executable import CommandError, cuts3d, neutral_environment
+from executable import FINAL_WEIGHTS, CommandError, cuts3d, neutral_environment
 
 SCENE_SEEDS = (0, 1)
 OFFLINE = ("--preset", "offline")
@@ -142,8 +142,8 @@ class Recorder:
         self.run("pseudo", *common, *OFFLINE, *SMALL, "--no-crf", "-n", 5, "--tau-knn", 0.1)
         self.run("confidence", *common)
         self.run("train", "--shards", "shards", *TRAINING, "--out", "detector")
-        self.note_file("detector/model-final.safetensors")
-        self.note_keys("predict", "--shards", "shards", "--checkpoint", "detector/model-final.safetensors")
+        self.note_file(f"detector/{FINAL_WEIGHTS}")
+        self.note_keys("predict", "--shards", "shards", "--checkpoint", f"detector/{FINAL_WEIGHTS}")
         self.note_shards("detector")
         self.note_keys("verify", "--shards", "shards")
         self.note_keys("inspect", "shards/golden-000.pseudo.tar")

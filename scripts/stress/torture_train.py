@@ -29,11 +29,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from executable import CommandError, command, cuts3d
+from executable import FINAL_WEIGHTS, CommandError, command, cuts3d
 from scenes.shards import cut_masks, write_shards
 
-FINAL_WEIGHTS, METRICS = "model-final.safetensors", "metrics.jsonl"
-"""Files in the folder of a training."""
+METRICS = "metrics.jsonl"
+"""File of losses in the folder of a training."""
 ITERATIONS, CHECKPOINT_EVERY = 14, 3
 SCENES = 8
 """Rendered scenes to train on."""
