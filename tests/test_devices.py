@@ -53,7 +53,7 @@ def test_a_device_without_double_precision_is_refused(gpus: Callable[[bool], Non
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match="run\.device qpu cannot be used"):
+    with pytest.raises(UsageError, match=r"run\.device qpu cannot be used"):
         graph_device("device", device="qpu")
 
 

@@ -64,7 +64,6 @@ def count_confidence(
             k=settings.knn,
             background_level=settings.background_level,
             capacity=settings.capacity,
-            solver=settings.min_cut,
         )
         for item in result.instances
     ]

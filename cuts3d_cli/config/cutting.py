@@ -12,7 +12,6 @@ Pairing = Literal["mean", "max", "min", "product"]
 Source = Literal["seed", "core"]
 Sink = Literal["eigenvector", "background"]
 Capacity = Literal["gaussian", "exponential", "inverse", "distance"]
-MinCutSolver = Literal["pymaxflow", "dinic"]
 Eigensolver = Literal["lanczos", "dense"]
 DepthSampling = Literal["nearest", "area"]
 
@@ -61,7 +60,6 @@ class CutSettings:
         1.0, "Depth given to points outside the semantic mask; 1 is farthest (open).", limits=(-10.0, 10.0)
     )
     capacity: Capacity = option("gaussian", "How the cost of cutting an edge depends on its length (open).")
-    min_cut: MinCutSolver = option("pymaxflow", "Min-cut solver; both give the same cut.")
     eigensolver: Eigensolver = option(
         "lanczos", "Eigensolver; dense is exact LAPACK, much slower, and the fall-back of lanczos."
     )

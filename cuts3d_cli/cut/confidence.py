@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config.cutting import Capacity, MinCutSolver
+from cuts3d_cli.config.cutting import Capacity
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.localcut import cut_graph, knn_graph, point_cloud
@@ -29,7 +29,6 @@ def confidence_counts(
     k: int,
     background_level: float,
     capacity: Capacity,
-    solver: MinCutSolver,
 ) -> NDArray[np.uint8]:
     """Count in how many of `cuts` LocalCuts a patch belongs to the instance (the sum in Eq. 4).
 
@@ -46,7 +45,6 @@ def confidence_counts(
         k: see `knn_graph`.
         background_level: see `point_cloud`.
         capacity: see `edge_capacity`.
-        solver: see `min_cut`.
 
     Returns:
         (H, W) uint8 in [0, cuts]; `cuts` at the source.
@@ -59,7 +57,7 @@ def confidence_counts(
     graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
     counts = np.zeros(mask.shape, dtype=np.uint8)
     for tau in np.linspace(tau_knn_min, tau_knn, cuts):
-        counts += cut_graph(graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity, solver=solver)
+        counts += cut_graph(graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity)
     return counts
 
 

@@ -158,7 +158,6 @@ class Cuts3dRules:
             k=settings.knn,
             background_level=settings.background_level,
             capacity=settings.capacity,
-            solver=settings.min_cut,
         )
         return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cuts3d_cli.config.cutting import Capacity, MinCutSolver
+from cuts3d_cli.config.cutting import Capacity
 from cuts3d_cli.cut.mincut import min_cut
 
 CAPACITY_SCALE = 1 << 16
@@ -147,7 +147,6 @@ def cut_graph(
     sink: int | None,
     tau_knn: float,
     capacity: Capacity,
-    solver: MinCutSolver,
 ) -> NDArray[np.bool_]:
     """Drop the edges longer than tau_knn and cut the source off from the sink (Sec. 3.2).
 
@@ -161,7 +160,6 @@ def cut_graph(
         sink: row-major index, or None: all nodes outside the mask are the sink.
         tau_knn: longest edge kept.
         capacity: see `edge_capacity`.
-        solver: see `mincut`.
 
     Returns:
         (H, W) bool, a subset of the mask that holds the source.
@@ -175,7 +173,6 @@ def cut_graph(
         nodes=graph.nodes,
         source=source,
         sinks=sinks.astype(np.int64),
-        solver=solver,
     ).source_side
     return reached.reshape(mask.shape) & mask
 
@@ -190,14 +187,13 @@ def local_cut(
     k: int,
     background_level: float,
     capacity: Capacity,
-    solver: MinCutSolver,
 ) -> NDArray[np.bool_]:
     """Cut one instance out of a semantic bipartition in 3D: `point_cloud`, `knn_graph` and `cut_graph` in one.
 
     Args:
         depth: (H, W) in [0, 1], larger is farther, no NaN.
         mask: (H, W) bool, the semantic bipartition.
-        source, sink, tau_knn, capacity, solver: see `cut_graph`.
+        source, sink, tau_knn, capacity: see `cut_graph`.
         k: see `knn_graph`.
         background_level: see `point_cloud`.
 
@@ -205,4 +201,4 @@ def local_cut(
         (H, W) bool, a subset of the mask that holds the source.
     """
     graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
-    return cut_graph(graph, mask, source=source, sink=sink, tau_knn=tau_knn, capacity=capacity, solver=solver)
+    return cut_graph(graph, mask, source=source, sink=sink, tau_knn=tau_knn, capacity=capacity)

@@ -196,7 +196,6 @@ def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, i
                 k=cut.knn,
                 background_level=cut.background_level,
                 capacity=cut.capacity,
-                solver=cut.min_cut,
             )
             for item in cuts
         ]

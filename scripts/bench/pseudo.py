@@ -162,7 +162,6 @@ def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[N
             k=task.config.knn,
             background_level=task.config.background_level,
             capacity=task.config.capacity,
-            solver=task.config.min_cut,
         )
         for cut in cuts
     ]

@@ -10,7 +10,7 @@ from cuts3d_cli.cut.localcut import local_cut
 from tests.support.clouds import touching_blobs
 
 SOURCE, SINK = 5 * 12 + 3, 0
-OPTIONS = {"k": 16, "background_level": 1.0, "capacity": "gaussian", "solver": "pymaxflow"}
+OPTIONS = {"k": 16, "background_level": 1.0, "capacity": "gaussian"}
 
 
 def counts(step: float, *, low: float = 0.15, high: float = 0.4, cuts: int = 6) -> np.ndarray:

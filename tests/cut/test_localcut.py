@@ -12,7 +12,7 @@ from cuts3d_cli.cut.localcut import (
 )
 from tests.support.clouds import GRID, touching_blobs
 
-OPTIONS = {"k": 8, "background_level": 1.0, "capacity": "gaussian", "solver": "pymaxflow"}
+OPTIONS = {"k": 8, "background_level": 1.0, "capacity": "gaussian"}
 LEFT, RIGHT, CORNER = 5 * 12 + 3, 5 * 12 + 8, 0
 
 
@@ -70,25 +70,22 @@ def test_sink_is_the_smallest_entry_that_is_left():
     assert choose_sink(vector, source=0, removed=np.arange(5) > 0, tolerance=1e-7) is None
 
 
-@pytest.mark.parametrize("solver", ["pymaxflow", "dinic"])
 @pytest.mark.parametrize("sink", [CORNER, None])
-def test_two_blobs_at_two_depths_are_separated(solver: str, sink: int | None):
+def test_two_blobs_at_two_depths_are_separated(sink: int | None):
     left, right = touching_blobs()
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
-    found = local_cut(depth, left | right, source=LEFT, sink=sink, tau_knn=0.2, **{**OPTIONS, "solver": solver})
+    found = local_cut(depth, left | right, source=LEFT, sink=sink, tau_knn=0.2, **OPTIONS)
     np.testing.assert_array_equal(found, left)
-    found = local_cut(depth, left | right, source=RIGHT, sink=sink, tau_knn=0.2, **{**OPTIONS, "solver": solver})
+    found = local_cut(depth, left | right, source=RIGHT, sink=sink, tau_knn=0.2, **OPTIONS)
     np.testing.assert_array_equal(found, right)
 
 
-@pytest.mark.parametrize("solver", ["pymaxflow", "dinic"])
-def test_sources_on_both_sides_of_a_step_take_both(solver: str):
+def test_sources_on_both_sides_of_a_step_take_both():
     left, right = touching_blobs()
     depth = np.where(left, 0.2, np.where(right, 0.6, 0.9))
-    options = {**OPTIONS, "solver": solver}
-    found = local_cut(depth, left | right, source=np.array([LEFT, RIGHT]), sink=CORNER, tau_knn=0.2, **options)
+    found = local_cut(depth, left | right, source=np.array([LEFT, RIGHT]), sink=CORNER, tau_knn=0.2, **OPTIONS)
     np.testing.assert_array_equal(found, left | right)
-    found = local_cut(depth, left | right, source=np.array([LEFT, LEFT + 1]), sink=CORNER, tau_knn=0.2, **options)
+    found = local_cut(depth, left | right, source=np.array([LEFT, LEFT + 1]), sink=CORNER, tau_knn=0.2, **OPTIONS)
     np.testing.assert_array_equal(found, left)
 
 

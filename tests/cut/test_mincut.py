@@ -6,20 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuts3d_cli.cut.mincut import min_cut
+from tests.support.dinic import dinic
 
-SOLVERS = ("pymaxflow", "dinic")
+SOLVERS = {"pymaxflow": min_cut, "dinic": dinic}
 
 
 def solve(edges: list[tuple[int, int, int]], nodes: int, source: int | np.ndarray, sinks: list[int], solver: str):
     first, second, capacity = (np.array(column) for column in zip(*edges, strict=True)) if edges else ([], [], [])
-    return min_cut(
+    return SOLVERS[solver](
         np.asarray(first, dtype=np.int64),
         np.asarray(second, dtype=np.int64),
         np.asarray(capacity, dtype=np.int32),
         nodes=nodes,
         source=source,
         sinks=np.asarray(sinks, dtype=np.int64),
-        solver=solver,
     )
 
 

@@ -69,7 +69,6 @@ def test_every_mask_has_a_map_and_a_score(cut: Path, weights: Path):
                 k=16,
                 background_level=1.0,
                 capacity="gaussian",
-                solver="pymaxflow",
             )
             np.testing.assert_array_equal(values, np.maximum(counts / np.float32(6), np.float32(0.5)))
             assert values[row, column] == 1.0
