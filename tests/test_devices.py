@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cuts3d_cli import devices
-from cuts3d_cli.devices import graph_device
+from cuts3d_cli.devices import check_half, graph_device, own_device
 from cuts3d_cli.errors import UsageError
 
 
@@ -64,3 +64,25 @@ def test_without_a_gpu_nobody_loads_torch_to_find_out():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "None False\n"
+
+
+def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    chosen = [0]
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    assert own_device("cpu", alone=True) == torch.device("cpu")
+    assert own_device("cuda", alone=True) == torch.device("cuda:0")
+    assert own_device("cuda:1", alone=True) == torch.device("cuda:1")
+    assert chosen == [0, 1]
+    chosen.append(3)  # by the launcher
+    assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
+    with pytest.raises(UsageError, match="--device mps: training works on cpu and cuda"):
+        own_device("mps", alone=True)
+
+
+def test_half_precision_is_for_cuda():
+    check_half("cuda:1", half=True)
+    check_half("cpu", half=False)
+    for device in ("cpu", "mps", "cudax"):
+        with pytest.raises(UsageError, match=f"runs on CUDA only, not on '{device}'"):
+            check_half(device, half=True)

@@ -1,4 +1,4 @@
-"""Loading from the hub's cache, the hub or a local folder, for the networks of transformers and diffusers."""
+"""Loads networks of transformers and diffusers: from a local folder, the cache of the hub's client, or the hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_pretrained(spec: DepthSpec) -> Path | None:
 
 
 def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights: Path | None) -> T:
-    """Load from a folder, or from the cache of the hub's client, or from the hub where it answers.
+    """Load from a folder, or from the cache of the hub's client, or from the hub if it answers.
 
     Args:
         load: called with a hub id or a folder, and whether only local files may be used. It must refuse

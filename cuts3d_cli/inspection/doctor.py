@@ -57,7 +57,7 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Look at this machine. Asks the hub once; everything else is local."""
+    """Look at this machine and return what was found. Asks the hub once; everything else is local."""
     found = [
         Finding(state="ok", what="cuts3d", found=__version__),
         Finding(state="ok", what="python", found=f"{platform.python_version()} on {platform.platform()}"),

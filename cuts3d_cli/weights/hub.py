@@ -1,4 +1,4 @@
-"""The model hub (huggingface.co): does it answer, within seconds, and one file from it."""
+"""The model hub (huggingface.co): whether it answers, found out within seconds, and single files from it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cuts3d_cli.errors import HubUnreachableError, WeightsError
 from cuts3d_cli.wording import cause
 
 PROBE_SECONDS = 5.0
-"""How long the hub may take to answer before it counts as out of reach. Not in the paper."""
+"""How long the hub may take to answer before it counts as unreachable. Not in the paper."""
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""What switches the hub's client off, in its own order: the first one that is not empty decides."""
+"""Variables that switch the hub's client off, in its own order: the first one that is not empty decides."""
 TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
-"""What the hub's client takes as true, in any case."""
+"""Values that the hub's client takes as true, in upper or lower case."""
 _GATEWAY_ERRORS = frozenset({407, 502, 503, 504})
 
 
 def hub_offline() -> str | None:
-    """The environment variable that switches the hub off, or None.
+    """Return the environment variable that switches the hub off, or None.
 
     Returns:
         `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, by the rule of the hub's own client.
@@ -35,12 +35,12 @@ def hub_offline() -> str | None:
 
 
 def hub_endpoint() -> str:
-    """The address of the hub: $HF_ENDPOINT, else https://huggingface.co, with no slash at its end."""
+    """Return the address of the hub: $HF_ENDPOINT, else https://huggingface.co, with no slash at its end."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def hub_problem() -> str | None:
-    """Why nothing can be fetched from the hub, in a few words, or None where it answers.
+    """Return why nothing can be fetched from the hub, in a few words, or None if it answers.
 
     Takes `PROBE_SECONDS` at most. The network is asked once per process and endpoint.
 
@@ -59,10 +59,10 @@ def hub_problem() -> str | None:
 
 
 def require_hub(what: str, way_out: str) -> None:
-    """Raise at once where the hub is switched off or does not answer.
+    """Raise at once if the hub is switched off or does not answer.
 
     Args:
-        what: what is wanted, a plural noun phrase such as "weights of dino-vitb8".
+        what: what is needed, a plural noun phrase such as "weights of dino-vitb8".
         way_out: what the user can do instead, such as "pass --weights FILE".
 
     Raises:
@@ -74,12 +74,12 @@ def require_hub(what: str, way_out: str) -> None:
 
 
 def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
-    """One file of a hub repository, from the hub client's local cache or else fetched into it.
+    """Return one file of a hub repository, from the hub client's local cache or else fetched into it.
 
     Args:
         repo: owner/name.
         filename: the file's path inside the repository.
-        what: what is wanted, a plural noun phrase; only for the error.
+        what: what is needed, a plural noun phrase; only for the error.
         way_out: what the user can do instead; only for the error.
 
     Returns:
@@ -103,7 +103,7 @@ def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
 
 
 def hub_sha256(path: Path) -> str | None:
-    """The sha256 that the server declared for a file of the hub client's cache.
+    """Return the sha256 that the server declared for a file of the hub client's cache.
 
     The client names a cached blob by the server's etag, which for large files is the sha256 of the content.
 
@@ -119,7 +119,7 @@ def hub_sha256(path: Path) -> str | None:
 
 @functools.cache
 def _probe(endpoint: str) -> str | None:
-    """Why `endpoint` does not answer, or None."""
+    """Return why `endpoint` does not answer, or None."""
     # In a daemon thread, because a hanging name look-up obeys no socket timeout.
     outcome: list[str | None] = []
     thread = threading.Thread(target=lambda: outcome.append(_ask(endpoint)), name="hub-probe", daemon=True)

@@ -33,7 +33,6 @@ from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.task import Task
 from cuts3d_cli.detector.training import TrainingError, train
-from cuts3d_cli.devices import own_device
 from cuts3d_cli.errors import UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, mask_of, photo_of
@@ -367,20 +366,6 @@ def test_a_process_of_a_gpu_that_is_killed_is_told_in_a_line(
     monkeypatch.setattr("detectron2.engine.launch", killed)
     with pytest.raises(TrainingError, match=r"training ended unexpectedly: .*SIGKILL"):
         stage._launch(task(bases, tmp_path / "out", max_iter=1), TrainingProgress(), gpus=2)
-
-
-def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
-    chosen = [0]
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
-    assert own_device("cpu", alone=True) == torch.device("cpu")
-    assert own_device("cuda", alone=True) == torch.device("cuda:0")
-    assert own_device("cuda:1", alone=True) == torch.device("cuda:1")
-    assert chosen == [0, 1]
-    chosen.append(3)  # by the launcher
-    assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
-    with pytest.raises(UsageError, match="device mps: training works on cpu and cuda"):
-        own_device("mps", alone=True)
 
 
 def command(*arguments: object) -> list[str]:

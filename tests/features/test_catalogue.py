@@ -5,10 +5,8 @@ import sys
 
 import pytest
 
-from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.features.catalogue import BACKBONES, DEFAULT_BACKBONE, OFFLINE_BACKBONE, backbone_spec
-from cuts3d_cli.inspection.weights import all_weights, weights_spec
 from cuts3d_cli.weights.specs import WheelSource
 
 
@@ -20,17 +18,6 @@ def test_defaults_are_in_the_catalogue() -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, "):
         backbone_spec("resnet50")
-
-
-def test_weights_are_known_by_names_of_their_own() -> None:
-    assert list(all_weights()) == [*BACKBONES, *RESNETS]
-    assert len(all_weights()) == len(BACKBONES) + len(RESNETS)
-    assert weights_spec("dino-resnet50") is RESNETS["dino-resnet50"]
-    assert weights_spec("dino-vitb8") is BACKBONES["dino-vitb8"]
-    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, .*, dino-resnet50"):
-        weights_spec("resnet50")
-    with pytest.raises(UsageError, match="unknown backbone 'dino-resnet50'"):  # it gives no features to cut
-        backbone_spec("dino-resnet50")
 
 
 @pytest.mark.parametrize(
@@ -62,10 +49,10 @@ def test_timm_has_every_backbone_as_described(spec) -> None:  # type: ignore[no-
     assert ("blocks.0.ls1.gamma" in shapes) == ("dinov2" in spec.name)
 
 
-def test_catalogue_weights_and_hub_need_no_heavy_import() -> None:
+def test_catalogues_cache_and_hub_need_no_heavy_import() -> None:
     code = (
-        "import sys, cuts3d_cli.features.catalogue, cuts3d_cli.weights.cache, cuts3d_cli.weights.hub;"
-        "print(*({'torch', 'timm', 'onnx', 'huggingface_hub'} & set(sys.modules)))"
+        "import sys, cuts3d_cli.features.catalogue, cuts3d_cli.depth.catalogue, cuts3d_cli.inspection.weights;"
+        "print(*({'torch', 'timm', 'onnx', 'huggingface_hub', 'numpy'} & set(sys.modules)))"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == ""
