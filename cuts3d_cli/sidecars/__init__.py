@@ -2,6 +2,8 @@
 
 For people who read shards with a program of their own:
 
+    from pathlib import Path
+
     from cuts3d_cli.shards.reader import read_shard
     from cuts3d_cli.sidecars import masks
 

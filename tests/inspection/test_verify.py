@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from cuts3d_cli.shards.manifest import load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
+from cuts3d_cli.sidecars import KINDS, Flaw, Known
 from cuts3d_cli.stages import confidence, features, pseudo
 from tests.support.photos import pack_photos, packed, settings, write_photos
 from tests.support.running import Ran
@@ -158,6 +159,20 @@ def base(whole: Mapping[str, bytes], tmp_path: Path) -> Path:
     for name, data in whole.items():
         (tmp_path / name).write_bytes(data)
     return tmp_path / "s-000.tar"
+
+
+def test_each_sidecar_is_checked_by_its_kind(base: Path, monkeypatch: pytest.MonkeyPatch):
+    class Strict:
+        MEMBERS, FOLLOWS, seen = KINDS["features"].MEMBERS, "pseudo", list[Known]()
+
+        def flaws(self, sample: Sample, known: Known) -> list[Flaw]:
+            self.seen.append(known)
+            return [Flaw("features.npy", "it is not to my taste")] if sample.key == "p1" else []
+
+    monkeypatch.setitem(cast(dict[str, Any], KINDS), "features", Strict())
+    assert lines(base) == ["s-000.features.tar: p1.features.npy: it is not to my taste"]
+    assert [known.size for known in Strict.seen] == [(60, 80), (90, 70), (60, 80)]
+    assert all(known.masks for known in Strict.seen)
 
 
 @pytest.mark.parametrize("name", FLAWS)

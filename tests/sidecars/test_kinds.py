@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cuts3d_cli import sidecars
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.names import stage_names
 from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.sidecars import KINDS, Known, StoredPhoto, kind_of, photos
 from cuts3d_cli.sidecars.confidence import StoredConfidence
 from cuts3d_cli.sidecars.depth import PNG_STEPS, StoredDepth
@@ -576,3 +579,15 @@ def test_what_is_wrong_with_a_photo_is_found(case: int):
     assert flaw.extension == extension
     assert flaw.reason.startswith(reason)
     assert is_refused(photos.decode, sample(members))
+
+
+def test_the_public_face_is_what_its_docstring_says(tmp_path: Path):
+    with ShardWriter(tmp_path / "s-000.pseudo.tar") as writer:
+        writer.write("a", KINDS["pseudo"].encode(WHOLE["pseudo"]))
+    assert all(hasattr(sidecars, name) for name in sidecars.__all__)
+    lines = (sidecars.__doc__ or "").split("own:\n\n")[1].split("\n\n`decode`")[0]
+    code = textwrap.dedent(lines).replace('"in1k-000', f'"{tmp_path}/s-000')
+    code = code.replace("instance.pixels()", "shapes.append(instance.pixels().shape)")
+    shapes: list[tuple[int, ...]] = []
+    exec(code, {"shapes": shapes})
+    assert shapes == [SIZE]
