@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
+from cuts3d_cli.cli.options import CHOICES
 from cuts3d_cli.config import Config, as_dict, section_fields
 
 _HEAD = "| field | value | allowed | option | meaning |\n| --- | --- | --- | --- | --- |"
@@ -33,13 +34,14 @@ def _section(name: str, section: Any, sections: dict[str, Any]) -> Iterator[str]
     if parent:
         yield f"It has all fields of `{parent}`; these are its own or have another value:\n"
     yield _HEAD
-    for item, kind in section_fields(type(section)):
+    for item, declared in section_fields(type(section)):
         if item.name not in inherited or inherited[item.name] != values[item.name]:
-            limits = item.metadata["limits"]
+            choices = CHOICES.get((name, item.name))
+            kind = Literal[tuple(choices)] if choices else declared
             cells = (
                 f"`{item.name}`",
                 _value(values[item.name]),
-                _allowed(kind, limits),
+                _allowed(kind, item.metadata["limits"]),
                 "`--set`" if item.metadata["advanced"] else _option(item.name, item.metadata["flags"]),
                 item.metadata["help"],
             )
