@@ -71,7 +71,7 @@ def own_device(name: str, *, alone: bool) -> torch.device:
 
     device = torch.device(name)
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: training works on cpu and cuda")
+        raise SettingError("run.device", f"is {name}: training works on cpu and cuda")
     if device.type == "cpu":
         return device
     if alone and device.index is not None:

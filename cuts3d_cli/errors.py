@@ -61,6 +61,8 @@ class Command:
 
 Part = str | Setting | Command
 """What messages are made of."""
+Parts = tuple[Part, ...]
+"""A piece of a message, such as the way out that ends an error."""
 
 
 class Message:

@@ -17,7 +17,7 @@ from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair
 from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.cut.types import Candidate
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Setting, SettingError
 
 REST_REASON = "the cut predicts the rest of the image"
 
@@ -26,13 +26,15 @@ def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
     """Check that a threshold does not take every object apart (not in the paper).
 
     Raises:
-        UsageError: tau_knn is under the distance of diagonal neighbours on the grid.
+        SettingError: tau_knn is under the distance of diagonal neighbours on the grid.
     """
     spacing = grid_spacing(grid)
     if tau_knn < spacing:
-        raise UsageError(
-            f"--tau-knn {tau_knn:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f},"
-            " and would take every object apart: raise it, or give the backbone a larger --size"
+        raise SettingError(
+            "pseudo.tau_knn",
+            f"{tau_knn:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and would take"
+            " every object apart: raise it, or give the backbone a larger ",
+            Setting("features.size"),
         )
 
 

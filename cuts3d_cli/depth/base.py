@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from cuts3d_cli.errors import Parts
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -68,7 +70,7 @@ class DepthSpec:
     input_size: str
     licence: str
     extra: str | None
-    weights_hint: str
+    weights_hint: Parts
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None
     load: LoadDepth | None

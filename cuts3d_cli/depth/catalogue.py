@@ -8,7 +8,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.pretrained import find_pretrained
 from cuts3d_cli.devices import on_cuda
-from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
 
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
@@ -49,8 +49,9 @@ def _find_midas(spec: DepthSpec) -> Path | None:
     return find_midas()
 
 
-def _folder_hint(repo: str) -> str:
-    return f"where the hub is reachable, `hf download {repo} --local-dir FOLDER`, then pass --weights FOLDER"
+def _folder_hint(repo: str) -> Parts:
+    download = f"`hf download {repo} --local-dir FOLDER`"
+    return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER"))
 
 
 _ALL = (
@@ -88,7 +89,7 @@ _ALL = (
         input_size="longer side 256, aspect kept, multiples of 32",
         licence="MIT",
         extra=None,
-        weights_hint=f"`curl -LO {MIDAS_URL}` and pass --weights {MIDAS_URL.rsplit('/', 1)[1]}",
+        weights_hint=(f"`curl -LO {MIDAS_URL}` and give ", Setting("depth.weights", MIDAS_URL.rsplit("/", 1)[1])),
         find=_find_midas,
         load=_load_midas,
     ),
@@ -113,7 +114,7 @@ _ALL = (
         input_size="width 640 (landscape) or height 384 (portrait), aspect kept, multiples of 32",
         licence="the weights' own, with the Commons Clause: no sale",
         extra=None,
-        weights_hint="get kbr.ckpt from its authors and pass --weights kbr.ckpt",
+        weights_hint=("get kbr.ckpt from its authors and give ", Setting("depth.weights", "kbr.ckpt")),
         load=_load_kbr,
     ),
     DepthSpec(
@@ -124,7 +125,7 @@ _ALL = (
         input_size="the map's own",
         licence="-",
         extra=None,
-        weights_hint="it has none",
+        weights_hint=("it has none",),
         load=None,
     ),
 )
@@ -166,8 +167,8 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     """
     spec = depth_spec(config.backend)
     if spec.load is None:
-        raise UsageError(f"{spec.name} is no network: its maps are packed with the images (cuts3d pack --depth-dir)")
+        raise UsageError(f"{spec.name} is no network: its maps are packed with the images")
     weights = config.weights
     if weights is not None and not weights.exists():
-        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: {spec.weights_hint}")
+        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
     return spec.load(spec, config=config, device=device, half=half and on_cuda(device))

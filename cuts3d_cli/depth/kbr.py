@@ -152,7 +152,7 @@ def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -
     """
     weights = config.weights
     if weights is None:
-        raise WeightsError(f"{spec.name} is not downloaded by cuts3d: {spec.weights_hint}")
+        raise WeightsError(f"{spec.name} is not downloaded by cuts3d: ", *spec.weights_hint)
     net = KbrNet(ENCODER)
     load_into(net, rename_state(read_tensors(weights), path=weights), what=spec.name, path=weights)
     return KickBackRelax(spec, net=net, device=device, half=half)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.errors import Cuts3dError, WeightsError
+from cuts3d_cli.errors import Cuts3dError, Parts, WeightsError
 from cuts3d_cli.weights.hub import require_hub
 from cuts3d_cli.wording import cause
 
@@ -47,7 +47,7 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
     """
     if weights is not None:
         if not weights.is_dir():
-            raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: {spec.weights_hint}")
+            raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: ", *spec.weights_hint)
         return _attempt(lambda: load(str(weights), True), f"{weights} cannot be loaded as {spec.name}")
     try:
         return load(spec.model, True)
@@ -64,13 +64,13 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
     )
 
 
-def _attempt(load: Callable[[], T], failure: str, way_out: str = "") -> T:
+def _attempt(load: Callable[[], T], failure: str, way_out: Parts = ()) -> T:
     try:
         return load()
     except Cuts3dError:
         raise
     except Exception as error:  # The libraries raise types of their own, of HTTP, of safetensors and of the system.
-        raise WeightsError(f"{failure}: {cause(error)}{': ' + way_out if way_out else ''}") from error
+        raise WeightsError(f"{failure}: {cause(error)}{': ' if way_out else ''}", *way_out) from error
 
 
 def load_transformers(

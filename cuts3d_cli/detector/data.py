@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.errors import Command, SampleError, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import current_confidence
@@ -94,8 +94,9 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(
-                f"{sidecar(base, 'confidence')} is missing or unfinished: run `cuts3d confidence`, or train without"
-                " confidence (copy_paste_select random, alpha none, soft_loss off)"
+                f"{sidecar(base, 'confidence')} is missing or unfinished: run ",
+                Command("confidence", shards=base),
+                ", or train without confidence (copy_paste_select random, alpha none, soft_loss off)",
             )
         found.append(
             TrainingShard(

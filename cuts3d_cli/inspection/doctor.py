@@ -16,7 +16,7 @@ from cuts3d_cli.config import CONFIG_FILE, PAPER
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.devices import worker_count
-from cuts3d_cli.errors import Message, Setting
+from cuts3d_cli.errors import Command, Message, Parts, Setting
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.inspection.weights import all_weights
 from cuts3d_cli.weights.cache import cache_dir, list_weights
@@ -199,6 +199,7 @@ def _depths() -> list[Finding]:
             found.append(Finding(state="ok", what=spec.name, found=str(path)))
             continue
         default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
-        fetched = "`cuts3d depth` fetches it from the hub; or " if spec.from_hub else ""
-        found.append(Finding(state="note", what=spec.name, found=f"not here{default}: {fetched}{spec.weights_hint}"))
+        fetched: Parts = (Command("depth"), " fetches it from the hub; or ") if spec.from_hub else ()
+        missing = Message(f"not here{default}: ", *fetched, *spec.weights_hint)
+        found.append(Finding(state="note", what=spec.name, found=missing))
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.confidence import spatial_confidence
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import Command, ShardError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample
@@ -100,8 +100,9 @@ def current_confidence(base: Path) -> FinishedSidecar | None:
     scored = found.manifest.inputs.get("pseudo")
     if scored is None or scored.sha256 != require(base, "pseudo").manifest.sha256:
         raise ShardError(
-            f"{found.tar} scores other masks than {sidecar(base, 'pseudo').name} holds now: run `cuts3d confidence"
-            f" --shards {base}` again, or delete it"
+            f"{found.tar} scores other masks than {sidecar(base, 'pseudo').name} holds now: run ",
+            Command("confidence", shards=base),
+            " again, or delete it",
         )
     return found
 

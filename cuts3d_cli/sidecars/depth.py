@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.errors import SampleError
+from cuts3d_cli.errors import SampleError, Setting
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.fields import Fields
@@ -93,8 +93,12 @@ def finished_depth(base: Path) -> FinishedSidecar:
     return require(
         base,
         "depth",
-        further=" (with --backend sensor if depth maps were packed with the images), or cut in 2D with --method"
-        " maskcut",
+        further=(
+            " (with ",
+            Setting("depth.backend", "sensor", command="depth"),
+            " if depth maps were packed with the images), or cut in 2D with ",
+            Setting("pseudo.method", "maskcut", command="pseudo"),
+        ),
     )
 
 

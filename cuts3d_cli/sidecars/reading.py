@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.errors import Command, SampleError, ShardError
 from cuts3d_cli.shards.names import base_of
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.fields import Fields, parse_object
@@ -120,8 +120,9 @@ def damaged_record(sample: Sample, flaw: Flaw) -> ShardError:
     """Return the error of a JSON member. It names the file, the member and the command that tells more."""
     member = f"{sample.file or 'a sample'}: member {sample.key}.{flaw.extension}"
     what = f"is damaged: {flaw.reason}" if flaw.extension in sample.members else "is missing"
-    way_out = f": check it with `cuts3d verify {base_of(sample.file)}`" if sample.file else ""
-    return ShardError(f"{member} {what}{way_out}")
+    if sample.file is None:
+        return ShardError(f"{member} {what}")
+    return ShardError(f"{member} {what}: check it with ", Command("verify", arguments=(str(base_of(sample.file)),)))
 
 
 def stray_members(sample: Sample, members: Sequence[str]) -> Iterator[Flaw]:

@@ -30,7 +30,7 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import SampleError, ShardError, UsageError
+from cuts3d_cli.errors import Command, SampleError, Setting, SettingError, ShardError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
@@ -140,19 +140,24 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
         cut = _recorded_cut(tar, manifest)
         if cut.method not in METHODS:
             raise ShardError(
-                f"{tar} holds masks of the method '{cut.method}', which is not installed: pass --source crf, or cut"
-                f" them again with one of {', '.join(METHODS)}"
+                f"{tar} holds masks of the method '{cut.method}', which is not installed: set ",
+                Setting("confidence.source", "crf"),
+                f", or cut them again with one of {', '.join(METHODS)}",
             )
         if not get_method(cut.method).cuts_in_3d(cut):
+            in_3d = (Setting("pseudo.method", "cuts3d"), Setting("pseudo.cut", "local"))
             raise ShardError(
-                f"{tar} holds masks that were cut in 2D, without a threshold to vary: run `cuts3d pseudo` with --method"
-                " cuts3d --cut local, or pass --source crf"
+                f"{tar} holds masks that were cut in 2D, without a threshold to vary: run ",
+                Command("pseudo", shards=base, settings=in_3d),
+                ", or set ",
+                Setting("confidence.source", "crf"),
             )
         found.add(cut.tau_knn)
     if len(found) != 1:
         raise ShardError(
-            f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): pass"
-            " --tau-knn, or score them in runs of their own"
+            f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): set ",
+            Setting("confidence.tau_knn"),
+            ", or score them in runs of their own",
         )
     return found.pop()
 
@@ -166,14 +171,16 @@ def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
     assert config.tau_knn is not None
     spacing = grid_spacing(grid)
     if config.tau_knn_min > config.tau_knn:
-        raise UsageError(
-            f"--tau-knn-min {config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not"
-            f" under {spacing:.4f}, the diagonal spacing of the {grid[0]}x{grid[1]} grid"
+        raise SettingError(
+            "confidence.tau_knn_min",
+            f"{config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not under"
+            f" {spacing:.4f}, the diagonal spacing of the {grid[0]}x{grid[1]} grid",
         )
     if config.tau_knn_min < spacing:
-        raise UsageError(
-            f"--tau-knn-min {config.tau_knn_min:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid,"
-            f" {spacing:.4f}, and would take every object apart: raise it"
+        raise SettingError(
+            "confidence.tau_knn_min",
+            f"{config.tau_knn_min:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and"
+            " would take every object apart: raise it",
         )
 
 

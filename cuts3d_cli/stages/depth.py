@@ -94,7 +94,7 @@ def run(
 
 
 def _weight_files(settings: DepthConfig) -> dict[str, Path]:
-    """The files of `--weights` by role; those of a folder by their paths in it, hidden ones left out."""
+    """Return the files of `depth.weights` by role; those of a folder by their paths in it, hidden ones left out."""
     path = settings.weights
     if path is None or settings.backend == "sensor":
         return {}
@@ -107,7 +107,7 @@ def _weight_files(settings: DepthConfig) -> dict[str, Path]:
         }
     if not path.is_file():
         hint = DEPTHS[settings.backend].weights_hint
-        raise WeightsError(f"{path}: no such file or folder; for {settings.backend}: {hint}")
+        raise WeightsError(f"{path}: no such file or folder; for {settings.backend}: ", *hint)
     return {"weights": path}
 
 

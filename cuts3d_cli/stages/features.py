@@ -11,7 +11,7 @@ from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import Command, Setting, ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import read_shard
@@ -92,13 +92,18 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
     if recorded != extractor.recorded:
         raise ShardError(
             f"{tar} holds features of {recorded.get('backbone')} at {recorded.get('size')}, this run asks for"
-            f" {extractor.spec.name} at {extractor.size}: pass --backbone and --size to match, or delete the file"
+            f" {extractor.spec.name} at {extractor.size}: set ",
+            Setting("features.backbone"),
+            " and ",
+            Setting("features.size"),
+            " to match, or delete the file",
         )
     if extractor.asks_for_weights:
         used = manifest.inputs.get("weights")
         if used is None or digest_file(extractor.weights, known=used).sha256 != used.sha256:
             raise ShardError(
-                f"{tar} holds features of other weights than --weights {extractor.weights}: run `cuts3d features` with"
-                " them, or delete the file"
+                f"{tar} holds features of other weights than {extractor.weights}: run ",
+                Command("features", shards=base, settings=(Setting("features.weights", str(extractor.weights)),)),
+                ", or delete the file",
             )
     return found

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.errors import HubUnreachableError, Parts, WeightsError
 from cuts3d_cli.wording import cause
 
 PROBE_SECONDS = 5.0
@@ -58,22 +58,22 @@ def hub_problem() -> str | None:
     return f"{urlsplit(endpoint).hostname or endpoint} cannot be reached ({reason})"
 
 
-def require_hub(what: str, way_out: str) -> None:
+def require_hub(what: str, way_out: Parts) -> None:
     """Raise at once if the hub is switched off or does not answer.
 
     Args:
         what: what is needed, a plural noun phrase such as "weights of dino-vitb8".
-        way_out: what the user can do instead, such as "pass --weights FILE".
+        way_out: what the user can do instead, such as to give a file.
 
     Raises:
         HubUnreachableError: with one line, "WHAT are not in the cache and REASON: WAY_OUT".
     """
     problem = hub_problem()
     if problem:
-        raise HubUnreachableError(f"{what} are not in the cache and {problem}: {way_out}")
+        raise HubUnreachableError(f"{what} are not in the cache and {problem}: ", *way_out)
 
 
-def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
+def hub_file(repo: str, filename: str, *, what: str, way_out: Parts) -> Path:
     """Return one file of a hub repository, from the hub client's local cache or else fetched into it.
 
     Args:
@@ -99,7 +99,7 @@ def hub_file(repo: str, filename: str, *, what: str, way_out: str) -> Path:
     try:
         return Path(hf_hub_download(repo, filename, endpoint=hub_endpoint()))
     except Exception as error:  # The client raises types of its own, of its HTTP library and of the system.
-        raise WeightsError(f"{what} cannot be fetched from {repo}: {cause(error)}: {way_out}") from error
+        raise WeightsError(f"{what} cannot be fetched from {repo}: {cause(error)}: ", *way_out) from error
 
 
 def hub_sha256(path: Path) -> str | None:

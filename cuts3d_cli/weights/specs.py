@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cuts3d_cli.errors import Parts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -86,5 +88,5 @@ class WeightsSpec:
     sha256: str | None = None
     licence: str
     note: str
-    way_out: str
+    way_out: Parts
     prepare: Callable[[Any, Path], Mapping[str, Tensor]]
