@@ -190,7 +190,7 @@ class RecipeRun:
                 check_tau_knn(config.pseudo.tau_knn, extractor.grid)
             device = choose_device(config.run.device)
         except UsageError as error:
-            raise UsageError(f"{recipe.file}: {error}") from error
+            raise UsageError(f"{recipe.file}: ", *error.parts) from error
         if recipe.source.gpus > 1 and not device.startswith("cuda"):
             raise recipe.error("recipe.gpus", f"is {recipe.source.gpus}, but training is on {device}")
         if self._with_depth and config.depth.backend == "sensor":
@@ -207,7 +207,7 @@ class RecipeRun:
         try:
             return source.listed(shard_size=self.config.pack.shard_size)
         except UsageError as error:
-            raise self.recipe.error(key, f"names no photos that can be packed: {error}") from error
+            raise self.recipe.error(key, "names no photos that can be packed: ", *error.parts) from error
 
     # ---------------------------------------------------------------------------------------------- steps
 
@@ -427,7 +427,7 @@ class RecipeRun:
         try:
             return run()
         except UsageError as error:  # a training of another configuration or other masks is never thrown away
-            raise self.recipe.error("recipe.out", f"cannot be gone on with: {error}") from error
+            raise self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts) from error
 
     def _evaluated(self, name: str) -> dict[str, evaluation.Evaluation]:
         """The figures of everything on one set; those of the detectors go into their cards."""

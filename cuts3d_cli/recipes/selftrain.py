@@ -12,7 +12,7 @@ from cuts3d_cli.config import Config, PredictConfig
 from cuts3d_cli.detector import train
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.engine.sharing import without_split
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import Setting, WeightsError
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.merge import generation_of, min_score_of
 
@@ -89,7 +89,8 @@ def run(
     """
     train.require_detectron2()
     if not checkpoint.is_file():
-        raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as --checkpoint")
+        given = Setting("checkpoint")
+        raise WeightsError(f"{checkpoint} does not exist: pass the detector of `cuts3d train` as ", given)
     rounds: list[Round] = []
     for number in range(1, config.selftrain.rounds + 1):
         rounds.append(

@@ -353,7 +353,7 @@ def test_a_detector_of_another_recipe_is_not_thrown_away(straight: Path, alone: 
     before = (straight / "out" / "detector-initial" / "model-final.safetensors").read_bytes()
     ran = cuts3d("run", "recipe.toml", "--set", "train.roi_batch=8")
     assert ran.code == 2
-    assert "recipe.toml: recipe.out cannot be gone on with" in ran.err
+    assert "recipe.toml: recipe.out cannot be resumed" in ran.err
     assert "another configuration (roi_batch 16 -> 8)" in ran.err
     assert (straight / "out" / "detector-initial" / "model-final.safetensors").read_bytes() == before
     assert "does not exist: name a recipe" in cuts3d("run", "none.toml").line
