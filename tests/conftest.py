@@ -104,7 +104,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cuts3d(alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Runs the command line in this process, in the folder `alone`."""
     from cuts3d_cli.cli.app import exit_code
-    from cuts3d_cli.cli.common import stderr, stdout
+    from cuts3d_cli.cli.console import stderr, stdout
 
     for console in (stdout, stderr):  # they read COLUMNS when they are made
         monkeypatch.setattr(console, "_width", 200)

@@ -27,7 +27,8 @@ from cuts3d_cli.cli import (
     viz,
     weights,
 )
-from cuts3d_cli.cli.common import DONE, FAILURE, say
+from cuts3d_cli.cli.common import DONE, FAILURE
+from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, where they print, the options for shards, and running a stage."""
+"""What the commands share: exit codes, the options for shards, and running a stage."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
-from cuts3d_cli.cli.spelling import spelled
+from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import Message
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
 """Fields of section `run` that say how processes share the shards."""
-
-stdout = Console()
-stderr = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[
@@ -37,16 +32,6 @@ MoreShards = Annotated[
     list[str] | None,
     typer.Argument(help="More shards, as when the shell has expanded {000..999}.", show_default=False),
 ]
-
-
-def say(line: str | Message) -> None:
-    """Print a line on stderr as it is, its settings and commands in the words of the command line."""
-    print_line(spelled(line), console=stderr)
-
-
-def print_line(line: str, *, console: Console = stdout) -> None:
-    """Print a line as it is, without colours and line breaks of our own."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def expand_shards(shards: list[str] | None, more: list[str] | None, config: Config) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cuts3d_cli.cli.common import Json, stdout
+from cuts3d_cli.cli.common import Json
+from cuts3d_cli.cli.console import stdout
 from cuts3d_cli.cli.spelling import spelled
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, say, stderr, stdout
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config, EvalConfig
 from cuts3d_cli.errors import DatasetError, FileError, Message, UsageError

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cuts3d_cli.cli.common import print_line
+from cuts3d_cli.cli.console import print_line
 from cuts3d_cli.cli.tables import print_failures, print_json
 from cuts3d_cli.evaluation.datasets.loading import Availability
 from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics

@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cuts3d_cli.cli.common import Json, print_line, stdout
+from cuts3d_cli.cli.common import Json
+from cuts3d_cli.cli.console import print_line, stdout
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.cli.tables import print_json
 from cuts3d_cli.errors import Cuts3dError, ShardError

@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from cuts3d_cli.cli.common import print_line
-from cuts3d_cli.cli.spelling import running, set_running, spelled
+from cuts3d_cli.cli.console import print_line
+from cuts3d_cli.cli.spelling import COMMANDS, running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
 
@@ -223,12 +223,14 @@ class TrainingProgress:
 
     def __getstate__(self) -> dict[str, Any]:
         # Consoles and bars hold locks; the process that gets this makes its own. Its lines are for the same user.
-        return {"_console": None, "_bar": None, "_task": None, "command": running()}
+        name = running()
+        return {"_console": None, "_bar": None, "_task": None, "running": (name, COMMANDS.get(name or ""))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from cuts3d_cli.cli import app  # noqa: F401 - the commands, whose options the lines name
-
-        set_running(state.pop("command"))
+        name, command = state.pop("running")
+        if command is not None:
+            COMMANDS[name] = command
+        set_running(name)
         self.__dict__ |= state
 
     def _out(self) -> Console:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage, say
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage
+from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError

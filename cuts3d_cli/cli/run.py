@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cuts3d_cli.cli.common import Json, leave, print_line, say, stderr, stdout
+from cuts3d_cli.cli.common import Json, leave
+from cuts3d_cli.cli.console import print_line, say, stderr, stdout
 from cuts3d_cli.wording import percent
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cuts3d_cli.cli.common import print_line
+from cuts3d_cli.cli.console import print_line
 from cuts3d_cli.engine.results import StageResult
 
 SHOWN_FAILURES = 20

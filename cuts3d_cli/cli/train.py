@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, print_line, stderr
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import (
-    DONE,
-    FAILURE,
-    Json,
-    MoreShards,
-    Shards,
-    expand_shards,
-    print_line,
-    say,
-    stderr,
-)
+from cuts3d_cli.cli.common import DONE, FAILURE, Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.spelling import command_line, spelled
 from cuts3d_cli.config import Config

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import Json, Shards, expand_shards, print_line, say
+from cuts3d_cli.cli.common import Json, Shards, expand_shards
+from cuts3d_cli.cli.console import print_line, say
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError

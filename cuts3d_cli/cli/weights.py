@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import FAILURE, Json, print_line, say, stdout
+from cuts3d_cli.cli.common import FAILURE, Json
+from cuts3d_cli.cli.console import print_line, say, stdout
 
 if TYPE_CHECKING:
     from cuts3d_cli.weights.cache import WeightsStatus

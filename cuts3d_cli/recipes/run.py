@@ -140,7 +140,7 @@ class RecipeRun:
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
         except UsageError as error:
-            raise UsageError(f"{recipe.file}: {error}") from error
+            raise UsageError(f"{recipe.file}: ", *error.parts) from error
         if recipe.source.gpus > 1 and not device.startswith("cuda"):
             raise recipe.error("recipe.gpus", f"is {recipe.source.gpus}, but training is on {device}")
         # Sensor maps, wherever masks are cut.
@@ -182,7 +182,7 @@ class RecipeRun:
         try:
             return source.listed(shard_size=self._config.pack.shard_size)
         except UsageError as error:
-            raise self.recipe.error(key, f"names no photos that can be packed: {error}") from error
+            raise self.recipe.error(key, "names no photos that can be packed: ", *error.parts) from error
 
     def _evaluate(self, name: str) -> dict[str, evaluation.Evaluation]:
         """Evaluate masks and detectors on one set; write the figures of the detectors into their cards."""

@@ -340,4 +340,4 @@ class Steps:
         try:
             return run()
         except UsageError as error:
-            raise self.recipe.error("recipe.out", f"cannot be resumed: {error}") from error
+            raise self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts) from error

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli.cli import app as app_module
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, print_line
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.console import print_line
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.spelling import COMMANDS
 from cuts3d_cli.cli.tables import print_json
