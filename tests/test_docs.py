@@ -21,7 +21,6 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-import cuts3d_cli
 from cuts3d_cli.cli.app import app
 from cuts3d_cli.config import PRESETS, resolve
 from cuts3d_cli.config.recipe import read_recipe
@@ -302,10 +301,8 @@ class RedIsNear(DepthBackend):
 EXAMPLES = [
     block for page in ("README.md", "docs/python.md", "docs/format.md") for block in blocks(ROOT / page, "python")
 ]
-needs_the_api = pytest.mark.skipif(not hasattr(cuts3d_cli, "segment"), reason="cuts3d_cli.segment is not there yet")
 
 
-@needs_the_api
 @pytest.mark.slow
 def test_examples_run(example_files: None) -> None:
     names: dict[str, Any] = {}
@@ -318,7 +315,6 @@ def test_examples_run(example_files: None) -> None:
     assert Path("photo.cuts3d.png").is_file()
 
 
-@needs_the_api
 @pytest.mark.slow
 def test_examples_have_the_right_types(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice, repeat
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
@@ -88,6 +88,34 @@ class Segmenter:
         """
         given = self._prepare(image, depth, unit=depth_unit, larger_is_nearer=larger_is_nearer)
         return self._cutter.cut(given, confidence=confidence)
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        depths: Iterable[NDArray[Any] | None] | None = None,
+        depth_unit: DepthUnit = "relative",
+        larger_is_nearer: bool = False,
+        confidence: bool = True,
+        batch_size: int = 4,
+        workers: int = 0,
+        errors: Literal["raise"] = "raise",
+    ) -> Iterator[Segmentation]: ...
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        depths: Iterable[NDArray[Any] | None] | None = None,
+        depth_unit: DepthUnit = "relative",
+        larger_is_nearer: bool = False,
+        confidence: bool = True,
+        batch_size: int = 4,
+        workers: int = 0,
+        errors: Literal["return"],
+    ) -> Iterator[Segmentation | SampleError]: ...
 
     def batch(
         self,

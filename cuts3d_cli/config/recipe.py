@@ -172,5 +172,5 @@ def _check(recipe: Recipe) -> None:
             raise recipe.error(key, f"is {path}, which is no folder")
     if recipe.config.run.if_exists == "fail":
         raise recipe.error(
-            "run.if_exists", "is 'fail': a recipe goes on where it was stopped, take resume or overwrite"
+            "run.if_exists", "is 'fail': a recipe resumes where it was stopped, take resume or overwrite"
         )

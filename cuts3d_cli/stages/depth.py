@@ -39,10 +39,10 @@ def run(
         say: prints a status line.
 
     Returns:
-        What became of every shard.
+        A result for each shard.
 
     Raises:
-        WeightsError: the estimator's weights cannot be had.
+        WeightsError: the network's weights are unavailable.
         ShardError: a shard is missing or damaged.
     """
     settings = config.depth

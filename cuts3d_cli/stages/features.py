@@ -29,14 +29,14 @@ def run(
     Args:
         shards: base shards.
         config: sections `features` and `run`.
-        progress: told how far it is.
-        say: told in a line what is being fetched.
+        progress: receives progress events.
+        say: prints a status line.
 
     Returns:
-        What became of every shard.
+        A result for each shard.
 
     Raises:
-        WeightsError: the backbone's weights cannot be had.
+        WeightsError: the backbone's weights are unavailable.
         ShardError: a shard is missing or damaged.
     """
     extractor = FeatureExtractor(config, say=say)
