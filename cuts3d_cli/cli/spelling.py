@@ -50,10 +50,8 @@ def _part(part: Part) -> str:
 
 def _option(setting: Setting, name: str | None) -> str:
     """Return a setting as an option of a command, with its value if it has one; by its own name if there is none."""
-    # The command that was typed may not take the setting; the one of its section does.
-    names = (name, setting.name.partition(".")[0])
-    commands = [COMMANDS[known] for known in names if known in COMMANDS]
-    flag = next((flag for command in commands if (flag := flag_of(setting.name, command))), None)
+    command = COMMANDS.get(name) if name is not None else None
+    flag = flag_of(setting.name, command) if command is not None else None
     if flag is None:
         return str(setting)
     if setting.value is None:

@@ -66,7 +66,7 @@ RESNETS: dict[str, ResNetSpec] = {
         source=UrlSource(url="https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"),
         licence="Apache-2.0",
         note="DINO's ResNet-50: what the paper's and CutLER's detector starts from.",
-        way_out=("train with ", Setting("train.backbone_weights", "random")),
+        way_out=("train with ", Setting("train.backbone_weights", "random", command="train")),
         prepare=resnet_tensors,
     )
 }

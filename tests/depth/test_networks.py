@@ -250,7 +250,7 @@ class TestKbr:
         assert ((disparity > 0) & (disparity < 1)).all()
 
     def test_weights_are_asked_for(self, load: Any) -> None:
-        with pytest.raises(WeightsError, match=r"pass --weights kbr.ckpt"):
+        with pytest.raises(WeightsError, match=r"give depth\.weights='kbr\.ckpt'"):
             load("kbr", None)
 
 
@@ -312,7 +312,7 @@ class TestWeights:
     def test_not_cached_and_offline(self, name: str, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(DEPTHS, name, replace(DEPTHS[name], model="nobody/has-this-in-a-cache"))
         with pytest.raises(
-            HubUnreachableError, match=rf"{name}.*switched off by HF_HUB_OFFLINE: .*--weights"
+            HubUnreachableError, match=rf"{name}.*switched off by HF_HUB_OFFLINE: .*give depth\.weights"
         ) as caught:
             load(name, None)
         assert "\n" not in str(caught.value)
@@ -350,7 +350,7 @@ class TestWeights:
             load("zoe", None)
 
     def test_sensor_is_no_network(self, load: Any) -> None:
-        with pytest.raises(UsageError, match="--depth-dir"):
+        with pytest.raises(UsageError, match="packed with the images"):
             load("sensor", None)
 
 

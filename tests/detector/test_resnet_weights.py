@@ -89,7 +89,9 @@ def test_another_network_is_refused_in_brief(tmp_path: Path, resnet50: torch.nn.
 
 
 def test_no_file_is_told_with_what_may_be_given():
-    with pytest.raises(WeightsError, match=r"none\.pth does not exist: --backbone-weights takes dino-resnet50, random"):
+    with pytest.raises(
+        WeightsError, match=r"none\.pth does not exist: train\.backbone_weights takes dino-resnet50, random"
+    ):
         load_resnet(bottom_up(), "none.pth", say=pytest.fail)
 
 

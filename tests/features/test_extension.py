@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cuts3d_cli.errors import Setting
 from cuts3d_cli.features import catalogue
 from cuts3d_cli.features.base import BackboneSpec
 from cuts3d_cli.features.catalogue import load_backbone
@@ -69,7 +70,7 @@ def convnet(monkeypatch: pytest.MonkeyPatch) -> BackboneSpec:
         source=None,
         licence="none",
         note="For tests.",
-        way_out="pass --weights FILE",
+        way_out=("give ", Setting("features.weights", "FILE")),
         prepare=read_convnet,
         load=load_convnet,
     )
@@ -120,7 +121,7 @@ def test_it_is_listed_cached_and_looked_after(
 ):
     (base,) = pack_photos(alone, 1)
     ran = cuts3d("features", "--backbone", "fake", "--shards", base)
-    assert (ran.code, ran.line) == (1, "cuts3d: weights of fake are in no public place: pass --weights FILE")
+    assert (ran.code, ran.line) == (1, "cuts3d: weights of fake are in no public place: give --weights FILE")
     pulled = cuts3d("weights", "pull", "fake", "--from", checkpoint)
     assert pulled.code == 0
     listed = {item["name"]: item for item in json.loads(cuts3d("weights", "list", "--json").out)}

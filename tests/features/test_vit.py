@@ -235,7 +235,7 @@ def test_load_backbone_refuses_bad_sizes_devices_and_half_on_cpu(tiny: BackboneS
     missing = tmp_path / "none.safetensors"
     with pytest.raises(UsageError, match="use 48 or 64"):
         load("tiny", missing, 50)
-    with pytest.raises(UsageError, match="--device qpu cannot be used"):
+    with pytest.raises(UsageError, match="run.device qpu cannot be used"):
         load("tiny", missing, device="qpu")
     with pytest.raises(UsageError, match="half precision runs on CUDA only"):
         load("tiny", missing, half=True)
@@ -246,7 +246,7 @@ def test_load_backbone_refuses_bad_sizes_devices_and_half_on_cpu(tiny: BackboneS
 def test_missing_cuda_is_one_line(tiny: BackboneSpec, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(UsageError, match="--device cuda cannot be used") as caught:
+    with pytest.raises(UsageError, match=r"run\.device cuda cannot be used") as caught:
         load("tiny", tmp_path / "none.pth", device="cuda")
     assert "\n" not in str(caught.value)
 

