@@ -219,9 +219,9 @@ def test_weights_options_of_viz(cuts3d: Callable[..., Ran], alone: Path, monkeyp
 
     asked = []
 
-    def draw(image: Path, *, config: object, **_: object) -> viz.Drawn:
+    def draw(image: Path, *, config: object, **_: object) -> viz.Picture:
         asked.append(config)
-        return viz.Drawn(path=image, masks=0, notes=[])
+        return viz.Picture(path=image, masks=0, notes=[])
 
     monkeypatch.setattr(viz, "draw_photo", draw)
     ran = cuts3d("viz", "a.jpg", "--weights", "vit.pth", "--depth-weights", "depth.pt", "--depth", "a.png")

@@ -156,7 +156,7 @@ def test_a_new_method_is_drawn_listed_and_scored_where_it_cuts_in_3d(base: Path,
     # The command line lists it.
     assert "cuts3d|maskcut|halves|layers" in helped.out
     assert wrong.code == 2
-    assert "'halves'" in wrong.err
+    assert "halves, layers" in wrong.err
     # It is drawn, from a photo and from shards.
     for ran in (flat, drawn, stored, by_crf, deep, sharpened, unknown_depth, scored):
         assert ran.code == 0, ran.err

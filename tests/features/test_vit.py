@@ -235,7 +235,7 @@ def test_load_backbone_refuses_bad_sizes_devices_and_half_on_cpu(tiny: BackboneS
     missing = tmp_path / "none.safetensors"
     with pytest.raises(UsageError, match="use 48 or 64"):
         load("tiny", missing, 50)
-    with pytest.raises(UsageError, match="run.device qpu cannot be used"):
+    with pytest.raises(UsageError, match=r"run\.device qpu cannot be used"):
         load("tiny", missing, device="qpu")
     with pytest.raises(UsageError, match="half precision runs on CUDA only"):
         load("tiny", missing, half=True)

@@ -45,7 +45,7 @@ def _arguments(size: tuple[int, int] = (96, 128), **changes: Any) -> dict[str, A
         "image": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         "depth": np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1)),
         "importance": np.linspace(0.45, 1, 144).reshape(12, 12),
-        "iterations": [_view(), _view(outcome="dropped: area 0.4 % ≤ 1 %", mask=None)],
+        "cuts": [_view(), _view(outcome="dropped: area 0.4 % ≤ 1 %", mask=None)],
         "masks": [mask],
         "labels": None,
         "title": "photo.jpg",
@@ -66,17 +66,17 @@ def test_it_draws_the_same_bytes_twice() -> None:
         {"depth": None, "importance": None},
         {"importance": None},
         {"depth": None},
-        {"masks": [], "iterations": [_view(mask=None)]},
-        {"iterations": []},
-        {"masks": [], "iterations": [], "depth": None, "importance": None, "notes": []},
+        {"masks": [], "cuts": [_view(mask=None)]},
+        {"cuts": []},
+        {"masks": [], "cuts": [], "depth": None, "importance": None, "notes": []},
         {"labels": ["1: 0.93"]},
         {"depth": np.full((96, 128), np.nan)},
         {"depth": np.full((96, 128), 0.5)},
-        {"iterations": [_view(eigenvector=None)]},
-        {"iterations": [_view(eigenvector=np.zeros((12, 12)))]},
-        {"iterations": [_view(eigenvector=np.full((12, 12), np.nan))]},
-        {"iterations": [_view(instance=None, source=None, sink=None, mask=None)]},
-        {"iterations": [_view(instance=np.zeros((12, 12), bool))] * 7},
+        {"cuts": [_view(eigenvector=None)]},
+        {"cuts": [_view(eigenvector=np.zeros((12, 12)))]},
+        {"cuts": [_view(eigenvector=np.full((12, 12), np.nan))]},
+        {"cuts": [_view(instance=None, source=None, sink=None, mask=None)]},
+        {"cuts": [_view(instance=np.zeros((12, 12), bool))] * 7},
     ],
 )
 def test_whatever_is_missing_there_is_a_picture(changes: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def test_whatever_is_missing_there_is_a_picture(changes: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
-def test_iterations_never_widen_the_sheet(count: int) -> None:
+def test_cuts_never_widen_the_sheet(count: int) -> None:
     assert visualise(**_arguments(cuts=[_view()] * count)).width == visualise(**_arguments(cuts=[])).width
 
 

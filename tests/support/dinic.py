@@ -23,8 +23,8 @@ def dinic(
 ) -> MinCut:
     """Cut as `min_cut` does."""
     sources = np.atleast_1d(np.asarray(source, dtype=np.int64))
-    if np.intersect1d(sources, sinks).size:
-        raise ValueError("a node is both source and sink")
+    if (both := np.intersect1d(sources, sinks)).size:
+        raise ValueError(f"node {both[0]} is both source and sink")
     # One node for all sinks together, and one for all sources.
     sink_node, source_node = nodes, nodes + 1
     # int32 indices: older SciPy takes no others here
