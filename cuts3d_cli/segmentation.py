@@ -101,16 +101,29 @@ class Segmentation:
 
         Args:
             index: a number; or a slice, a list of numbers, or (N,) bool.
+
+        Raises:
+            IndexError: it is something else, or outside the instances.
         """
-        if isinstance(index, int | np.integer):
+        numbers = np.arange(len(self))
+        if isinstance(index, slice):
+            chosen = numbers[index]
+        else:
+            wanted = np.asarray(index)
+            if not wanted.size and not isinstance(index, np.ndarray):  # an empty list has no type of its own
+                wanted = wanted.astype(np.intp)
+            if wanted.ndim > 1 or (wanted.ndim == 0 and wanted.dtype.kind not in "iu"):
+                raise IndexError("an index is a number, a slice, a list of numbers, or (N,) bool")
+            chosen = numbers[wanted]
+        if np.ndim(chosen) == 0:
+            place = int(chosen)
             return Instance(
-                mask=self.masks[index],
-                box=self.boxes[index],
-                score=float(self.scores[index]),
-                area=int(self.masks[index].sum()),
-                confidence=None if self.confidence is None else self.confidence[index],
+                mask=self.masks[place],
+                box=self.boxes[place],
+                score=float(self.scores[place]),
+                area=int(self.masks[place].sum()),
+                confidence=None if self.confidence is None else self.confidence[place],
             )
-        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
         places = {int(old): new for new, old in enumerate(chosen)}
         return replace(
             self,

@@ -27,9 +27,9 @@ def to_coco(
     codes = [encode_rle(mask) for mask in segmentation.masks]
     return [
         {
-            "id": first_id + place,
-            "image_id": image_id,
-            "category_id": category_id,
+            "id": int(first_id) + place,
+            "image_id": int(image_id),
+            "category_id": int(category_id),
             "segmentation": code,
             "bbox": rle_box(code),
             "area": rle_area(code),

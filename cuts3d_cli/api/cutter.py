@@ -169,9 +169,7 @@ class PhotoCutter:
             SettingError: the thresholds of Spatial Confidence do not fit.
         """
         (task,) = self.tasks([photo])
-        with _CUTTING:
-            result = cut_image(task)
-        return self.segmentation(photo, result, confidence=confidence)
+        return self.segmentation(photo, cut_alone(task), confidence=confidence)
 
     def segmentation(self, given: PreparedPhoto, result: CutResult, *, confidence: bool) -> Segmentation:
         """Return the result of a cut as plain arrays.
@@ -219,6 +217,16 @@ class PhotoCutter:
         pairs = zip(maps, result.instances, strict=True)
         scores = [mean_confidence(values, item.patch_mask) for values, item in pairs]
         return maps, np.array(scores, dtype=np.float32).reshape(-1)
+
+
+def cut_alone(task: CutTask) -> CutResult:
+    """Cut an image in this process, while no other thread does.
+
+    Raises:
+        SampleError: the features cannot be used.
+    """
+    with _CUTTING:
+        return cut_image(task)
 
 
 def to_stored_precision(depth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cuts3d_cli.api.images import ImageLike, to_photo
+from cuts3d_cli.api.settings import check_count, check_device
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -44,8 +45,9 @@ class Detector:
             half: half precision on CUDA.
 
         Raises:
-            SettingError: the score is outside [0, 1].
+            SettingError: the score is outside [0, 1], or the device no text.
         """
+        check_device(device)
         if not 0 <= min_score <= 1:
             raise SettingError("min_score", f"is {min_score}: it must lie between 0 and 1")
         self.checkpoint = Path(checkpoint)
@@ -84,8 +86,7 @@ class Detector:
         Raises:
             As a call.
         """
-        if batch_size < 1:
-            raise SettingError("batch_size", f"is {batch_size}: it must be at least 1")
+        check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
         while batch := [to_photo(image) for image in islice(remaining, batch_size)]:
             yield from self._detect(batch)

@@ -14,6 +14,7 @@ from cuts3d_cli.api.cutter import to_stored_precision
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.errors import FileError, SampleError, SettingError
 from cuts3d_cli.images import decode_image, upright_rgb
+from cuts3d_cli.wording import first_line
 
 ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 """A photo: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or the path of a JPEG, PNG or WebP file."""
@@ -34,13 +35,15 @@ def to_photo(image: ImageLike) -> Image.Image:
         SampleError: it cannot be decoded, or a side is too short.
     """
     if isinstance(image, Image.Image):
-        return upright_rgb(image)
+        return _photo_of_pillow(image)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise FileError(f"{path}: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingError("image", f"is {str(path)!r}: that is no path, {first_line(error)}") from error
         try:
             return decode_image(data)
         except SampleError as error:
@@ -56,11 +59,28 @@ def to_photo(image: ImageLike) -> Image.Image:
     raise SettingError("image", f"is an array of shape {image.shape}: give (h, w, 3), RGB, or (h, w), gray")
 
 
+def _photo_of_pillow(image: Image.Image) -> Image.Image:
+    """Return a PIL image upright and in RGB. Its file may not have been decoded yet.
+
+    Raises:
+        SettingError: its values are floats, of which nobody knows the range.
+        SampleError: it cannot be decoded, or a side is too short.
+    """
+    if image.mode == "F":
+        raise SettingError("image", "is a PIL image of mode F, of floats: give 8 bits, 0 to 255")
+    try:
+        return upright_rgb(image)
+    except SampleError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many types on damaged input, and on a file that was closed.
+        raise SampleError(f"the image cannot be decoded: {first_line(error)}") from error
+
+
 def to_depth(depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool) -> NDArray[np.float32]:
     """Return a depth map as the cut takes it.
 
     Args:
-        depth: (h, w) of numbers. 0, negative, NaN and infinite values are missing measurements; with a relative
+        depth: (h, w) of numbers. 0, negative, NaN, infinite and masked values are missing measurements; with a relative
             `larger_is_nearer` map 0 and negative values are values like any other.
         size: (height, width) of the photo.
         unit: "metre", or any other unit of length; "relative": known up to scale and shift.
@@ -75,11 +95,18 @@ def to_depth(depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_ne
     """
     if unit not in ("metre", "relative"):
         raise SettingError("depth_unit", f"is {unit!r}: choose one of metre, relative")
-    values = np.asarray(depth)
+    if not isinstance(larger_is_nearer, bool | np.bool_):
+        raise SettingError("larger_is_nearer", f"is {larger_is_nearer!r}: it must be True or False")
+    try:
+        values = np.asarray(depth)
+    except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, and tensors with a gradient or on a GPU
+        raise SettingError("depth", f"is no array: {first_line(error)}") from error
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
         raise SettingError("depth", f"is an array of {values.dtype} of shape {values.shape}: give (h, w) of numbers")
+    if np.ma.is_masked(depth):
+        values = np.where(np.ma.getmaskarray(depth).reshape(values.shape), np.nan, values)
     scale = (values.shape[0] / size[0], values.shape[1] / size[1])
     if abs(scale[0] / scale[1] - 1) > MAX_ASPECT_ERROR:
         raise SettingError(

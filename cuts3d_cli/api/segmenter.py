@@ -5,23 +5,25 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import islice, repeat, zip_longest
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
-from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto
+from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import configure
+from cuts3d_cli.api.settings import check_count, check_device, configure
 from cuts3d_cli.config import Config
 from cuts3d_cli.cut.image import CutTask, cut_image
-from cuts3d_cli.engine.pool import WorkerPool, result_of
-from cuts3d_cli.errors import SampleError, SettingError
+from cuts3d_cli.engine.pool import WorkerDiedError, WorkerPool, result_of
+from cuts3d_cli.errors import Cuts3dError, SampleError, SettingError
 from cuts3d_cli.segmentation import Segmentation
 
 _LOG = logging.getLogger("cuts3d_cli")
 _KEPT_SEGMENTERS = 2
+_NOTHING: Any = object()
 
 
 class Segmenter:
@@ -52,6 +54,7 @@ class Segmenter:
                 backbone's grid.
         """
         chosen = configure(preset=preset, config=config, settings=settings)
+        check_device(device)
         if config is None or device != "auto":
             chosen = replace(chosen, run=replace(chosen.run, device=device))
         self.config = chosen
@@ -137,7 +140,7 @@ class Segmenter:
             depth_unit, larger_is_nearer, confidence: as for a call.
             batch_size: photos that go through the backbone at once.
             workers: processes that cut; 0 cuts in this one. They import the caller's main module, as all processes
-                of `multiprocessing` do that are spawned.
+                of `multiprocessing` do that are spawned: a script calls this under `if __name__ == "__main__":`.
             errors: "raise" ends at the first photo that cannot be used; "return" gives its SampleError in place of a
                 result and goes on.
 
@@ -147,15 +150,16 @@ class Segmenter:
         Raises:
             SettingError, DepthMissingError, WeightsError: as for a call.
             SampleError: a photo or depth map cannot be used, and `errors` is "raise".
+            Cuts3dError: worker processes die.
         """
         if errors not in ("raise", "return"):
             raise SettingError("errors", f"is {errors!r}: choose one of raise, return")
-        if batch_size < 1 or workers < 0:
-            raise SettingError("batch_size" if batch_size < 1 else "workers", "is too small")
-        pairs = zip(images, repeat(None) if depths is None else depths, strict=depths is not None)
-        with WorkerPool(workers) as pool:
+        check_count("batch_size", batch_size, least=1)
+        check_count("workers", workers, least=0)
+        pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
+        with _death_of_workers_explained(workers), WorkerPool(workers) as pool:
             tasks = self._tasks(pairs, batch_size=batch_size, unit=depth_unit, larger_is_nearer=larger_is_nearer)
-            for given, future in pool.in_order(cut_image, tasks):
+            for given, future in pool.in_order(cut_image if workers else cut_alone, tasks):
                 try:
                     if isinstance(given, SampleError):
                         raise given
@@ -197,6 +201,37 @@ class Segmenter:
             size = (photo.height, photo.width)
             values = to_depth(depth, size=size, unit=unit, larger_is_nearer=larger_is_nearer)
         return self._cutter.prepare(photo, values)
+
+
+@contextmanager
+def _death_of_workers_explained(workers: int) -> Iterator[None]:
+    """Say what a Python program can do about worker processes that die.
+
+    Raises:
+        Cuts3dError: they do.
+    """
+    try:
+        yield
+    except WorkerDiedError as error:
+        raise Cuts3dError(
+            'worker processes die: call batch under `if __name__ == "__main__":`, since they import the script, or, if'
+            f" memory is short, with fewer workers than {workers}"
+        ) from error
+
+
+def _pairs(
+    images: Iterable[ImageLike], depths: Iterable[NDArray[Any] | None]
+) -> Iterator[tuple[ImageLike, NDArray[Any] | None]]:
+    """Yield each photo with its map.
+
+    Raises:
+        SettingError: there are more of the ones than of the others.
+    """
+    for count, (image, depth) in enumerate(zip_longest(images, depths, fillvalue=_NOTHING)):
+        if image is _NOTHING or depth is _NOTHING:
+            problem = "ends before the photos do" if depth is _NOTHING else "goes on after the photos"
+            raise SettingError("depths", f"{problem}, after {count}: give one map a photo, None where there is none")
+        yield image, depth
 
 
 @functools.lru_cache(maxsize=_KEPT_SEGMENTERS)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from cuts3d_cli.config import PRESETS, Config, section_fields
 from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
@@ -37,6 +39,8 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
         config = PRESETS[name]
     elif preset is not None:
         raise SettingError("preset", "does not go with config, which is a whole configuration: leave one of them out")
+    elif not isinstance(config, Config):
+        raise SettingError("config", f"is a {type(config).__name__}: give a Config")
     for name, value in settings.items():
         section, field = _field_of(name)
         config = replace(config, **{section: replace(getattr(config, section), **{field: _checked(name, value)})})
@@ -49,6 +53,26 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
         if value not in table:
             raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
     return config
+
+
+def check_device(device: Any) -> None:
+    """Refuse what is no name of a device; whether there is such a device shows when it is needed.
+
+    Raises:
+        SettingError: it is no text.
+    """
+    if not isinstance(device, str):
+        raise SettingError("device", f"is {device!r}: give a name, as in 'cpu' or 'cuda:1'")
+
+
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Check an argument that counts something.
+
+    Raises:
+        SettingError: it is no whole number, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise SettingError(name, f"is {value!r}: it must be a whole number, at least {least}")
 
 
 def _field_of(name: str) -> tuple[str, str]:
@@ -75,6 +99,8 @@ def _checked(name: str, value: Any) -> Any:
         SettingError: it is of another type, or outside the field's limits.
     """
     section, field = _field_of(name)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     item, kind = next((item, kind) for item, kind in _fields(section) if item.name == field)
     converted = convert(value, kind, setting=name)
     if problem := limits_problem(item, converted):

@@ -1,18 +1,35 @@
 from __future__ import annotations
 
+import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli import DepthMissingError, SampleError, Segmentation, Segmenter, SettingError, draw, segment, to_coco
+from cuts3d_cli import (
+    Cuts3dError,
+    DepthMissingError,
+    SampleError,
+    Segmentation,
+    Segmenter,
+    SettingError,
+    draw,
+    segment,
+    to_coco,
+)
+from cuts3d_cli.api import cutter as cutting
 from cuts3d_cli.config import PRESETS
+from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.engine.pool import WorkerDiedError
 from cuts3d_cli.errors import FileError
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
@@ -89,6 +106,8 @@ class TestImages:
             (np.zeros((60, 80, 3)), "image is an array of float64"),
             (np.zeros((60, 80, 4), np.uint8), r"image is an array of shape \(60, 80, 4\)"),
             ([[1, 2], [3, 4]], "image is a list"),
+            ("a\0b", "image is .*: that is no path"),
+            (Image.new("F", (80, 60), 200.0), "image is a PIL image of mode F"),
         ],
     )
     def test_what_is_no_image_is_named(self, segmenter: Segmenter, image: object, problem: str):
@@ -103,6 +122,14 @@ class TestImages:
             segmenter(tmp_path / "no.jpg")
         with pytest.raises(SampleError, match="under 16 pixels"):
             segmenter(np.zeros((8, 8, 3), np.uint8))
+
+    def test_an_opened_image_that_cannot_be_decoded(self, segmenter: Segmenter):
+        data = encoded(SCENE.image, "PNG")
+        cut_short = Image.open(BytesIO(data[: len(data) // 2]))
+        with pytest.raises(SampleError, match="cannot be decoded"):
+            segmenter(cut_short, depth=SCENE.depth)
+        (found,) = segmenter.batch([cut_short], depths=[SCENE.depth], errors="return")
+        assert isinstance(found, SampleError)
 
 
 class TestDepth:
@@ -128,11 +155,29 @@ class TestDepth:
             (np.ones((60, 80, 3)), "depth is an array"),
             (np.ones((80, 60)), "depth is 60x80, the image 80x60"),
             (np.array([["a"]]), "depth is an array"),
+            ([[1.0, 2.0], [3.0]], "depth is no array"),
+            (torch.ones(60, 80, requires_grad=True), "depth is no array"),
         ],
     )
     def test_what_is_no_map_is_named(self, segmenter: Segmenter, depth: NDArray[np.generic], problem: str):
         with pytest.raises(SettingError, match=problem):
             segmenter(SCENE.image, depth=depth)
+
+    def test_masked_values_are_not_measured(self, segmenter: Segmenter):
+        missing = SCENE.depth == SCENE.depth.max()
+        masked = np.ma.masked_array(SCENE.depth.astype(np.float32), missing)
+        found = segmenter(SCENE.image, depth=masked).depth
+        assert found is not None
+        assert np.array_equal(
+            found, segmenter(SCENE.image, depth=np.where(missing, np.nan, SCENE.depth)).depth, equal_nan=True
+        )
+        assert np.isnan(found).any()
+        integers = segmenter(SCENE.image, depth=np.ma.masked_array(SCENE.depth[..., None], missing[..., None])).depth
+        assert np.array_equal(found, integers, equal_nan=True)
+
+    def test_a_switch_is_no_text(self, segmenter: Segmenter):
+        with pytest.raises(SettingError, match="larger_is_nearer is 'no'"):
+            segmenter(SCENE.image, depth=SCENE.depth, larger_is_nearer="no")  # type: ignore[arg-type]
 
     def test_a_map_without_a_measurement(self, segmenter: Segmenter):
         with pytest.raises(SampleError, match="no valid pixel"):
@@ -164,11 +209,21 @@ class TestSettings:
             ({"preset": "fast"}, "preset is 'fast'"),
             ({"depth__tau_knn": 0.1}, "depth__tau_knn is no setting"),
             ({"backbone": "resnet"}, "resnet"),
+            ({"capacity": np.array(["a", "b"])}, "capacity is"),
+            ({"knn": np.array(3.7)}, "knn is '3.7'"),
+            ({"config": {}, "knn": 3}, "config is a dict"),
+            ({"device": None}, "device is None"),
+            ({"device": 0}, "device is 0"),
         ],
     )
     def test_a_wrong_setting_is_named(self, wrong: dict[str, object], problem: str):
         with pytest.raises(SettingError, match=problem):
             Segmenter(**wrong)  # type: ignore[arg-type]
+
+    def test_numbers_of_numpy_are_numbers(self):
+        cutter = Segmenter(preset="offline", instances=np.int64(2), sharpen=np.bool_(False), tau_knn=np.float64(0.1))
+        chosen = cutter.config.pseudo
+        assert (chosen.instances, chosen.sharpen, chosen.tau_knn) == (2, False, 0.1)
 
     def test_a_threshold_that_does_not_fit_the_grid_is_named(self, weights: Path):
         with pytest.raises(SettingError, match="tau_knn"):
@@ -250,10 +305,79 @@ class TestBatch:
         with pytest.raises(SampleError, match="no valid pixel"):
             list(segmenter.batch(images, depths=depths))
 
-    @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": -1}, {"errors": "ignore"}])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"batch_size": 0},
+            {"batch_size": 2.5},
+            {"batch_size": "2"},
+            {"workers": -1},
+            {"workers": None},
+            {"errors": "ignore"},
+        ],
+    )
     def test_a_wrong_argument_is_named(self, segmenter: Segmenter, wrong: dict[str, object]):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             list(segmenter.batch([SCENE.image], depths=[SCENE.depth], **wrong))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("maps", "problem"), [(1, "ends before the photos do, after 1"), (3, "goes on after")])
+    def test_one_map_a_photo(self, segmenter: Segmenter, maps: int, problem: str):
+        with pytest.raises(SettingError, match=f"depths {problem}"):
+            list(segmenter.batch([SCENE.image] * 2, depths=[SCENE.depth] * maps))
+
+    def test_an_error_of_the_photos_iterator_comes_through(self, segmenter: Segmenter):
+        def photos() -> Iterator[NDArray[np.uint8]]:
+            yield SCENE.image
+            raise ValueError("of the caller")
+
+        with pytest.raises(ValueError, match="of the caller"):
+            list(segmenter.batch(photos(), depths=[SCENE.depth] * 2))
+
+    def test_a_script_that_its_workers_cannot_import(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
+        def die(*_: object) -> None:
+            raise WorkerDiedError
+
+        monkeypatch.setattr("cuts3d_cli.engine.pool.WorkerPool.in_order", die)
+        with pytest.raises(Cuts3dError, match=r'call batch under `if __name__ == "__main__":`'):
+            list(segmenter.batch([SCENE.image], depths=[SCENE.depth], workers=1))
+
+    def test_photos_are_cut_one_at_a_time_in_this_process(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
+        """The number of BLAS threads belongs to the process: two cuts at once would leave it at 1."""
+        locked = []
+
+        def cut(task: CutTask) -> CutResult:
+            locked.append(cutting._CUTTING.locked())
+            return cut_image(task)
+
+        monkeypatch.setattr(cutting, "cut_image", cut)
+        list(segmenter.batch([SCENE.image], depths=[SCENE.depth]))
+        assert locked == [True]
+
+
+class TestIndexing:
+    @pytest.mark.parametrize("index", [[], (), slice(0), np.zeros(1, bool), np.zeros(0, np.intp)])
+    def test_none_of_them(self, segmenter: Segmenter, index: Any):
+        result = segmenter(SCENE.image, depth=SCENE.depth)[:1]
+        assert len(result[index]) == 0
+        assert draw(result[index]).width > 600
+        assert to_coco(result[index], image_id=1) == []
+
+    @pytest.mark.parametrize("index", [0, -1, np.int64(0), np.array(0)])
+    def test_one_of_them(self, segmenter: Segmenter, index: Any):
+        result = segmenter(SCENE.image, depth=SCENE.depth)[:1]
+        assert np.array_equal(result[index].mask, result.masks[0])
+
+    @pytest.mark.parametrize("index", [True, 1.0, "a", None, [[0]], 9, [9], np.ones(2, bool)])
+    def test_what_is_no_index(self, segmenter: Segmenter, index: Any):
+        result = segmenter(SCENE.image, depth=SCENE.depth)[:1]
+        with pytest.raises(IndexError):
+            result[index]
+
+
+def test_annotations_of_numpy_numbers_are_plain(segmenter: Segmenter):
+    result = segmenter(SCENE.image, depth=SCENE.depth)
+    numbers: Any = {"image_id": np.int64(1), "category_id": np.int64(2), "first_id": np.int64(3)}
+    assert json.loads(json.dumps(to_coco(result, **numbers)))[0]["id"] == 3
 
 
 def test_threads_get_what_one_gets(segmenter: Segmenter):
