@@ -12,7 +12,7 @@ from PIL import Image
 
 from cuts3d_cli.api.cutter import to_stored_precision
 from cuts3d_cli.depth.maps import normalise
-from cuts3d_cli.errors import FileError, SampleError, SettingError
+from cuts3d_cli.errors import SampleError, SettingError
 from cuts3d_cli.images import decode_image, upright_rgb
 from cuts3d_cli.wording import first_line
 
@@ -31,8 +31,7 @@ def to_photo(image: ImageLike) -> Image.Image:
 
     Raises:
         SettingError: it is something else.
-        FileError: the file cannot be read.
-        SampleError: it cannot be decoded, or a side is too short.
+        SampleError: the file cannot be read or decoded, or a side is too short.
     """
     if isinstance(image, Image.Image):
         return _photo_of_pillow(image)
@@ -41,7 +40,7 @@ def to_photo(image: ImageLike) -> Image.Image:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise FileError(f"{path}: {error.strerror}") from error
+            raise SampleError(f"{path}: {error.strerror}") from error
         except ValueError as error:
             raise SettingError("image", f"is {str(path)!r}: that is no path, {first_line(error)}") from error
         try:

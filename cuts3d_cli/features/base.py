@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import SettingError
 from cuts3d_cli.weights.specs import WeightsSpec
 
 if TYPE_CHECKING:
@@ -70,18 +70,19 @@ class BackboneSpec(WeightsSpec):
             A multiple of `patch`.
 
         Raises:
-            UsageError: the size is not a multiple of `patch`, or gives fewer than `MIN_GRID` patches a side.
+            SettingError: the size is not a multiple of `patch`, or gives fewer than `MIN_GRID` patches a side.
         """
         if size is None:
             return self.size
         smallest = MIN_GRID * self.patch
         if size < smallest:
-            raise UsageError(f"size {size} is too small for {self.name}: the smallest is {smallest}")
+            raise SettingError("features.size", f"{size} is too small for {self.name}: the smallest is {smallest}")
         if size % self.patch:
             below = size - size % self.patch
-            raise UsageError(
-                f"size {size} is not a multiple of the patch side of {self.name}, {self.patch} pixels:"
-                f" use {below} or {below + self.patch}"
+            raise SettingError(
+                "features.size",
+                f"{size} is not a multiple of the patch side of {self.name}, {self.patch} pixels:"
+                f" use {below} or {below + self.patch}",
             )
         return size
 

@@ -30,7 +30,6 @@ from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.engine.pool import WorkerDiedError
-from cuts3d_cli.errors import FileError
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
 from tests.support.running import Ran
@@ -116,7 +115,7 @@ class TestImages:
 
     def test_files_that_cannot_be_used(self, segmenter: Segmenter, tmp_path: Path):
         (tmp_path / "no.jpg").write_bytes(b"text")
-        with pytest.raises(FileError, match=r"missing\.jpg"):
+        with pytest.raises(SampleError, match=r"missing\.jpg"):
             segmenter(tmp_path / "missing.jpg")
         with pytest.raises(SampleError, match=r"no\.jpg"):
             segmenter(tmp_path / "no.jpg")

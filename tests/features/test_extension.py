@@ -143,7 +143,7 @@ def test_its_errors_are_like_those_of_the_others(
         True,
     )
     ran = cuts3d("features", "--backbone", "fake", "--size", 100, "--shards", base)
-    assert (ran.code, "size 100 is not a multiple of the patch side of fake" in ran.line) == (2, True)
+    assert (ran.code, "--size 100 is not a multiple of the patch side of fake" in ran.line) == (2, True)
 
 
 def test_a_map_that_is_not_as_specified_is_refused(convnet: BackboneSpec, checkpoint: Path):
