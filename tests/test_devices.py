@@ -76,7 +76,7 @@ def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
     assert chosen == [0, 1]
     chosen.append(3)  # by the launcher
     assert own_device("cuda:1", alone=False) == torch.device("cuda:3")
-    with pytest.raises(UsageError, match="--device mps: training works on cpu and cuda"):
+    with pytest.raises(UsageError, match=r"run\.device is mps: training works on cpu and cuda"):
         own_device("mps", alone=True)
 
 

@@ -86,7 +86,7 @@ def test_features_that_are_not_numbers_are_the_samples_failure():
 
 
 def test_a_tau_knn_under_the_grids_spacing_is_a_usage_error():
-    with pytest.raises(UsageError, match=r"--tau-knn 0.1 .* 12x12 grid, 0.1286"):
+    with pytest.raises(UsageError, match=r"pseudo\.tau_knn 0.1 .* 12x12 grid, 0.1286"):
         cut_image(task(replace(PLAIN, tau_knn=0.1)))
 
 

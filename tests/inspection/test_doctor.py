@@ -11,6 +11,7 @@ import pytest
 
 from cuts3d_cli import __version__
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.errors import Message
 from cuts3d_cli.inspection import doctor
 from cuts3d_cli.inspection.weights import all_weights
 from tests.support.running import Ran
@@ -52,7 +53,7 @@ def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[
     for name, depth in DEPTHS.items():
         if name != "sensor":
             assert facts[name][0] == "note"
-            assert depth.weights_hint in facts[name][1]
+            assert str(Message(*depth.weights_hint)) in facts[name][1]
     assert "(the default depth)" in facts["zoedepth"][1]
 
 

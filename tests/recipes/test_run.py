@@ -328,7 +328,7 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ('ground_truth = "truth.json"', "", "recipe.evaluate.val.ground_truth is missing"),
         ("shard_size = 3", "shard_size = 0", "pack.shard_size is 0: it must lie between 1 and"),
         ("shard_size = 3", "shards = 3", "section 'pack' has no field 'shards'"),
-        ("tau_knn = 0.15", "tau_knn = 0.01", "--tau-knn 0.01 is under the diagonal spacing"),
+        ("tau_knn = 0.15", "tau_knn = 0.01", "pseudo.tau_knn 0.01 is under the diagonal spacing"),
         ("[recipe.evaluate.val]", '[recipe.evaluate."a b"]', "recipe.evaluate.a b: use letters"),
         ("[run]", '[run]\nif_exists = "fail"', "run.if_exists is 'fail'"),
         ('preset = "tiny"', 'preset = "huge"', "there is no preset 'huge'"),

@@ -150,7 +150,9 @@ def test_the_files_of_a_folder_of_weights_are_inputs(tmp_path: Path):
 
 def test_missing_weights_are_told_before_anything_is_written(alone: Path):
     (base,) = pack_photos(alone, 1, with_depth=False)
-    with pytest.raises(WeightsError, match=r"nowhere: no such file or folder; for zoedepth: .*--weights FOLDER"):
+    with pytest.raises(
+        WeightsError, match=r"nowhere: no such file or folder; for zoedepth: .*give depth\.weights='FOLDER'"
+    ):
         stage.run([base], config=settings({"depth": {"weights": alone / "nowhere"}}))
     assert not sidecar(base, "depth").exists()
 
