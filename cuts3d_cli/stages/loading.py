@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -79,7 +79,9 @@ class ImageCut:
     seconds: Mapping[str, float]
 
 
-def load_shard(base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool) -> Iterator[Loaded]:
+def load_shard(
+    base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool
+) -> Generator[Loaded, None, None]:
     """Read the images of a shard, with what lies beside them, up to the network.
 
     Args:
