@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.cutter import to_stored_precision
-from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.depth.maps import has_aspect_of, normalise
 from cuts3d_cli.errors import SampleError, SettingError
 from cuts3d_cli.images import decode_image, upright_rgb
 from cuts3d_cli.wording import first_line
@@ -19,8 +19,6 @@ from cuts3d_cli.wording import first_line
 ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 """A photo: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or the path of a JPEG, PNG or WebP file."""
 DepthUnit = Literal["metre", "relative"]
-MAX_ASPECT_ERROR = 0.01
-"""A depth map whose width : height differs from the photo's by more than this part is of another view."""
 
 
 def to_photo(image: ImageLike) -> Image.Image:
@@ -106,8 +104,7 @@ def to_depth(depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_ne
         raise SettingError("depth", f"is an array of {values.dtype} of shape {values.shape}: give (h, w) of numbers")
     if np.ma.is_masked(depth):
         values = np.where(np.ma.getmaskarray(depth).reshape(values.shape), np.nan, values)
-    scale = (values.shape[0] / size[0], values.shape[1] / size[1])
-    if abs(scale[0] / scale[1] - 1) > MAX_ASPECT_ERROR:
+    if not has_aspect_of(size, (values.shape[0], values.shape[1])):
         raise SettingError(
             "depth",
             f"is {values.shape[1]}x{values.shape[0]}, the image {size[1]}x{size[0]}: a map must show the same view, in"

@@ -1,4 +1,4 @@
-"""Depth maps as arrays and bytes. Pure functions; a missing measurement is NaN in every array."""
+"""Depth maps as arrays. Pure functions; a missing measurement is NaN in every array."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.depth.base import Direction, Unit
 from cuts3d_cli.errors import SampleError
+
+MAX_ASPECT_ERROR = 0.01
+"""A depth map whose width : height differs from the photo's by more than this part is of another view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,17 @@ class NormalisedDepth:
     minimum: float
     maximum: float
     conversion: str
+
+
+def has_aspect_of(photo: tuple[int, int], depth: tuple[int, int]) -> bool:
+    """Return whether a depth map can be of the same view as a photo, by their aspect ratios (not in the paper).
+
+    Args:
+        photo: (height, width) of the upright photo.
+        depth: (height, width) of the map.
+    """
+    ratio = (depth[1] * photo[0]) / (depth[0] * photo[1])
+    return 1 / (1 + MAX_ASPECT_ERROR) <= ratio <= 1 + MAX_ASPECT_ERROR
 
 
 def normalise(raw: NDArray[Any], *, direction: Direction, unit: Unit, zero_is_missing: bool = False) -> NormalisedDepth:

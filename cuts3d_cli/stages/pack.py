@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config import Config, IfExists, PackConfig, recorded_limits
+from cuts3d_cli.depth.maps import has_aspect_of
 from cuts3d_cli.engine.driver import refuse_existing, run_jobs
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing
@@ -27,8 +28,6 @@ from cuts3d_cli.sidecars.photos import SensorFile, decode_sensor_npy, decode_sen
 from cuts3d_cli.stages.listing import Photo, list_source
 
 STAGE = "pack"
-MAX_ASPECT_ERROR = 0.01
-"""A depth map whose width : height differs from the photo's by more than this part is of another view."""
 _MIN_DIGITS = 3
 _UNFIT_NAME = re.compile(r"^[-.\s]|[/\\<>{}*?\[\]\x00-\x1f\x7f]|^$")
 
@@ -291,8 +290,7 @@ def _check_map(found: _DepthMap, data: bytes, maps: _Maps, *, width: int, height
     except SampleError as error:
         raise SampleError(f"depth map {found.path.name}: {error}") from error
     rows, columns = depth.shape
-    ratio = (columns * height) / (rows * width)
-    if not 1 / (1 + MAX_ASPECT_ERROR) <= ratio <= 1 + MAX_ASPECT_ERROR:
+    if not has_aspect_of((height, width), (rows, columns)):
         raise SampleError(
             f"depth map {found.path.name} is {columns}x{rows}, the upright photo {width}x{height}: "
             "they differ in aspect ratio"
