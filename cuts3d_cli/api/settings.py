@@ -15,7 +15,7 @@ from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
-from cuts3d_cli.features.catalogue import BACKBONES
+from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 
 SECTIONS = ("pseudo", "features", "depth", "confidence")
 """Sections whose fields are settings. Where two share a name, it is the first one's."""
@@ -48,10 +48,11 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
     for name, value, table in (
         ("method", config.pseudo.method, METHODS),
         ("backend", config.depth.backend, DEPTHS),
-        ("backbone", config.features.backbone, BACKBONES),
     ):
         if value not in table:
             raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
+    if not is_backbone(config.features.backbone):
+        raise SettingError("backbone", f"is '{config.features.backbone}': choose one of {', '.join(BACKBONES)}")
     return config
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.weights.specs import WeightsSpec
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+Rgb = tuple[float, float, float]
+OFFSET, EXACT = "offset", "exact"
+"""How absolute positions are resampled to a grid. `offset`: without antialiasing, by a scale factor of
+(grid + 0.1) / grid0, as the code of DINO and of DINOv2 without registers does. `exact`: timm's rule, antialiased, as
+DINOv2's code does for models with registers."""
 MIN_GRID = 2
 """The smallest feature map, patches a side: one patch alone has nothing to be cut from."""
 
@@ -44,20 +50,28 @@ class BackboneSpec(WeightsSpec):
     Attributes:
         name: what `--backbone` takes.
         architecture: the network's name in timm, or wherever `load` takes it from.
+        model_args: further arguments of the network in timm.
+        fixed_size: whether the network is built for inputs of one size, as ViTs are, rather than for any.
         patch: side of a patch, pixels: the stride of the feature map.
         dim: channels of its features.
         tensor: which of its tensors the features are, in a word that `load` understands.
         size: side of the square input if none is asked for, pixels.
-        tau_ncut: threshold of the affinity graph (cosine) that suits its features.
+        resampling: `OFFSET` or `EXACT`.
+        normalisation: mean and deviation of RGB in [0, 1] by which it wants images normalised; None: ImageNet's.
+        tau_ncut: threshold of the affinity graph (cosine) that suits its features; None: it is not known.
         load: builds it. Called with this spec.
     """
 
     architecture: str
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    fixed_size: bool = True
     patch: int
     dim: int
     tensor: str
     size: int
-    tau_ncut: float
+    resampling: str = EXACT
+    normalisation: tuple[Rgb, Rgb] | None = None
+    tau_ncut: float | None
     load: LoadBackbone
 
     def check_size(self, size: int | None) -> int:

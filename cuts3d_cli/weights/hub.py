@@ -21,6 +21,10 @@ TRUE_VALUES = frozenset({"1", "ON", "YES", "TRUE"})
 _GATEWAY_ERRORS = frozenset({407, 502, 503, 504})
 
 
+class HubFileMissingError(WeightsError):
+    """A repository of the hub has no file of that name."""
+
+
 def hub_offline() -> str | None:
     """Return the environment variable that switches the hub off, or None.
 
@@ -87,18 +91,26 @@ def hub_file(repo: str, filename: str, *, what: str, way_out: Parts) -> Path:
 
     Raises:
         HubUnreachableError: the file is not cached, and the hub is switched off or does not answer.
+        HubFileMissingError: the repository has no such file, or had none when it was last asked.
         WeightsError: the hub answers but does not give the file (unknown, gated, broken transfer, disk full).
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    missing = f"{what} cannot be fetched: {repo} has no {filename}: "
     try:
+        if try_to_load_from_cache(repo, filename) is _CACHED_NO_EXIST:
+            raise HubFileMissingError(missing, *way_out)
         return Path(hf_hub_download(repo, filename, local_files_only=True))
     except LocalEntryNotFoundError:
         require_hub(what, way_out)
+    except ValueError as error:  # How the client says that a name is none that a repository can have.
+        raise WeightsError(f"{what} cannot be fetched from {repo}: {cause(error)}: ", *way_out) from error
     try:
         return Path(hf_hub_download(repo, filename, endpoint=hub_endpoint()))
     except Exception as error:  # The client raises types of its own, of its HTTP library and of the system.
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise HubFileMissingError(missing, *way_out) from error
         raise WeightsError(f"{what} cannot be fetched from {repo}: {cause(error)}: ", *way_out) from error
 
 

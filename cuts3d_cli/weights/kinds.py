@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from cuts3d_cli.errors import WeightsError
+
 Kind = Literal["safetensors", "torch zip", "pickle"]
 """`torch zip`: what `torch.save` writes since torch 1.6. `pickle`: what it wrote before, or `pickle.dump` writes."""
 
+OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights in a folder that `save_pretrained` wrote, the first that is there."""
 _HEAD = 512
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # begins pickles of protocol 2 and above
@@ -23,6 +27,27 @@ _IN_PLACE_OF_WEIGHTS = (
 )
 """How files begin, in lower case, that are taken for weights; what they are, and the way out."""
 _UNKNOWN = ("it is of an unknown kind, or damaged", "weights are safetensors, or what torch.save or pickle.dump writes")
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file of weights that a path stands for.
+
+    Args:
+        path: a file; or a folder as `save_pretrained` of transformers writes it, which holds one.
+
+    Raises:
+        WeightsError: there is no such file or folder, or the folder holds no weights, or holds them in several files.
+    """
+    if not path.exists():
+        raise WeightsError(f"the weights file {path} does not exist")
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in OF_FOLDERS if (path / name).is_file()), None)
+    if found is not None:
+        return found
+    if any((path / f"{name}.index.json").is_file() for name in OF_FOLDERS):
+        raise WeightsError(f"{path} holds its weights in several files: save it again with max_shard_size='50GB'")
+    raise WeightsError(f"{path} is a folder without {' or '.join(OF_FOLDERS)}")
 
 
 def kind_of(path: Path) -> Kind | None:

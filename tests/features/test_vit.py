@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.features.base import Backbone, BackboneSpec
 from cuts3d_cli.features.catalogue import load_backbone
-from cuts3d_cli.features.vit import VitBackbone, interpolate_pos_embed
+from cuts3d_cli.features.vit import TimmBackbone, interpolate_pos_embed
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 48
@@ -28,7 +28,7 @@ def noise(batch: int, size: int = SIZE, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def backbone(model: VisionTransformer, spec: BackboneSpec) -> Backbone:
-    return VitBackbone(spec=spec, model=model, size=SIZE, device="cpu", half=False)
+    return TimmBackbone(spec=spec, model=model, size=SIZE, device="cpu", half=False)
 
 
 def naive_features(model: VisionTransformer, images: NDArray[np.uint8], *, tensor: str) -> NDArray[np.float64]:

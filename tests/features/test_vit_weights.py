@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.features.base import BackboneSpec
 from cuts3d_cli.features.catalogue import BACKBONES
-from cuts3d_cli.features.vit import expected_shapes, fit_vit
+from cuts3d_cli.features.timm_models import expected_shapes, fit_timm
 from cuts3d_cli.weights.checkpoint import read_tensors
 
 State = dict[str, torch.Tensor]
 
 
 def fit(tensors: State, spec: BackboneSpec) -> State:
-    return fit_vit(tensors, spec=spec, path=Path("w.pth"))
+    return fit_timm(tensors, spec=spec, path=Path("w.pth"))
 
 
 def assert_same(found: State, wanted: State) -> None:
