@@ -26,6 +26,7 @@ from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import DepthMissingError
 from cuts3d_cli.features.extractor import FeatureExtractor
+from cuts3d_cli.features.threshold import PHOTOS, with_threshold
 from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.segmentation import Segmentation
@@ -56,7 +57,8 @@ class PhotoCutter:
 
     Attributes:
         config: the configuration.
-        settings: its section `pseudo`, with the threshold of the semantic graph that suits the backbone.
+        settings: its section `pseudo`, with the threshold of the semantic graph that suits the backbone; where none is
+            known, it is chosen or asked for with the first photos.
         grid: (H, W) of the patch grid.
     """
 
@@ -72,6 +74,7 @@ class PhotoCutter:
         """
         self.config = config
         self._extractor = FeatureExtractor(config, say=say)
+        self._say = say
         self.grid = self._extractor.grid
         self.settings: PseudoConfig = for_backbone(config.pseudo, tau_ncut=self._extractor.spec.tau_ncut)
         self._method: Method = get_method(self.settings.method)
@@ -141,13 +144,21 @@ class PhotoCutter:
         return PreparedPhoto(photo=photo, depth=depth, patch_depth=on_grid)
 
     def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:
-        """Put photos through the backbone; what is left is to cut them."""
+        """Put photos through the backbone; what is left is to cut them.
+
+        Raises:
+            SettingError: the threshold of the semantic graph must be given for this backbone.
+            SampleError: none of the first photos can be used to choose one.
+        """
         if not photos:
             return []
         with self._lock:
             features = self._extractor.extract([item.photo for item in photos])
         return [
             CutTask(
+            self.settings = with_threshold(
+                self.settings, spec=self._extractor.spec, features=lambda: features[:PHOTOS], say=self._say
+            )
                 image=resize_square(item.photo, self.settings.crf_size),
                 size=(item.photo.height, item.photo.width),
                 features=vectors,

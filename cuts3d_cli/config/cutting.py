@@ -26,9 +26,10 @@ class CutSettings:
         "How an instance is taken out of the semantic mask: LocalCut in 3D, or the 2D connected component.",
     )
     instances: int = option(3, "N: cuts per image, so at most as many masks.", limits=(1, 100), flags=("-n",))
-    tau_ncut: float | None = option(
+    tau_ncut: float | Literal["auto"] | None = option(
         None,
-        "Threshold of the semantic graph. Raising it splits more. Default: what suits the backbone (DINO: 0.13).",
+        "Threshold of the semantic graph. Raising it splits more. Default: what suits the backbone (DINO: 0.13); auto "
+        "chooses it by the share of edges in the first photos.",
         limits=(0.0, 1.0),
     )
     tau_knn: float = option(
@@ -80,9 +81,9 @@ class CutSettings:
         """The threshold of the semantic graph, in [0, 1].
 
         Raises:
-            ValueError: it is still left to the backbone; see `for_backbone`.
+            ValueError: it is still left to the backbone or its features; see `cuts3d_cli.features.threshold`.
         """
-        if self.tau_ncut is None:
+        if not isinstance(self.tau_ncut, float):
             raise ValueError("tau_ncut is not set: take the backbone's, with for_backbone")
         return self.tau_ncut
 
@@ -95,6 +96,14 @@ class PseudoConfig(CutSettings, Section):
     sidecar = True
     generations = True
 
+    edge_share: float = option(
+        0.7,
+        "With --tau-ncut auto: the share of pairs of patches that are edges (not in the paper).",
+        limits=(0.01, 0.99),
+        shapes_output=False,
+        advanced=True,
+        before="tau_knn",
+    )
     # Which methods there are is `cut.methods.METHODS`' to say.
     method: str = option("cuts3d", "cuts3d, or maskcut: the 2D rules of CutLER, as a baseline.", before="sharpen")
     crf: bool = option(True, "Refine the masks by a dense CRF.", before="instances")
@@ -118,14 +127,14 @@ class PseudoConfig(CutSettings, Section):
 _Settings = TypeVar("_Settings", bound=CutSettings)
 
 
-def for_backbone(settings: _Settings, *, tau_ncut: float) -> _Settings:
+def for_backbone(settings: _Settings, *, tau_ncut: float | None) -> _Settings:
     """Fill in the threshold of the semantic graph where it is left to the backbone.
 
     Args:
         settings: of the cut.
-        tau_ncut: what suits the backbone, in [0, 1].
+        tau_ncut: what suits the backbone, in [0, 1]; None: that is not known.
 
     Returns:
-        The settings, `tau_ncut` set.
+        The settings, `tau_ncut` set if it is known.
     """
     return settings if settings.tau_ncut is not None else replace(settings, tau_ncut=tau_ncut)

@@ -90,7 +90,7 @@ def output_dict(section: Any) -> dict[str, Any]:
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
     """Return what is wrong with a value outside its field's limits, to follow the field's name; None if nothing is."""
-    if item.metadata["limits"] is None or value is None:
+    if item.metadata["limits"] is None or value is None or isinstance(value, str):  # a word, in place of a number
         return None
     low, high = item.metadata["limits"]
     numbers = value if isinstance(value, tuple) else (value,)

@@ -205,7 +205,15 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
         inner = [option for option in get_args(kind) if option is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
             return None
-        return convert(value, inner[0], setting=setting, where=where)
+        words = [word for option in inner if get_origin(option) is Literal for word in get_args(option)]
+        if value in words:
+            return value
+        try:
+            return convert(value, inner[0], setting=setting, where=where)
+        except SettingError as failure:
+            if not words:
+                raise
+            raise error(f"it must be a number, or {' or '.join(words)}") from failure
     # Choices
     if get_origin(kind) is Literal:
         for choice in get_args(kind):

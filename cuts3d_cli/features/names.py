@@ -91,22 +91,29 @@ def _transformers_vit(tensors: Tensors) -> Tensors:
     if not any(".mlp.w1." in name for name in renamed):
         for theirs, ours in _PLAIN_MLP.items():
             renamed = {name.replace(theirs, ours): tensor for name, tensor in renamed.items()}
-    # DINOv3's own code has another word for registers than DINOv2's; there, no position has a weight.
-    if "register_tokens" in renamed and "pos_embed" not in renamed:
+    # DINOv3 has no positions with weights, its own code has another word for registers, and its keys have no bias.
+    is_dinov3 = "register_tokens" in renamed and "pos_embed" not in renamed
+    if is_dinov3:
         renamed["storage_tokens"] = renamed.pop("register_tokens")
-    return _with_qkv(renamed)
+    return _with_qkv(renamed, keys_have_bias=not is_dinov3)
 
 
-def _with_qkv(tensors: Tensors) -> Tensors:
-    """Join queries, keys and values; a bias that is missing beside others is zero."""
-    joined = {name: tensor for name, tensor in tensors.items() if not _QKV.match(name)}
-    parts: dict[tuple[str, str], dict[int, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if match := _QKV.match(name):
-            parts.setdefault((match[1], match[3]), {})[int(match[2])] = tensor
-    for (layer, kind), given in parts.items():
-        zero = torch.zeros_like(next(iter(given.values())))
-        joined[f"{layer}qkv.{kind}"] = torch.cat([given.get(part, zero) for part in range(3)])
+def _with_qkv(tensors: Tensors, *, keys_have_bias: bool) -> Tensors:
+    """Join queries, keys and values where all are there; a bias that keys do not have is zero."""
+    joined = dict(tensors)
+    for name in tensors:
+        match = _QKV.match(name)
+        if not match or match[2] != "0":
+            continue
+        names = [f"{match[1]}{part}.{match[3]}" for part in range(3)]
+        parts = [tensors.get(item) for item in names]
+        if match[3] == "bias" and not keys_have_bias and parts[1] is None:
+            parts[1] = torch.zeros_like(tensors[name])
+        given = [part for part in parts if part is not None]
+        if len(given) == 3:
+            joined[f"{match[1]}qkv.{match[3]}"] = torch.cat(given)
+            for item in names:
+                joined.pop(item, None)
     return joined
 
 

@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from cuts3d_cli.errors import Command, Parts, Setting, UsageError, WeightsError
-from cuts3d_cli.features.base import BackboneSpec
-from cuts3d_cli.features.catalogue import ANY_HUB, ANY_TIMM, BACKBONES, from_timm
+from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
-from cuts3d_cli.weights.hub import hub_file
+from cuts3d_cli.weights.hub import HubFileMissingError, hub_file
 from cuts3d_cli.weights.specs import HubSource, UrlSource
 from cuts3d_cli.wording import cause
 
@@ -30,8 +29,12 @@ _CONVNEXTS = {(96, 3, 9): "tiny", (96, 3, 27): "small", (128, 3, 27): "base", (1
 """Width of the first stage, blocks of the first and of the third -> a ConvNeXt's word in timm."""
 
 
+Described = tuple[str, dict[str, Any]]
+"""The name of a network in timm, and the fields of `BackboneSpec` that are its own."""
+
+
 @functools.cache
-def timm_backbone(name: str) -> BackboneSpec:
+def timm_backbone(name: str) -> Described:
     """Describe a network of timm.
 
     Args:
@@ -55,7 +58,7 @@ def timm_backbone(name: str) -> BackboneSpec:
 
 
 @functools.cache
-def hub_backbone(name: str) -> BackboneSpec:
+def hub_backbone(name: str) -> Described:
     """Describe the backbone in a repository of the model hub: one for timm, or a ViT or ConvNeXt for transformers.
 
     Args:
@@ -116,28 +119,25 @@ def whole_name(facts: Any, architecture: str) -> str:
 
 def _described(
     name: str, architecture: str, facts: Mapping[str, Any], *, model_args: Mapping[str, Any], source: Any = None
-) -> BackboneSpec:
-    """Return the spec of a network of timm; `facts` are as timm has them beside weights."""
+) -> Described:
+    """Describe a network of timm; `facts` are as timm has them beside weights."""
     fixed = bool(facts.get("fixed_input_size", architecture.startswith("vit_")))
     stride, channels = _map_of(name, architecture, model_args)
     mean, std = _rgb(facts, "mean", "image_mean"), _rgb(facts, "std", "image_std")
     usual = mean is None or std is None or (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)
-    known = next((item for item in BACKBONES.values() if item.architecture == architecture), None)
     side = _USUAL_SIDE // stride * stride if _USUAL_SIDE // stride >= _COARSE_GRID // 2 + 1 else _COARSE_GRID * stride
-    return from_timm(
-        name,
-        architecture=architecture,
-        model_args=dict(model_args),
-        fixed_size=fixed,
-        patch=stride,
-        dim=channels,
-        size=known.size if known else side,
-        normalisation=None if usual or mean is None or std is None else (mean, std),
-        source=source or _source(facts),
-        licence=str(facts.get("license") or "see the model's card"),
-        note="Not in the paper.",
-        way_out=_way_out(name),
-    )
+    return architecture, {
+        "model_args": dict(model_args),
+        "fixed_size": fixed,
+        "patch": stride,
+        "dim": channels,
+        "size": side,
+        "normalisation": None if usual or mean is None or std is None else (mean, std),
+        "source": source or _source(facts),
+        "licence": str(facts.get("license") or "see the model's card"),
+        "note": "Not in the paper.",
+        "way_out": _way_out(name),
+    }
 
 
 def _map_of(name: str, architecture: str, model_args: Mapping[str, Any]) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def _processor(name: str, repo: str) -> dict[str, Any]:
     """Return how images are normalised, as a repository of transformers says; nothing where it does not."""
     try:
         return _hub_json(name, repo, "preprocessor_config.json")
-    except WeightsError:
+    except HubFileMissingError:
         return {}
 
 

@@ -33,6 +33,17 @@ _TRAINING_ONLY = re.compile(r"mask_token$|rope_embed\.periods$|\.bias_mask$")
 _DINOV3_MARK, _QKV_BIAS = "storage_tokens", re.compile(r"^(blocks\.\d+\.attn\.)qkv\.bias$")
 
 
+def build_model(spec: BackboneSpec, *, size: int) -> nn.Module:
+    """Return the network with the random weights that timm gives it.
+
+    Args:
+        spec: the backbone.
+        size: side of its input, pixels.
+    """
+    given: dict[str, Any] = {**spec.model_args, **({"img_size": size} if spec.fixed_size else {})}
+    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **given)
+
+
 def empty_model(spec: BackboneSpec, *, size: int) -> nn.Module:
     """Return the network before its weights are loaded; nothing is drawn from the global random numbers.
 
@@ -47,7 +58,7 @@ def empty_model(spec: BackboneSpec, *, size: int) -> nn.Module:
         return model
     # No checkpoint holds the periods of rotary positions: they must be computed.
     with torch.random.fork_rng(devices=[]):
-        return _build(spec, size=size)
+        return build_model(spec, size=size)
 
 
 def expected_shapes(spec: BackboneSpec, *, size: int | None = None) -> dict[str, torch.Size]:
@@ -194,9 +205,4 @@ def _filtered(state: Tensors, model: nn.Module, *, path: Path, what: str) -> Ten
 
 def _on_meta(spec: BackboneSpec, *, size: int) -> nn.Module:
     with torch.device("meta"):
-        return _build(spec, size=size)
-
-
-def _build(spec: BackboneSpec, *, size: int) -> nn.Module:
-    sized = {"img_size": size} if spec.fixed_size else {}
-    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **sized, **spec.model_args)
+        return build_model(spec, size=size)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.features.catalogue import BACKBONES
+from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM
+from cuts3d_cli.features.catalogue import BACKBONES, backbone_spec, is_backbone
+from cuts3d_cli.weights.cache import cached_names
 from cuts3d_cli.weights.specs import WeightsSpec
 
 
 def all_weights() -> dict[str, WeightsSpec]:
-    """Return all that the cache can hold, by name: feature backbones, and what the detector may start from."""
-    return {**BACKBONES, **RESNETS}
+    """Return all that the tables name and all that is in the cache, by name.
+
+    These are feature backbones, those beside the table where they are cached, and what the detector may start from.
+
+    Raises:
+        WeightsError: the index of the cache is damaged.
+    """
+    known: dict[str, WeightsSpec] = {**BACKBONES, **RESNETS}
+    return known | {name: backbone_spec(name) for name in cached_names() if name not in known and is_backbone(name)}
 
 
 def weights_spec(name: str) -> WeightsSpec:
@@ -18,9 +27,11 @@ def weights_spec(name: str) -> WeightsSpec:
 
     Raises:
         UsageError: nothing; the error lists the names.
+        WeightsError: a repository of the hub cannot be read, or holds no backbone.
     """
-    known = all_weights()
-    try:
-        return known[name]
-    except KeyError:
-        raise UsageError(f"unknown backbone {name!r}: use one of {', '.join(known)}") from None
+    if name in RESNETS:
+        return RESNETS[name]
+    if not is_backbone(name):
+        names = ", ".join((*BACKBONES, *RESNETS))
+        raise UsageError(f"unknown backbone {name!r}: use one of {names}, or {ANY_TIMM}NAME or {ANY_HUB}OWNER/NAME")
+    return backbone_spec(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.engine.batches import infer_in_batches
@@ -91,8 +92,7 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
     recorded = manifest.config.get("features", {})
     if recorded != extractor.recorded:
         raise ShardError(
-            f"{tar} holds features of {recorded.get('backbone')} at {recorded.get('size')}, this run asks for"
-            f" {extractor.spec.name} at {extractor.size}: set ",
+            f"{tar} holds features of {_described(recorded)}, this run asks for {_described(extractor.recorded)}: set ",
             Setting("features.backbone"),
             " and ",
             Setting("features.size"),
@@ -107,3 +107,8 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
                 ", or delete the file",
             )
     return found
+
+
+def _described(recorded: Mapping[str, Any]) -> str:
+    tensor = f"{recorded['tensor']} of " if "tensor" in recorded else ""
+    return f"{tensor}{recorded.get('backbone')} at {recorded.get('size')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import numerics_of_one_image
-from cuts3d_cli.errors import SampleError
+from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
@@ -128,6 +128,38 @@ def load_shard(
             except SampleError as error:
                 loaded = Loaded(key=sample.key, failure=str(error))
             yield replace(loaded, seconds=timer.take())
+
+
+def sample_features(
+    shards: Sequence[Path], *, config: Config, extractor: FeatureExtractor, count: int
+) -> Iterator[NDArray[np.float16]]:
+    """Yield the features of the first photos of some shards, stored ones where there are any.
+
+    Args:
+        shards: base shards. One that cannot be read is passed over: whoever works on it says so.
+        config: sections `pseudo` and `run`.
+        extractor: what the run asks for; stored features must be its own.
+        count: of photos, at most.
+
+    Yields:
+        (C, H, W) float16 a photo.
+    """
+    left = count
+    for base in shards:
+        with suppress(ShardError):
+            images = (
+                image
+                for image in load_shard(base, config=config, extractor=extractor, with_depth=False)
+                if image.failure is None
+            )
+            for image in with_features(
+                islice(images, left), extract=extractor.extract_on_device, batch_size=config.run.batch_size
+            ):
+                if image.features is not None:
+                    left -= 1
+                    yield image.features
+        if not left:
+            return
 
 
 def with_features(images: Iterable[Loaded], *, extract: Extract, batch_size: int) -> Iterator[Loaded]:

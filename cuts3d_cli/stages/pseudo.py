@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from cuts3d_cli.config import Config, PseudoConfig, for_backbone, output_dict, recorded_limits
+from cuts3d_cli.config import Config, PseudoConfig, output_dict, recorded_limits
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
@@ -18,10 +19,11 @@ from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.features.extractor import FeatureExtractor
+from cuts3d_cli.features.threshold import PHOTOS, with_threshold
 from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import stored_features
-from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, with_features
+from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, sample_features, with_features
 from cuts3d_cli.timing import add_seconds
 from cuts3d_cli.wording import Say
 
@@ -49,7 +51,12 @@ def run(
         WeightsError: the backbone's weights are unavailable.
     """
     extractor = FeatureExtractor(config, say=say)
-    settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
+    settings = with_threshold(
+        config.pseudo,
+        spec=extractor.spec,
+        features=partial(sample_features, shards, config=config, extractor=extractor, count=PHOTOS),
+        say=say,
+    )
     method = get_method(settings.method)
     method.check(settings, extractor.grid)
     with_depth = method.needs_depth(settings)

@@ -150,6 +150,15 @@ def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = Fals
     return entry.path
 
 
+def cached_names() -> list[str]:
+    """Return the names of all networks whose weights are in the cache.
+
+    Raises:
+        WeightsError: the index is damaged.
+    """
+    return list(_read_index())
+
+
 def list_weights(specs: Iterable[WeightsSpec]) -> list[WeightsStatus]:
     """Return what the cache holds of some networks. Reads the index alone: `verify` reads the files.
 

@@ -6,11 +6,11 @@ import time
 from statistics import median
 
 import numpy as np
-import timm
 
 from bench.common import Report, Row, Table, log
 from cuts3d_cli.features.catalogue import BACKBONES
-from cuts3d_cli.features.vit import VitBackbone
+from cuts3d_cli.features.timm_models import build_model
+from cuts3d_cli.features.vit import TimmBackbone
 
 IMAGENET = 1_281_167
 """Images of ImageNet-1K."""
@@ -61,8 +61,8 @@ def seconds_per_image(name: str, device: str, repeats: int) -> float:
         The median, seconds.
     """
     spec = BACKBONES[name]
-    model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, img_size=spec.size)
-    backbone = VitBackbone(spec=spec, model=model, size=spec.size, device=device, half=False)
+    model = build_model(spec, size=spec.size)
+    backbone = TimmBackbone(spec=spec, model=model, size=spec.size, device=device, half=False)
     image = np.zeros((1, backbone.size, backbone.size, 3), dtype=np.uint8)
     backbone.extract(image)
     seconds = []

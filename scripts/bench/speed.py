@@ -51,7 +51,8 @@ def ncut(photos: Sequence[Photo], *, sizes: Sequence[int], features: Features, r
         runs: list[list[_Solved]] = [[] for _ in range(INSTANCES)]
         for photo, vectors in zip(photos, features.of(photos, config), strict=True):
             log(f"ncut: {photo.name}, {grid[0]}x{grid[1]}")
-            edges = semantic_edges(vectors.astype(np.float32), tau_ncut=extractor.spec.tau_ncut)
+            settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
+            edges = semantic_edges(vectors.astype(np.float32), tau_ncut=settings.graph_threshold)
             for stage, solved in enumerate(_stages(edges, grid, repeats=repeats)):
                 runs[stage].append(solved)
         for stage, solves in enumerate(runs, start=1):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.features.catalogue import BACKBONES, OFFLINE_BACKBONE
+from cuts3d_cli.features.names import original_names
 from cuts3d_cli.features.onnx_vit import dinov2_from_onnx
 
 
@@ -18,7 +21,14 @@ def old_name(name: str) -> str:
     return name
 
 
-def test_converted_weights_compute_what_the_exported_model_computes(onnx_vit: Any) -> None:
+def converted_of(graph: bytes, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights under timm's names."""
+    (folder / "vit.onnx").write_bytes(graph)
+    tensors = dinov2_from_onnx(folder / "vit.onnx", root="backbone")
+    return original_names(tensors, anchor="patch_embed.proj.weight", what="net", path=folder / "vit.onnx")[0]
+
+
+def test_converted_weights_compute_what_the_exported_model_computes(onnx_vit: Any, tmp_path: Path) -> None:
     """transformers' Dinov2Model, through the exporter's naming, against timm's ViT with the converted weights."""
     transformers = pytest.importorskip("transformers")
     from timm.models.vision_transformer import VisionTransformer
@@ -33,7 +43,7 @@ def test_converted_weights_compute_what_the_exported_model_computes(onnx_vit: An
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     arrays = {old_name(name): tensor.numpy() for name, tensor in theirs.state_dict().items()}
     arrays.pop("embeddings.mask_token")
-    converted = dinov2_from_onnx(onnx_vit(arrays), root="backbone")
+    converted = converted_of(onnx_vit(arrays), tmp_path)
     ours = VisionTransformer(
         img_size=28, patch_size=14, embed_dim=16, depth=3, num_heads=2, num_classes=0, init_values=1.0
     ).eval()
@@ -45,8 +55,10 @@ def test_converted_weights_compute_what_the_exported_model_computes(onnx_vit: An
         )
 
 
-def test_matrices_are_transposed_and_qkv_is_in_order(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]]) -> None:
-    converted = dinov2_from_onnx(onnx_vit(dinov2_arrays), root="backbone")
+def test_matrices_are_transposed_and_qkv_is_in_order(
+    onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    converted = converted_of(onnx_vit(dinov2_arrays), tmp_path)
     attention = "encoder.layer.1.attention.attention"
     qkv = np.concatenate([dinov2_arrays[f"{attention}.{part}.weight"] for part in ("query", "key", "value")])
     np.testing.assert_array_equal(converted["blocks.1.attn.qkv.weight"], qkv)
@@ -55,34 +67,32 @@ def test_matrices_are_transposed_and_qkv_is_in_order(onnx_vit: Any, dinov2_array
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in converted.values())
 
 
-def test_other_parts_of_the_graph_are_left_out(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]]) -> None:
-    converted = dinov2_from_onnx(onnx_vit(dinov2_arrays), root="backbone")
-    assert len(converted) == 6 + 2 * 14
+def test_other_parts_of_the_graph_are_left_out(
+    onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    assert len(converted_of(onnx_vit(dinov2_arrays), tmp_path)) == 6 + 2 * 14
 
 
-@pytest.mark.parametrize(
-    "name", ["layernorm.bias", "encoder.layer.0.mlp.fc2.weight", "encoder.layer.1.attention.attention.key.bias"]
-)
-def test_a_missing_weight_is_named(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]], name: str) -> None:
-    del dinov2_arrays[name]
-    with pytest.raises(WeightsError, match=rf"1 weights missing \({name}\)"):
-        dinov2_from_onnx(onnx_vit(dinov2_arrays), root="backbone")
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_a_missing_bias_is_not_filled_in(
+    onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]], tmp_path: Path, part: str
+) -> None:
+    del dinov2_arrays[f"encoder.layer.1.attention.attention.{part}.bias"]
+    assert "blocks.1.attn.qkv.bias" not in converted_of(onnx_vit(dinov2_arrays), tmp_path)
 
 
-def test_a_weight_left_over_is_named(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]]) -> None:
-    dinov2_arrays["embeddings.register_tokens"] = np.zeros((1, 4, 8), np.float32)
-    with pytest.raises(WeightsError, match=r"1 weights left over \(embeddings\.register_tokens\)"):
-        dinov2_from_onnx(onnx_vit(dinov2_arrays), root="backbone")
+def test_another_graph_does_not_fit(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]], tmp_path: Path) -> None:
+    """What is missing or left over, the strict fit of the backbone says, as for any other file."""
+    spec = BACKBONES[OFFLINE_BACKBONE]
+    (tmp_path / "vit.onnx").write_bytes(onnx_vit(dinov2_arrays))
+    with pytest.raises(
+        WeightsError, match=r"vit\.onnx does not fit dinov2-vits14-pypi .*tensors missing \(blocks\.2\."
+    ):
+        spec.prepare(spec, tmp_path / "vit.onnx")
+    assert dinov2_from_onnx(tmp_path / "vit.onnx", root="encoder") == {}
 
 
-def test_a_missing_layer_and_a_wrong_root(onnx_vit: Any, dinov2_arrays: dict[str, NDArray[Any]]) -> None:
-    with pytest.raises(WeightsError, match="does not hold a DINOv2 ViT as encoder"):
-        dinov2_from_onnx(onnx_vit(dinov2_arrays), root="encoder")
-    without = {name: array for name, array in dinov2_arrays.items() if "layer.0." not in name}
-    with pytest.raises(WeightsError, match="lacks layer 0"):
-        dinov2_from_onnx(onnx_vit(without), root="backbone")
-
-
-def test_damaged_onnx_is_one_line() -> None:
+def test_damaged_onnx_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "vit.onnx").write_bytes(b"\xff\xff\xffnot onnx")
     with pytest.raises(WeightsError, match="cannot be parsed"):
-        dinov2_from_onnx(b"\xff\xff\xffnot onnx", root="backbone")
+        dinov2_from_onnx(tmp_path / "vit.onnx", root="backbone")
