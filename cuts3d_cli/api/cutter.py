@@ -122,6 +122,8 @@ class PhotoCutter:
                 device = choose_device(self.config.run.device)
                 self._depth_network = load_depth(settings, device=device, half=self.config.run.half)
             network = self._depth_network
+            if network.spec.prompted:
+                raise DepthMissingError(f"{network.spec.name} needs the map of a sensor beside the photo: give depth=")
             raw = network.predict([np.asarray(photo)], max_side=settings.max_side)[0]
         return to_stored_precision(normalise(raw, direction=network.spec.direction, unit=network.spec.unit).depth)
 
@@ -154,11 +156,11 @@ class PhotoCutter:
             return []
         with self._lock:
             features = self._extractor.extract([item.photo for item in photos])
-        return [
-            CutTask(
             self.settings = with_threshold(
                 self.settings, spec=self._extractor.spec, features=lambda: features[:PHOTOS], say=self._say
             )
+        return [
+            CutTask(
                 image=resize_square(item.photo, self.settings.crf_size),
                 size=(item.photo.height, item.photo.width),
                 features=vectors,

@@ -13,7 +13,7 @@ from cuts3d_cli.config import PRESETS, Config, section_fields
 from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
-from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 
@@ -45,14 +45,13 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
         section, field = _field_of(name)
         config = replace(config, **{section: replace(getattr(config, section), **{field: _checked(name, value)})})
     # Names that tables of other rooms have.
-    for name, value, table in (
-        ("method", config.pseudo.method, METHODS),
-        ("backend", config.depth.backend, DEPTHS),
+    for name, value, table, is_known in (
+        ("method", config.pseudo.method, METHODS, METHODS.__contains__),
+        ("backend", config.depth.backend, DEPTHS, is_depth),
+        ("backbone", config.features.backbone, BACKBONES, is_backbone),
     ):
-        if value not in table:
+        if not is_known(value):
             raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
-    if not is_backbone(config.features.backbone):
-        raise SettingError("backbone", f"is '{config.features.backbone}': choose one of {', '.join(BACKBONES)}")
     return config
 
 

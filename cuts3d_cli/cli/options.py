@@ -15,11 +15,13 @@ import typer
 
 from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types
 from cuts3d_cli.cut.methods import METHODS
-from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS
 from cuts3d_cli.errors import SettingError
 
 CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS, ("depth", "backend"): DEPTHS}
 """(Section, field) -> the names that a field of text may have, where a table of another room has them."""
+OPEN_CHOICES: Mapping[tuple[str, str], str] = {("depth", "backend"): ANY_TRANSFORMERS}
+"""(Section, field) -> what begins names of `CHOICES` that are in no table."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,19 @@ def check_choices(config: Config) -> None:
     """
     for (section, field), choices in CHOICES.items():
         value = getattr(getattr(config, section), field)
-        if value not in choices:
+        start = OPEN_CHOICES.get((section, field))
+        if value not in choices and not (start and value.startswith(start)):
             raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
 
 
 def _metavar(section: str, key: str, kind: Any) -> str | None:
     """Return how a help page shows the values of a field: names in a table, or a number or a word; None: as usual."""
     choices = CHOICES.get((section, key))
-    return None if choices is None else f"[{'|'.join(choices)}]"
+    if choices is not None:
+        start = OPEN_CHOICES.get((section, key))
+        return f"[{'|'.join((*choices, f'{start}...') if start else choices)}]"
+    words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
+    return f"[FLOAT|{'|'.join(words)}]" if words and float in get_args(kind) else None
 
 
 def flag_of(setting: str, command: Callable[..., None]) -> str | None:

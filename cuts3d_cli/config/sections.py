@@ -38,8 +38,18 @@ class DepthConfig(Section):
     sidecar = True
 
     # Which networks there are is `depth.catalogue.DEPTHS`' to say.
-    backend: str = option("zoedepth", "Depth estimator; 'sensor' takes the maps that were packed with the images.")
+    backend: str = option(
+        "zoedepth",
+        "Depth estimator; 'sensor' takes the maps that were packed with the images, hf:OWNER/NAME or hf:FOLDER any "
+        "network of transformers.",
+    )
     weights: Path | None = option(None, "Weights of the depth estimator, from a local file or folder.")
+    gives: Literal["metres", "inverse-metres", "relative-depth", "relative-disparity"] | None = option(
+        None, "With hf: what the network gives, where its type does not tell. Disparity is larger where it is nearer."
+    )
+    zoedepth_flip: bool = option(
+        False, "Average ZoeDepth's maps of a photo and of its mirror image, at twice the time (open)."
+    )
     max_side: int = option(
         640, "Longer side of a stored depth map, pixels; maps of a sensor are kept as they are.", limits=(32, 8192)
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cuts3d_cli.errors import Parts
 
@@ -21,6 +21,15 @@ Direction = Literal["distance", "disparity"]
 Unit = Literal["metre", "relative"]
 """`metre`: distances in metres, disparities in 1/metre. `relative`: known only up to scale, or scale and
 shift."""
+
+Gives = tuple[Direction, Unit]
+GIVES: Mapping[str, Gives] = {
+    "metres": ("distance", "metre"),
+    "inverse-metres": ("disparity", "metre"),
+    "relative-depth": ("distance", "relative"),
+    "relative-disparity": ("disparity", "relative"),
+}
+"""The values of `DepthConfig.gives`: direction and unit."""
 
 
 class LoadDepth(Protocol):
@@ -56,6 +65,10 @@ class DepthSpec:
         extra: the extra of this package to install (`pip install 'cuts3d[EXTRA]'`), or None where none is
             needed.
         weights_hint: what the user does where the weights are missing; ends an error line.
+        settings: fields of `DepthConfig` that it uses, besides those that all use.
+        prompted: whether it needs the map of a sensor beside each photo.
+        max_depth: metres at which a metric network's maps end, where its file does not tell; None: it is not metric.
+        folder: that the name itself stands for, where it is one.
         from_hub: whether `load` fetches missing weights from the model hub.
         find: looks for weights where `load` finds them by itself, without the hub; None: they are always given. Called
             with this spec.
@@ -71,26 +84,57 @@ class DepthSpec:
     licence: str
     extra: str | None
     weights_hint: Parts
+    settings: frozenset[str] = frozenset()
+    prompted: bool = False
+    max_depth: float | None = None
+    folder: Path | None = None
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None
     load: LoadDepth | None
 
 
 class DepthBackend(ABC):
-    """A network that estimates depth from one photo."""
+    """A network that estimates depth from one photo.
+
+    Attributes:
+        spec: what it is and gives.
+        files: that its weights and settings were read from.
+    """
 
     spec: DepthSpec
+    files: Sequence[Path] = ()
 
     @abstractmethod
-    def predict(self, images: Sequence[NDArray[np.uint8]], *, max_side: int) -> list[NDArray[np.float32]]:
+    def predict(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        max_side: int,
+        prompts: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.float32]]:
         """Estimate one map an image. What an image gives does not depend on the others in the call.
 
         Args:
             images: (h, w, 3) uint8 RGB each, of any sizes.
             max_side: bound on the longer side of the maps, pixels.
+            prompts: (h, w) float32 each, metres, NaN where nothing was measured, of the same views; given to a network
+                that is `prompted` and to no other.
 
         Returns:
             A float32 map for each image, in the order given: the image's whole field of view, of the size
             that `torch_network.target_size` gives, in the model's own direction and unit (see `spec`). Values are not
             checked: `maps.normalise` takes what is not finite as missing.
         """
+
+
+def loaded_spec(spec: DepthSpec, path: Path | None, **found: Any) -> DepthSpec:
+    """Return what a depth source is after its weights were read.
+
+    Args:
+        spec: of the catalogue.
+        path: the file or folder that the user gave; None for the catalogue's own weights, as `spec.model` names them.
+        found: fields of `DepthSpec` that the weights themselves tell.
+    """
+    model = {} if path is None else {"model": f"{found.pop('kind', spec.name)} from {path.name}"}
+    found.pop("kind", None)
+    return replace(spec, **{**model, **found})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.pretrained import find_pretrained
 from cuts3d_cli.devices import on_cuda
-from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
+from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError, WeightsError
 
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
@@ -23,6 +24,12 @@ def _load_depth_anything(spec: DepthSpec, *, config: DepthConfig, device: str, h
     from cuts3d_cli.depth.depth_anything import load_depth_anything
 
     return load_depth_anything(spec, config=config, device=device, half=half)
+
+
+def _load_any(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    from cuts3d_cli.depth.any_transformers import load_any
+
+    return load_any(spec, config=config, device=device, half=half)
 
 
 def _load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
@@ -54,6 +61,23 @@ def _folder_hint(repo: str) -> Parts:
     return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER"))
 
 
+_NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+def _depth_anything(name: str, *, repo: str, **facts: Any) -> DepthSpec:
+    return DepthSpec(
+        name=name,
+        model=f"depth-anything/{repo}",
+        input_size="shorter side 518, aspect kept, multiples of 14",
+        extra="depth",
+        weights_hint=_folder_hint(f"depth-anything/{repo}"),
+        from_hub=True,
+        find=find_pretrained,
+        load=_load_depth_anything,
+        **{"direction": "disparity", "unit": "relative", **facts},
+    )
+
+
 _ALL = (
     DepthSpec(
         name="zoedepth",
@@ -63,23 +87,26 @@ _ALL = (
         input_size="384x512, aspect kept, multiples of 32",
         licence="MIT",
         extra="depth",
+        settings=frozenset({"zoedepth_flip"}),
         weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti"),
         from_hub=True,
         find=find_pretrained,
         load=_load_zoedepth,
     ),
-    DepthSpec(
-        name="depth-anything-v2-small",
-        model="depth-anything/Depth-Anything-V2-Small-hf",
-        direction="disparity",
-        unit="relative",
-        input_size="518, aspect kept, multiples of 14",
-        licence="Apache-2.0",
-        extra="depth",
-        weights_hint=_folder_hint("depth-anything/Depth-Anything-V2-Small-hf"),
-        from_hub=True,
-        find=find_pretrained,
-        load=_load_depth_anything,
+    *(
+        _depth_anything(f"depth-anything-v2-{size.lower()}", repo=f"Depth-Anything-V2-{size}-hf", licence=licence)
+        for size, licence in (("Small", "Apache-2.0"), ("Base", _NON_COMMERCIAL), ("Large", _NON_COMMERCIAL))
+    ),
+    *(
+        _depth_anything(
+            f"depth-anything-v2-metric-{place.lower()}",
+            repo=f"Depth-Anything-V2-Metric-{place}-Large-hf",
+            licence=_NON_COMMERCIAL,
+            direction="distance",
+            unit="metre",
+            max_depth=farthest,
+        )
+        for place, farthest in (("Indoor", 20.0), ("Outdoor", 80.0))
     ),
     DepthSpec(
         name="midas-small",
@@ -101,6 +128,7 @@ _ALL = (
         input_size="longer side 768, aspect kept",
         licence="see the model's card",
         extra="marigold",
+        settings=frozenset({"marigold_steps", "marigold_ensemble", "seed"}),
         weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
         from_hub=True,
         find=find_pretrained,
@@ -134,25 +162,60 @@ DEPTHS: dict[str, DepthSpec] = {spec.name: spec for spec in _ALL}
 loader. What it needs to be told is in `DepthConfig`."""
 
 
+ANY_TRANSFORMERS = "hf:"
+"""What begins the names of further sources: any depth network of transformers, in a repository or a folder."""
+
+
+def is_depth(name: str) -> bool:
+    """Return whether a name is one of the table, or begins as those of further sources do."""
+    return name in DEPTHS or name.startswith(ANY_TRANSFORMERS)
+
+
 def depth_spec(name: str) -> DepthSpec:
     """Return what is fixed about the depth source of that name.
+
+    Args:
+        name: a key of `DEPTHS`, "hf:OWNER/NAME" or "hf:FOLDER". Of the latter two, what they give is known when they
+            are loaded.
 
     Raises:
         UsageError: there is none; the error lists the names.
     """
-    try:
+    if name in DEPTHS:
         return DEPTHS[name]
-    except KeyError:
-        raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}") from None
+    if not is_depth(name):
+        names = ", ".join(DEPTHS)
+        raise UsageError(f"no depth source is named {name!r}: take one of {names}, or {ANY_TRANSFORMERS}OWNER/NAME")
+    place = name.removeprefix(ANY_TRANSFORMERS)
+    folder = Path(place).expanduser()
+    if not folder.is_dir() and (place.count("/") != 1 or not all(place.split("/"))):
+        raise UsageError(f"{name!r} is no folder and names no repository: write it as {ANY_TRANSFORMERS}OWNER/NAME")
+    is_folder = folder.is_dir()
+    return DepthSpec(
+        # Where a folder lies says nothing about what is in it.
+        name=f"{ANY_TRANSFORMERS}{folder.resolve().name}" if is_folder else name,
+        model=folder.name if is_folder else place,
+        direction="distance",
+        unit="relative",
+        input_size="the network's own",
+        licence="see the model's card",
+        extra="depth",
+        settings=frozenset({"gives", "zoedepth_flip"}),
+        folder=folder if is_folder else None,
+        weights_hint=_folder_hint(place),
+        from_hub=not is_folder,
+        find=find_pretrained,
+        load=_load_any,
+    )
 
 
 def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     """Load a depth network.
 
     Args:
-        config: `backend` names the network; `weights` is a file (midas-small, kbr) or a folder as `save_pretrained`
-            writes it (the others), or None for those of the hub's cache, then of the hub. The rest are settings of the
-            networks, each of which takes its own.
+        config: `backend` names the network; `weights` is a file of its authors' (all but marigold and hf:), or a
+            folder as `save_pretrained` writes it (all but midas-small and kbr), or None for those of the hub's cache,
+            then of the hub. The rest are settings of the networks, each of which takes its own.
         device: of torch, such as "cpu" or "cuda:0".
         half: compute in half precision where the device is CUDA. Ignored elsewhere.
 
@@ -168,6 +231,9 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     spec = depth_spec(config.backend)
     if spec.load is None:
         raise UsageError(f"{spec.name} is no network: its maps are packed with the images")
+    for name in ("gives", "zoedepth_flip"):
+        if getattr(config, name) and name not in spec.settings:
+            raise SettingError(f"depth.{name}", f"has no effect on {spec.name}")
     weights = config.weights
     if weights is not None and not weights.exists():
         raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)

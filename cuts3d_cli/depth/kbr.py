@@ -5,7 +5,7 @@ A ConvNeXt-B encoder and the decoder of Monodepth2 (Godard et al., ICCV 2019).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from cuts3d_cli.config import DepthConfig
-from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.weights.checkpoint import load_into, read_tensors
@@ -85,17 +85,18 @@ class KickBackRelax(TorchDepthBackend):
         net: the network.
         device: of torch.
         half: autocast to float16.
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, net: KbrNet, device: str, half: bool) -> None:
+    def __init__(self, spec: DepthSpec, *, net: KbrNet, device: str, half: bool, files: Sequence[Path] = ()) -> None:
         """Move the network to the device."""
-        super().__init__(spec, device=device, half=half)
+        super().__init__(spec, device=device, half=half, files=files)
         self.net = net.eval().to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the image at the network's input size, normalised."""
+        """Return the image at the network's input size, by bilinear without antialiasing, as its authors ran it."""
         size = input_size(*image.shape[:2])
-        tensor = functional.interpolate(to_unit_tensor(image)[None], size=size, mode="bilinear", antialias=True)[0]
+        tensor = functional.interpolate(to_unit_tensor(image)[None], size=size, mode="bilinear", align_corners=False)[0]
         return imagenet_normalise(tensor)
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
@@ -104,12 +105,16 @@ class KickBackRelax(TorchDepthBackend):
 
 
 def input_size(height: int, width: int) -> tuple[int, int]:
-    """Return the (height, width) that the network sees: width 640, or height 384 of a portrait; multiples of 32."""
-    scale = LANDSCAPE_WIDTH / width if width >= height else PORTRAIT_HEIGHT / height
-    return (
-        max(MIN_SIDE, round(height * scale / STRIDE) * STRIDE),
-        max(MIN_SIDE, round(width * scale / STRIDE) * STRIDE),
-    )
+    """Return the (height, width) that the network sees: width 640, or height 384 of a portrait; multiples of 32.
+
+    As its authors' code, the other side is first cut to whole pixels, and then rounded.
+    """
+    if width >= height:
+        sides = (LANDSCAPE_WIDTH * height // width, LANDSCAPE_WIDTH)
+    else:
+        sides = (PORTRAIT_HEIGHT, PORTRAIT_HEIGHT * width // height)
+    rows, columns = (max(MIN_SIDE, round(side / STRIDE) * STRIDE) for side in sides)
+    return rows, columns
 
 
 def rename_state(state: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, torch.Tensor]:
@@ -155,7 +160,7 @@ def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -
         raise WeightsError(f"{spec.name} is not downloaded by cuts3d: ", *spec.weights_hint)
     net = KbrNet(ENCODER)
     load_into(net, rename_state(read_tensors(weights), path=weights), what=spec.name, path=weights)
-    return KickBackRelax(spec, net=net, device=device, half=half)
+    return KickBackRelax(loaded_spec(spec, weights), net=net, device=device, half=half, files=[weights])
 
 
 def _conv3x3(channels: int, out_channels: int) -> nn.Conv2d:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import DepthConfig
-from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.depth.pretrained import load_pretrained, missing_package
+from cuts3d_cli.depth.base import DepthSpec, loaded_spec
+from cuts3d_cli.depth.pretrained import load_pretrained, missing_package, pretrained_files
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, to_unit_tensor
 from cuts3d_cli.errors import UsageError, WeightsError
 
@@ -57,11 +59,14 @@ class Marigold(TorchDepthBackend):
         pipe: `MarigoldDepthPipeline`, in the precision to compute in.
         device: of torch.
         settings: what it alone can be told.
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, pipe: Any, device: str, settings: MarigoldSettings) -> None:
+    def __init__(
+        self, spec: DepthSpec, *, pipe: Any, device: str, settings: MarigoldSettings, files: Sequence[Path] = ()
+    ) -> None:
         """Move the pipeline to the device."""
-        super().__init__(spec, device=device, half=False)  # The pipeline itself is in half precision.
+        super().__init__(spec, device=device, half=False, files=files)  # The pipeline itself is in half precision.
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
         self.settings = settings
@@ -120,6 +125,6 @@ def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
         return pipe
 
     pipe = load_pretrained(load, spec, weights=config.weights)
-    if pipe.config.prediction_type == "disparity":
-        spec = replace(spec, direction="disparity")
-    return Marigold(spec, pipe=pipe, device=device, settings=settings)
+    direction = "disparity" if pipe.config.prediction_type == "disparity" else spec.direction
+    spec = loaded_spec(spec, config.weights, direction=direction, kind="MarigoldDepthPipeline")
+    return Marigold(spec, pipe=pipe, device=device, settings=settings, files=pretrained_files(spec, config.weights))

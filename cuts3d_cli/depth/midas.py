@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from torch import nn
 from torch.nn import functional
 
 from cuts3d_cli.config import DepthConfig
-from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
 from cuts3d_cli.errors import WeightsError
-from cuts3d_cli.weights.checkpoint import load_into, read_tensors
+from cuts3d_cli.weights.checkpoint import load_into, own_tensors, read_tensors
 from cuts3d_cli.weights.sources import torch_hub_file
 from cuts3d_cli.wording import cause
 
@@ -35,6 +36,7 @@ WIDTHS = (64, 128, 256, 512)
 """Of the decoder's four inputs."""
 CACHED_NAMES = ("midas_v21_small_256.pt", "model-small-70d6b9c8.pt")
 """What the released checkpoint is called in torch.hub's cache."""
+_ANCHOR = "pretrained.layer1.0.weight"
 _SCALING = frozenset({"Sub", "Add", "Mul", "Div"})
 _ENDS = frozenset({"Conv", "Shape", "Size"})
 """Behind these it is no longer the image: features, or numbers to pad by."""
@@ -129,11 +131,14 @@ class MidasSmall(TorchDepthBackend):
         net: the network.
         device: of torch.
         half: autocast to float16.
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, net: MidasSmallNet, device: str, half: bool) -> None:
+    def __init__(
+        self, spec: DepthSpec, *, net: MidasSmallNet, device: str, half: bool, files: Sequence[Path] = ()
+    ) -> None:
         """Move the network to the device."""
-        super().__init__(spec, device=device, half=half)
+        super().__init__(spec, device=device, half=half, files=files)
         self.net = net.eval().to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
@@ -152,11 +157,12 @@ class MidasOnnx(TorchDepthBackend):
         spec: what it gives.
         session: of onnxruntime.
         normalised: whether the graph wants ImageNet-normalised images; else in [0, 1].
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, session: Any, normalised: bool) -> None:
+    def __init__(self, spec: DepthSpec, *, session: Any, normalised: bool, files: Sequence[Path] = ()) -> None:
         """Read the input's name and size from the graph."""
-        super().__init__(spec, device="cpu", half=False)
+        super().__init__(spec, device="cpu", half=False, files=files)
         self.session = session
         self.normalised = normalised
         node = session.get_inputs()[0]
@@ -192,8 +198,9 @@ def load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool)
     if weights.suffix.lower() == ".onnx":  # protobuf, which nothing in its content tells from others
         return load_midas_onnx(spec, path=weights)
     net = MidasSmallNet()
-    load_into(net, read_tensors(weights), what=spec.name, path=weights)
-    return MidasSmall(spec, net=net, device=device, half=half)
+    own, others = own_tensors(read_tensors(weights), anchor=_ANCHOR, what=spec.name, path=weights)
+    load_into(net, own, what=spec.name, path=weights, unknown=others)
+    return MidasSmall(loaded_spec(spec, config.weights), net=net, device=device, half=half, files=[weights])
 
 
 def load_midas_onnx(spec: DepthSpec, *, path: Path) -> MidasOnnx:
@@ -221,7 +228,7 @@ def load_midas_onnx(spec: DepthSpec, *, path: Path) -> MidasOnnx:
     shape = session.get_inputs()[0].shape
     if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[1] != 3:
         raise WeightsError(f"{path} is not {spec.name}: its inputs are not one batch of RGB images")
-    return MidasOnnx(spec, session=session, normalised=not _scales_its_input(graph))
+    return MidasOnnx(loaded_spec(spec, path), session=session, normalised=not _scales_its_input(graph), files=[path])
 
 
 def _scales_its_input(graph: Any) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.errors import Cuts3dError, Parts, WeightsError
 from cuts3d_cli.weights.hub import require_hub
+from cuts3d_cli.weights.kinds import weights_file
 from cuts3d_cli.wording import cause
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -27,6 +31,20 @@ def find_pretrained(spec: DepthSpec) -> Path | None:
 
     paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
     return next((Path(path).parent for path in paths if isinstance(path, str)), None)
+
+
+def pretrained_files(spec: DepthSpec, weights: Path | None) -> list[Path]:
+    """Return the files that a network was read from: those of a folder, in order, hidden ones left out.
+
+    Args:
+        spec: of the network.
+        weights: the folder or file that the user gave; None: the folder in the cache of the hub's client.
+    """
+    folder = weights if weights is not None else find_pretrained(spec)
+    if folder is None or not folder.is_dir():
+        return [] if folder is None else [folder]
+    files = {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
+    return [files[name] for name in sorted(files) if not any(part.startswith(".") for part in name.parts)]
 
 
 def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights: Path | None) -> T:
@@ -79,8 +97,8 @@ def load_transformers(
     """Load a network of transformers and its image processor, in float32, ready for inference.
 
     Args:
-        model_class: of transformers.
-        processor_class: of transformers.
+        model_class: of transformers; may be an auto class.
+        processor_class: of transformers; may be an auto class.
         spec: of the network.
         weights: a folder, or None.
 
@@ -93,18 +111,46 @@ def load_transformers(
     """
 
     def load(source: str, local: bool) -> tuple[Any, Any]:
-        processor = processor_class.from_pretrained(source, local_files_only=local)
-        model, info = model_class.from_pretrained(
-            source, local_files_only=local, use_safetensors=True, output_loading_info=True
-        )
-        parameters = {name for name, _ in model.named_parameters()}
-        absent = sorted(parameters.intersection(info["missing_keys"]))
-        if absent or info["mismatched_keys"]:
-            example = absent[0] if absent else str(sorted(info["mismatched_keys"])[0])
-            raise WeightsError(
-                f"{source} does not hold {spec.name}: {len(absent) + len(info['mismatched_keys'])} parameters "
-                f"are missing or of another shape, such as {example}"
-            )
-        return model.float().eval(), processor
+        common = {"local_files_only": local, "trust_remote_code": False}
+        processor = processor_class.from_pretrained(source, **common)
+        file = weights_file(Path(source)) if Path(source).is_dir() else None
+        if file is not None and file.suffix == ".bin":
+            # Pickles are read by the one reader of checkpoints, never by transformers.
+            config = model_class.config_class.from_pretrained(source, **common)
+            from cuts3d_cli.weights.checkpoint import read_tensors
+
+            return fill(model_class, config, read_tensors(file), spec=spec, path=file), processor
+        model, info = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **common)
+        return _whole(model, info, spec=spec, source=source), processor
 
     return load_pretrained(load, spec, weights=weights)
+
+
+def fill(model_class: Any, config: Any, tensors: Mapping[str, Tensor], *, spec: DepthSpec, path: Path) -> Any:
+    """Build a network of transformers and fill it with weights, in float32, ready for inference.
+
+    Args:
+        model_class: of transformers.
+        config: of that class.
+        tensors: under the names that files of transformers have.
+        spec: of the network.
+        path: the file that they are from; only for the error.
+
+    Raises:
+        WeightsError: tensors are missing, unknown or of another shape.
+    """
+    model, info = model_class.from_pretrained(None, config=config, state_dict=dict(tensors), output_loading_info=True)
+    return _whole(model, info, spec=spec, source=str(path))
+
+
+def _whole(model: Any, info: Mapping[str, Any], *, spec: DepthSpec, source: str) -> Any:
+    """Return a model that has all its weights; transformers would fill what is missing with random numbers."""
+    parameters = {name for name, _ in model.named_parameters()}
+    absent = sorted(parameters.intersection(info["missing_keys"]))
+    if absent or info["mismatched_keys"]:
+        example = absent[0] if absent else str(sorted(info["mismatched_keys"])[0])
+        raise WeightsError(
+            f"{source} does not hold {spec.name}: {len(absent) + len(info['mismatched_keys'])} parameters "
+            f"are missing or of another shape, such as {example}"
+        )
+    return model.float().eval()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from torch.nn import functional
 
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
+from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
 MAX_ASPECT = 4.0
@@ -30,11 +33,13 @@ class TorchDepthBackend(DepthBackend):
         spec: what it gives.
         device: of torch.
         half: autocast to float16; only sensible on CUDA.
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, device: str, half: bool) -> None:
+    def __init__(self, spec: DepthSpec, *, device: str, half: bool, files: Sequence[Path] = ()) -> None:
         """Keep what every network has."""
         self.spec = spec
+        self.files = tuple(files)
         self.device = torch.device(device)
         self.half = half
 
@@ -46,25 +51,41 @@ class TorchDepthBackend(DepthBackend):
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
         """Return maps, each from its image alone: (n, 3, H, W) float32 on the device -> (n, H', W') floats."""
 
+    def infer_prompted(self, batch: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Return the map of one image with the map of a sensor: (1, 3, H, W) and (1, 1, h, w) metres -> (1, H', W')."""
+        raise NotImplementedError(f"{self.spec.name} takes no prompts")
+
     def finish(self, values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
         """Return the map of an image's field of view from the (H', W') float32 map of an image of `size` (h, w)."""
         return values
 
-    def predict(self, images: Sequence[NDArray[np.uint8]], *, max_side: int) -> list[NDArray[np.float32]]:
-        """Estimate one map an image, as `DepthBackend` says; images that the network sees at one size in one batch."""
-        # Bring every image to the network's input, and put those of one size together.
+    def predict(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        max_side: int,
+        prompts: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Estimate one map an image, as `DepthBackend` says.
+
+        On the CPU each image runs alone: last digits depend on the size of a batch there, and time does not. On CUDA
+        images that the network sees at one size run in one batch.
+        """
+        # Bring every image to the network's input, and put those that can run together into a group.
         fitted = [fit_input(image) for image in images]
         prepared = [self.prepare(image) for image in fitted]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, tensor in enumerate(prepared):
-            groups.setdefault(tuple(tensor.shape), []).append(index)
+            alone = self.device.type == "cpu" or prompts is not None
+            groups.setdefault((index,) if alone else tuple(tensor.shape), []).append(index)
 
         # Each group is a batch; its maps are brought to the sizes of their own images.
         maps: dict[int, NDArray[np.float32]] = {}
         for indices in groups.values():
             with torch.inference_mode(), self._numerics():
                 batch = torch.stack([prepared[index] for index in indices]).to(self.device)
-                outputs = self.infer(batch)
+                prompt = None if prompts is None else to_prompt(prompts[indices[0]]).to(self.device)
+                outputs = self.infer(batch) if prompt is None else self.infer_prompted(batch, prompt)
             with torch.inference_mode():
                 for index, output in zip(indices, outputs, strict=True):
                     values = self.finish(output.float(), size=fitted[index].shape[:2])
@@ -137,6 +158,25 @@ def resize_map(values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
     if tuple(values.shape) == tuple(size):
         return values
     return functional.interpolate(values[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
+
+
+def to_prompt(sensor: NDArray[np.float32]) -> torch.Tensor:
+    """Return a sensor's map as a prompt, what was not measured taken from the nearest pixel that was.
+
+    Args:
+        sensor: (h, w) float32, metres; NaN, infinite and not positive values are missing.
+
+    Returns:
+        (1, 1, h, w) float32, metres.
+
+    Raises:
+        SampleError: nothing was measured.
+    """
+    valid = np.isfinite(sensor) & (sensor > 0)
+    if not valid.any():
+        raise SampleError("the sensor map has no valid pixel")
+    nearest = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return torch.from_numpy(np.ascontiguousarray(sensor[tuple(nearest)], dtype=np.float32))[None, None]
 
 
 def to_unit_tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cuts3d_cli.config import DepthConfig
-from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.depth.pretrained import load_transformers, missing_package
-from cuts3d_cli.depth.torch_network import TorchDepthBackend
+from cuts3d_cli.depth.base import DepthSpec, loaded_spec
+from cuts3d_cli.depth.pretrained import load_transformers, missing_package, pretrained_files
+from cuts3d_cli.depth.transformers_network import TransformersDepth
 
 
-class ZoeDepth(TorchDepthBackend):
-    """ZoeDepth: metres, larger = farther. Without test-time flipping.
+class ZoeDepth(TransformersDepth):
+    """ZoeDepth: metres, larger = farther. Its image processor pads each image by reflection.
 
     Args:
         spec: what it gives.
         model: `ZoeDepthForDepthEstimation`.
-        processor: its image processor, which pads each image by reflection and removes the padding again.
+        processor: its image processor.
         device: of torch.
         half: autocast to float16.
+        flip: average the maps of an image and of its mirror image, as the authors' `infer` does by default (open).
+        files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, model: Any, processor: Any, device: str, half: bool) -> None:
+    def __init__(
+        self,
+        spec: DepthSpec,
+        *,
+        model: Any,
+        processor: Any,
+        device: str,
+        half: bool,
+        flip: bool = False,
+        files: Sequence[Path] = (),
+    ) -> None:
         """Move the model to the device."""
-        super().__init__(spec, device=device, half=half)
-        self.model = model.to(self.device)
-        self.processor = processor
-
-    def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Return what the network sees, as its image processor makes it."""
-        inputs = self.processor(images=image, return_tensors="pt", input_data_format="channels_last")
-        return inputs["pixel_values"][0]
+        super().__init__(spec, model=model, processor=processor, device=device, half=half, files=files)
+        self.flip = flip
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the maps of a batch."""
+        depth = self._infer_once(batch)
+        if self.flip:
+            # The padding is the same on both sides, and is still there.
+            depth = (depth + self._infer_once(batch.flip(-1)).flip(-1)) / 2
+        return depth
+
+    def _infer_once(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the maps of a batch.
 
         A model with an indoor and an outdoor head lets the whole batch vote on the head. Images that were
@@ -71,4 +85,7 @@ def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
     model, processor = load_transformers(
         ZoeDepthForDepthEstimation, ZoeDepthImageProcessor, spec, weights=config.weights
     )
-    return ZoeDepth(spec, model=model, processor=processor, device=device, half=half)
+    files = pretrained_files(spec, config.weights)
+    spec = loaded_spec(spec, config.weights, kind="ZoeDepth")
+    flip = config.zoedepth_flip
+    return ZoeDepth(spec, model=model, processor=processor, device=device, half=half, flip=flip, files=files)

@@ -42,7 +42,7 @@ def run_shards(
     outcomes: Outcomes,
     if_exists: IfExists,
     sharing: Sharing | None = None,
-    info: Mapping[str, Any] | None = None,
+    info: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
     """Run a stage over base shards, one sidecar and one manifest each.
@@ -57,7 +57,8 @@ def run_shards(
         outcomes: yields one outcome a sample, in the order of the base shard.
         if_exists: what happens to sidecars that exist.
         sharing: with other processes; by default every shard is for whoever claims it first.
-        info: further facts for the manifest that do not shape the output, such as the device.
+        info: further facts for the manifest that do not shape the output, such as the device; or what gives them when
+            a shard's outcomes are through.
         progress: receives progress events.
 
     Returns:
@@ -100,7 +101,7 @@ def run_jobs(
     outcomes: Outcomes,
     if_exists: IfExists,
     sharing: Sharing,
-    info: Mapping[str, Any] | None,
+    info: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
     progress: Progress,
 ) -> list[ShardResult]:
     """Write the tars of some shards, unless they are fresh, each with its manifest.
@@ -127,7 +128,7 @@ def run_jobs(
             role: given if isinstance(given, InputDigest) else digest_input(given)
             for role, given in inputs(job.shard).items()
         }
-        facts = {"stage": stage, "config": dict(config), "inputs": digests, "info": dict(info or {})}
+        facts = {"stage": stage, "config": dict(config), "inputs": digests, "info": info or {}}
         return _write_shard(job.tar, outcomes(job.shard), facts=facts, claim=claim, progress=progress)
 
     return share(jobs, state=state, work=work, if_exists=if_exists, sharing=sharing, progress=progress)
@@ -167,7 +168,9 @@ def _write_shard(
     written: list[Manifest] = []
 
     def finish() -> None:
-        manifest = Manifest(**facts, **tally.facts(), sha256=writer.sha256, size=writer.size)
+        info = facts["info"]() if callable(facts["info"]) else facts["info"]
+        known = {**facts, "info": dict(info)}
+        manifest = Manifest(**known, **tally.facts(), sha256=writer.sha256, size=writer.size)
         publish_manifest(tar, manifest, claim=claim)
         written.append(manifest)
 

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
+from cuts3d_cli.depth.catalogue import depth_spec, load_depth
 from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
+from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import StoredDepth, encode
 from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
 from cuts3d_cli.wording import Say
 
-Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
+_Given = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
+"""A photo, and the map of a sensor for a network that needs one."""
+_OF_SOME_NETWORKS = ("marigold_steps", "marigold_ensemble", "seed", "gives", "zoedepth_flip")
+_LATER_FIELDS = ("gives", "zoedepth_flip")
+"""Fields that older manifests lack: they are recorded where they are set, so that finished shards stay finished."""
 
 
 def run(
@@ -45,19 +53,18 @@ def run(
         WeightsError: the network's weights are unavailable.
         ShardError: a shard is missing or damaged.
     """
-    settings = config.depth
-    device = choose_device(config.run.device) if settings.backend != "sensor" else "cpu"
-    # Given weights are inputs: what they hold decides, not where they lie.
-    recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
-    recorded |= recorded_limits(config.run)
+    settings, spec = config.depth, depth_spec(config.depth.backend)
+    device = choose_device(config.run.device) if spec.load else "cpu"
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
-    weights = _weight_files(settings)
-    if settings.backend == "sensor":
-        spec = DEPTHS["sensor"]
+    weights = _weight_files(settings, spec)
+    if spec.load is None:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             for sample in read_shard(base):
                 yield _from_sensor(sample, spec)
+
+        def info() -> Mapping[str, Any]:
+            return {"device": device}
 
     else:
 
@@ -68,11 +75,16 @@ def run(
         def outcomes(base: Path) -> Iterator[Outcome]:
             backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for
 
-            def predict(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
-                return backend.predict(images, max_side=settings.max_side)
+            def prepare(sample: Sample) -> _Given:
+                return decode(sample), sensor_map(sample) if backend.spec.prompted else None
+
+            def predict(given: Sequence[_Given]) -> Sequence[NDArray[np.float32]]:
+                prompts = [prompt for _, prompt in given if prompt is not None]
+                further: Mapping[str, Any] = {"prompts": prompts} if backend.spec.prompted else {}
+                return backend.predict([pixels for pixels, _ in given], max_side=settings.max_side, **further)
 
             results = infer_in_batches(
-                read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=predict
+                read_shard(base), batch_size=config.run.batch_size, prepare=prepare, infer=predict
             )
             for item in results:
                 if item.output is None:
@@ -80,35 +92,55 @@ def run(
                 else:
                     yield _to_outcome(item.sample.key, item.output, backend.spec)
 
+        @functools.cache
+        def info() -> Mapping[str, Any]:
+            return {"device": device, "network": _provenance(loaded())}
+
     return run_shards(
         shards,
         stage="depth",
-        config=recorded,
+        config={"depth": _recorded(settings, spec), **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, **weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
         sharing=Sharing.from_config(config.run),
-        info={"device": device},
+        info=info,
         progress=progress,
     )
 
 
-def _weight_files(settings: DepthConfig) -> dict[str, Path]:
-    """Return the files of `depth.weights` by role; those of a folder by their paths in it, hidden ones left out."""
-    path = settings.weights
-    if path is None or settings.backend == "sensor":
+def _recorded(settings: DepthConfig, spec: DepthSpec) -> dict[str, Any]:
+    """Return what the manifest records and hashes: what the network does not use stands at its default."""
+    values, defaults = output_dict(settings), output_dict(DepthConfig())
+    # Given weights are inputs: what they hold decides, not where they lie.
+    del values["weights"]
+    for name in _OF_SOME_NETWORKS:
+        if name not in spec.settings:
+            values[name] = defaults[name]
+    for name in _LATER_FIELDS:
+        if values[name] == defaults[name]:
+            del values[name]
+    return {**values, "backend": spec.name}
+
+
+def _weight_files(settings: DepthConfig, spec: DepthSpec) -> dict[str, Path]:
+    """Return the files of the given weights by role; those of a folder by their paths in it, hidden ones left out."""
+    path = settings.weights or spec.folder
+    if path is None or spec.load is None:
         return {}
     if path.is_dir():
-        files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
-        return {
-            f"weights/{name.as_posix()}": files[name]
-            for name in sorted(files)
-            if not any(part.startswith(".") for part in name.parts)
-        }
+        return {f"weights/{file.relative_to(path).as_posix()}": file for file in pretrained_files(spec, path)}
     if not path.is_file():
-        hint = DEPTHS[settings.backend].weights_hint
-        raise WeightsError(f"{path}: no such file or folder; for {settings.backend}: ", *hint)
+        raise WeightsError(f"{path}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
     return {"weights": path}
+
+
+def _provenance(backend: DepthBackend) -> dict[str, Any]:
+    """Return what was loaded, for the manifest."""
+    spec = backend.spec
+    folder = os.path.commonpath([file.parent for file in backend.files]) if backend.files else ""
+    files = {file.relative_to(folder).as_posix(): digest_file(file).sha256 for file in backend.files}
+    return {"model": spec.model, "direction": spec.direction, "unit": spec.unit, "files": files}
 
 
 def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:

@@ -239,7 +239,9 @@ def fit(
     }
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
+def load_into(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path, unknown: Iterable[str] = ()
+) -> None:
     """Load weights into a network: all that it has, and no others.
 
     Args:
@@ -247,13 +249,14 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, pa
         tensors: by the module's own names.
         what: the module, for the error.
         path: the file that the tensors are from, for the error.
+        unknown: further names that the network lacks.
 
     Raises:
         WeightsError: they do not fit, as for `fit`.
     """
     expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
     # Not strict in torch's sense alone: counters of batch norms may be missing.
-    module.load_state_dict(fit(tensors, expected, what=what, path=path), strict=False)
+    module.load_state_dict(fit(tensors, expected, what=what, path=path, unknown=unknown), strict=False)
 
 
 def _with_tensors(content: object, *, levels: int) -> Mapping[Any, Any] | None:

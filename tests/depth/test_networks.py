@@ -31,6 +31,10 @@ NETWORKS = {
 SPECS = {
     "zoedepth": ("distance", "metre"),
     "depth-anything-v2-small": ("disparity", "relative"),
+    "depth-anything-v2-base": ("disparity", "relative"),
+    "depth-anything-v2-large": ("disparity", "relative"),
+    "depth-anything-v2-metric-indoor": ("distance", "metre"),
+    "depth-anything-v2-metric-outdoor": ("distance", "metre"),
     "midas-small": ("disparity", "relative"),
     "marigold": ("distance", "relative"),
     "kbr": ("disparity", "relative"),
