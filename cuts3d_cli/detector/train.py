@@ -15,7 +15,7 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
 from cuts3d_cli.detector.task import Task, same_start
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
 from cuts3d_cli.wording import first_line
 
@@ -182,16 +182,18 @@ def task_of(
 def finished_weights(task: Task) -> Path | None:
     """Return the final weights of a training if it is finished, with the same configuration and masks, else None.
 
-    Raises:
-        WeightsError: the last checkpoint is damaged.
+    A training whose final weights or last checkpoint are damaged is not finished: it resumes from a sound checkpoint.
     """
-    from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
+    from cuts3d_cli.detector.checkpoints import find_checkpoints, is_intact, load_checkpoint
 
     final = task.out / FINAL_WEIGHTS
     checkpoints = find_checkpoints(task.out)
-    if not (final.is_file() and checkpoints):
+    if not (final.is_file() and checkpoints and is_intact(final)):
         return None
-    last = load_checkpoint(checkpoints[-1])
+    try:
+        last = load_checkpoint(checkpoints[-1])
+    except WeightsError:  # whoever resumes says so
+        return None
     before, now = last["fingerprint"], task.fingerprint()
     same = all(before[part] == now[part] for part in ("config", "shards")) and same_start(before, now)
     return final if same and last["iteration"] == task.config.max_iter else None

@@ -25,6 +25,7 @@ from cuts3d_cli.detector.checkpoints import (
     load_trained,
     save_checkpoint,
     save_weights,
+    set_aside,
 )
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, SkippedSample
@@ -280,21 +281,43 @@ class _Training:
         comm.synchronize()
 
     def _restore(self) -> tuple[int, Position]:
-        """Load the newest checkpoint; return its iteration and the position in the data.
+        """Load the newest checkpoint that is sound; return its iteration and the position in the data.
+
+        Damaged ones that are newer are set aside, and named.
 
         Raises:
             UsageError: the checkpoint is of another training, or of another number of processes.
-            WeightsError: the checkpoint is damaged.
+            WeightsError: all checkpoints are damaged.
         """
-        path = find_checkpoints(self.task.out)[-1]
+        damaged: list[Path] = []
+        for path in reversed(find_checkpoints(self.task.out)):
+            try:
+                restored = self._restore_from(path)
+            except WeightsError as error:
+                self._say(Message("warning: ", *error.parts))
+                damaged.append(path)
+                continue
+            comm.synchronize()  # all have read what is renamed now
+            if self.first:
+                for other in damaged:
+                    set_aside(other)
+            return restored
+        raise WeightsError(f"{self.task.out} holds no sound checkpoint: delete it to train again")
+
+    def _restore_from(self, path: Path) -> tuple[int, Position]:
+        """Load a checkpoint; return its iteration and the position in the data.
+
+        Raises:
+            UsageError, WeightsError: as `_restore`.
+        """
         content = load_checkpoint(path)
         try:
-            return self._restore_from(content, path)
+            return self._restore_content(content, path)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
             raise WeightsError(f"{path} is damaged, or of another version ({what}): train again") from error
 
-    def _restore_from(self, content: Mapping[str, Any], path: Path) -> tuple[int, Position]:
+    def _restore_content(self, content: Mapping[str, Any], path: Path) -> tuple[int, Position]:
         # Check that it is the same training, and as many processes.
         rescheduled = check_fingerprint(content["fingerprint"], self.fingerprint, path=path)
         # A resumed run need not name the detector that it started from.

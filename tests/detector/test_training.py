@@ -22,6 +22,7 @@ from cuts3d_cli.detector import train as stage
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     config_of,
+    digest_path,
     find_checkpoints,
     load_checkpoint,
     load_trained,
@@ -176,6 +177,44 @@ def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
+def flip_a_bit(path: Path) -> None:
+    """Damage a file in its middle, so that it is as long as before."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(bases: list[Path], tmp_path: Path):
+    final = train(task(bases, tmp_path / "a"), Noted())
+    again = train(task(bases, tmp_path / "b", max_iter=4), Noted())
+    last = checkpoint_path(tmp_path / "b", 4)
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", *(digest_path(path).name for path in (last, again))],
+        cwd=tmp_path / "b",
+        check=True,
+    )
+    for path in (last, again):
+        flip_a_bit(path)
+        with pytest.raises(WeightsError, match=rf"{path.name} is damaged \(its SHA-256"):
+            load_trained(path)
+    assert stage.finished_weights(task(bases, tmp_path / "b")) is None
+    noted = Noted()
+    resumed = train(task(bases, tmp_path / "b", resume=True), noted)
+    assert noted.begun == (2, 4)
+    assert "checkpoint-0000004.pth is damaged" in str(noted.said[0])
+    assert "resuming from" in str(noted.said[1])
+    assert "checkpoint-0000002.pth" in str(noted.said[1])
+    assert (tmp_path / "b" / "checkpoint-0000004.pth.damaged").exists()
+    assert same(weights(resumed), weights(final))
+    # Nothing is resumed where all are damaged; a checkpoint without a digest is taken as it is.
+    for path in find_checkpoints(tmp_path / "b"):
+        flip_a_bit(path)
+    with pytest.raises(WeightsError, match="holds no sound checkpoint"):
+        train(task(bases, tmp_path / "b", resume=True), Noted())
+    digest_path(checkpoint_path(tmp_path / "a", 4)).unlink()
+    assert stage.finished_weights(task(bases, tmp_path / "a")) == final
+
+
 def test_a_loss_that_is_no_number_keeps_its_batch(bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from cuts3d_cli.detector import roi_heads
 
@@ -221,7 +260,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     save_checkpoint(path, {"model": {"a": torch.zeros(1000)}})
     path.write_bytes(path.read_bytes()[:-700])
     with pytest.raises(
-        WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to resume from checkpoint-00"
+        WeightsError, match=r"checkpoint-0000005.pth is damaged \(its SHA-256.*take checkpoint-0000003.pth in"
     ):
         load_checkpoint(path)
 
@@ -229,6 +268,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
         def __reduce__(self) -> Any:
             return (os.mkdir, (str(tmp_path / "owned"),))
 
+    digest_path(path).unlink()
     torch.save({"format": 1, "model": Evil()}, path)
     with pytest.raises(WeightsError, match="no file of tensors alone"):
         load_checkpoint(path)
