@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from cuts3d_cli import interrupts
 
@@ -20,7 +21,8 @@ def main() -> None:
         if interrupts.asked() is None:
             raise
     if line := interrupts.last_line():
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a terminal that has gone takes no last line
+            print(line, file=sys.stderr, flush=True)
         interrupts.leave()
     sys.exit(code)
 

@@ -7,8 +7,8 @@ typed, `--tau-knn` and `cuts3d depth --shards s-000.tar` (`cuts3d_cli.cli.spelli
     raise ShardError(f"{tar} is missing: run ", Command("depth", shards=base), " first")
     raise SettingError("pseudo.tau_knn", f"{tau} is under {spacing}: raise it, or enlarge ", Setting("features.size"))
 
-`cuts3d_cli.cli.app` alone turns errors into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
-interrupted.
+`cuts3d_cli.cli.app` alone turns errors into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples,
+128 + n ended by signal n.
 """
 
 from __future__ import annotations

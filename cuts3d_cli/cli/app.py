@@ -27,7 +27,7 @@ from cuts3d_cli.cli import (
     viz,
     weights,
 )
-from cuts3d_cli.cli.common import DONE, FAILURE
+from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
 from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised instance segmentation by cutting semantics in 3D.\n\n"
     "From photos to masks: pack -> depth -> pseudo. To see it on one photo: cuts3d viz photo.jpg",
-    epilog="Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.",
+    epilog=EXIT_CODES,
 )
 
 GROUPS: Mapping[str, typer.Typer] = {
@@ -78,7 +78,7 @@ def add_command(name: str, command: Callable[..., None]) -> None:
     """
     COMMANDS[name] = command
     group, _, last = name.rpartition(" ")
-    (GROUPS[group] if group else app).command(last)(command)
+    (GROUPS[group] if group else app).command(last, epilog=EXIT_CODES)(command)
 
 
 for _name, _group in GROUPS.items():
@@ -110,7 +110,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; sys.argv by default.
 
     Returns:
-        0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.
+        0 done, 1 failure, 2 usage, 3 finished with failed samples, 128 + n ended by signal n.
     """
     set_running(None)
     try:
@@ -118,7 +118,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else FAILURE if leave.code else DONE
         if code == interrupts.INTERRUPTED and not interrupts.asked():  # typer's way with Ctrl-C, and training's own
-            say(f"cuts3d: interrupted; {interrupts.HOW_TO_GO_ON}")
+            say(f"cuts3d: interrupted; {interrupts.how_to_go_on()}")
         return code
     except Cuts3dError as error:
         say(f"cuts3d: {' '.join(spelled(error).split())}")

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.detector import FINAL_WEIGHTS
+from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import UsageError
 
 
 def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
     return {"train": "selftrain"} if arguments.get("round") else {}
+
+
+def _way_on(folder: Path, *, overwrite: bool) -> Callable[[], str]:
+    """Return what says how to go on with a training that begins, once a signal has come."""
+
+    def changes() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (*folder.glob(CHECKPOINTS), *folder.glob(METRICS))}
+
+    before = changes()
+
+    def way() -> str:
+        new = [path.name for path, when in changes().items() if before.get(path) != when]
+        if not new:
+            return interrupts.SAME_AGAIN
+        if new == [METRICS]:
+            return "run the same command with --overwrite to begin again"
+        return f"run the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
+
+    return way
 
 
 @with_config("train", fields("run", "device", "max_image_pixels"), redirect=_self_training)
@@ -50,12 +70,15 @@ def train(
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
+    folder = out or default_out(round)
+    if not resume:
+        interrupts.go_on_by(_way_on(folder, overwrite=overwrite))
     watcher = TrainingProgress(stderr)
     try:
         result = run(
             expand_shards(shards, more_shards, config),
             round=round,
-            out=out,
+            out=folder,
             config=config.selftrain if round else config.train,
             device=config.run.device,
             max_image_pixels=config.run.max_image_pixels,

@@ -4,6 +4,8 @@ import warnings
 
 FINAL_WEIGHTS = "model-final.safetensors"
 """The final weights, in the folder of a training."""
+CHECKPOINTS = "checkpoint-*.pth"
+"""Pattern of the checkpoints there."""
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.png"
 

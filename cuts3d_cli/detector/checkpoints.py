@@ -19,7 +19,7 @@ import torch
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import TrainConfig, output_dict, resolve
-from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
+from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
 from cuts3d_cli.weights.checkpoint import (
@@ -43,7 +43,7 @@ def checkpoint_path(folder: Path, iteration: int) -> Path:
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest last."""
-    found = {int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := _NAME.fullmatch(path.name))}
+    found = {int(match[1]): path for path in folder.glob(CHECKPOINTS) if (match := _NAME.fullmatch(path.name))}
     return [found[iteration] for iteration in sorted(found)]
 
 
@@ -117,7 +117,7 @@ def set_aside(path: Path) -> None:
 
 def clear_unfinished(folder: Path) -> None:
     """Delete files that a killed training left half written. No other training may be running in the folder."""
-    for name in ("checkpoint-*.pth", FINAL_WEIGHTS, METRICS):
+    for name in (CHECKPOINTS, FINAL_WEIGHTS, METRICS):
         for path in folder.glob(f".{name}.*.tmp"):
             path.unlink()
 

@@ -21,6 +21,7 @@ import torch
 from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
@@ -234,6 +235,11 @@ class _OpenShards:
         return self._readers[shard]
 
 
+def _ignore_signals(worker: int) -> None:
+    """Let the main process, which stops with a checkpoint, end its loaders: some signals reach all of the group."""
+    interrupts.leave_to_parent(terminate=True)
+
+
 class Batches:
     """The batches of one rank, without end.
 
@@ -283,6 +289,7 @@ class Batches:
             batch_size=None,
             num_workers=config.loader_workers,
             persistent_workers=config.loader_workers > 0,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator().manual_seed(config.seed),
         )
 

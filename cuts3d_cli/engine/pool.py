@@ -300,7 +300,7 @@ def _set_up_worker(memory: int | None) -> None:
     # Before NumPy comes with the first task: idle threads of several workers would still fight for the cores.
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     # The main process decides what becomes of the workers, by ending them or by its own end, however that comes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory is not None:
         _limit_memory(memory)
