@@ -1,8 +1,8 @@
 """What the detector's ResNet may start from: self-supervised weights (paper: E.2 starts from DINO's ResNet-50).
 
-DINO, MoCo, torchvision and others keep torchvision's names. Checkpoints are read as RGB networks with these names, in
-which the stride of a block is in its 3x3 convolution: the detector has RGB input and that stride too. Importing this
-imports no network.
+DINO, MoCo, torchvision and others keep torchvision's names, CutLER's files have those of detectron2. Checkpoints are
+read as RGB networks in which the stride of a block is in its 3x3 convolution: the detector has RGB input and that
+stride too. Importing this imports no network.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_ANCHOR = "layer1.0.conv1.weight"
+_ANCHOR, _DETECTRON2_ANCHOR = "layer1.0.conv1.weight", "res2.0.conv1.weight"
 _OWN = ("conv1.", "bn1.", "layer")
 _COUNTER = "num_batches_tracked"
-_FOLLOWERS = ("encoder_k.", "momentum_encoder.")
-"""Of the two networks of a MoCo, the one that follows the other."""
+_FOLLOWERS = ("encoder_k", "momentum_encoder", "student")
+"""Of the two networks of a MoCo, the one that follows the other; of DINO, the one that learns from the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
     Args:
         backbone: detectron2's ResNet.
         source: a name of `RESNETS`, which is fetched into the cache once, or a checkpoint file: DINO's, MoCo's or any
-            other's with torchvision's names.
+            other's with the names of torchvision or detectron2.
         say: prints a status line.
 
     Returns:
@@ -129,7 +129,7 @@ def fit_resnet(
 
     Args:
         tensors: as `cuts3d_cli.weights.checkpoint.read_tensors` gives them. The ResNet may lie behind a prefix such as
-            "module.encoder_q." or "backbone.".
+            "module.encoder_q." or "backbone.", and have the names of detectron2.
         expected: names and shapes, as `expected_shapes` gives them.
         what: what they are for, such as "dino-resnet50"; only for the error.
         path: the file that they are from; only for the error.
@@ -142,7 +142,12 @@ def fit_resnet(
     """
     from cuts3d_cli.weights.checkpoint import fit, own_tensors
 
-    own, _ = own_tensors(tensors, anchor=_ANCHOR, what=what, path=path, followers=_FOLLOWERS)
+    theirs = not any(name.endswith(_ANCHOR) for name in tensors)
+    theirs = theirs and any(name.endswith(_DETECTRON2_ANCHOR) for name in tensors)
+    anchor = _DETECTRON2_ANCHOR if theirs else _ANCHOR
+    own, _ = own_tensors(tensors, anchor=anchor, what=what, path=path, followers=_FOLLOWERS)
+    if theirs:
+        own = {torchvision_name(name): tensor for name, tensor in own.items()}
     # A deeper ResNet has all that is wanted and more: loaded in part, it would be noise.
     return fit(
         own,

@@ -1,42 +1,46 @@
 """Weight files of strangers: the one reader, and the one strict fit of what is in them to a network.
 
 The content of a file decides what it is, not its name. Nothing in it is ever run: safetensors hold tensors alone, and
-pickles go through `torch.load(weights_only=True)`. Whatever else a pickle names, such as the class of a configuration
-beside the weights, is never looked up: an empty dictionary takes its place.
+pickles are read as data by `cuts3d_cli.weights.pickles`.
 """
 
 from __future__ import annotations
 
-import re
-import threading
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.weights.kinds import kind_of, what_instead
+from cuts3d_cli.weights.pickles import HostileError
+from cuts3d_cli.weights.torch_files import NoStateError, read_stream, read_zip
 from cuts3d_cli.wording import cause, listed
 
-CONVERT = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "d = torch.load('{file}', 'cpu', weights_only=False); d = d.get('state_dict', d); "
-    "save_file({{k: v.clone() for k, v in d.items() if torch.is_tensor(v)}}, '{stem}.safetensors')\""
+_NESTS = (
+    "teacher",
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "target_encoder",
+    "encoder",
+    "backbone",
+    "network",
+    "net",
+    "module",
+    "student",
 )
-"""How to convert a checkpoint that is refused. It runs the checkpoint's own code: for trusted files only."""
-_NESTS = ("teacher", "state_dict", "model", "student")
-# The teacher is what DINO evaluates and publishes, so it comes first.
+"""Where checkpoints keep their tensors. The teacher is what DINO evaluates and publishes, so it comes first."""
+_MAX_NESTS = 4
+_INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_NUMBERS = frozenset((*_INTEGERS, "float16", "float32", "float64", "complex64", "complex128"))
+"""Types of NumPy that torch has, too."""
 _COUNTER = "num_batches_tracked"
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-# torch.save has written a zip archive since torch 1.6 and a bare pickle before; \x80 begins pickles of protocol 2 and
-# above.
-_NAMESPACE = "argparse.Namespace"
-# DINO's training checkpoints hold their command line as one.
-_one_at_a_time = threading.Lock()
-# The names that torch.load accepts are those of the whole process.
 
 
 class UnreadableError(WeightsError):
@@ -52,71 +56,72 @@ class UnreadableError(WeightsError):
         self.reason = reason
 
 
-class _Empty:
-    """Stands where a pickle names a class or a function: called with anything, it gives an empty dictionary."""
-
-    def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
-        # Exactly this type, because torch lets pickles fill no subclass of it.
-        return OrderedDict()
-
-
 def is_safetensors(path: Path) -> bool:
     """Return whether the content of a file is safetensors; False where it cannot be opened.
 
     Args:
         path: of the file.
     """
-    return _kind(path) == "safetensors"
+    return kind_of(path) == "safetensors"
 
 
 def read_checkpoint(path: Path) -> Any:
     """Read all that a weight file holds, onto the CPU.
 
     Args:
-        path: safetensors, or what `torch.save` wrote: a state dict, or a checkpoint with one in it.
+        path: safetensors, or what `torch.save` or `pickle.dump` wrote: a state dict, or a checkpoint with one in it.
 
     Returns:
-        What was saved. Tensors and plain values in dictionaries and lists are as they were; any other object is an
-        empty dictionary, or one of its items where it was a kind of dictionary.
+        What was saved. Tensors, NumPy arrays and plain values in dictionaries and lists are as they were, numbers of
+        NumPy are Python's; a whole pickled network is its state dict; any other object is a dictionary: its items
+        where it was a kind of dictionary, else empty.
 
     Raises:
         WeightsError: there is no such file.
-        UnreadableError: it is damaged, of another kind, or a pickle that cannot be read without running its code.
+        UnreadableError: it is damaged, of another kind, or a pickle that names code which no weights have a use for.
     """
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, not a file of weights")
     if not path.is_file():
         raise WeightsError(f"{path} is not a file: weights are safetensors, or what torch.save writes")
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind is None:
-        reason = "it is of an unknown kind, or damaged"
-        raise UnreadableError(path, reason, way_out="weights are safetensors, or what torch.save writes")
-    return _read_safetensors(path) if kind == "safetensors" else _read_pickle(path)
+        reason, way_out = what_instead(path)
+        raise UnreadableError(path, reason, way_out=way_out)
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    try:
+        return read_zip(path) if kind == "torch zip" else read_stream(path)
+    except HostileError as error:
+        reason = f"it holds pickled code ({error.name}), which is never run"
+        raise UnreadableError(path, reason, way_out="take the file from a source that you trust") from error
+    except NoStateError as error:
+        raise UnreadableError(path, str(error), way_out="give a state dict, as torch.save writes it") from error
+    except Exception as error:  # A damaged file ends in errors of many types; each means "not loaded".
+        raise UnreadableError(
+            path, f"as a file of torch.save it is damaged ({cause(error)})", way_out="fetch it again"
+        ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a weight file, onto the CPU.
 
     Args:
-        path: as for `read_checkpoint`. The tensors may lie under "teacher", "state_dict", "model" or "student".
+        path: as for `read_checkpoint`. The tensors may lie under "teacher", "state_dict", "model", "student" and the
+            like, or in the only one of its dictionaries that has any.
 
     Returns:
-        Name to tensor, names as in the file. What is not a tensor is left out.
+        Name to tensor, names as in the file; NumPy arrays are tensors. What is neither is left out.
 
     Raises:
         WeightsError: the file cannot be read (see `read_checkpoint`), or holds no tensors by name.
     """
     content = read_checkpoint(path)
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    return tensors_of(content, path=path)
+    return tensors_of(_with_tensors(content, levels=_MAX_NESTS) or content, path=path)
 
 
 def tensors_of(content: object, *, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a state dict; what is not a tensor is left out.
+    """Return the tensors and NumPy arrays of a state dict, as tensors; what is neither is left out.
 
     Args:
         content: what should be a state dict.
@@ -126,9 +131,9 @@ def tensors_of(content: object, *, path: Path) -> dict[str, Tensor]:
         WeightsError: it is no dictionary, or there is no tensor in it.
     """
     items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {str(name): value for name, value in items if isinstance(value, Tensor)}
+    tensors = {str(name): found for name, value in items if (found := _as_tensor(value)) is not None}
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors by name: give a state dict, not a whole pickled model")
+        raise WeightsError(f"{path} holds no tensors by name: give a state dict, or a checkpoint with one in it")
     return tensors
 
 
@@ -151,7 +156,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def own_tensors(
-    tensors: Mapping[str, Tensor], *, anchor: str, what: str, path: Path, followers: Sequence[str] = ()
+    tensors: Mapping[str, Tensor], *, anchor: str, what: str, path: Path, followers: Collection[str] = ()
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Find a network in a checkpoint where wrappers have put something before its names, as in "module.backbone.".
 
@@ -160,17 +165,23 @@ def own_tensors(
         anchor: the name of a tensor that every such network has, and once.
         what: what the network is for, such as "dino-vitb8"; only for the error.
         path: the file that the tensors are from; only for the error.
-        followers: ends of prefixes of networks that follow another one, which is preferred to them.
+        followers: parts of prefixes, such as "student", of networks beside another one which is preferred to them.
 
     Returns:
-        The network's tensors under its own names, and the whole names of all others.
+        The network's tensors under its own names, and the whole names of all others outside of the followers.
 
     Raises:
         WeightsError: there is no such network, or there are several.
     """
+
+    def follows(name: str) -> bool:
+        return not set(followers).isdisjoint(name.split("."))
+
+    # Of several networks, the followers go with all that is theirs.
     prefixes = sorted(key.removesuffix(anchor) for key in tensors if key.endswith(anchor))
-    if len(prefixes) > 1:
-        prefixes = [prefix for prefix in prefixes if not prefix.endswith(tuple(followers))]
+    if len(prefixes) > 1 and not all(map(follows, prefixes)):
+        prefixes = [prefix for prefix in prefixes if not follows(prefix)]
+        tensors = {key: tensor for key, tensor in tensors.items() if not follows(key)}
     if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
         held = f"{len(prefixes)} such networks ({listed(prefixes)})" if prefixes else f"no {anchor}"
         first = ", ".join(list(tensors)[:3])
@@ -244,18 +255,26 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, pa
     module.load_state_dict(fit(tensors, expected, what=what, path=path), strict=False)
 
 
-def _kind(path: Path) -> Literal["safetensors", "pickle"] | None:
-    """Return what a file is by how it begins, or None."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(9)
-        size = path.stat().st_size
-    except OSError:
+def _with_tensors(content: object, *, levels: int) -> Mapping[Any, Any] | None:
+    """Return the dictionary within a checkpoint that holds the network's tensors, or None."""
+    if not isinstance(content, Mapping) or not levels:
         return None
-    # Safetensors: the length of a header in JSON, little-endian, and the header.
-    if begin[8:] == b"{" and int.from_bytes(begin[:8], "little") <= size - 8:
-        return "safetensors"
-    return "pickle" if begin.startswith((_ZIP, _PICKLE)) else None
+    # The known places first.
+    for name in _NESTS:
+        found = _with_tensors(content.get(name), levels=levels - 1)
+        if found is not None:
+            return found
+    if any(_as_tensor(value) is not None for value in content.values()):
+        return content
+    inner = [value for value in content.values() if isinstance(value, Mapping)]
+    found_in = [value for value in inner if any(_as_tensor(item) is not None for item in value.values())]
+    return found_in[0] if len(found_in) == 1 else None
+
+
+def _as_tensor(value: object) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -270,42 +289,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _damaged_safetensors(path: Path, error: Exception) -> UnreadableError:
     return UnreadableError(path, f"as safetensors it is damaged ({cause(error)})", way_out="fetch it again")
-
-
-def _read_pickle(path: Path) -> Any:
-    names: list[str] = []
-    try:
-        with _one_at_a_time:
-            names = sorted(_names_in_pickle(path))
-            accepted = torch.serialization.safe_globals([(_Empty, name) for name in {*names, _NAMESPACE}])
-            # Open, because of a path newer versions of torch judge the file by its name.
-            with accepted, path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types on damaged or hostile files; each means "not loaded".
-        # Torch says so where it stops at a name. Where an empty dictionary could not take a name's place, it fails in
-        # other ways, but not with a RuntimeError: that is about the archive itself.
-        stopped = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if stopped or (names and not isinstance(error, RuntimeError | OSError)):
-            code = stopped[1] if stopped else listed(names)
-            command = CONVERT.format(file=path, stem=path.with_suffix(""))
-            raise UnreadableError(
-                path,
-                f"it holds pickled code ({code}), which is never run",
-                way_out=f"if you trust it, convert it with {command} and pass the new file",
-            ) from error
-        raise UnreadableError(
-            path, f"as a file of torch.save it is damaged ({cause(error)})", way_out="fetch it again"
-        ) from error
-
-
-def _names_in_pickle(path: Path) -> list[str]:
-    """Return what a checkpoint names beside tensors; nothing for the files of before torch 1.6."""
-    if not zipfile.is_zipfile(path):
-        return []
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # Damaged, or no checkpoint: torch.load says what is wrong with it.
-        return []
 
 
 def _shape_text(sizes: Iterable[int]) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import pickle
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -73,6 +75,38 @@ def test_of_mocos_two_networks_it_is_the_trained_one(first: str, second: str, st
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     assert_fits(fit({**behind(second, other), **behind(first, state)}), state)
     assert_fits(fit(behind(second, state)), state)
+
+
+def detectron2_name(name: str) -> str:
+    """The other way round than `torchvision_name`."""
+    name = re.sub(r"^layer([1-4])\.", lambda match: f"res{int(match[1]) + 1}.", name)
+    name = re.sub(r"\bbn([1-3])\.", r"conv\1.norm.", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    return name if name.startswith("res") else f"stem.{name}"
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.bottom_up.", "module.backbone.bottom_up."])
+def test_names_of_detectron2(prefix: str, state: State) -> None:
+    theirs = {detectron2_name(name): tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    assert "stem.conv1.norm.weight" in theirs
+    heads = {"proposal_generator.rpn_head.conv.weight": torch.zeros(2, 2)}
+    assert_fits(fit({**heads, **behind(prefix, theirs)}), state)
+
+
+@pytest.mark.parametrize("name", ["dino_RN50_pretrain_d2_format.pkl", "moco.pth.tar"])
+def test_files_of_other_projects(name: str, state: State, tmp_path: Path) -> None:
+    if name.endswith(".pkl"):
+        model = {detectron2_name(key): tensor.numpy() for key, tensor in state.items() if not key.startswith("fc.")}
+        content = {"model": model, "__author__": "CutLER", "matching_heuristics": True}
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save({"epoch": 800, "state_dict": behind("module.encoder_q.", state)}, tmp_path / name)
+    assert_fits(fit(read_tensors(tmp_path / name)), state)
+
+
+def test_of_dinos_two_networks_it_is_the_teacher(state: State) -> None:
+    student = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    assert_fits(fit({**behind("student.backbone.", student), **behind("teacher.backbone.", state)}), state)
 
 
 def test_checkpoints_without_counters_and_in_half_precision(state: State) -> None:

@@ -1,0 +1,60 @@
+"""What a weight file is, by how it begins. Its name says nothing: people rename files, and downloads go wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["safetensors", "torch zip", "pickle"]
+"""`torch zip`: what `torch.save` writes since torch 1.6. `pickle`: what it wrote before, or `pickle.dump` writes."""
+
+_HEAD = 512
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"  # begins pickles of protocol 2 and above
+_TAR_MAGIC = slice(257, 262)
+_IN_PLACE_OF_WEIGHTS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file that it points to", "run `git lfs pull` there"),
+    (b"<!doctype html", "it is a web page (HTML), not weights", "download the file itself"),
+    (b"<html", "it is a web page (HTML), not weights", "download the file itself"),
+    (b"<?xml", "it is a message in XML, as servers send in place of a file", "download it again"),
+    (b"{", "it is JSON, not weights", "give the file or folder of the weights that it describes"),
+    (b"\x1f\x8b", "it is packed with gzip", "unpack it with `gunzip`"),
+    (b"\x89hdf", "it is HDF5, as Keras writes", "give weights of torch"),
+)
+"""How files begin, in lower case, that are taken for weights; what they are, and the way out."""
+_UNKNOWN = ("it is of an unknown kind, or damaged", "weights are safetensors, or what torch.save or pickle.dump writes")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Return what a weight file is by its content; None where it is something else, or cannot be opened."""
+    try:
+        head, size = _head(path), path.stat().st_size
+    except OSError:
+        return None
+    # Safetensors: the length of a header in JSON, little-endian, and the header.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return "safetensors"
+    if head.startswith(_ZIP):
+        return "torch zip"
+    return "pickle" if head.startswith(_PICKLE) else None
+
+
+def what_instead(path: Path) -> tuple[str, str]:
+    """Return what a file is that holds no weights, as "it is ...", and what to do about it.
+
+    Args:
+        path: a file for which `kind_of` is None.
+    """
+    head = _head(path)
+    if not head:
+        return "it is empty", "fetch it again"
+    if head[_TAR_MAGIC] == b"ustar":
+        return "it is a tar archive", "unpack it with `tar -xf` and give the file inside"
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    found = ((reason, way_out) for start, reason, way_out in _IN_PLACE_OF_WEIGHTS if begin.startswith(start))
+    return next(found, _UNKNOWN)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
