@@ -20,8 +20,9 @@ from PIL import Image
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import IMAGE_EXTENSIONS, decode_image
+from cuts3d_cli.json_reading import is_number
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields, is_number
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.sidecars.png import decode_gray16
 from cuts3d_cli.sidecars.reading import Flaw, Reading, all_flaws, damaged_record, decoded, first_flaw, read_record
@@ -271,7 +272,7 @@ def _facts(sample: Sample) -> Reading[Mapping[str, Any] | None]:
     return (yield from read_record(sample, "json", _values))
 
 
-def _values(fields: Fields) -> Mapping[str, Any]:
+def _values(fields: Record) -> Mapping[str, Any]:
     return fields.values
 
 

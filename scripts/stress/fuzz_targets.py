@@ -25,7 +25,8 @@ from cuts3d_cli.evaluation.datasets.open_images import read_open_images
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.datasets.voc import read_voc
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.manifest import Manifest, check_freshness, load_manifest, save_manifest
+from cuts3d_cli.shards.freshness import check_freshness
+from cuts3d_cli.shards.manifest import Manifest, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import KINDS, Known, kind_of, photos

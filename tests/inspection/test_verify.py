@@ -95,7 +95,7 @@ def test_what_was_written_is_well(alone: Path, weights: Path, cuts3d: Callable[.
 
 FLAWS: Mapping[str, tuple[str, Callable[[list[Sample]], list[Sample]], str]] = {
     "photo": ("", with_member("jpg", b"\xff\xd8\xff"), "s-000.tar: p0.jpg: this is not an image of a known format"),
-    "facts": ("", with_member("json", b"["), "s-000.tar: p0.json: it is no JSON"),
+    "facts": ("", with_member("json", b"["), "s-000.tar: p0.json: it is not JSON"),
     "size": (
         "",
         lambda s: with_member("json", edited(s, "json", width=9))(s),
@@ -124,7 +124,7 @@ FLAWS: Mapping[str, tuple[str, Callable[[list[Sample]], list[Sample]], str]] = {
         with_member("features.npy", npy(np.array([{}], dtype=object))),
         "p0.features.npy: it holds Python objects, not numbers",
     ),
-    "masks": ("pseudo", with_member("pseudo.json", b"{}"), 'p0.pseudo.json: its height is "(missing)"'),
+    "masks": ("pseudo", with_member("pseudo.json", b"{}"), "p0.pseudo.json: it has no height"),
     "confidence": (
         "confidence",
         with_member("confidence.npy", npy(np.zeros((9, 14, 14), np.uint8))),

@@ -52,7 +52,7 @@ def test_a_map_in_metres_is_taken_before_one_in_units():
 
 
 def test_damaged_facts_are_told():
-    with pytest.raises(ShardError, match=r"member a\.json is damaged: it is no JSON object"):
+    with pytest.raises(ShardError, match=r"member a\.json is damaged: it is not a JSON object"):
         photo_facts(Sample(key="a", members={"json": b"[]"}))
 
 
