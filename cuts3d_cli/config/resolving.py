@@ -92,17 +92,20 @@ def resolve(
     return layers.config
 
 
-def resolve_recorded(path: Path, section: str, values: Mapping[str, Any]) -> Config:
+def resolve_recorded(path: Path, section: str, values: Any) -> Config:
     """Return the defaults with one section as a file recorded it beside its results.
 
     Args:
         path: of the file, for messages.
         section: name of the section.
-        values: field -> value. Fields of other versions are left out; those that were not recorded keep their defaults.
+        values: field -> value, as the file has them. Fields of other versions are left out; those that were not
+            recorded keep their defaults.
 
     Raises:
-        UsageError: a value is of the wrong type or outside its limits; the line names the file.
+        UsageError: there are none, or a value is of the wrong type or outside its limits; the line names the file.
     """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{path}: its manifest records no settings of section '{section}'")
     known = {item.name for item, _ in section_fields(section_types()[section])}
     recorded = {key: value for key, value in values.items() if key in known}
     return resolve(preset="paper", stored=(path, {section: recorded}), environment={})

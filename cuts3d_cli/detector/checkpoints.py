@@ -22,6 +22,7 @@ from cuts3d_cli.config import TrainConfig, output_dict, resolve
 from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
+from cuts3d_cli.json_reading import parse_json
 from cuts3d_cli.weights.checkpoint import (
     UnreadableError,
     is_safetensors,
@@ -176,7 +177,7 @@ def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
         )
     try:
         state, metadata = read_tensors(path), read_metadata(path)
-        values = json.loads(metadata["cuts3d"])["config"]
+        values = parse_json(metadata["cuts3d"].encode())["config"]
     except (UnreadableError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
     return state, config_of(values, path=path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from cuts3d_cli.detector import METRICS
 from cuts3d_cli.errors import Message
 from cuts3d_cli.files import atomic_write_bytes
+from cuts3d_cli.json_reading import Fields, as_object, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,7 @@ class RunLog:
         if start and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 with suppress(ValueError):  # a killed run may leave half a line at the end
-                    if json.loads(line)["iteration"] <= start:
+                    if Fields(as_object(parse_json(line.encode()))).whole("iteration") <= start:
                         kept.append(line + "\n")
         # Atomically: a run that is killed right here keeps its lines.
         atomic_write_bytes(path, "".join(kept).encode())

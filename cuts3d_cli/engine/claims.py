@@ -28,6 +28,7 @@ from types import TracebackType
 from cuts3d_cli import interrupts
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import explained, parse_owner, sweep, temporary_name, this_process
+from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.shards.names import manifest_path
 
 BEATS = 8
@@ -234,8 +235,8 @@ def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
 def _read(path: Path) -> dict[str, object]:
     """Read what a claim says; nothing where it is gone, or was never written to its end."""
     try:
-        found = json.loads(path.read_text(encoding="ascii", errors="replace"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        found = read_json(path)
+    except (FileNotFoundError, JsonError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -13,13 +13,11 @@ from cuts3d_cli.engine.claims import Claim
 from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
 from cuts3d_cli.errors import Setting, ShardError
+from cuts3d_cli.shards.freshness import Freshness, check_freshness, digest_input
 from cuts3d_cli.shards.manifest import (
-    Freshness,
     InputDigest,
     Manifest,
-    check_freshness,
     digest_file,
-    digest_input,
     load_manifest,
     save_manifest,
 )

@@ -13,7 +13,8 @@ from cuts3d_cli.config import IfExists, RunConfig
 from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
 from cuts3d_cli.engine.results import Progress, ShardResult
 from cuts3d_cli.errors import Setting, SettingError, UsageError
-from cuts3d_cli.shards.manifest import Freshness, Manifest, load_manifest
+from cuts3d_cli.shards.freshness import Freshness
+from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path
 
 _T = TypeVar("_T")

@@ -12,7 +12,6 @@ from cuts3d_cli.errors import SampleError, ShardError, UsageError
 from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
 from cuts3d_cli.evaluation.metrics import Instance, Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
-from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
@@ -176,7 +175,7 @@ def _photos(base: Path) -> Iterator[ShardImage]:
         yield ShardImage(
             shard=base,
             key=sample.key,
-            source=str(facts.get("source") or _file_name(sample)),
+            source=facts["source"],
             coco_id=number if from_coco and isinstance(number, int) else None,
             size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
         )
@@ -188,12 +187,6 @@ def _is_packed_from_coco(base: Path) -> bool:
         return False
     manifest = load_manifest(manifest_path(base))
     return manifest.stage == PACK and manifest.config.get("source") == "coco"
-
-
-def _file_name(sample: Sample) -> str:
-    """Return the likely file name of a sample whose source is not recorded: its key, with the photo's extension."""
-    extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
-    return sample.key if extension is None else f"{sample.key}.{extension}"
 
 
 def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, scored: bool) -> None:

@@ -174,7 +174,7 @@ def _obstacle(stage: str, manifest: Manifest | None, config: Config | None) -> M
 
 def _packing(base: Path, manifest: Manifest | None) -> Command:
     """Return the command that packs a base shard again."""
-    root = str(manifest.info.get("root", "SOURCE")) if manifest else "SOURCE"
+    root = (_root_of(manifest) if manifest else "") or "SOURCE"
     config: Mapping[str, Any] = manifest.config if manifest else {}
     settings = [Setting("out", str(base.parent)), Setting("name", _set_of(base))]
     settings += [Setting("pack.shard_size", config["shard_size"])] if "shard_size" in config else []
@@ -188,8 +188,26 @@ def _packing_obstacle(manifest: Manifest | None) -> Message | None:
         return Message("no manifest says what it was packed from: restore the file, or pack its photos again")
     if manifest.config.get("source") != "folder" or manifest.config.get("depth"):
         return Message("its manifest does not say where the COCO JSON or the depth maps lie")
-    root = str(manifest.info.get("root", "SOURCE"))
-    return None if Path(root).is_dir() else Message(f"the photos are no longer in {root}")
+    if _pack_config(manifest) is None:
+        return Message("its configuration is of another version of cuts3d")
+    root = _root_of(manifest)
+    return None if root and Path(root).is_dir() else Message(f"the photos are no longer in {root or 'a known folder'}")
+
+
+def _pack_config(manifest: Manifest) -> Config | None:
+    """Return the configuration that a base shard was packed with; None if this version cannot take it."""
+    recorded = manifest.config
+    values = {"pack": {"shard_size": recorded.get("shard_size")}, "run": recorded.get("run", {})}
+    try:
+        return resolve(preset="paper", overrides=values, environment={}, folder=_NOWHERE)
+    except (Cuts3dError, AttributeError, TypeError):
+        return None
+
+
+def _root_of(manifest: Manifest) -> str:
+    """Return the folder that a base shard was packed from; empty where the manifest does not say it."""
+    root = manifest.info.get("root")
+    return root if isinstance(root, str) else ""
 
 
 def _set_of(base: Path) -> str:
@@ -210,12 +228,8 @@ def _run(item: Fix, *, progress: Progress | None, say: Say) -> None:
 def _pack_again(item: Fix, *, progress: Progress | None) -> None:
     path = manifest_path(item.base)
     manifest = load_manifest(path)
+    config = _pack_config(manifest)
+    assert config is not None, "what cannot be packed again has an obstacle"
     path.unlink()  # a tar without a manifest is unfinished: of all shards of the source, this one is packed again
-    limits = manifest.config.get("run", {})
-    config = replace(
-        PAPER,
-        pack=replace(PAPER.pack, shard_size=manifest.config["shard_size"]),
-        run=replace(PAPER.run, **{name: limits[name] for name in ("max_image_pixels",) if name in limits}),
-    )
-    packing = pack.Packing(source=Path(manifest.info["root"]), out=item.base.parent, name=_set_of(item.base))
+    packing = pack.Packing(source=Path(_root_of(manifest)), out=item.base.parent, name=_set_of(item.base))
     pack.run(packing, config=config, progress=progress)

@@ -146,7 +146,7 @@ class _Shard:
         count = before = 0
         self.found.files += 1
         try:
-            for sample in read_shard(self.base):
+            for sample in read_shard(self.base, whole=False):
                 before = len(self.found.problems)
                 flaws, size = photos.flaws_and_size(sample)
                 self._flaws(PACK, self.base, sample, flaws)
@@ -187,7 +187,7 @@ class _Shard:
         keys: list[str] = []
         counts = _mask_counts(sidecar(self.base, kind.FOLLOWS)) if kind.FOLLOWS else {}
         try:
-            for sample in read_shard(tar):
+            for sample in read_shard(tar, whole=False):
                 keys.append(sample.key)
                 known = Known(size=(self.sizes or {}).get(sample.key), masks=counts.get(sample.key))
                 self._flaws(stage, tar, sample, kind.flaws(sample, known))

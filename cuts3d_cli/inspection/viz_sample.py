@@ -17,6 +17,7 @@ from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.inspection.viz import Notes, Picture, save
 from cuts3d_cli.segmentation import Cut, Segmentation
 from cuts3d_cli.shards.manifest import Manifest
+from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import Known
 from cuts3d_cli.sidecars.confidence import StoredConfidence, current_confidence
@@ -103,7 +104,7 @@ def _importance(
     """Compute the Spatial Importance of a sample by the recorded settings; None where nothing was sharpened."""
     if depth is None or manifest is None or grid is None or "pseudo" not in manifest.config:
         return None
-    settings = resolve_recorded(base, "pseudo", manifest.config["pseudo"]).pseudo
+    settings = resolve_recorded(sidecar(base, "pseudo"), "pseudo", manifest.config["pseudo"]).pseudo
     if settings.method not in METHODS:
         return None
     on_grid = patch_depth(depth, grid, clip=settings.depth_clip, sampling=settings.depth_sampling)

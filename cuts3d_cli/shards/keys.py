@@ -1,7 +1,8 @@
 """What a sample's key and its members' extensions may be, so that every WebDataset reader sees the same samples.
 
 WebDataset takes a member's name up to the first dot of its base name as the key and the rest, in lower case, as the
-extension; it skips folders and files named `__...__`. A key with a dot would be torn apart in silence.
+extension; it skips folders and files named `__...__`. A key with a dot behind its folders would be torn apart in
+silence.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def key_problem(key: str) -> str | None:
         return "is an absolute path"
     if ".." in key.split("/"):
         return "leads out of its folder"
-    if "." in key:
+    if "." in key.rpartition("/")[2]:
         return "has a dot, and WebDataset ends a key at its first dot"
-    if "" in key.split("/"):
+    if not {"", "."}.isdisjoint(key.split("/")):
         return "has a folder without a name"
     if _CONTROL.search(key):
         return "has a control character"

@@ -16,7 +16,7 @@ from PIL import Image
 from cuts3d_cli.errors import SampleError, Setting
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.finished import FinishedSidecar, require
 from cuts3d_cli.sidecars.png import decode_gray16
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
@@ -181,7 +181,7 @@ def _read(sample: Sample) -> Reading[StoredDepth | None]:
     return replace(facts, depth=depth)
 
 
-def _parse(fields: Fields) -> tuple[tuple[int, int], StoredDepth]:
+def _parse(fields: Record) -> tuple[tuple[int, int], StoredDepth]:
     """Return the (height, width) of a map and all that its JSON says, without the map itself."""
     facts = StoredDepth(
         depth=np.empty((0, 0), dtype=np.float32),

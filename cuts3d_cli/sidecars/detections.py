@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.cut.masks import Rle, rle_area
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.masks import StoredMask, mask_record, parse_mask, photo_flaw
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 
@@ -122,7 +122,7 @@ def _read(sample: Sample, known: Known) -> Reading[StoredDetections | None]:
     return stored
 
 
-def _parse(fields: Fields) -> StoredDetections:
+def _parse(fields: Record) -> StoredDetections:
     size = fields.size()
     return StoredDetections(
         size=size,

@@ -1,8 +1,8 @@
 """A sample of a base shard: the photo, the facts about it, and the map of a depth sensor.
 
-`KEY.jpg`, `.png` or `.webp` is the photo, its bytes untouched. `KEY.json` holds facts, and may be missing where another
-program made the shard; `KEY.sensor.png` or `KEY.sensor.npy` is the sensor's map. Members of other names are the user's
-own.
+`KEY.jpg`, `.png` or `.webp` is the photo, its bytes untouched. `KEY.cuts3d.json` holds facts, and is missing where
+another program made the shard; `KEY.sensor.png` or `KEY.sensor.npy` is the sensor's map. Members of other names, such
+as `KEY.json`, are the user's own, and are not looked at.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from PIL import Image
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import IMAGE_EXTENSIONS, decode_image
+from cuts3d_cli.json_reading import as_object, is_number, parse_json
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields, is_number
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.sidecars.png import decode_gray16
 from cuts3d_cli.sidecars.reading import Flaw, Reading, all_flaws, damaged_record, decoded, first_flaw, read_record
+from cuts3d_cli.wording import listed
 
-MEMBERS = (*IMAGE_EXTENSIONS, "json", "sensor.png", "sensor.npy")
+FACTS = "cuts3d.json"
+"""The member with the facts about a photo. Its name is our own: fields of a `KEY.json` mean what its writer likes."""
+_FACTS_OF_0_1 = ({"id", "source", "width", "height"}, {"id", "source", "width", "height", "depth"})
+"""Fields of `KEY.json` in shards that `pack` of version 0.1 wrote."""
+MEMBERS = (*IMAGE_EXTENSIONS, FACTS, "sensor.png", "sensor.npy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +56,7 @@ class StoredPhoto:
 
     Attributes:
         image: upright RGB.
-        facts: its JSON, empty where there is none: of what `pack` wrote `id`, `source` (path from the root of the
-            source), `width`, `height`, and `depth` if a sensor's map is packed.
+        facts: as `photo_facts`.
         sensor: (h, w) float32, metres, NaN where nothing was measured; None where no map is packed. Not always of the
             photo's size.
     """
@@ -79,7 +84,7 @@ def encode(
     if sensor:
         members[f"sensor.{sensor.kind}"] = sensor.data
         facts["depth"] = {"scale": sensor.scale if sensor.kind == "png" else 1.0, "unit": "metre"}
-    members["json"] = json.dumps(facts, sort_keys=True).encode("ascii")
+    members[FACTS] = json.dumps(facts, sort_keys=True).encode("ascii")
     return members
 
 
@@ -129,15 +134,20 @@ def photo_pixels(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArr
 
 
 def photo_facts(sample: Sample) -> Mapping[str, Any]:
-    """Return what the JSON of a sample says, which users may have written; nothing where there is none.
+    """Return what is known of a photo besides its pixels.
+
+    Returns:
+        `source`: its path from the root of the source; in the shard of another program, its name in the tar. Of what
+        `pack` wrote, also `id`, `width` and `height` of the upright photo, and `depth` if a sensor's map is packed.
 
     Raises:
-        ShardError: it is damaged; the line names file and member.
+        ShardError: the facts are damaged; the line names file and member.
     """
     flaw, facts = first_flaw(_facts(sample))
     if flaw:
         raise damaged_record(sample, flaw)
-    return facts or {}
+    assert facts is not None, "facts without a flaw are there"
+    return facts
 
 
 def sensor_map(sample: Sample) -> NDArray[np.float32]:
@@ -171,7 +181,14 @@ def image_member(sample: Sample) -> tuple[str, bytes]:
     """
     found = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
     if not found:
-        raise SampleError(f"the sample has no image, only {', '.join(sorted(sample.members))}")
+        dotted = [name for name in sample.members if _is_compound_image(name)]
+        if dotted:
+            raise SampleError(
+                f"the sample has no image, only {listed(sorted(dotted))}: WebDataset ends a key at its first dot,"
+                f" rename files such as {sample.key}.{dotted[0]}"
+            )
+        only = [name or "a file without an extension" for name in sorted(sample.members)]
+        raise SampleError(f"the sample has no image, only {listed(only)}")
     if len(found) > 1:
         raise SampleError(f"the sample has several images: {', '.join(found)}")
     return found[0], sample.members[found[0]]
@@ -232,7 +249,7 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
     facts = yield from _facts(sample)
     if facts and image and "width" in facts and (facts["width"], facts.get("height")) != image.size:
         said = f"{facts['width']}x{facts.get('height')}"
-        yield Flaw("json", f"it says {said}, the photo is {image.width}x{image.height}")
+        yield Flaw(FACTS, f"it says {said}, the photo is {image.width}x{image.height}")
     # The sensor's map; where there are two, the one in metres is read.
     sensor = None
     if "sensor.png" in sample.members:
@@ -241,7 +258,7 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
             try:
                 scale = _scale(facts)
             except SampleError as error:
-                yield Flaw("json", str(error))
+                yield Flaw(FACTS, str(error))
         try:
             sensor = decode_sensor_png(sample.members["sensor.png"], scale=scale)
         except SampleError as error:
@@ -266,13 +283,47 @@ def _image(sample: Sample) -> Reading[Image.Image | None]:
 
 def _facts(sample: Sample) -> Reading[Mapping[str, Any] | None]:
     """Read the JSON. Returns None if it is damaged."""
-    if "json" not in sample.members:
-        return {}
-    return (yield from read_record(sample, "json", _values))
+    own = (yield from read_record(sample, FACTS, _checked_facts)) if FACTS in sample.members else _facts_of_0_1(sample)
+    return None if own is None else {"source": _name_in_tar(sample)} | dict(own)
 
 
-def _values(fields: Fields) -> Mapping[str, Any]:
+def _checked_facts(fields: Record) -> Mapping[str, Any]:
+    """Return the facts. Users may leave out any that they do not know."""
+    if fields.has("id"):
+        fields.whole("id")
+    if fields.has("source"):
+        fields.text("source")
+    if fields.has("width") or fields.has("height"):
+        fields.size()
+    if fields.has("depth"):
+        depth = fields.object("depth")
+        if depth.number("scale") <= 0:
+            depth.fail("scale")
     return fields.values
+
+
+def _facts_of_0_1(sample: Sample) -> Mapping[str, Any]:
+    """Return the facts from a `KEY.json` that has exactly the fields that version 0.1 wrote; nothing from any other."""
+    try:
+        fields = Record(as_object(parse_json(sample.members["json"])))
+        is_own = fields.values.keys() in _FACTS_OF_0_1 and _extension(fields.text("source")) in IMAGE_EXTENSIONS
+        return _checked_facts(fields) if is_own else {}
+    except (KeyError, ValueError):
+        return {}
+
+
+def _name_in_tar(sample: Sample) -> str:
+    """Return the name of a photo in its tar, with the ending as it stands there; the key where there is no photo."""
+    extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
+    return sample.key if extension is None else sample.names.get(extension, f"{sample.key}.{extension}")
+
+
+def _is_compound_image(extension: str) -> bool:
+    return _extension(extension) in IMAGE_EXTENSIONS and extension not in MEMBERS
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 def _scale(facts: Mapping[str, Any]) -> float:

@@ -164,7 +164,7 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
 
 def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
     """Return the settings that the masks of a pseudo sidecar were cut with."""
-    return resolve_recorded(tar, "pseudo", manifest.config["pseudo"]).pseudo
+    return resolve_recorded(tar, "pseudo", manifest.config.get("pseudo")).pseudo
 
 
 def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:

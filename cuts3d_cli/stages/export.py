@@ -86,4 +86,4 @@ def _stored(shards: Sequence[Path]) -> Iterator[tuple[Mapping[str, Any], StoredM
                 if found := masks.get(sample.key):
                     stored = decode(found)
                     plain = [replace(item, cut=None) for item in stored.instances]
-                    yield {"source": sample.key, **photo_facts(sample)}, replace(stored, instances=plain)
+                    yield photo_facts(sample), replace(stored, instances=plain)

@@ -88,10 +88,12 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
     if found is None:
         return None
     tar, manifest = found
-    recorded = manifest.config.get("features", {})
+    recorded = manifest.config.get("features")
     if recorded != extractor.recorded:
+        known = recorded if isinstance(recorded, dict) else {}
+        backbone, size = known.get("backbone", "an unknown backbone"), known.get("size", "an unknown size")
         raise ShardError(
-            f"{tar} holds features of {recorded.get('backbone')} at {recorded.get('size')}, this run asks for"
+            f"{tar} holds features of {backbone} at {size}, this run asks for"
             f" {extractor.spec.name} at {extractor.size}: set ",
             Setting("features.backbone"),
             " and ",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import posixpath
 import re
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from cuts3d_cli.errors import SettingError, UsageError
 from cuts3d_cli.images import IMAGE_EXTENSIONS
+from cuts3d_cli.json_reading import JsonError, is_whole, read_json
 from cuts3d_cli.shards.keys import is_meta
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
@@ -193,18 +193,18 @@ def _coco_entries(path: Path) -> list[tuple[int, str]]:
     """Read ids and file names of a COCO JSON, sorted by id."""
     try:
         # All else, which is most of such a file, is let go of while it is being read.
-        content = json.loads(path.read_bytes(), object_hook=_only_images)
+        content = read_json(path, max_bytes=None, lenient=True, object_hook=_only_images)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON ({error}): pass a folder of photos, or a COCO JSON") from error
+    except JsonError as error:
+        raise UsageError(f"{path} {error}: pass a folder of photos, or a COCO JSON") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise UsageError(f"{path} is not a COCO JSON: it has no list 'images'")
     entries: dict[int, str] = {}
     for place, image in enumerate(images):
         image_id, file = (image.get("id"), image.get("file_name")) if isinstance(image, dict) else (None, None)
-        if not isinstance(image_id, int) or isinstance(image_id, bool) or not isinstance(file, str) or not file:
+        if not is_whole(image_id) or not isinstance(file, str) or not file:
             raise UsageError(f"{path}: entry {place} of 'images' needs a whole number 'id' and a 'file_name'")
         if image_id in entries:
             raise UsageError(f"{path}: two images have the id {image_id}: make the ids unique")

@@ -5,7 +5,6 @@ The cache knows files and digests, not networks: each call is given the specs th
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
+from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.sources import fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
@@ -214,12 +214,12 @@ def _read_index() -> dict[str, Any]:
     """Return the entries of the index by name, unknown networks included; empty where there is no index."""
     path = _index_path()
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}): {_OTHER_FOLDER}") from error
-    except ValueError as error:
+    except JsonError as error:
         raise _damaged_index() from error
     if not isinstance(content, dict) or "format" not in content:
         raise _damaged_index()

@@ -25,7 +25,8 @@ from cuts3d_cli.evaluation.datasets.open_images import read_open_images
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.datasets.voc import read_voc
 from cuts3d_cli.images import decode_image
-from cuts3d_cli.shards.manifest import Manifest, check_freshness, load_manifest, save_manifest
+from cuts3d_cli.shards.freshness import check_freshness
+from cuts3d_cli.shards.manifest import Manifest, load_manifest, save_manifest
 from cuts3d_cli.shards.names import expand
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import KINDS, Known, kind_of, photos
@@ -94,7 +95,7 @@ def record(rng: Random, folder: Path) -> None:
     extension = rng.choice(list(_records()))
     sample = Sample(key="a", members={extension: mutated_json(rng, _records()[extension])}, file=Path("s-000.tar"))
     stage = extension.removesuffix(".json")
-    if stage == "json":
+    if extension == photos.FACTS:
         photos.photo_facts(sample)
         return
     # The other members are whole, so that only the record can fail.
@@ -263,7 +264,7 @@ def _records() -> dict[str, dict[str, Any]]:
     instance |= {"patch_mask": small, "bipartition": small, "sink": None}
     size = {"height": HEIGHT, "width": WIDTH}
     return {
-        "json": {"id": 1, "source": "a.jpg", **size, "depth": {"scale": 0.001, "unit": "metre"}},
+        photos.FACTS: {"id": 1, "source": "a.jpg", **size, "depth": {"scale": 0.001, "unit": "metre"}},
         "depth.json": {
             **size,
             **{"min": 0.5, "max": 2.5, "unit": "metre", "direction": "distance"},

@@ -259,7 +259,7 @@ def test_a_missing_photo_is_one_line_unless_what_is_there_will_do(cuts3d: Eval, 
     ("spoil", "words"),
     [
         (lambda root: (root / "coco/annotations/instances_val2017.json").unlink(), "coco: there is no sets/coco/anno"),
-        (lambda root: _cut(root / "coco/annotations/instances_val2017.json"), "val2017.json is not valid JSON"),
+        (lambda root: _cut(root / "coco/annotations/instances_val2017.json"), "val2017.json is not JSON"),
         (lambda root: _empty(root / "coco/val2017"), "coco: none of its 2 photos is in sets/coco/val2017"),
         (lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Main/test.txt").unlink(), "voc: there is no sets/VOCdevkit"),
         (lambda root: (root / "VOCdevkit/VOC2007/Annotations/000005.xml").unlink(), "000005.xml cannot be read"),

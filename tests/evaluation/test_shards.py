@@ -16,6 +16,7 @@ from cuts3d_cli.shards.manifest import Manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran
@@ -32,7 +33,7 @@ def shard(path: Path, masks: Mapping[str, Boxes | None], **facts: Any) -> Path:
     samples = {}
     for number, key in enumerate(masks, start=1):
         known = {"id": number, "source": f"{key}.jpg", "width": WIDTH, "height": HEIGHT} | facts
-        samples[key] = {"jpg": b"x", "json": json.dumps(known).encode()}
+        samples[key] = {"jpg": b"x", FACTS: json.dumps(known).encode()}
     write_shard(path, samples)
     return cut(path, masks)
 

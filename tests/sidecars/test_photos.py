@@ -11,7 +11,14 @@ from PIL import Image
 
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, image_member, photo_facts, sensor_map
+from cuts3d_cli.sidecars.photos import (
+    FACTS,
+    decode_sensor_npy,
+    decode_sensor_png,
+    image_member,
+    photo_facts,
+    sensor_map,
+)
 
 NAN = float("nan")
 
@@ -40,20 +47,20 @@ def test_a_map_in_metres_is_taken_before_one_in_units():
     members = {"sensor.npy": npy(np.ones((2, 2), np.float32)), "sensor.png": png(np.full((2, 2), 2000, np.uint16))}
     assert sensor_map(Sample(key="a", members=members)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
     del members["sensor.npy"]
-    for facts in ({}, {"json": b"{"}, {"json": b"[]"}, {"json": b'{"depth": {"scale": "x"}}'}):
+    for facts in ({}, {"json": b"{"}, {"json": b'{"depth": {"scale": 0.001}}'}, {FACTS: b"{}"}):
         with pytest.raises(
             SampleError, match="the sample's JSON does not say what a unit of its sensor map stands for"
         ):
             sensor_map(Sample(key="a", members={**members, **facts}))
-    facts = {"json": json.dumps({"depth": {"scale": 0.001}}).encode()}
+    facts = {FACTS: json.dumps({"depth": {"scale": 0.001}}).encode()}
     assert sensor_map(Sample(key="a", members={**members, **facts})).tolist() == [[2.0, 2.0], [2.0, 2.0]]
     with pytest.raises(SampleError, match="no sensor map is packed"):
         sensor_map(Sample(key="a", members={"jpg": b""}))
 
 
 def test_damaged_facts_are_told():
-    with pytest.raises(ShardError, match=r"member a\.json is damaged: it is no JSON object"):
-        photo_facts(Sample(key="a", members={"json": b"[]"}))
+    with pytest.raises(ShardError, match=r"member a\.cuts3d\.json is damaged: it is not a JSON object"):
+        photo_facts(Sample(key="a", members={FACTS: b"[]"}))
 
 
 class TestSensor:

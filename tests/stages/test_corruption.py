@@ -158,8 +158,8 @@ def test_manifests_that_are_missing_or_of_others(cuts3d: Callable[..., Ran], bas
         "another's": ("[]", f"{path} is not a manifest of cuts3d"),
         "version": (json.dumps(values | {"format_version": 2}), f"{path} has format version 2, this cuts3d reads 1"),
         "config": (json.dumps(values | {"config": {"depth": {"backend": "zoedepth"}}}), f"{path} is damaged"),
-        "field": (json.dumps({k: v for k, v in values.items() if k != "counts"}), "('counts' is missing)"),
-        "deep": ("[" * 100_000, f"{path} is not JSON"),
+        "field": (json.dumps({k: v for k, v in values.items() if k != "counts"}), "(it has no counts)"),
+        "deep": ("[" * 100_000, f"{path} is nested deeper than 100 levels"),
     }
     for text, words in cases.values():
         path.write_text(text)

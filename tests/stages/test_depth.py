@@ -17,6 +17,7 @@ from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.depth import decode_depth_png
+from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth as stage
 from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
 
@@ -82,11 +83,11 @@ def test_what_a_sensor_did_not_give_fails_with_its_reason(alone: Path):
     base = write_shard(
         alone / "s.tar",
         {
-            "blind": {**image, "json": scale, "sensor.png": encoded(np.zeros_like(good), "PNG")},
-            "good": {**image, "json": scale, "sensor.png": encoded(good, "PNG")},
-            "none": {**image, "json": scale},
+            "blind": {**image, FACTS: scale, "sensor.png": encoded(np.zeros_like(good), "PNG")},
+            "good": {**image, FACTS: scale, "sensor.png": encoded(good, "PNG")},
+            "none": {**image, FACTS: scale},
             "npy": {**image, "sensor.npy": npy(good / 1000.0)},
-            "torn": {**image, "json": scale, "sensor.png": encoded(good, "PNG")[:90]},
+            "torn": {**image, FACTS: scale, "sensor.png": encoded(good, "PNG")[:90]},
             "unscaled": {**image, "sensor.png": encoded(good, "PNG")},
         },
     )

@@ -27,7 +27,7 @@ from cuts3d_cli.shards.names import sidecar, stage_names
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.sidecars import KINDS
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 from cuts3d_cli.stages import STAGES, Imported, Stage
@@ -78,7 +78,7 @@ def _read(sample: Sample) -> Reading[float | None]:
     return (yield from read_record(sample, "brightness.json", lambda fields: _mean(fields)))
 
 
-def _mean(fields: Fields) -> float:
+def _mean(fields: Record) -> float:
     return fields.number("mean")
 
 

@@ -149,7 +149,7 @@ def test_coco_file_names_stay_within_the_image_folder(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested deeper than 100 levels"),
         ("[1]", "is not a COCO JSON"),
         ('{"images": 3}', "is not a COCO JSON"),
         ('{"annotations": []}', "is not a COCO JSON"),

@@ -19,7 +19,7 @@ from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.sidecars.photos import image_member
+from cuts3d_cli.sidecars.photos import FACTS, image_member
 from cuts3d_cli.stages.pack import Packing, run
 
 
@@ -59,7 +59,7 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None, **options
 
 
 def facts(tar: Path) -> dict[str, dict[str, Any]]:
-    return {sample.key: json.loads(sample.members["json"]) for sample in read_shard(tar)}
+    return {sample.key: json.loads(sample.members[FACTS]) for sample in read_shard(tar)}
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_webdataset_reads_it_unaided(seven: Path, tmp_path: Path) -> None:
     samples = {s["__key__"]: s for s in wds.WebDataset(str(tar), shardshuffle=False).decode("rgb8")}
     assert len(samples) == 7
     assert samples["c0/0"]["jpg"].shape == (30, 40, 3)
-    assert samples["c1/1"]["json"]["source"] == "c1/1.jpg"
+    assert samples["c1/1"][FACTS]["source"] == "c1/1.jpg"
     assert samples["c1/1"]["sensor.npy"].tolist() == np.ones((30, 41)).tolist()
 
 
@@ -205,7 +205,7 @@ def test_depth_maps(tmp_path: Path) -> None:
     assert samples["x/same"]["sensor.png"] == maps["x/same.png"]
     assert samples["x/half"]["sensor.png"] == maps["x/half.PNG"]
     assert samples["x/metres"]["sensor.npy"] == metres
-    assert sorted(samples["x/none"]) == ["jpg", "json"]
+    assert sorted(samples["x/none"]) == [FACTS, "jpg"]
     depths = {key: item.get("depth") for key, item in facts(result.shards[0].shard).items()}
     unit = {"unit": "metre"}
     assert depths == {

@@ -27,6 +27,7 @@ from cuts3d_cli.errors import ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from tests.support.killers import cut_or_die
@@ -150,7 +151,7 @@ def test_webdataset_reads_base_and_sidecars(alone: Path, weights: Path):
     features.run([base], config=config(weights))
     stage.run([base], config=config(weights))
     expected = {
-        "": {"jpg", "json", "sensor.png"},
+        "": {"jpg", FACTS, "sensor.png"},
         ".depth": {"depth.png", "depth.json"},
         ".features": {"features.npy", "features.json"},
         ".pseudo": {"pseudo.json"},
@@ -221,7 +222,7 @@ def bad_members() -> dict[str, dict[str, bytes]]:
     }
     facts = json.dumps({"depth": {"scale": 0.001, "unit": "metre"}}).encode()
     return {
-        key: {extension: data, "json": facts, "sensor.png": encoded(item.depth, "PNG")}
+        key: {extension: data, FACTS: facts, "sensor.png": encoded(item.depth, "PNG")}
         for key, (extension, data, item) in kinds.items()
     }
 

@@ -1,15 +1,14 @@
-"""What the readers of COCO JSONs share: the lists, the name of an image's file, and checks of JSON values."""
+"""What the readers of COCO JSONs share: the lists, and the name of an image's file."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlparse
 
 from cuts3d_cli.errors import Cuts3dError
+from cuts3d_cli.json_reading import JsonError, read_json
 
 
 def load_lists(path: Path, *, error: type[Cuts3dError], remedy: str) -> dict[str, Any]:
@@ -24,11 +23,11 @@ def load_lists(path: Path, *, error: type[Cuts3dError], remedy: str) -> dict[str
         Cuts3dError: of the type `error`: the file cannot be read, or is not such a JSON.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, max_bytes=None, lenient=True)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}") from problem
-    except (ValueError, RecursionError) as problem:
-        raise error(f"{path} is not valid JSON ({problem}): {remedy}") from problem
+    except JsonError as problem:
+        raise error(f"{path} {problem}: {remedy}") from problem
     lists = [content.get(name) if isinstance(content, dict) else None for name in ("images", "annotations")]
     if not all(isinstance(item, list) for item in lists):
         raise error(f"{path} is not a COCO JSON, which has the lists 'images' and 'annotations': {remedy}")
@@ -48,14 +47,3 @@ def file_of(image: Mapping[str, Any]) -> str:
         except ValueError:  # a bracket that opens no address
             return ""
     return name if isinstance(name, str) else ""
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a JSON value is a finite number."""
-    # A whole number beyond the range of floats has no use here either.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Tell whether a JSON value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -11,9 +11,10 @@ from typing import Any
 
 from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.coco_json import file_of, is_number, is_whole, load_lists
+from cuts3d_cli.evaluation.datasets.coco_json import file_of, load_lists
 from cuts3d_cli.evaluation.datasets.segmentation import to_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
+from cuts3d_cli.json_reading import is_number, is_whole
 from cuts3d_cli.wording import listed
 
 _PSEUDO = re.compile(r"pseudo[-_ ]?(mask|label)", re.IGNORECASE)

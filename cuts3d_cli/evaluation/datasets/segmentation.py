@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.cut.masks import Rle, encode_rle, rle_runs
-from cuts3d_cli.evaluation.datasets.coco_json import is_number, is_whole
+from cuts3d_cli.json_reading import is_number, is_whole
 
 MAX_PERIMETER = 20_000_000
 """Most pixels along all edges of a mask's polygons; no outline of an object is longer."""

@@ -287,7 +287,7 @@ def test_a_json_that_is_cut_off_is_told(tmp_path: Path):
     folder = coco(tmp_path / "coco")
     path = folder / "annotations/instances_val2017.json"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DatasetError, match=r"instances_val2017\.json is not valid JSON .*: fetch it again"):
+    with pytest.raises(DatasetError, match=r"instances_val2017\.json is not JSON .*: fetch it again"):
         opened("coco", tmp_path, images=2)
 
 

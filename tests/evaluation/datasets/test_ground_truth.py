@@ -122,8 +122,8 @@ def test_an_image_id_of_0_is_fine(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "is not valid JSON"),
-        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
         (b"[]", "is not a COCO JSON"),
         (b'[{"image_id": 1, "score": 0.5}]', "is not a COCO JSON"),
         (b'{"images": []}', "is not a COCO JSON"),

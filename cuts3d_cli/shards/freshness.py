@@ -1,0 +1,130 @@
+"""Whether a tar is still what its manifest says, and what a stage would write now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuts3d_cli.errors import Command, Setting, ShardError
+from cuts3d_cli.shards.manifest import DamagedManifestError, InputDigest, config_hash, digest_file, load_manifest
+from cuts3d_cli.shards.names import base_of, manifest_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freshness:
+    """Whether a finished tar is what a stage would write now.
+
+    Attributes:
+        is_current: True if nothing need be done.
+        reason: one line that says why not, or `up to date`.
+    """
+
+    is_current: bool
+    reason: str
+
+
+def digest_input(path: Path) -> InputDigest:
+    """Identify an input by its content, and make sure that a shard is still what its manifest says.
+
+    Args:
+        path: a base shard, a sidecar, or any other file.
+
+    Returns:
+        The digest.
+
+    Raises:
+        ShardError: the file cannot be read, or it is a tar whose content has changed since it was written.
+    """
+    digest = digest_file(path)
+    if path.suffix == ".tar" and manifest_path(path).exists():
+        try:
+            manifest = load_manifest(manifest_path(path))
+        except ShardError:  # a JSON of another program, or what whoever reads it tells
+            return digest
+        if manifest.sha256 != digest.sha256:
+            raise ShardError(
+                f"{path} has changed since it was written, its SHA-256 is not that of its manifest: run ",
+                Command("verify", shards=base_of(path), settings=(Setting("fix", True),)),
+                f", or delete {manifest_path(path).name} if you changed it on purpose",
+            )
+    return digest
+
+
+def check_freshness(
+    tar: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path | InputDigest]
+) -> Freshness:
+    """Check whether a tar is finished and was made from these inputs with this configuration.
+
+    A tar without a manifest is unfinished: the run ended between the two. Files are hashed only where their size or
+    time of change differs from what the manifest says.
+
+    Args:
+        tar: the base shard or sidecar that would be written.
+        stage: the stage that would write it.
+        config: its configuration.
+        inputs: what it would read, by role: files, or digests of what is no single file.
+
+    Returns:
+        The verdict and its reason.
+
+    Raises:
+        ShardError: the manifest is of another format version, or an input cannot be read.
+    """
+    reason = _staleness(tar, stage, config, inputs)
+    return Freshness(is_current=reason is None, reason=reason or "up to date")
+
+
+def _staleness(
+    tar: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path | InputDigest]
+) -> str | None:
+    if not tar.is_file():
+        return "not there yet"
+    path = manifest_path(tar)
+    if not path.exists():
+        return "unfinished: it has no manifest"
+    try:
+        manifest = load_manifest(path)
+    except DamagedManifestError as error:
+        return f"its manifest is unreadable: {error}"
+    if manifest.stage != stage:
+        return f"written by stage {manifest.stage}, not {stage}"
+    if manifest.config_hash != config_hash(config):
+        return f"config changed: {_differences(manifest.config, config)}"
+    if set(manifest.inputs) != set(inputs):
+        return f"inputs changed: {_names(manifest.inputs)} -> {_names(inputs)}"
+    for role, given in inputs.items():
+        known = manifest.inputs[role]
+        now = given if isinstance(given, InputDigest) else digest_file(given, known=known)
+        if now.sha256 != known.sha256:
+            return f"input changed: {role} ({now.file})"
+    own = InputDigest(file=tar.name, size=manifest.size, mtime_ns=manifest.mtime_ns, sha256=manifest.sha256)
+    if tar.stat().st_size != own.size:
+        return f"damaged: {tar.stat().st_size} bytes, {own.size} were written"
+    if digest_file(tar, known=own).sha256 != own.sha256:
+        return "changed since it was written"
+    return None
+
+
+def _names(roles: Mapping[str, Any]) -> str:
+    return "+".join(sorted(roles)) or "none"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *, shown: int = 3) -> str:
+    before, after = _flat(old), _flat(new)
+    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    texts = [f"{name} {before.get(name, '(unset)')} -> {after.get(name, '(unset)')}" for name in changed[:shown]]
+    more = f", and {len(changed) - shown} more" if len(changed) > shown else ""
+    return ", ".join(texts) + more
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value, sort_keys=True)
+    return flat
