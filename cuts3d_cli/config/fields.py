@@ -92,6 +92,8 @@ def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
     """Return what is wrong with a value outside its field's limits, to follow the field's name; None if nothing is."""
     if item.metadata["limits"] is None or value is None:
         return None
+    if isinstance(value, str):  # a word that is allowed in place of a number
+        return None
     low, high = item.metadata["limits"]
     numbers = value if isinstance(value, tuple) else (value,)
     if all(low <= number <= high for number in numbers):

@@ -206,9 +206,20 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
     # Optional fields
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = [option for option in get_args(kind) if option is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+        if type(None) in get_args(kind) and (
+            value is None or (isinstance(value, str) and value.lower() in ("", "none"))
+        ):
             return None
-        return convert(value, inner[0], setting=setting, where=where)
+        # A number, or one of a few words in its place
+        words = [word for option in inner[1:] for word in get_args(option)]
+        if isinstance(value, str) and value in words:
+            return value
+        try:
+            return convert(value, inner[0], setting=setting, where=where)
+        except SettingError as failure:
+            if not words:
+                raise
+            raise error(f"it must be a number, or {' or '.join(map(repr, words))}") from failure
     # Choices
     if get_origin(kind) is Literal:
         for choice in get_args(kind):

@@ -79,10 +79,15 @@ class ConfidenceConfig(Section):
     source: Literal["depth", "crf"] = option(
         "depth", "depth: LocalCuts at several thresholds; crf: the probabilities of the CRF (paper, B.5)."
     )
-    tau_knn_min: float = option(
-        0.05, "Lowest threshold. Lowering it makes unclear borders less sure.", limits=(1e-6, 2.0)
+    tau_knn_min: float | Literal["auto"] = option(
+        "auto",
+        "Lowest threshold. Lowering it makes unclear borders less sure. auto: the paper's 0.05 where it lies between"
+        " the spacing of the grid and the highest threshold, else as large a part of the highest one.",
+        limits=(1e-6, 2.0),
     )
-    tau_knn: float | None = option(None, "Highest threshold. Default: that of the masks.", limits=(1e-6, 2.0))
+    tau_knn: float | Literal["auto"] | None = option(
+        None, "Highest threshold. Default: that of the masks.", limits=(1e-6, 2.0)
+    )
     cuts: int = option(6, "T: thresholds between the lowest and the highest.", limits=(1, 255), flags=("-t",))
     floor: float = option(0.5, "Lower bound of the confidence.", limits=(0.0, 1.0))
 

@@ -15,6 +15,7 @@ from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate
+from cuts3d_cli.errors import SettingError
 
 MAX_PREVIOUS_IOU = 0.5
 MIN_AREA = 0.01
@@ -35,8 +36,17 @@ class MaskCut(Method):
         """Return the name."""
         return "MaskCut"
 
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> MaskCutRules:
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> MaskCutRules:
         """Return the rules for one image; see `Method.rules`."""
+        if settings.instances == "all":
+            raise SettingError("pseudo.instances", "is 'all': MaskCut needs a number, it does not know when to stop")
         return MaskCutRules(grid=grid, instances=settings.instances)
 
 

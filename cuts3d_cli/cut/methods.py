@@ -65,13 +65,21 @@ class Method(ABC):
         """Return what pictures call the method, with its settings."""
 
     @abstractmethod
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Rules:
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> Rules:
         """Return the rules by which one image is cut.
 
         Args:
             depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
             grid: (H, W).
             settings: of the cut.
+            points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
 
         Raises:
             UsageError: the settings do not fit the grid; see `check`.

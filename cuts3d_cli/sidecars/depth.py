@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cuts3d_cli.depth.maps import distance_of
 from cuts3d_cli.errors import SampleError, Setting
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
@@ -51,6 +52,16 @@ class StoredDepth:
     conversion: str
     model: str
     backend: str
+
+    def distance(self) -> NDArray[np.float64] | None:
+        """Return the metric depth, (h, w), NaN where there is no measurement; None where the source is relative."""
+        return distance_of(
+            self.depth,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            direction="disparity" if self.direction == "disparity" else "distance",
+            unit="metre" if self.unit == "metre" else "relative",
+        )
 
 
 def encode(stored: StoredDepth) -> dict[str, bytes]:
@@ -102,15 +113,12 @@ def finished_depth(base: Path) -> FinishedSidecar:
     )
 
 
-def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
-    """Return the depth map of a sample of a depth sidecar.
+def stored_depth(sample: Sample | None, reason: str | None) -> StoredDepth:
+    """Return the depth of a sample of a depth sidecar.
 
     Args:
         sample: of the sidecar; None if it holds none of that key.
         reason: why it failed there, if that is known.
-
-    Returns:
-        (h, w) float32 in [0, 1], NaN where there is no measurement.
 
     Raises:
         SampleError: there is none, or it is damaged.
@@ -118,7 +126,7 @@ def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float3
     """
     if sample is None or "depth.png" not in sample.members:
         raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
-    return decode(sample).depth
+    return decode(sample)
 
 
 def encode_depth_png(depth: NDArray[np.float32]) -> bytes:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,15 @@ from cuts3d_cli.config import (
     recorded_limits,
     resolve_recorded,
 )
-from cuts3d_cli.cut.confidence import CRF_LEVELS, confidence_counts, crf_counts, mean_confidence
+from cuts3d_cli.cut.cloud import points_in_perspective, surface_of
+from cuts3d_cli.cut.confidence import (
+    CRF_LEVELS,
+    choose_thresholds,
+    confidence_counts,
+    crf_counts,
+    mean_confidence,
+)
 from cuts3d_cli.cut.grid import patch_depth
-from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.devices import worker_count
@@ -30,12 +37,12 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import Command, SampleError, Setting, SettingError, ShardError
+from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
-from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
+from cuts3d_cli.sidecars.depth import StoredDepth, finished_depth, stored_depth
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.sidecars.masks import InstanceCut, StoredMasks, node_index
 from cuts3d_cli.sidecars.masks import decode as decode_masks
@@ -49,14 +56,14 @@ class ScoreTask:
 
     Attributes:
         masks: that are scored, with how they were cut.
-        depth: (h, w) float32 in [0, 1], NaN where nothing was measured; for source "depth".
+        depth: for source "depth".
         image: (s, s, 3) uint8, RGB, the square image of the CRF; for source "crf".
         config: the section of the configuration, tau_knn resolved.
         cut: the settings that the masks were cut with.
     """
 
     masks: StoredMasks
-    depth: NDArray[np.float32] | None
+    depth: StoredDepth | None
     image: NDArray[np.uint8] | None
     config: ConfidenceConfig
     cut: PseudoConfig
@@ -132,9 +139,9 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
         return _from_depth(task, cuts, grid)
 
 
-def _common_tau_knn(shards: Sequence[Path]) -> float:
+def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
     """Return the tau_knn that all masks were cut with; they must have been cut in 3D."""
-    found = set()
+    found: set[float | Literal["auto"]] = set()
     for base in shards:
         tar, manifest = require(base, "pseudo")
         cut = _recorded_cut(tar, manifest)
@@ -155,7 +162,7 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
         found.add(cut.tau_knn)
     if len(found) != 1:
         raise ShardError(
-            f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): set ",
+            f"the shards were cut with different tau_knn ({', '.join(sorted(map(str, found)))}): set ",
             Setting("confidence.tau_knn"),
             ", or score them in runs of their own",
         )
@@ -167,41 +174,24 @@ def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
     return resolve_recorded(tar, "pseudo", manifest.config.get("pseudo")).pseudo
 
 
-def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
-    assert config.tau_knn is not None
-    spacing = grid_spacing(grid)
-    if config.tau_knn_min > config.tau_knn:
-        raise SettingError(
-            "confidence.tau_knn_min",
-            f"{config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not under"
-            f" {spacing:.4f}, the diagonal spacing of the {grid[0]}x{grid[1]} grid",
-        )
-    if config.tau_knn_min < spacing:
-        raise SettingError(
-            "confidence.tau_knn_min",
-            f"{config.tau_knn_min:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and"
-            " would take every object apart: raise it",
-        )
-
-
 def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
     assert task.depth is not None
-    assert task.config.tau_knn is not None
-    _check_thresholds(task.config, grid)
-    cut = task.cut
-    depth = patch_depth(task.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
+    cut, config = task.cut, task.config
+    depth = patch_depth(task.depth.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
+    points = points_in_perspective(task.depth.distance(), grid=grid, settings=cut)
+    surface = surface_of(depth, points, settings=cut)
+    thresholds = choose_thresholds(
+        cut, spacing=surface.spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
+    )
     return np.stack(
         [
             confidence_counts(
-                depth,
+                surface,
                 decode_rle(item.bipartition),
                 source=_source(item, grid),
                 sink=None if item.sink is None else node_index(item.sink, grid),
-                tau_knn_min=task.config.tau_knn_min,
-                tau_knn=task.config.tau_knn,
-                cuts=task.config.cuts,
+                thresholds=thresholds,
                 k=cut.knn,
-                background_level=cut.background_level,
                 capacity=cut.capacity,
             )
             for item in cuts

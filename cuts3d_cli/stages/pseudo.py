@@ -109,7 +109,12 @@ def _cutter(
         if image.features is None or image.crf_image is None:
             return None
         return CutTask(
-            image=image.crf_image, size=image.size, features=image.features, depth=image.depth, config=settings
+            image=image.crf_image,
+            size=image.size,
+            features=image.features,
+            depth=image.depth,
+            points=image.points,
+            config=settings,
         )
 
     def cut(images: Iterable[Loaded]) -> Iterator[ImageCut]:
