@@ -56,8 +56,8 @@ class CutSettings:
     )
     concavity: float | Literal["off"] = option(
         "off",
-        "Most concave edge that is kept in the point cloud: objects meet in concave edges. 0.02 to 0.1 is usual (not in"
-        " the paper).",
+        "How much more concave than the surface around it an edge of the point cloud may be: objects meet in concave"
+        " edges. 0.02 to 0.1 is usual (not in the paper).",
         limits=(0.0, 2.0),
     )
     border: float | Literal["off"] = option(

@@ -14,6 +14,8 @@ from cuts3d_cli.cut.grid import patch_distance
 
 NORMAL_SIGMA = 0.8
 """Gaussian by which depth is smoothed before normals are taken from it, in patches."""
+SURROUNDINGS_SIGMA = 3.0
+"""Gaussian over the surroundings with which a concave edge is compared, in patches."""
 
 
 def paper_cloud(depth: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -91,39 +93,69 @@ def surface_normals(cloud: NDArray[np.float64], *, sigma: float = NORMAL_SIGMA) 
     Returns:
         (H, W, 3) float64, of length 1.
     """
-    smooth = ndimage.gaussian_filter(cloud[..., 2], sigma, mode="nearest")
+    smooth = _smooth(cloud[..., 2], sigma)
     down, right = np.gradient(smooth, cloud[1, 0, 1] - cloud[0, 0, 1], cloud[0, 1, 0] - cloud[0, 0, 0])
     normals = np.stack([right, down, -np.ones_like(smooth)], axis=-1)
     return normals / np.linalg.norm(normals, axis=-1, keepdims=True)
 
 
-def edge_concavity(
-    cloud: NDArray[np.float64],
-    normals: NDArray[np.float64],
-    *,
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+def mean_curvature_around(
+    cloud: NDArray[np.float64], normals: NDArray[np.float64], *, sigma: float = SURROUNDINGS_SIGMA
 ) -> NDArray[np.float64]:
-    """Compute how concave the surface is between the two ends of each edge (not in the paper).
-
-    Where two convex objects meet, or an object and what it stands on, the surface is concave; an object's own surface
-    mostly is not (Stein et al., Object Partitioning using Local Convexity, CVPR 2014).
+    """Compute how the normals turn around each patch: the derivatives of their x and y, averaged (not in the paper).
 
     Args:
-        cloud: (H, W, 3).
+        cloud: (H, W, 3), at least 2x2.
         normals: (H, W, 3), as `surface_normals` returns them.
+        sigma: Gaussian of the average, in patches.
+
+    Returns:
+        (H, W, 3) float64: a, b, c such that along (dx, dy) the normal turns by (a dx^2 + b dx dy + c dy^2) / length.
+    """
+    steps = cloud[1, 0, 1] - cloud[0, 0, 1], cloud[0, 1, 0] - cloud[0, 0, 0]
+    (x_down, x_right), (y_down, y_right) = (np.gradient(normals[..., axis], *steps) for axis in (0, 1))
+    turns = (x_right, x_down + y_right, y_down)
+    return np.stack([ndimage.gaussian_filter(turn, sigma, mode="nearest") for turn in turns], axis=-1)
+
+
+def edge_concavity(surface: Surface, *, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute how much more concave the surface is between the two ends of each edge than around them.
+
+    Where two convex objects meet, or an object and what it stands on, the surface is concave; an object's own surface
+    mostly is not (Stein et al., Object Partitioning using Local Convexity, CVPR 2014). What the surroundings are too,
+    as the inside of a bowl, is taken off (not in the paper, either of them).
+
+    Args:
+        surface: with normals.
         first, second: (E,) row-major indices of the ends.
 
     Returns:
-        (E,) float64 in [-2, 2], over 0 where the surface is concave: -(n1 - n2) . (p1 - p2) / |p1 - p2|. 0 where both
-        ends are one point.
+        (E,) float64, over 0 where the surface is concave: -(n1 - n2) . (p1 - p2) / |p1 - p2|, less what the curvature
+        around the ends gives for an edge of that length. 0 where both ends are one point.
+
+    Raises:
+        ValueError: the surface has no normals.
     """
-    points, directions = cloud.reshape(-1, 3), normals.reshape(-1, 3)
+    if surface.normals is None or surface.around is None:
+        raise ValueError("concave edges need normals")
+    points, directions, around = (item.reshape(-1, 3) for item in (surface.cloud, surface.normals, surface.around))
     between = points[first] - points[second]
     length = np.linalg.norm(between, axis=1)
-    turn = np.einsum("ij,ij->i", directions[first] - directions[second], between)
-    concavity: NDArray[np.float64] = -np.divide(turn, length, out=np.zeros_like(turn), where=length > 0)
+    turn = -np.einsum("ij,ij->i", directions[first] - directions[second], between)
+    across, down = between[:, 0], between[:, 1]
+    powers = np.stack([across**2, across * down, down**2], axis=-1)
+    usual = -np.einsum("ij,ij->i", (around[first] + around[second]) / 2, powers)
+    excess = turn - np.maximum(usual, 0.0)
+    concavity: NDArray[np.float64] = np.divide(excess, length, out=np.zeros_like(turn), where=length > 0)
     return concavity
+
+
+def _smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Smooth (H, W) values that go on beyond the border as they come to it, so that a slope stays one there."""
+    margin = [min(math.ceil(4.0 * sigma), side - 1) for side in values.shape]
+    padded = np.pad(values, [(size, size) for size in margin], mode="reflect", reflect_type="odd")
+    smooth: NDArray[np.float64] = ndimage.gaussian_filter(padded, sigma, mode="nearest")
+    return smooth[margin[0] : -margin[0], margin[1] : -margin[1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +166,13 @@ class Surface:
         cloud: (H, W, 3) float64, (x, y, z) of each patch.
         level: z of points outside the semantic mask (Sec. 3.2).
         normals: (H, W, 3) float64, towards the camera; None where concave edges are kept.
+        around: (H, W, 3) float64, how they turn around each patch, see `mean_curvature_around`; None with them.
     """
 
     cloud: NDArray[np.float64]
     level: float
     normals: NDArray[np.float64] | None = None
+    around: NDArray[np.float64] | None = None
 
     @property
     def spacing(self) -> float:
@@ -172,5 +206,7 @@ def surface_of(depth: NDArray[np.floating], points: NDArray[np.float64] | None, 
         cloud, level = points, float(points[..., 2].max()) + settings.background_level
     else:
         cloud, level = paper_cloud(depth), settings.background_level
-    normals = None if settings.concavity == "off" else surface_normals(cloud)
-    return Surface(cloud=cloud, level=level, normals=normals)
+    if settings.concavity == "off":
+        return Surface(cloud=cloud, level=level)
+    normals = surface_normals(cloud)
+    return Surface(cloud=cloud, level=level, normals=normals, around=mean_curvature_around(cloud, normals))

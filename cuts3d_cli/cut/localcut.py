@@ -161,7 +161,7 @@ def local_graph(surface: Surface, mask: NDArray[np.bool_], *, k: int) -> LocalGr
     inside = mask.reshape(-1)
     both = inside[graph.first] & inside[graph.second]
     concavity = np.full(len(graph.first), -np.inf)
-    concavity[both] = edge_concavity(surface.cloud, surface.normals, first=graph.first[both], second=graph.second[both])
+    concavity[both] = edge_concavity(surface, first=graph.first[both], second=graph.second[both])
     return LocalGraph(graph=graph, concavity=concavity)
 
 
