@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types
+from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types, words_of
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
@@ -93,7 +93,7 @@ def with_config(
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
-                    metavar=_metavar(section, item.name),
+                    metavar=_metavar(section, item.name, kind),
                     show_default=_shown(item.default),
                     rich_help_panel=section_types()[section].title,
                 )
@@ -138,10 +138,12 @@ def check_choices(config: Config) -> None:
             raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
 
 
-def _metavar(section: str, key: str) -> str | None:
-    """Return how a help page shows the values of a field whose names are in a table; None for all others."""
-    choices = CHOICES.get((section, key))
-    return None if choices is None else f"[{'|'.join(choices)}]"
+def _metavar(section: str, key: str, kind: Any) -> str | None:
+    """Return how a help page shows the values of a field that Typer cannot tell: names in a table, and words."""
+    if choices := CHOICES.get((section, key)):
+        return f"[{'|'.join(choices)}]"
+    words = words_of(kind)
+    return f"[{'INTEGER' if int in get_args(kind) else 'FLOAT'}|{'|'.join(words)}]" if words else None
 
 
 def flag_of(setting: str, command: Callable[..., None]) -> str | None:
@@ -217,6 +219,8 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = next(part for part in get_args(kind) if part is not type(None))
+        if words_of(kind):  # a number or a word: which of them it is, `resolve` finds out
+            inner = str
     if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
         inner = str
     annotation: Any = Annotated[inner | None, option]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 class Section:
@@ -55,6 +55,16 @@ def option(
         "before": before,
     }
     return field(default=default, metadata=facts)
+
+
+def words_of(kind: Any) -> tuple[str, ...]:
+    """Return the words that a field takes in place of a number, as in `float | Literal["auto"]`."""
+    parts = get_args(kind)
+    return () if get_origin(kind) is Literal else tuple(word for part in parts for word in _choices(part))
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def section_fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:

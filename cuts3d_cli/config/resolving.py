@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from cuts3d_cli.config.fields import limits_problem, section_fields
+from cuts3d_cli.config.fields import limits_problem, section_fields, words_of
 from cuts3d_cli.config.presets import PRESETS
 from cuts3d_cli.config.sections import Config, section_types
 from cuts3d_cli.config.training import PYRAMID_LEVELS, TrainConfig
@@ -211,7 +211,7 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
         ):
             return None
         # A number, or one of a few words in its place
-        words = [word for option in inner[1:] for word in get_args(option)]
+        words = words_of(kind)
         if isinstance(value, str) and value in words:
             return value
         try:
