@@ -42,7 +42,7 @@ def verify(
         with StageProgress(stderr, name="fix") as progress:
             report = repair(paths, report, run_config=config.run, progress=progress, say=say)
     _print(report, find_fixes(report, run_config=config.run), json=json)
-    raise typer.Exit(FAILURE if report.problems else DONE)
+    raise typer.Exit(DONE if report.is_well else FAILURE)
 
 
 def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
@@ -66,6 +66,7 @@ def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
                     }
                     for item in fixes
                 ],
+                "mixed": report.mixed,
                 "notes": report.notes,
             }
         )
@@ -74,11 +75,13 @@ def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
         say(f"note: {note}")
     for problem in report.problems:
         print_line(problem.line)
+    for line in report.mixed:
+        print_line(f"mixed: {line}")
     for item in fixes:
         by_hand = f" (by hand: {spelled(item.obstacle)})" if item.obstacle else ""
         print_line(f"to mend {item.file}: {command_of(item)}{by_hand}")
-    count = len(report.problems)
-    summary = f"{count} problems" if count else "all is well"
+    count = len(report.problems) + len(report.mixed)
+    summary = "all is well" if report.is_well else f"{count} problems"
     print_line(f"{report.files} files, {report.samples} samples: {summary}")
 
 

@@ -17,7 +17,7 @@ from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
 from cuts3d_cli.sidecars.confidence import current_confidence
-from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.photos import photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
@@ -108,8 +108,7 @@ def run(
     # Read the ground truth, and require finished sidecars.
     truth = read_ground_truth(ground_truth)
     stage = in_generation("predict", generation) if predicted else "pseudo"
-    for base in shards:
-        require(base, stage)
+    mixed = mixed_settings([require(base, stage) for base in shards])
     scored = not predicted and _all_scored(shards)
     # Find the images of the ground truth among the photos of the shards.
     photos = [photo for base in shards for photo in _photos(base)]
@@ -129,7 +128,8 @@ def run(
             _collect(base, pairing, truth, into=found, scored=scored)
     # Report what was left out, and compare.
     truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
-    warnings = _warnings(ground_truth, truth, pairing, found, made_by="predict" if predicted else "pseudo")
+    warnings = [mixed] if mixed else []
+    warnings += _warnings(ground_truth, truth, pairing, found, made_by="predict" if predicted else "pseudo")
     for line in warnings:
         say(f"warning: {line}")
     source: Literal["confidence", "one", "detector"] = "detector" if predicted else "confidence" if scored else "one"
@@ -193,8 +193,8 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
     """Add the pseudo-masks of one shard, with their scores."""
     wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
     with ExitStack() as stack:
-        scores = stack.enter_context(SidecarReader(sidecar(base, "confidence"))) if scored else None
-        for sample in read_shard(sidecar(base, "pseudo")):
+        scores = stack.enter_context(require(base, "confidence").open()) if scored else None
+        for sample in require(base, "pseudo").samples():
             image = wanted.pop(sample.key, None)
             if image is None:
                 continue
@@ -214,7 +214,7 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
 def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, stage: str) -> None:
     """Add the detections of one shard."""
     wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
-    for sample in read_shard(sidecar(base, stage)):
+    for sample in require(base, stage).samples():
         image = wanted.pop(sample.key, None)
         if image is None:
             continue

@@ -33,7 +33,7 @@ from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import Command, SampleError, Setting, SettingError, ShardError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.finished import require
@@ -234,13 +234,13 @@ _Key = tuple[str, str | None, StoredMasks | None]
 
 def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
-    pseudo_tar, pseudo = require(base, "pseudo")
-    cut = _recorded_cut(pseudo_tar, pseudo)
+    pseudo = require(base, "pseudo")
+    cut = _recorded_cut(pseudo.tar, pseudo.manifest)
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.
-        depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
+        depths = stack.enter_context(finished_depth(base).open()) if config.source == "depth" else None
         photos = stack.enter_context(SidecarReader(base)) if config.source == "crf" else None
-        for sample in read_shard(pseudo_tar):
+        for sample in pseudo.samples():
             try:
                 stored = decode_masks(sample)
                 depth = stored_depth(depths.get(sample.key), None) if depths else None
