@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import Instance, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.datasets.coco_json import id_of
+from cuts3d_cli.evaluation.datasets.files import photo_head
+from cuts3d_cli.evaluation.datasets.frames import PhotoHead
+from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, ListedGroundTruth, TrueImage, list_ground_truth
+from cuts3d_cli.evaluation.metrics import Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
+from cuts3d_cli.json_reading import is_whole
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
 from cuts3d_cli.sidecars.confidence import current_confidence
 from cuts3d_cli.sidecars.finished import mixed_settings, require
-from cuts3d_cli.sidecars.photos import photo_facts
+from cuts3d_cli.sidecars.photos import image_member, photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
 
@@ -28,11 +32,12 @@ UNSCORED = 0.0
 
 @dataclass
 class _Found:
-    """The predictions in sidecars by image id, and the file names of images that failed or have no scores."""
+    """The predictions in sidecars by image, the file names of images that failed or have no scores, and other masks."""
 
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     unscored: list[str] = field(default_factory=list)
+    unmatched: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,13 @@ class Evaluation:
         scores: what ranks the masks: the mean confidence of each, the score 1.0 for all, or the detector's scores.
         failed: number of images of the ground truth that have no masks because `cuts3d pseudo` or `cuts3d predict`
             failed on them.
-        missing: number of images of the ground truth that are in none of the shards, and left out.
+        missing: number of images of the ground truth that are left out: they are in none of the shards, or of another
+            size there.
         extra: number of images of the shards that are not in the ground truth, and left out.
+        empty: number of images that are compared and have no annotation in the ground truth.
+        unmatched: number of masks of images that are left out.
+        annotations: number of annotations of the images that are compared, and of no image.
+        dropped: how many of them are left out, since they are unusable or of no image.
         metrics: of the images that are in both.
         warnings: one line each.
     """
@@ -57,6 +67,10 @@ class Evaluation:
     failed: int
     missing: int
     extra: int
+    empty: int
+    unmatched: int
+    annotations: int
+    dropped: int
     metrics: Metrics
     warnings: Sequence[str]
 
@@ -69,6 +83,10 @@ class Evaluation:
             "failed": self.failed,
             "missing": self.missing,
             "extra": self.extra,
+            "empty": self.empty,
+            "unmatched": self.unmatched,
+            "annotations": self.annotations,
+            "dropped": self.dropped,
             **self.metrics.to_json(),
             "warnings": list(self.warnings),
         }
@@ -105,31 +123,44 @@ def run(
         UsageError: the ground truth is unusable, or does not fit the shards.
         ShardError: a sidecar is missing, damaged or stale, or only some of the shards have confidence.
     """
-    # Read the ground truth, and require finished sidecars.
-    truth = read_ground_truth(ground_truth)
+    # Load the ground truth, and require finished sidecars.
+    listing = list_ground_truth(ground_truth)
     stage = in_generation("predict", generation) if predicted else "pseudo"
     mixed = mixed_settings([require(base, stage) for base in shards])
     scored = not predicted and _all_scored(shards)
-    # Find the images of the ground truth among the photos of the shards.
+    # Find the images of the ground truth among the photos of the shards, and read their annotations.
     photos = [photo for base in shards for photo in _photos(base)]
-    pairing = pair_images(truth.images, photos, path=ground_truth)
+    pairing = pair_images(listing.images, photos, path=ground_truth)
     if not pairing.photos:
-        names = listed([image.file for image in truth.images.values()]) or "none"
+        names = listed([image.file for image in listing.images.values()]) or "none"
         raise UsageError(
-            f"{ground_truth}: none of its {len(truth.images)} images ({names}) is in the shards"
+            f"{ground_truth}: none of its {len(listing.images)} images ({names}) is in the shards"
             f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
+        )
+    truth = listing.read(_heads(pairing, listing))
+    if all(item.crowd for items in truth.instances.values() for item in items):
+        raise UsageError(
+            f"{ground_truth}: none of the {len(truth.images)} images that are in the shards has an annotation of a"
+            " single object (iscrowd 0): there is nothing to compare with"
         )
     # Collect the masks of these images.
     found = _Found()
+    made_by: Literal["pseudo", "predict"] = "predict" if predicted else "pseudo"
     for base in shards:
+        wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
+        wanted = {key: image for key, image in wanted.items() if image in truth.images}
         if predicted:
-            _collect_predictions(base, pairing, truth, into=found, stage=stage)
+            _collect_predictions(base, wanted, truth, into=found, stage=stage)
         else:
-            _collect(base, pairing, truth, into=found, scored=scored)
+            _collect(base, wanted, truth, into=found, scored=scored)
+    if len(found.failed) == len(truth.images):
+        raise ShardError(
+            f"all {len(truth.images)} images that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
+            f" ({listed(found.failed)}): there is nothing to compare"
+        )
     # Report what was left out, and compare.
-    truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
     warnings = [mixed] if mixed else []
-    warnings += _warnings(ground_truth, truth, pairing, found, made_by="predict" if predicted else "pseudo")
+    warnings += _warnings(ground_truth, listing, truth, pairing, found, made_by=made_by)
     for line in warnings:
         say(f"warning: {line}")
     source: Literal["confidence", "one", "detector"] = "detector" if predicted else "confidence" if scored else "one"
@@ -139,9 +170,13 @@ def run(
         shards=len(shards),
         scores=source,
         failed=len(found.failed),
-        missing=len(pairing.missing),
+        missing=len(listing.images) - len(truth.images),
         extra=len(pairing.extra),
-        metrics=evaluate(found.predictions, truths),
+        empty=sum(not items for items in truth.instances.values()),
+        unmatched=found.unmatched,
+        annotations=truth.annotations,
+        dropped=truth.dropped,
+        metrics=evaluate(found.predictions, truth.instances),
         warnings=warnings,
     )
 
@@ -171,14 +206,38 @@ def _photos(base: Path) -> Iterator[ShardImage]:
     from_coco = _is_packed_from_coco(base)
     for sample in read_shard(base):
         facts = photo_facts(sample)
-        width, height, number = facts.get("width"), facts.get("height"), facts.get("id")
+        width, height = facts.get("width"), facts.get("height")
         yield ShardImage(
             shard=base,
             key=sample.key,
             source=facts["source"],
-            coco_id=number if from_coco and isinstance(number, int) else None,
-            size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
+            coco_id=id_of(facts.get("id")) if from_coco else None,
+            size=(width, height) if is_whole(width) and is_whole(height) else _head(sample).size,
         )
+
+
+def _heads(pairing: Pairing, listing: ListedGroundTruth) -> dict[int, PhotoHead]:
+    """Return what each photo says of itself; its orientation only where the sizes differ."""
+    heads = {image: PhotoHead(size=photo.size) for image, photo in pairing.photos.items()}
+    unlike = {
+        (photo.shard, photo.key): image
+        for image, photo in pairing.photos.items()
+        if photo.size is not None and listing.images[image].size not in (None, photo.size)
+    }
+    for base in dict.fromkeys(shard for shard, _ in unlike):
+        for sample in read_shard(base):
+            image = unlike.get((base, sample.key))
+            if image is not None:
+                heads[image] = PhotoHead(size=heads[image].size, orientation=_head(sample).orientation)
+    return heads
+
+
+def _head(sample: Sample) -> PhotoHead:
+    """Read the head of the photo of a sample."""
+    try:
+        return photo_head(image_member(sample)[1])
+    except SampleError:  # it has no photo, or several
+        return PhotoHead(size=None)
 
 
 def _is_packed_from_coco(base: Path) -> bool:
@@ -189,16 +248,16 @@ def _is_packed_from_coco(base: Path) -> bool:
     return manifest.stage == PACK and manifest.config.get("source") == "coco"
 
 
-def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, scored: bool) -> None:
+def _collect(base: Path, wanted: dict[str, int], truth: GroundTruth, *, into: _Found, scored: bool) -> None:
     """Add the pseudo-masks of one shard, with their scores."""
-    wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
     with ExitStack() as stack:
         scores = stack.enter_context(require(base, "confidence").open()) if scored else None
         for sample in require(base, "pseudo").samples():
             image = wanted.pop(sample.key, None)
-            if image is None:
-                continue
             stored = masks.decode(sample)
+            if image is None:
+                into.unmatched += len(stored.instances)
+                continue
             _check_size(stored, sample, truth.images[image])
             found = stored.instances
             values = _scores(sample.key, scores, len(found))
@@ -211,14 +270,14 @@ def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, 
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, stage: str) -> None:
+def _collect_predictions(base: Path, wanted: dict[str, int], truth: GroundTruth, *, into: _Found, stage: str) -> None:
     """Add the detections of one shard."""
-    wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
     for sample in require(base, stage).samples():
         image = wanted.pop(sample.key, None)
-        if image is None:
-            continue
         stored = detections.decode(sample)
+        if image is None:
+            into.unmatched += len(stored.instances)
+            continue
         _check_size(stored, sample, truth.images[image])
         into.predictions[image] = [
             Prediction(box=item.box, score=item.score or 0.0, mask=item.segmentation) for item in stored.instances
@@ -254,22 +313,29 @@ def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[floa
 
 
 def _warnings(
-    ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found, *, made_by: Literal["pseudo", "predict"]
+    ground_truth: Path,
+    listing: ListedGroundTruth,
+    truth: GroundTruth,
+    pairing: Pairing,
+    found: _Found,
+    *,
+    made_by: Literal["pseudo", "predict"],
 ) -> list[str]:
     """Return a line for each kind of image that is left out, or counts without masks or scores."""
     warnings = list(truth.warnings)
     if pairing.missing:
-        names = [truth.images[image].file for image in pairing.missing]
+        names = [listing.images[image].file for image in pairing.missing]
         warnings.append(
-            f"{len(names)} of {len(truth.images)} images of {ground_truth} are in none of the shards and left out:"
+            f"{len(names)} of {len(listing.images)} images of {ground_truth} are in none of the shards and left out:"
             f" {listed(names)}"
         )
     if pairing.extra:
         names = [photo.source for photo in pairing.extra]
         warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {listed(names)}")
-    if pairing.by_base_name:
-        pairs = [f"{pairing.photos[image].source} as {truth.images[image].file}" for image in pairing.by_base_name]
-        warnings.append(f"{len(pairs)} images were recognised by their base name alone: {listed(pairs)}")
+    for how, images in (("base name alone", pairing.by_base_name), ("base name as it once was", pairing.by_old_name)):
+        if images:
+            pairs = [f"{pairing.photos[image].source} as {listing.images[image].file}" for image in images]
+            warnings.append(f"{len(pairs)} images were recognised by their {how}: {listed(pairs)}")
     if found.failed:
         warnings.append(
             f"{len(found.failed)} images failed in `cuts3d {made_by}` and count as images without a mask:"
