@@ -426,3 +426,13 @@ def test_categories_that_are_no_list_play_no_part(tmp_path: Path, categories: ob
     path = tmp_path / "gt.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
     assert read_ground_truth(path).images == {}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("utf-8", b""), ("utf-8", b"\xef\xbb\xbf"), ("utf-16", b""), ("latin-1", b"")]
+)
+def test_the_text_may_be_in_old_encodings(tmp_path: Path, encoding: str, mark: bytes):
+    content = {"images": [image(1, "caf\u00e9.jpg")], "annotations": [GOOD]}
+    path = tmp_path / "gt.json"
+    path.write_bytes(mark + json.dumps(content, ensure_ascii=False).encode(encoding))
+    assert read_ground_truth(path).images[1].file == "caf\u00e9.jpg"
