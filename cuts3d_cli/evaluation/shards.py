@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +16,10 @@ from cuts3d_cli.evaluation.metrics import Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.json_reading import is_whole
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
-from cuts3d_cli.sidecars.confidence import current_confidence
+from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.finished import mixed_settings, require
+from cuts3d_cli.sidecars.found import Found, FoundReader, have_confidence, stage_of
 from cuts3d_cli.sidecars.photos import image_member, photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
@@ -31,7 +29,7 @@ UNSCORED = 0.0
 
 
 @dataclass
-class _Found:
+class _Collected:
     """The predictions in sidecars by image, the file names of images that failed or have no scores, and other masks."""
 
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
@@ -125,9 +123,9 @@ def run(
     """
     # Load the ground truth, and require finished sidecars.
     listing = list_ground_truth(ground_truth)
-    stage = in_generation("predict", generation) if predicted else "pseudo"
+    stage = stage_of("detections", generation) if predicted else stage_of("masks")
     mixed = mixed_settings([require(base, stage) for base in shards])
-    scored = not predicted and _all_scored(shards)
+    scored = have_confidence(shards, stage)
     # Find the images of the ground truth among the photos of the shards, and read their annotations.
     photos = [photo for base in shards for photo in _photos(base)]
     pairing = pair_images(listing.images, photos, path=ground_truth)
@@ -144,15 +142,12 @@ def run(
             " single object (iscrowd 0): there is nothing to compare with"
         )
     # Collect the masks of these images.
-    found = _Found()
+    found = _Collected()
     made_by: Literal["pseudo", "predict"] = "predict" if predicted else "pseudo"
     for base in shards:
         wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
         wanted = {key: image for key, image in wanted.items() if image in truth.images}
-        if predicted:
-            _collect_predictions(base, wanted, truth, into=found, stage=stage)
-        else:
-            _collect(base, wanted, truth, into=found, scored=scored)
+        _collect(FoundReader(base, stage, scored=scored), wanted, truth, into=found)
     if len(found.failed) == len(truth.images):
         raise ShardError(
             f"all {len(truth.images)} images that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
@@ -181,24 +176,11 @@ def run(
     )
 
 
-_RECOMPUTE = "run `cuts3d confidence` again with if_exists=overwrite"
 _SCORES = {
     "detector": "scores: the detector's",
     "confidence": "scores: the mean confidence of each mask",
     "one": "scores: 1.0 for every mask, the largest first (`cuts3d confidence` makes scores)",
 }
-
-
-def _all_scored(shards: Sequence[Path]) -> bool:
-    """Tell whether the shards have current confidence sidecars, which must be all of them or none."""
-    scored = [base for base in shards if current_confidence(base) is not None]
-    if scored and len(scored) < len(shards):
-        without = next(base for base in shards if base not in scored)
-        raise ShardError(
-            f"{sidecar(without, 'confidence')} is missing or unfinished, while {len(scored)} of {len(shards)} shards"
-            " have theirs, but scores must be of one kind: run `cuts3d confidence` on all shards, or delete them all"
-        )
-    return bool(scored)
 
 
 def _photos(base: Path) -> Iterator[ShardImage]:
@@ -248,68 +230,41 @@ def _is_packed_from_coco(base: Path) -> bool:
     return manifest.stage == PACK and manifest.config.get("source") == "coco"
 
 
-def _collect(base: Path, wanted: dict[str, int], truth: GroundTruth, *, into: _Found, scored: bool) -> None:
-    """Add the pseudo-masks of one shard, with their scores."""
-    with ExitStack() as stack:
-        scores = stack.enter_context(require(base, "confidence").open()) if scored else None
-        for sample in require(base, "pseudo").samples():
-            image = wanted.pop(sample.key, None)
-            stored = masks.decode(sample)
+def _collect(
+    base: Path, stage: str, wanted: dict[str, int], truth: GroundTruth, *, into: _Collected, scored: bool
+) -> None:
+    """Add what was found in the photos of one shard, with scores."""
+    with FoundReader(base, stage, scored=scored) as reader:
+        for key in reader.keys:
+            found = reader.get(key)
+            assert found is not None, "the key is one of the sidecar's"
+            image = wanted.pop(key, None)
             if image is None:
-                into.unmatched += len(stored.instances)
+                into.unmatched += len(found.instances)
                 continue
-            _check_size(stored, sample, truth.images[image])
-            found = stored.instances
-            values = _scores(sample.key, scores, len(found))
-            if values is None:
+            _check_size(found, truth.images[image])
+            if found.scores is None:
                 into.unscored.append(truth.images[image].file)
+            scores = [UNSCORED] * len(found.instances) if found.scores is None else found.scores
             into.predictions[image] = [
-                Prediction.of_mask(item.segmentation, score=score)
-                for item, score in zip(found, values or [UNSCORED] * len(found), strict=True)
+                Prediction(box=item.box, score=score, mask=item.segmentation)
+                for item, score in zip(found.instances, scores, strict=True)
             ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _collect_predictions(base: Path, wanted: dict[str, int], truth: GroundTruth, *, into: _Found, stage: str) -> None:
-    """Add the detections of one shard."""
-    for sample in require(base, stage).samples():
-        image = wanted.pop(sample.key, None)
-        stored = detections.decode(sample)
-        if image is None:
-            into.unmatched += len(stored.instances)
-            continue
-        _check_size(stored, sample, truth.images[image])
-        into.predictions[image] = [
-            Prediction(box=item.box, score=item.score or 0.0, mask=item.segmentation) for item in stored.instances
-        ]
-    into.failed += [truth.images[image].file for image in wanted.values()]
-
-
-def _check_size(stored: StoredMasks | StoredDetections, sample: Sample, image: TrueImage) -> None:
+def _check_size(found: Found, image: TrueImage) -> None:
     """Check that masks are of the size of the photo in the ground truth.
 
     Raises:
         UsageError: they are not.
     """
-    height, width = stored.size
-    if stored.instances and (width, height) != (image.width, image.height):
+    height, width = found.size
+    if found.instances and (width, height) != (image.width, image.height):
         raise UsageError(
-            f"{sample.file}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
-            f" {image.width}x{image.height}: they must be the same photo at the same size"
+            f"{found.sample.file}: a mask of {found.sample.key} is {width}x{height}, {image.file} of the ground truth"
+            f" is {image.width}x{image.height}: they must be the same photo at the same size"
         )
-
-
-def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[float] | None:
-    """Return a score for each mask; None if the image failed in `cuts3d confidence`."""
-    if scores is None or count == 0:
-        return [1.0] * count
-    sample = scores.get(key)
-    if sample is None:
-        return None
-    try:
-        return confidence.decode(sample, Known(masks=count)).scores
-    except SampleError as error:
-        raise ShardError(f"{scores.path}: {key}: {error}: {_RECOMPUTE}") from error
 
 
 def _warnings(
@@ -317,7 +272,7 @@ def _warnings(
     listing: ListedGroundTruth,
     truth: GroundTruth,
     pairing: Pairing,
-    found: _Found,
+    found: _Collected,
     *,
     made_by: Literal["pseudo", "predict"],
 ) -> list[str]:
