@@ -20,8 +20,16 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 129 hung up (SIGHUP), 130 interrupted"
     " (Ctrl-C), 143 terminated (SIGTERM)."
 )
-SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
+SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
+RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
+"""Fields of section `run` that name a Ray cluster."""
+NETWORK_FIELDS = ("device", "batch_size", "half")
+"""Fields of section `run` for commands that run a network."""
+WORKER_FIELDS = ("workers", "worker_memory")
+"""Fields of section `run` for commands that work in several processes."""
+OUTPUT_FIELDS = ("max_image_pixels", "if_exists")
+"""Fields of section `run` for commands that make something of photos."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[
@@ -109,3 +117,13 @@ def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows |
 def leave(*, failed: object) -> NoReturn:
     """End the command with the exit code that says whether samples failed."""
     raise typer.Exit(FAILED_SAMPLES if failed else DONE)
+
+
+def leave_after(result: StageResult) -> NoReturn:
+    """End the command of a stage with the exit code that its result asks for.
+
+    Raises:
+        ShardError: shards could not be done.
+    """
+    result.check_complete()
+    leave(failed=result.failed)

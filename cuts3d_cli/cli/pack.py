@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, leave, show
-from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    SHARING_FIELDS,
+    WORKER_FIELDS,
+    Json,
+    leave_after,
+    show,
+)
+from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 
 
-@with_config("pack", "run")
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    return {} if arguments.get("depth_dir") else {"pack.depth_scale": ("without ", Setting("depth_dir"))}
+
+
+@with_config(
+    "pack",
+    fields(
+        "run",
+        *OUTPUT_FIELDS,
+        *SHARING_FIELDS,
+        "engine",
+        idle=(*NETWORK_FIELDS, *WORKER_FIELDS, "graphs"),
+    ),
+    idle=_idle,
+)
 def pack(
     source: Annotated[
         Path, typer.Argument(help="A folder of photos (any layout), or a COCO JSON.", show_default=False)
@@ -45,4 +68,4 @@ def pack(
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
     result = show("pack", partial(run, packing, config=config), json=json)
-    leave(failed=result.failed)
+    leave_after(result)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage
+from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave_after, run_stage
 from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import with_config
 from cuts3d_cli.config import Config
@@ -41,7 +41,7 @@ def pseudo(
 
         exported = export(paths, export_coco)
         say(f"{export_coco}: {exported.annotations} masks of {exported.images} images")
-    leave(failed=result.failed)
+    leave_after(result)
 
 
 def mask_rows(result: StageResult) -> dict[str, str]:

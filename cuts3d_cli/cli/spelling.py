@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
-from cuts3d_cli.cli.options import flag_of
+from cuts3d_cli.cli.flags import flag_of
 from cuts3d_cli.errors import Command, Part, Setting, one_line, parts_of
 
 COMMANDS: dict[str, Callable[..., None]] = {}

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from cuts3d_cli.config import Config, PseudoConfig, for_backbone, output_dict, recorded_limits
+from cuts3d_cli.config import Config, PseudoConfig, for_backbone, recorded_limits
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.devices import graph_device, worker_count
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.prefetch import prefetched
@@ -81,13 +82,14 @@ def run(
             shards,
             stage="pseudo",
             config={
-                "pseudo": output_dict(settings),
+                "pseudo": recorded("pseudo", settings),
                 "features": extractor.recorded,
                 **recorded_limits(config.run),
             },
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            files={"weights": "features.weights"},
             sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
