@@ -53,13 +53,13 @@ def check_effects(
         if because:
             say(Message("warning: ", Setting(name), " has no effect ", *because))
     if preset is not None and preset != "paper" and not _changes(preset, reads=reads, idle=idle):
-        say(Message(f"warning: preset '{preset}' changes nothing that ", _command(), " reads"))
+        say(Message(f"warning: preset '{preset}' changes nothing that ", Command(running() or ""), " reads"))
 
 
 def _never_read(section: str, field: str, *, reads: Reads, idle: Mapping[str, Parts]) -> Parts:
     """Return why the command as it was typed does not read a setting; nothing where it does."""
     if field not in reads.get(section, ()):
-        return ("on ", _command())
+        return ("on ", Command(running() or ""))
     return idle.get(section) or idle.get(f"{section}.{field}") or ()
 
 
@@ -74,10 +74,6 @@ def _switched_off(section: str, field: str, *, config: Config) -> Parts:
 
 def _value(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
-
-
-def _command() -> Command:
-    return Command(running() or "")
 
 
 def _shapes_output(section: str, field: str) -> bool:

@@ -54,7 +54,8 @@ def with_config(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
-    The command is called with the resolved configuration as its keyword argument `config`, in place of those options.
+    The command is called with the resolved configuration as its keyword argument `config`, in place of those options;
+    one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
@@ -69,7 +70,9 @@ def with_config(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
-        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
+        parameters = [
+            parameter for parameter in signature.parameters.values() if parameter.name not in ("config", "given")
+        ]
         preset = typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel=section_types()["run"].title)
         parameters.append(_parameter("preset", Literal[tuple(PRESETS)], preset))
         # An option for each field
@@ -122,6 +125,9 @@ def with_config(
                 idle=idle(arguments, config) if idle else {},
                 preset=preset,
             )
+            if "given" in signature.parameters:
+                named = {f"{section}.{key}" for section, values in overrides.items() for key in values}
+                arguments["given"] = named | ({"preset"} if preset is not None else set())
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -12,10 +12,12 @@ import typer
 from cuts3d_cli.cli.common import (
     NETWORK_FIELDS,
     OUTPUT_FIELDS,
+    RAY_FIELDS,
     SHARING_FIELDS,
     WORKER_FIELDS,
     Json,
     leave_after,
+    say_how_to_go_on,
     show,
 )
 from cuts3d_cli.cli.options import fields, with_config
@@ -34,7 +36,7 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
         *OUTPUT_FIELDS,
         *SHARING_FIELDS,
         "engine",
-        idle=(*NETWORK_FIELDS, *WORKER_FIELDS, "graphs"),
+        idle=(*NETWORK_FIELDS, *WORKER_FIELDS, *RAY_FIELDS[1:], "graphs"),
     ),
     idle=_idle,
 )
@@ -66,6 +68,7 @@ def pack(
 
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
+    say_how_to_go_on(config)
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
     result = show("pack", partial(run, packing, config=config), json=json)
     leave_after(result)

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from cuts3d_cli.cli.console import print_line
+from cuts3d_cli.cli.console import plain_console, print_line
 from cuts3d_cli.cli.spelling import COMMANDS, running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
@@ -248,5 +248,5 @@ class TrainingProgress:
 
     def _out(self) -> Console:
         if self._console is None:
-            self._console = Console(stderr=True)
+            self._console = plain_console(stderr=True)
         return self._console

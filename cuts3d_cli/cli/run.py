@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from cuts3d_cli.cli.common import NETWORK_FIELDS, OUTPUT_FIELDS, WORKER_FIELDS, Json, leave
+from cuts3d_cli.cli.common import NETWORK_FIELDS, OUTPUT_FIELDS, WORKER_FIELDS, Json, leave, say_how_to_go_on
 from cuts3d_cli.cli.console import print_line, say, stderr, stdout
 from cuts3d_cli.cli.effects import check_effects
 from cuts3d_cli.config import Config, section_fields, section_types
@@ -55,6 +54,7 @@ def run(
         reads=_reads(),
         idle=_idle(content.config),
     )
+    say_how_to_go_on(content.config)
     watcher = TrainingProgress(stderr)
     try:
         whole = RecipeRun(
@@ -111,7 +111,7 @@ def print_plan(plan: Plan, *, console: Console) -> None:
     table.add_column("")
     for part in plan.parts:
         size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
-        table.add_row(escape(part.name), str(part.shards), str(part.finished), size, escape(part.note))
+        table.add_row(part.name, str(part.shards), str(part.finished), size, part.note)
     console.print(table)
     needed, free = _amount(plan.bytes), _amount(plan.free)
     print_line(f"disk: about {needed} to be written (an estimate), {free} free", console=console)

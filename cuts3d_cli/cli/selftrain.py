@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import NETWORK_FIELDS, OUTPUT_FIELDS, Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave,
+    say_how_to_go_on,
+)
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -32,6 +41,7 @@ def selftrain(
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.recipes.selftrain import run
 
+    say_how_to_go_on(config)
     watcher = TrainingProgress(stderr)
     try:
         rounds = run(

@@ -139,9 +139,17 @@ class RunConfig(Section):
     )
     worker_memory: int | None = option(
         None,
-        "Megabytes that a process that cuts may allocate (Linux). An image that needs more fails. Default: no limit.",
+        "Megabytes that a process that cuts may allocate for an image, beyond its libraries (Linux). An image that "
+        "needs more fails. Default: no limit.",
         limits=(64, 10**7),
         shapes_output=False,
+    )
+    worker_timeout: float = option(
+        1800.0,
+        "Seconds that the cut of an image may take in a process; one that takes longer fails.",
+        limits=(1.0, 86_400.0),
+        shapes_output=False,
+        advanced=True,
     )
     max_image_pixels: int = option(
         MAX_IMAGE_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_IMAGE_PIXELS)

@@ -24,7 +24,6 @@ from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
-from cuts3d_cli.devices import worker_count
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
@@ -91,7 +90,7 @@ def run(
         settings = replace(settings, tau_knn=_common_tau_knn(shards))
 
     limits = {} if from_depth else recorded_limits(config.run)
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    with WorkerPool.of(config.run) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             pairs = _tasks(base, config=settings, max_pixels=config.run.max_image_pixels)

@@ -10,7 +10,7 @@ from cuts3d_cli.config import Config, PseudoConfig, for_backbone, recorded_limit
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
-from cuts3d_cli.devices import graph_device, worker_count
+from cuts3d_cli.devices import graph_device
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
@@ -67,7 +67,7 @@ def run(
         return files
 
     device = graph_device(config.run.graphs, device=config.run.device)
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    with WorkerPool.of(config.run) as pool:
         cut = _cutter(settings, extractor=extractor, batch_size=config.run.batch_size, device=device, pool=pool)
 
         def outcomes(base: Path) -> Iterator[Outcome]:

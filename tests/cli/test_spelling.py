@@ -51,6 +51,7 @@ def _none_is_running() -> Iterator[None]:
         # What a command does not take keeps its name; a recipe holds sections and fields.
         ("confidence", Setting("pseudo.method", "maskcut"), "pseudo.method='maskcut'"),
         ("run", Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
+        ("run", Setting("run.if_exists", "replace"), "--set run.if_exists=replace"),
         ("weights", Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
         (None, Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
     ],
