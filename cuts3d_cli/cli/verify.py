@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import DONE, FAILURE, Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import DONE, FAILURE, NETWORK_FIELDS, WORKER_FIELDS, Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.spelling import command_line, spelled
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Parts, Setting
 
 if TYPE_CHECKING:
     from cuts3d_cli.inspection.fix import Fix
     from cuts3d_cli.inspection.verify import VerifyReport
 
 
-@with_config(fields("run", "device", "batch_size", "half", "workers", "worker_memory"))
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    return {} if arguments.get("fix") else {"run": ("without ", Setting("fix", True))}
+
+
+@with_config(fields("run", *NETWORK_FIELDS, *WORKER_FIELDS), idle=_idle)
 def verify(
     shards: Shards = None,
     more_shards: MoreShards = None,

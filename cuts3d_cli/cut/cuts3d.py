@@ -62,6 +62,16 @@ class CutS3D(Method):
         """Return whether instances are LocalCuts."""
         return settings.cut == "local"
 
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return the settings of the steps that are left out."""
+        found = {} if settings.sharpen else dict.fromkeys(("beta", "sigma", "pairing"), "sharpen")
+        if settings.cut != "local":
+            local = ("tau_knn", "source", "core_share", "sink", "knn", "background_level", "capacity")
+            found |= dict.fromkeys(local, "cut")
+        elif settings.source != "core":
+            found["core_share"] = "source"
+        return found
+
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:
         """Check that `tau_knn` fits the grid, where LocalCut uses it.
 

@@ -88,6 +88,21 @@ def check_content(tar: Path, manifest: Manifest) -> None:
         raise _changed(tar)
 
 
+def check_unchanged(path: Path) -> None:
+    """Make sure that a tar is still what its manifest says, as `has_content`.
+
+    A tar without a manifest of ours, such as a base shard of another program, is taken as it is.
+
+    Raises:
+        ShardError: it has changed, or cannot be read.
+    """
+    try:
+        manifest = load_manifest(manifest_path(path))
+    except ShardError:  # there is none, or whoever reads it tells
+        return
+    check_content(path, manifest)
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def _sha256(path: Path, inode: int, mtime_ns: int) -> str:
     return digest_file(path).sha256
@@ -162,11 +177,20 @@ def _names(roles: Mapping[str, Any]) -> str:
     return "+".join(sorted(roles)) or "none"
 
 
+def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return what differs between two configurations: "section.field" -> the old and the new value, as JSON."""
+    before, after = _flat(old), _flat(new)
+    return {
+        name: (before.get(name, "(unset)"), after.get(name, "(unset)"))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, shown: int = 3) -> str:
     """Return the first settings that two configurations differ in, with both values, for a message."""
-    before, after = _flat(old), _flat(new)
-    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    texts = [f"{name} {before.get(name, '(unset)')} -> {after.get(name, '(unset)')}" for name in changed[:shown]]
+    changed = changed_values(old, new)
+    texts = [f"{name} {before} -> {after}" for name, (before, after) in list(changed.items())[:shown]]
     more = f", and {len(changed) - shown} more" if len(changed) > shown else ""
     return ", ".join(texts) + more
 

@@ -16,7 +16,6 @@ from cuts3d_cli.config import (
     ConfidenceConfig,
     Config,
     PseudoConfig,
-    output_dict,
     recorded_limits,
     resolve_recorded,
 )
@@ -25,7 +24,7 @@ from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
-from cuts3d_cli.devices import worker_count
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -90,7 +89,8 @@ def run(
     if from_depth and settings.tau_knn is None:
         settings = replace(settings, tau_knn=_common_tau_knn(shards))
 
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    limits = {} if from_depth else recorded_limits(config.run)
+    with WorkerPool.of(config.run) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             pairs = _tasks(base, config=settings, max_pixels=config.run.max_image_pixels)
@@ -100,7 +100,7 @@ def run(
         return run_shards(
             shards,
             stage="confidence",
-            config={"confidence": output_dict(settings), **({} if from_depth else recorded_limits(config.run))},
+            config={"confidence": recorded("confidence", settings), **limits},
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
@@ -133,10 +133,18 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float:
-    """Return the tau_knn that all masks were cut with; they must have been cut in 3D."""
+    """Return the tau_knn that all masks were cut with; they must have been cut in 3D.
+
+    Shards without masks are passed over, as long as there are others: the run lists them.
+    """
     found = set()
+    missing: ShardError | None = None
     for base in shards:
-        tar, manifest = require(base, "pseudo")
+        try:
+            tar, manifest = require(base, "pseudo")
+        except ShardError as error:
+            missing = error
+            continue
         cut = _recorded_cut(tar, manifest)
         if cut.method not in METHODS:
             raise ShardError(
@@ -145,7 +153,11 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
                 f", or cut them again with one of {', '.join(METHODS)}",
             )
         if not get_method(cut.method).cuts_in_3d(cut):
-            in_3d = (Setting("pseudo.method", "cuts3d"), Setting("pseudo.cut", "local"))
+            in_3d = (
+                Setting("pseudo.method", "cuts3d"),
+                Setting("pseudo.cut", "local"),
+                Setting("run.if_exists", "replace"),
+            )
             raise ShardError(
                 f"{tar} holds masks that were cut in 2D, without a threshold to vary: run ",
                 Command("pseudo", shards=base, settings=in_3d),
@@ -153,6 +165,8 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
                 Setting("confidence.source", "crf"),
             )
         found.add(cut.tau_knn)
+    if not found and missing is not None:
+        raise missing
     if len(found) != 1:
         raise ShardError(
             f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): set ",
