@@ -139,6 +139,10 @@ class ShardError(FileError):
     """A shard, sidecar or manifest is missing, damaged or does not fit its neighbours."""
 
 
+class UnwritableError(ShardError):
+    """A shard, its manifest or its claim cannot be written, as on a full disk: no other shard could be, either."""
+
+
 class DatasetError(Cuts3dError):
     """A benchmark is not where it was looked for, or incomplete, or its annotations are damaged."""
 

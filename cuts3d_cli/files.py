@@ -165,6 +165,24 @@ def atomic_write_json(path: Path, value: Any, *, indent: int | None = 2) -> None
     atomic_write_bytes(path, f"{text}\n".encode("ascii"))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, unless it is there, so that a run learns of a bad one before it begins its work.
+
+    Args:
+        folder: with those above it.
+
+    Raises:
+        FileError: it cannot be made, or nothing can be written into it.
+    """
+    with explained(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as problem:
+            raise FileError(f"{folder} is not a folder, and a folder is needed: name another") from problem
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise FileError(f"{folder} cannot be written to: permission denied")
+
+
 def temporary_name(path: Path) -> Path:
     """Name a temporary file in a file's own folder: hidden, no shard for any reader, and telling whose it is."""
     return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.effects import unread
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.features.catalogue import BACKBONES
 
@@ -31,6 +33,9 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
 
     Raises:
         SettingError: an unknown preset or field, or a value of the wrong type or outside its limits.
+
+    Warns:
+        UserWarning: a field has no effect beside the others.
     """
     if config is None:
         name = "paper" if preset is None else preset
@@ -52,6 +57,12 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
     ):
         if value not in table:
             raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
+    for name in settings:
+        section, field = _field_of(name)
+        values = getattr(config, section)
+        if (decisive := unread(section, values).get(field)) is not None:
+            given = f"{decisive}={getattr(values, decisive)!r}"
+            warnings.warn(f"{name} has no effect with {given}", stacklevel=4)
     return config
 
 

@@ -29,6 +29,7 @@ from cuts3d_cli.cli import (
 )
 from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
 from cuts3d_cli.cli.console import say
+from cuts3d_cli.cli.help_page import PlainCommand
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 
@@ -78,7 +79,7 @@ def add_command(name: str, command: Callable[..., None]) -> None:
     """
     COMMANDS[name] = command
     group, _, last = name.rpartition(" ")
-    (GROUPS[group] if group else app).command(last, epilog=EXIT_CODES)(command)
+    (GROUPS[group] if group else app).command(last, cls=PlainCommand, epilog=EXIT_CODES)(command)
 
 
 for _name, _group in GROUPS.items():

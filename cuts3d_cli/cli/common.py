@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.cli.console import say, stderr, stdout
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Message, Setting
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
@@ -20,8 +23,16 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 129 hung up (SIGHUP), 130 interrupted"
     " (Ctrl-C), 143 terminated (SIGTERM)."
 )
-SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
+SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
+RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
+"""Fields of section `run` that name a Ray cluster."""
+NETWORK_FIELDS = ("device", "batch_size", "half")
+"""Fields of section `run` for commands that run a network."""
+WORKER_FIELDS = ("workers", "worker_memory", "worker_timeout")
+"""Fields of section `run` for commands that work in several processes."""
+OUTPUT_FIELDS = ("max_image_pixels", "if_exists")
+"""Fields of section `run` for commands that make something of photos."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[
@@ -72,6 +83,7 @@ def run_stage(
     """
     from cuts3d_cli.stages import STAGES
 
+    say_how_to_go_on(config)
     stage = STAGES[name]
     run: Callable[..., StageResult] = partial(stage.run, say=say)
     if config.run.engine == "ray":
@@ -79,6 +91,14 @@ def run_stage(
 
         run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
     return show(name, partial(run, shards, config=config, **arguments), json=json, rows=rows)
+
+
+def say_how_to_go_on(config: Config) -> None:
+    """Let the last line after a signal say how to go on where the same command would begin again, or refuse."""
+    wanted = {"overwrite": "replace", "fail": "resume"}.get(config.run.if_exists)
+    if wanted is not None:
+        way = spelled(Message("run the same command with ", Setting("run.if_exists", wanted), " to go on"))
+        interrupts.go_on_by(lambda: way)
 
 
 def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows | None = None) -> StageResult:
@@ -109,3 +129,13 @@ def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows |
 def leave(*, failed: object) -> NoReturn:
     """End the command with the exit code that says whether samples failed."""
     raise typer.Exit(FAILED_SAMPLES if failed else DONE)
+
+
+def leave_after(result: StageResult) -> NoReturn:
+    """End the command of a stage with the exit code that its result asks for.
+
+    Raises:
+        ShardError: shards could not be done.
+    """
+    result.check_complete()
+    leave(failed=result.failed)

@@ -7,8 +7,14 @@ from rich.console import Console
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.errors import Message
 
-stdout = Console()
-stderr = Console(stderr=True)
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints names as they are: brackets and colons in them are no markup and no emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
+stdout = plain_console()
+stderr = plain_console(stderr=True)
 
 
 def say(line: str | Message) -> None:
@@ -18,4 +24,4 @@ def say(line: str | Message) -> None:
 
 def print_line(line: str, *, console: Console = stdout) -> None:
     """Print a line as it is, without colours and line breaks of our own."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)

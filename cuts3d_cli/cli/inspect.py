@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from cuts3d_cli.cli.common import Json
@@ -86,7 +85,7 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
         table.add_column(column, overflow="fold")
     for key, members in samples.items():
         for number, (name, content) in enumerate(members.items()):
-            table.add_row(escape(key) if number == 0 else "", escape(name), escape(content))
+            table.add_row(key if number == 0 else "", name, content)
     stdout.print(table)
 
 
@@ -155,24 +154,20 @@ def _print_manifest(manifest: Manifest, path: Path, *, json: bool) -> None:
     if json:
         print_json(dataclasses.asdict(manifest))
         return
-    table = Table(title=escape(f"{path}: stage {manifest.stage}"), title_justify="left", show_header=False)
+    table = Table(title=f"{path}: stage {manifest.stage}", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
-
-    def add(what: str, value: str) -> None:
-        table.add_row(escape(what), escape(value))
-
     for section, values in manifest.config.items():
         shown = (
             ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else str(values)
         )
-        add(f"config: {section}", shown)
+        table.add_row(f"config: {section}", shown)
     for role, digest in manifest.inputs.items():
-        add(f"made from: {role}", f"{digest.file}, sha256 {digest.sha256[:12]}...")
-    add("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items()))
+        table.add_row(f"made from: {role}", f"{digest.file}, sha256 {digest.sha256[:12]}...")
+    table.add_row("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items()))
     for item in manifest.failed:
-        add("failed", f"{item.get('key') or item.get('file')}: {item['reason']}")
-    add("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
-    add("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
-    add("sha256", manifest.sha256)
+        table.add_row("failed", f"{item.get('key') or item.get('file')}: {item['reason']}")
+    table.add_row("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
+    table.add_row("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
+    table.add_row("sha256", manifest.sha256)
     stdout.print(table)

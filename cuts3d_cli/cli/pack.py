@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, leave, show
-from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    RAY_FIELDS,
+    SHARING_FIELDS,
+    WORKER_FIELDS,
+    Json,
+    leave_after,
+    say_how_to_go_on,
+    show,
+)
+from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 
 
-@with_config("pack", "run")
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    return {} if arguments.get("depth_dir") else {"pack.depth_scale": ("without ", Setting("depth_dir"))}
+
+
+@with_config(
+    "pack",
+    fields(
+        "run",
+        *OUTPUT_FIELDS,
+        *SHARING_FIELDS,
+        "engine",
+        idle=(*NETWORK_FIELDS, *WORKER_FIELDS, *RAY_FIELDS[1:], "graphs"),
+    ),
+    idle=_idle,
+)
 def pack(
     source: Annotated[
         Path, typer.Argument(help="A folder of photos (any layout), or a COCO JSON.", show_default=False)
@@ -43,6 +68,7 @@ def pack(
 
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
+    say_how_to_go_on(config)
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
     result = show("pack", partial(run, packing, config=config), json=json)
-    leave(failed=result.failed)
+    leave_after(result)

@@ -7,16 +7,23 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave,
+    say_how_to_go_on,
+)
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS
 
 
-@with_config(
-    "selftrain", fields("run", "device", "batch_size", "half", "max_image_pixels", "if_exists", "claim_timeout")
-)
+@with_config("selftrain", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, "claim_timeout"))
 def selftrain(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -34,6 +41,7 @@ def selftrain(
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.recipes.selftrain import run
 
+    say_how_to_go_on(config)
     watcher = TrainingProgress(stderr)
     try:
         rounds = run(

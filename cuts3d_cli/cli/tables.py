@@ -55,7 +55,12 @@ def print_stage(
 
 def _shards(result: StageResult) -> str:
     numbers: Counter[str] = Counter(shard.status for shard in result.shards)
-    words = {"skipped": "finished before", "elsewhere": "by other processes", "held": "other processes still work on"}
+    words = {
+        "skipped": "finished before",
+        "elsewhere": "by other processes",
+        "held": "other processes still work on",
+        "broken": "could not be done",
+    }
     notes = [f"{numbers[status]} {word}" for status, word in words.items() if numbers[status]]
     return f"{len(result.shards)}" + (f" ({', '.join(notes)})" if notes else "")
 

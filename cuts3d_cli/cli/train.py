@@ -14,11 +14,19 @@ from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 
 
 def _self_training(arguments: Mapping[str, Any]) -> Mapping[str, str]:
     return {"train": "selftrain"} if arguments.get("round") else {}
+
+
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect on a training that starts from a detector."""
+    if not (arguments.get("init") or (arguments.get("round") and not arguments.get("resume"))):
+        return {}
+    why = ("with ", Setting("init") if arguments.get("init") else Setting("round", arguments["round"]))
+    return dict.fromkeys(("train.backbone_weights", "selftrain.backbone_weights"), why)
 
 
 def _way_on(folder: Path, *, overwrite: bool) -> Callable[[], str]:
@@ -40,7 +48,7 @@ def _way_on(folder: Path, *, overwrite: bool) -> Callable[[], str]:
     return way
 
 
-@with_config("train", fields("run", "device", "max_image_pixels"), redirect=_self_training)
+@with_config("train", fields("run", "device", "max_image_pixels"), redirect=_self_training, idle=_idle)
 def train(
     shards: Shards = None,
     more_shards: MoreShards = None,

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, Shards, expand_shards
+from cuts3d_cli.cli.common import WORKER_FIELDS, Json, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, say
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 
-VIZ_FIELDS = ("device", "batch_size", "half", "workers", "max_image_pixels", "graphs", "if_exists")
+VIZ_FIELDS = ("device", "half", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
+_OF_SHARDS = ("batch_size", *WORKER_FIELDS, "graphs", "if_exists")
 
 
-@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS))
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect on a picture of detections, of a sample in shards, or of a photo with its map."""
+    cutting = ("pseudo", "features", "depth")
+    if arguments.get("checkpoint"):
+        return dict.fromkeys(cutting, ("with ", Setting("checkpoint")))
+    if arguments.get("shards"):
+        return dict.fromkeys((*cutting, "run"), ("with ", Setting("shards"), ", which draws what is stored"))
+    return {"depth": ("with ", Setting("depth_file"))} if arguments.get("depth_file") else {}
+
+
+@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS, idle=_OF_SHARDS), idle=_idle)
 def viz(
     image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
     depth_file: Annotated[

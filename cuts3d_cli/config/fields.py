@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -20,6 +21,10 @@ class Section:
     title: ClassVar[str]
     sidecar: ClassVar[bool] = False
     generations: ClassVar[bool] = False
+
+    def unread(self) -> dict[str, str]:
+        """Return the fields that have no effect beside the others, each with the field that makes it so."""
+        return {}
 
 
 def option(
@@ -92,10 +97,18 @@ def as_dict(section: Any) -> dict[str, Any]:
     }
 
 
-def output_dict(section: Any) -> dict[str, Any]:
-    """Return those fields of a section that shape what is written: what its manifest records and hashes."""
+def output_dict(section: Any, *, unread: Collection[str] = ()) -> dict[str, Any]:
+    """Return those fields of a section that shape what is written: what its manifest records and hashes.
+
+    Args:
+        section: an object of the section.
+        unread: fields that have no effect, besides those that the section itself knows. They are recorded with their
+            defaults, so that nobody's results are stale for a setting that changes nothing.
+    """
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
-    return {key: value for key, value in as_dict(section).items() if key in shaping}
+    without_effect = {*section.unread(), *unread}
+    defaults = {item.name: item.default for item in dataclasses.fields(section) if item.name in without_effect}
+    return {key: defaults.get(key, value) for key, value in as_dict(section).items() if key in shaping}
 
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:

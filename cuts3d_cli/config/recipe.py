@@ -96,13 +96,6 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
     for name in sets:
         if not _NAME.fullmatch(name):
             raise UsageError(f"{path}: {SECTION}.evaluate.{name}: use letters, digits, '_' and '-'")
-    overrides: dict[str, dict[str, Any]] = {}
-    for text in assignments:
-        target, equals, value = text.partition("=")
-        section, dot, key = target.strip().partition(".")
-        if not (equals and dot):
-            raise SettingError("assignments", f"{text}: write it as SECTION.FIELD=VALUE")
-        overrides.setdefault(section, {})[key] = value.strip()
     recipe = Recipe(
         file=path,
         source=_section(RecipeSection, own, path=path, name=SECTION),
@@ -110,10 +103,28 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
             name: _section(EvaluationSet, values, path=path, name=f"{SECTION}.evaluate.{name}")
             for name, values in sets.items()
         },
-        config=resolve(overrides=overrides, environment=environment, stored=(path, _at_home(content, path.parent))),
+        config=resolve(
+            overrides=assigned(assignments), environment=environment, stored=(path, _at_home(content, path.parent))
+        ),
     )
     _check(recipe)
     return recipe
+
+
+def assigned(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return section -> field -> value of assignments, as in "section.field=value".
+
+    Raises:
+        SettingError: one is written in another way.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in assignments:
+        target, equals, value = text.partition("=")
+        section, dot, key = target.strip().partition(".")
+        if not (equals and dot):
+            raise SettingError("assignments", f"{text}: write it as SECTION.FIELD=VALUE")
+        found.setdefault(section, {})[key] = value.strip()
+    return found
 
 
 def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str) -> _T:
@@ -172,5 +183,7 @@ def _check(recipe: Recipe) -> None:
             raise recipe.error(key, f"is {path}, which is no folder")
     if recipe.config.run.if_exists == "fail":
         raise recipe.error(
-            "run.if_exists", "is 'fail': a recipe resumes where it was stopped, take resume or overwrite"
+            "run.if_exists", "is 'fail': a recipe resumes where it was stopped, take resume, replace or overwrite"
         )
+    if recipe.config.run.engine != "local":
+        raise recipe.error("run.engine", f"is '{recipe.config.run.engine}': a recipe runs on this machine, take local")

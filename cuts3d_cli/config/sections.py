@@ -14,7 +14,7 @@ from cuts3d_cli.config.training import SelfTrainConfig, TrainConfig
 MAX_IMAGE_PIXELS = 178_956_970
 """No image of more pixels is ever decoded: twice the size at which Pillow warns of decompression bombs."""
 
-IfExists = Literal["resume", "overwrite", "fail"]
+IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
 
 
@@ -91,6 +91,10 @@ class ConfidenceConfig(Section):
     cuts: int = option(6, "T: thresholds between the lowest and the highest.", limits=(1, 255), flags=("-t",))
     floor: float = option(0.5, "Lower bound of the confidence.", limits=(0.0, 1.0))
 
+    def unread(self) -> dict[str, str]:
+        """Return the thresholds where the CRF is asked."""
+        return dict.fromkeys(("tau_knn_min", "tau_knn", "cuts"), "source") if self.source == "crf" else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Section):
@@ -140,9 +144,17 @@ class RunConfig(Section):
     )
     worker_memory: int | None = option(
         None,
-        "Megabytes that a process that cuts may allocate (Linux). An image that needs more fails. Default: no limit.",
+        "Megabytes that a process that cuts may allocate for an image, beyond its libraries (Linux). An image that "
+        "needs more fails. Default: no limit.",
         limits=(64, 10**7),
         shapes_output=False,
+    )
+    worker_timeout: float = option(
+        1800.0,
+        "Seconds that the cut of an image may take in a process; one that takes longer fails.",
+        limits=(1.0, 86_400.0),
+        shapes_output=False,
+        advanced=True,
     )
     max_image_pixels: int = option(
         MAX_IMAGE_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_IMAGE_PIXELS)
@@ -157,8 +169,8 @@ class RunConfig(Section):
     )
     if_exists: IfExists = option(
         "resume",
-        "What to do with finished shards: resume skips those whose config and inputs match and redoes the others, "
-        "overwrite redoes all, fail stops.",
+        "What to do with finished shards: resume skips those that match, redoes those whose inputs have changed, and "
+        "refuses those of other settings; replace redoes these, too; overwrite redoes all; fail stops at any.",
         shapes_output=False,
     )
     claim_timeout: float = option(
@@ -197,6 +209,10 @@ class RunConfig(Section):
         shapes_output=False,
         advanced=True,
     )
+
+    def unread(self) -> dict[str, str]:
+        """Return the settings of a cluster where there is none."""
+        return dict.fromkeys(("ray_address", "ray_gpus"), "engine") if self.engine != "ray" else {}
 
 
 @dataclass(frozen=True, kw_only=True)

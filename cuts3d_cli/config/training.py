@@ -114,6 +114,17 @@ class TrainConfig(Section):
         200, "Batches that settle the batch norm's statistics at the end; 0 for none.", limits=(0, 10**6)
     )
 
+    def unread(self) -> dict[str, str]:
+        """Return the fields of what is switched off."""
+        copied = ("copy_paste_select", "copy_paste_min", "copy_paste_max", "copy_paste_rate", "copy_paste_overlap")
+        return {
+            **({} if self.copy_paste else dict.fromkeys((*copied, "alpha"), "copy_paste")),
+            **({} if self.drop_loss else {"drop_loss_iou": "drop_loss"}),
+            **({} if self.warmup_iter else {"warmup_factor": "warmup_iter"}),
+            **({} if self.decay_steps else {"decay_factor": "decay_steps"}),
+            **({"precise_bn": "norm"} if self.norm == "FrozenBN" else {}),
+        }
+
 
 def _changed(name: str, default: Any) -> Any:
     """A field of `TrainConfig` with another default."""

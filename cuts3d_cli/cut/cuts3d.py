@@ -70,6 +70,17 @@ class CutS3D(Method):
         """Return whether instances are LocalCuts."""
         return settings.cut == "local"
 
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return the settings of the steps that are left out."""
+        found = {} if settings.sharpen else dict.fromkeys(("beta", "sigma", "pairing"), "sharpen")
+        if settings.cut != "local":
+            local = ("tau_knn", "source", "core_share", "sink", "knn", "background_level", "capacity")
+            found |= dict.fromkeys((*local, "cloud", "focal", "concavity"), "cut")
+        else:
+            found |= {} if settings.source == "core" else {"core_share": "source"}
+            found |= {} if settings.cloud == "perspective" else {"focal": "cloud"}
+        return found | ({"retries": "instances"} if settings.instances == "all" else {})
+
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:
         """Check that `tau_knn` fits the grid, where LocalCut uses it.
 

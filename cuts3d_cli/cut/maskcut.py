@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from cuts3d_cli.errors import SettingError
 
 MAX_PREVIOUS_IOU = 0.5
 MIN_AREA = 0.01
+SETTINGS = ("instances", "tau_ncut", "eigensolver")
+"""The settings of the cut that MaskCut reads."""
 
 
 class MaskCut(Method):
@@ -35,6 +37,10 @@ class MaskCut(Method):
     def title(self, settings: CutSettings) -> str:
         """Return the name."""
         return "MaskCut"
+
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return all settings but the few that MaskCut has."""
+        return {item.name: "method" for item in fields(CutSettings) if item.name not in SETTINGS}
 
     def rules(
         self,

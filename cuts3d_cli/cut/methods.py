@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cuts3d_cli.config import CutSettings
+    from cuts3d_cli.config import CutSettings, PseudoConfig
     from cuts3d_cli.cut.ncut import Eigenpair
     from cuts3d_cli.cut.types import Candidate
 
@@ -94,6 +94,17 @@ class Method(ABC):
         """Return whether instances are LocalCuts at `tau_knn`, which Spatial Confidence repeats at other thresholds."""
         return False
 
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return the settings that have no effect on the cut, each with the one that makes it so.
+
+        Args:
+            settings: of the cut; a method that does not say reads all of them.
+
+        Returns:
+            As in {"beta": "sharpen"}; "method" where the method has no use for it at all.
+        """
+        return {}
+
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:  # noqa: B027 - others fit any grid
         """Check settings that only the grid, (H, W), shows to be impossible.
 
@@ -144,6 +155,20 @@ class Method(ABC):
         from cuts3d_cli.cut.batched_graph import graph_edges
 
         return graph_edges(affinity, importance, pairing=settings.pairing, tau_ncut=settings.graph_threshold)
+
+
+def unread(settings: PseudoConfig) -> dict[str, str]:
+    """Return the fields of section `pseudo` that have no effect, each with the field that makes it so.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    method = get_method(settings.method)
+    found = method.unread(settings)
+    if not method.needs_depth(settings):
+        # Of the settings that switch depth off, the one that cuts without it is the last.
+        found |= dict.fromkeys(("depth_sampling", "depth_clip"), found.get("tau_knn", "method"))
+    return found | ({} if settings.crf else dict.fromkeys(("crf_iterations", "crf_min_iou"), "crf"))
 
 
 def get_method(name: str) -> Method:

@@ -55,6 +55,7 @@ class DepthSpec:
         licence: of the weights, SPDX where there is one.
         extra: the extra of this package to install (`pip install 'cuts3d[EXTRA]'`), or None where none is
             needed.
+        settings: the fields of section `depth` that it alone takes; `weights` and `max_side` are all networks'.
         weights_hint: what the user does where the weights are missing; ends an error line.
         from_hub: whether `load` fetches missing weights from the model hub.
         find: looks for weights where `load` finds them by itself, without the hub; None: they are always given. Called
@@ -70,6 +71,7 @@ class DepthSpec:
     input_size: str
     licence: str
     extra: str | None
+    settings: tuple[str, ...] = ()
     weights_hint: Parts
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None

@@ -101,6 +101,7 @@ _ALL = (
         input_size="longer side 768, aspect kept",
         licence="see the model's card",
         extra="marigold",
+        settings=("marigold_steps", "marigold_ensemble", "seed"),
         weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
         from_hub=True,
         find=find_pretrained,
@@ -144,6 +145,18 @@ def depth_spec(name: str) -> DepthSpec:
         return DEPTHS[name]
     except KeyError:
         raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}") from None
+
+
+def unread(config: DepthConfig) -> dict[str, str]:
+    """Return the fields of section `depth` that have no effect, each with the field that makes it so.
+
+    Raises:
+        UsageError: there is no such depth source.
+    """
+    spec = depth_spec(config.backend)
+    of_networks = () if spec.load is not None else ("weights", "max_side")
+    of_others = {name for other in DEPTHS.values() for name in other.settings if name not in spec.settings}
+    return dict.fromkeys((*of_networks, *sorted(of_others)), "backend")
 
 
 def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:

@@ -30,9 +30,10 @@ from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import current_confidence
 from cuts3d_cli.sidecars.confidence import decode as decode_confidence
-from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.wording import Say, listed
 
 MAX_FAILED_SHARE = 0.5
 """Training stops when more than this share of the images is unusable."""
@@ -75,13 +76,16 @@ class SkippedSample:
     reason: str | None
 
 
-def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confidence: bool) -> list[TrainingShard]:
+def training_shards(
+    bases: Sequence[Path], *, stage: str = "pseudo", with_confidence: bool, say: Say | None = None
+) -> list[TrainingShard]:
     """Find the files that training reads.
 
     Args:
         bases: base shards.
         stage: of the masks, such as "pseudo" or "pseudo.st1".
         with_confidence: whether training uses Spatial Confidence.
+        say: prints a warning.
 
     Returns:
         One record a base shard, in the same order.
@@ -90,8 +94,10 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
         ShardError: masks or confidence are missing, unfinished or stale, or no shard has a record of masks.
     """
     found = []
-    for base in bases:
-        masks = require(base, stage)
+    stored = [require(base, stage) for base in bases]
+    if say is not None and (mixed := mixed_settings(stored)):
+        say(f"warning: {mixed}")
+    for base, masks in zip(bases, stored, strict=True):
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(
@@ -232,6 +238,9 @@ class _OpenShards:
             files = self.shards[shard]
             confidence = SidecarReader(files.confidence) if files.confidence else None
             self._readers[shard] = (SidecarReader(files.base), SidecarReader(files.pseudo), confidence)
+            strangers = set(self._readers[shard][1].keys).difference(self._readers[shard][0].keys)
+            if strangers:
+                raise ShardError(f"{files.pseudo} has masks of {listed(sorted(strangers))}, which {files.base} has not")
         return self._readers[shard]
 
 

@@ -17,7 +17,7 @@ from cuts3d_cli.detector.task import Task, same_start
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.wording import Say, first_line
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.run_log import TrainingEvents
@@ -107,7 +107,14 @@ def run(
     if gpus > 1 and not chosen.startswith("cuda"):
         raise UsageError(f"training on {gpus} GPUs needs CUDA, but the device is {chosen}")
     task = task_of(
-        shards, round=round, out=folder, config=config, init=init, device=chosen, max_image_pixels=max_image_pixels
+        shards,
+        round=round,
+        out=folder,
+        config=config,
+        init=init,
+        device=chosen,
+        max_image_pixels=max_image_pixels,
+        say=events.say,
     )
     images = sum(shard.samples for shard in task.shards)
 
@@ -155,6 +162,7 @@ def task_of(
     init: Path | None,
     device: str = "cpu",
     max_image_pixels: int = MAX_IMAGE_PIXELS,
+    say: Say | None = None,
 ) -> Task:
     """Find the masks of a training.
 
@@ -166,6 +174,7 @@ def task_of(
         init: a trained detector to start from.
         device: one that exists.
         max_image_pixels: photos with more pixels are left out.
+        say: prints a warning.
 
     Returns:
         The training.
@@ -175,7 +184,7 @@ def task_of(
     """
     from cuts3d_cli.detector.data import training_shards
 
-    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config))
+    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config), say=say)
     return Task(config=config, shards=found, out=out, device=device, init=init, max_image_pixels=max_image_pixels)
 
 

@@ -289,19 +289,22 @@ class _Training:
             UsageError: the checkpoint is of another training, or of another number of processes.
             WeightsError: all checkpoints are damaged.
         """
-        damaged: list[Path] = []
+        damaged: dict[Path, WeightsError] = {}
         for path in reversed(find_checkpoints(self.task.out)):
             try:
                 restored = self._restore_from(path)
             except WeightsError as error:
-                self._say(Message("warning: ", *error.parts))
-                damaged.append(path)
+                damaged[path] = error
                 continue
+            for error in damaged.values():
+                self._say(Message("warning: ", *error.parts))
             comm.synchronize()  # all have read what is renamed now
             if self.first:
                 for other in damaged:
                     set_aside(other)
             return restored
+        if len(damaged) == 1:
+            raise next(iter(damaged.values()))
         raise WeightsError(f"{self.task.out} holds no sound checkpoint: delete it to train again")
 
     def _restore_from(self, path: Path) -> tuple[int, Position]:

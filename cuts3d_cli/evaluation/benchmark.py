@@ -27,7 +27,7 @@ from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
 from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
-from cuts3d_cli.files import atomic_file
+from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.sidecars.detections import Detections
 
@@ -136,6 +136,7 @@ def run_checkpoint(
         UsageError: the names or the device are wrong, or a user's own JSON is unusable.
         WeightsError: the checkpoint is missing, damaged, or not of a detector.
         DatasetError: a dataset is missing, incomplete or damaged.
+        FileError: the folder for all detections cannot be written to.
         Cuts3dError: detectron2 is not installed.
     """
     # Check the arguments before torch and detectron2 are loaded.
@@ -144,6 +145,8 @@ def run_checkpoint(
         raise WeightsError(
             f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
         )
+    if export is not None:
+        make_folder(export)
     device = choose_device(config.device)
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
@@ -274,7 +277,8 @@ def _evaluate(
             evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
             if photo.failure:
                 failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
-            write(_records(photo.number, predictions))
+            own_id = dataset.truth.images[photo.number].id
+            write(_records(photo.number if own_id is None else own_id, predictions))
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
     if left:
@@ -334,7 +338,7 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
     return True
 
 
-def _records(number: int, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def _records(number: int | str, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     """Return results in COCO's format, in the order in which they are judged."""
     return [
         {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
@@ -349,7 +353,7 @@ def _results_file(folder: Path | None, name: str) -> Iterator[Callable[[Sequence
     if folder is None:
         yield lambda records: None
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     first = True
 
     def write(records: Sequence[Mapping[str, Any]], file: BinaryIO) -> None:

@@ -18,7 +18,7 @@ from cuts3d_cli.inspection.viz import Notes, Picture, save
 from cuts3d_cli.segmentation import Cut, Segmentation
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars import Known
 from cuts3d_cli.sidecars.confidence import StoredConfidence, current_confidence
 from cuts3d_cli.sidecars.confidence import decode as decode_confidence
@@ -121,7 +121,7 @@ def _confidence(base: Path, key: str, stored: StoredMasks | None) -> StoredConfi
     found = current_confidence(base) if stored and stored.instances else None
     if found is None or stored is None:
         return None
-    with SidecarReader(found.tar) as reader:
+    with found.open() as reader:
         sample = reader.get(key)
     if sample is None:
         return None
@@ -151,7 +151,7 @@ def _stored(base: Path, stage: str, key: str, notes: Notes) -> tuple[Sample | No
     if found is None:
         notes.add(f"no {stage}", way_out=[": run ", Command(stage, shards=base)])
         return None, None
-    with SidecarReader(found.tar) as reader:
+    with found.open() as reader:
         sample = reader.get(key)
     if sample is None:
         notes.add(f"no {stage}: {found.failures.get(key, 'it is not in the sidecar')}")

@@ -104,6 +104,7 @@ def run(
                 gpus=gpus,
                 events=events,
                 progress=progress,
+                chosen=number == 1,
             )
         )
         checkpoint = rounds[-1].weights
@@ -126,12 +127,14 @@ def run_round(
     gpus: int,
     events: TrainingEvents,
     progress: Callable[[str], AbstractContextManager[Progress]],
+    chosen: bool = False,
 ) -> Round:
     """Run one round: predict, merge with the masks of the round before, train.
 
     Args:
         number: of the round, from 1 on.
         checkpoint: the detector of the round before.
+        chosen: the user chose the checkpoint; see `stages.predict.run`.
         shards, out, config, gpus, events, progress: as in `run`.
 
     Returns:
@@ -144,11 +147,18 @@ def run_round(
     config = replace(config, run=without_split(config.run))
     events.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
     with progress(f"predict, {before}") as bar:
-        STAGES["predict"].run(
-            shards, config=predicting(config, number), progress=bar, checkpoint=checkpoint, generation=before
+        predicted = STAGES["predict"].run(
+            shards,
+            config=predicting(config, number),
+            progress=bar,
+            checkpoint=checkpoint,
+            generation=before,
+            chosen=chosen,
         )
+    predicted.check_complete()
     with progress(f"masks, {name}") as bar:
         merged = STAGES["merge"].run(shards, config=config, progress=bar, round=number)
+    merged.check_complete()
     trained = train.run(
         shards,
         round=number,

@@ -210,7 +210,7 @@ class Steps:
         # The stages within the round, so that the plan can ask what they would do.
         def predicted(shards: Sequence[Path], *, progress: Progress) -> StageResult:
             return STAGES["predict"].run(
-                shards, config=predicting, progress=progress, checkpoint=checkpoint, generation=before
+                shards, config=predicting, progress=progress, checkpoint=checkpoint, generation=before, chosen=False
             )
 
         def merged(shards: Sequence[Path], *, progress: Progress) -> StageResult:
@@ -260,7 +260,11 @@ class Steps:
         """Predict with one detector on an evaluation set."""
         name = f"{source.name}: predictions of {generation}"
         run = partial(
-            STAGES["predict"].run, checkpoint=self.weights[generation], config=self.config, generation=generation
+            STAGES["predict"].run,
+            checkpoint=self.weights[generation],
+            config=self.config,
+            generation=generation,
+            chosen=False,
         )
         part = self._sidecars(
             name,
@@ -329,10 +333,15 @@ class Steps:
         return lambda: self._with_bar(name, lambda bar: run(source.bases, progress=bar))
 
     def _with_bar(self, name: str, run: Callable[[Progress], StageResult]) -> int:
-        """Run a stage under a progress bar, report its failed samples and return their number."""
+        """Run a stage under a progress bar, report its failed samples and return their number.
+
+        Raises:
+            ShardError: shards could not be done; what follows needs them.
+        """
         with self.reports.bar(name) as bar:
             result = run(bar)
         self.reports.failures(result.failed)
+        result.check_complete()
         return len(result.failed)
 
     def _training_of_recipe(self, run: Callable[[], _Result]) -> _Result:

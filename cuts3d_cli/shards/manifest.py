@@ -96,6 +96,10 @@ class Manifest:
         if not self.config_hash:
             object.__setattr__(self, "config_hash", config_hash(self.config))
 
+    def identity(self, tar: Path) -> InputDigest:
+        """Return what identifies the tar that was written."""
+        return InputDigest(file=tar.name, size=self.size, mtime_ns=self.mtime_ns, sha256=self.sha256)
+
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Hash a configuration, whatever the order of its keys.

@@ -17,7 +17,6 @@ from cuts3d_cli.config import (
     ConfidenceConfig,
     Config,
     PseudoConfig,
-    output_dict,
     recorded_limits,
     resolve_recorded,
 )
@@ -32,7 +31,7 @@ from cuts3d_cli.cut.confidence import (
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
-from cuts3d_cli.devices import worker_count
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -40,7 +39,7 @@ from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
 from cuts3d_cli.sidecars.depth import StoredDepth, finished_depth, stored_depth
 from cuts3d_cli.sidecars.finished import require
@@ -97,7 +96,8 @@ def run(
     if from_depth and settings.tau_knn is None:
         settings = replace(settings, tau_knn=_common_tau_knn(shards))
 
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    limits = {} if from_depth else recorded_limits(config.run)
+    with WorkerPool.of(config.run) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             pairs = _tasks(base, config=settings, max_pixels=config.run.max_image_pixels)
@@ -107,7 +107,7 @@ def run(
         return run_shards(
             shards,
             stage="confidence",
-            config={"confidence": output_dict(settings), **({} if from_depth else recorded_limits(config.run))},
+            config={"confidence": recorded("confidence", settings), **limits},
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
@@ -140,10 +140,18 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
-    """Return the tau_knn that all masks were cut with; they must have been cut in 3D."""
+    """Return the tau_knn that all masks were cut with; they must have been cut in 3D.
+
+    Shards without masks are passed over, as long as there are others: the run lists them.
+    """
     found: set[float | Literal["auto"]] = set()
+    missing: ShardError | None = None
     for base in shards:
-        tar, manifest = require(base, "pseudo")
+        try:
+            tar, manifest = require(base, "pseudo")
+        except ShardError as error:
+            missing = error
+            continue
         cut = _recorded_cut(tar, manifest)
         if cut.method not in METHODS:
             raise ShardError(
@@ -152,7 +160,11 @@ def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
                 f", or cut them again with one of {', '.join(METHODS)}",
             )
         if not get_method(cut.method).cuts_in_3d(cut):
-            in_3d = (Setting("pseudo.method", "cuts3d"), Setting("pseudo.cut", "local"))
+            in_3d = (
+                Setting("pseudo.method", "cuts3d"),
+                Setting("pseudo.cut", "local"),
+                Setting("run.if_exists", "replace"),
+            )
             raise ShardError(
                 f"{tar} holds masks that were cut in 2D, without a threshold to vary: run ",
                 Command("pseudo", shards=base, settings=in_3d),
@@ -160,6 +172,8 @@ def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
                 Setting("confidence.source", "crf"),
             )
         found.add(cut.tau_knn)
+    if not found and missing is not None:
+        raise missing
     if len(found) != 1:
         raise ShardError(
             f"the shards were cut with different tau_knn ({', '.join(sorted(map(str, found)))}): set ",
@@ -224,13 +238,13 @@ _Key = tuple[str, str | None, StoredMasks | None]
 
 def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
-    pseudo_tar, pseudo = require(base, "pseudo")
-    cut = _recorded_cut(pseudo_tar, pseudo)
+    pseudo = require(base, "pseudo")
+    cut = _recorded_cut(pseudo.tar, pseudo.manifest)
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.
-        depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
+        depths = stack.enter_context(finished_depth(base).open()) if config.source == "depth" else None
         photos = stack.enter_context(SidecarReader(base)) if config.source == "crf" else None
-        for sample in read_shard(pseudo_tar):
+        for sample in pseudo.samples():
             try:
                 stored = decode_masks(sample)
                 depth = stored_depth(depths.get(sample.key), None) if depths else None

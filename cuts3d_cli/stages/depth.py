@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
+from cuts3d_cli.config import Config, DepthConfig, recorded_limits
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.catalogue import DEPTHS, load_depth
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -48,8 +49,7 @@ def run(
     settings = config.depth
     device = choose_device(config.run.device) if settings.backend != "sensor" else "cpu"
     # Given weights are inputs: what they hold decides, not where they lie.
-    recorded = {"depth": {name: value for name, value in output_dict(settings).items() if name != "weights"}}
-    recorded |= recorded_limits(config.run)
+    shaping = {name: value for name, value in recorded("depth", settings).items() if name != "weights"}
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
     weights = _weight_files(settings)
     if settings.backend == "sensor":
@@ -83,10 +83,11 @@ def run(
     return run_shards(
         shards,
         stage="depth",
-        config=recorded,
+        config={"depth": shaping, **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, **weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"weights": "depth.weights"},
         sharing=Sharing.from_config(config.run),
         info={"device": device},
         progress=progress,

@@ -9,7 +9,7 @@ from typing import Any
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.shards.reader import SidecarReader, read_shard
+from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.sidecars.masks import StoredMasks, decode, mask_record
 from cuts3d_cli.sidecars.photos import photo_facts
@@ -81,7 +81,7 @@ def export_coco(shards: Sequence[Path], path: Path) -> Exported:
 def _stored(shards: Sequence[Path]) -> Iterator[tuple[Mapping[str, Any], StoredMasks]]:
     """Read the facts and the masks of each image, in the order of the shards; only what is exported of the masks."""
     for base in shards:
-        with SidecarReader(require(base, "pseudo").tar) as masks:
+        with require(base, "pseudo").open() as masks:
             for sample in read_shard(base):
                 if found := masks.get(sample.key):
                     stored = decode(found)

@@ -65,6 +65,7 @@ def run(
         inputs=lambda base: {"base": base, "weights": extractor.weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"weights": "features.weights"},
         sharing=Sharing.from_config(config.run),
         info={"device": extractor.device},
         progress=progress,
@@ -105,7 +106,14 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
         if used is None or digest_file(extractor.weights, known=used).sha256 != used.sha256:
             raise ShardError(
                 f"{tar} holds features of other weights than {extractor.weights}: run ",
-                Command("features", shards=base, settings=(Setting("features.weights", str(extractor.weights)),)),
+                Command(
+                    "features",
+                    shards=base,
+                    settings=(
+                        Setting("features.weights", str(extractor.weights)),
+                        Setting("run.if_exists", "replace"),
+                    ),
+                ),
                 ", or delete the file",
             )
     return found

@@ -21,7 +21,7 @@ from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.sidecars.finished import FinishedSidecar
@@ -170,7 +170,7 @@ class _Beside:
     """A sidecar, read in step with its base shard; the stack closes it."""
 
     def __init__(self, sidecar: FinishedSidecar, *, stack: ExitStack) -> None:
-        self._reader = stack.enter_context(SidecarReader(sidecar.tar))
+        self._reader = stack.enter_context(sidecar.open())
         self._reasons = sidecar.failures
 
     def get(self, key: str) -> tuple[Sample | None, str | None]:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from cuts3d_cli.config import Config, IfExists, PackConfig, recorded_limits
 from cuts3d_cli.depth.maps import has_aspect_of
-from cuts3d_cli.engine.driver import refuse_existing, run_jobs
+from cuts3d_cli.engine.driver import refuse_existing, run_jobs, stage_result
+from cuts3d_cli.engine.replacing import OwnSettings, settle
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing
 from cuts3d_cli.errors import SampleError, Setting, SettingError, ShardError, UsageError
@@ -29,6 +30,7 @@ from cuts3d_cli.stages.listing import Photo, list_source
 
 STAGE = "pack"
 _MIN_DIGITS = 3
+_TO_KEEP = ("to keep them, choose another ", Setting("name"), " or ", Setting("out"))
 _UNFIT_NAME = re.compile(r"^[-.\s]|[/\\<>{}*?\[\]\x00-\x1f\x7f]|^$")
 
 
@@ -87,6 +89,7 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None) -
 
     Raises:
         UsageError: a path or number is impossible, or there is no photo.
+        OtherSettingsError: shards are of other settings, and `run.if_exists` is "resume".
         ShardError: shards exist and `run.if_exists` is "fail", shards of another packing have the same name, or the
             disk is full.
     """
@@ -110,11 +113,15 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None) -
 
     # Pack this process's part.
     jobs = [Job(tar, tar) for tar in sharing.part_of(list(plan))]
+    recorded = _recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None)
+    own = OwnSettings(stage=STAGE, config=recorded)
+    others = {job.tar: own.other_values(job.tar) for job in jobs}
+    settle(others, if_exists=if_exists, progress=progress, to_keep=_TO_KEEP)
+    progress.compared()
     progress.begin([(job.tar, len(plan[job.tar])) for job in jobs])
     results = run_jobs(
         jobs,
-        stage=STAGE,
-        config=_recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None),
+        own=own,
         inputs=inputs,
         outcomes=outcomes,
         if_exists=if_exists,
@@ -122,7 +129,7 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None) -
         info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
         progress=progress,
     )
-    return StageResult(stage=STAGE, shards=results, seconds=time.perf_counter() - begun)
+    return stage_result(STAGE, results, begun=begun)
 
 
 def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:

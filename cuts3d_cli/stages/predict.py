@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuts3d_cli.config import Config, output_dict, recorded_limits
+from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -32,6 +33,7 @@ def run(
     say: Say | None = None,
     checkpoint: Path,
     generation: str | None = None,
+    chosen: bool = True,
 ) -> StageResult:
     """Detect the instances of every image.
 
@@ -42,6 +44,8 @@ def run(
         say: prints a status line.
         checkpoint: what `cuts3d train` wrote.
         generation: names the sidecars, as in "initial" or "st1"; None for `NAME-000.predict.tar`.
+        chosen: the user chose the checkpoint, so that predictions of another one are of other settings; else it is a
+            result itself, and predictions of an older one are redone.
 
     Returns:
         The results of all shards.
@@ -50,10 +54,6 @@ def run(
         WeightsError: the checkpoint is missing, damaged, or no detector's.
         ShardError: a shard is missing or damaged.
     """
-    if not checkpoint.is_file():
-        raise WeightsError(
-            f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
-        )
     device = choose_device(config.run.device)
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
@@ -80,13 +80,21 @@ def run(
                 )
                 yield Outcome(key=item.sample.key, members=encode(stored), counts={"masks": len(stored.instances)})
 
+    def inputs(base: Path) -> Mapping[str, Path]:
+        if not checkpoint.is_file():
+            raise WeightsError(
+                f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
+            )
+        return {"base": base, "checkpoint": checkpoint}
+
     return run_shards(
         shards,
         stage=in_generation("predict", generation),
-        config={"predict": output_dict(config.predict), **recorded_limits(config.run)},
-        inputs=lambda base: {"base": base, "checkpoint": checkpoint},
+        config={"predict": recorded("predict", config.predict), **recorded_limits(config.run)},
+        inputs=inputs,
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"checkpoint": "checkpoint"} if chosen else {},
         sharing=Sharing.from_config(config.run),
         info={"device": device},
         progress=progress,

@@ -201,9 +201,9 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(bases: list
     noted = Noted()
     resumed = train(task(bases, tmp_path / "b", resume=True), noted)
     assert noted.begun == (2, 4)
-    assert "checkpoint-0000004.pth is damaged" in str(noted.said[0])
-    assert "resuming from" in str(noted.said[1])
-    assert "checkpoint-0000002.pth" in str(noted.said[1])
+    assert "resuming from" in str(noted.said[0])
+    assert "checkpoint-0000002.pth" in str(noted.said[0])
+    assert "checkpoint-0000004.pth is damaged" in str(noted.said[1])
     assert (tmp_path / "b" / "checkpoint-0000004.pth.damaged").exists()
     assert same(weights(resumed), weights(final))
     # Nothing is resumed where all are damaged; a checkpoint without a digest is taken as it is.

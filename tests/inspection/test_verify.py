@@ -89,6 +89,7 @@ def test_what_was_written_is_well(alone: Path, weights: Path, cuts3d: Callable[.
         "samples": 15,
         "problems": [],
         "remedies": [],
+        "mixed": [],
         "notes": [],
     }
 

@@ -152,10 +152,12 @@ def test_it_runs_resumes_and_is_verified_and_mended(registered: None, cuts3d: Ca
     assert all(20 < value < 80 for value in values)
     assert "Brightness" in cuts3d("brightness", "--help").out
     assert cuts3d("brightness", "--scale", 0).line.startswith("cuts3d: --scale is 0")
-    # It resumes, and another setting makes it stale.
+    # It resumes, and another setting is refused.
     assert "finished before" in cuts3d("brightness", "--shards", base, "--scale", 100).out
+    refused = cuts3d("brightness", "--shards", base, "--scale", 10)
+    assert "other settings (s-000.brightness.tar): --scale 100.0 -> 10.0: --if-exists replace" in refused.line
     first = tar.read_bytes()
-    assert cuts3d("brightness", "--shards", base, "--scale", 10).code == 0
+    assert cuts3d("brightness", "--shards", base, "--scale", 10, "--if-exists", "replace").code == 0
     assert tar.read_bytes() != first
     # It is verified; its sidecar is none of the base shards that a folder stands for.
     assert cuts3d("verify", "--shards", alone).code == 0
@@ -170,7 +172,7 @@ def test_it_runs_resumes_and_is_verified_and_mended(registered: None, cuts3d: Ca
 
 def test_a_damaged_one_is_written_again(registered: None, cuts3d: Callable[..., Ran], alone: Path):
     (base,) = pack_photos(alone, 2)
-    assert cuts3d("brightness", "--shards", base, "--scale", 100).code == 0
+    assert cuts3d("brightness", "--shards", base, "--scale", 100, "--if-exists", "replace").code == 0
     tar = sidecar(base, "brightness")
     whole = tar.read_bytes()
     tar.write_bytes(whole[:600] + b"#" + whole[601:])

@@ -1,14 +1,16 @@
-"""What the readers of COCO JSONs share: the lists, and the name of an image's file."""
+"""What the readers of COCO JSONs share: the lists, and ids."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from cuts3d_cli.errors import Cuts3dError
-from cuts3d_cli.json_reading import JsonError, read_json
+from cuts3d_cli.json_reading import JsonError, is_whole, read_json
+
+_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
+"""A text that is a whole number as Python writes it; a longer one is a name."""
 
 
 def load_lists(path: Path, *, error: type[Cuts3dError], remedy: str) -> dict[str, Any]:
@@ -34,16 +36,15 @@ def load_lists(path: Path, *, error: type[Cuts3dError], remedy: str) -> dict[str
     return dict(content)
 
 
-def file_of(image: Mapping[str, Any]) -> str:
-    """Return the file of an image: its `file_name`; in LVIS, which has none, the last two parts of its `coco_url`.
+def id_of(value: Any) -> int | str | None:
+    """Return an id in the form in which ids are compared: 7 for 7, 7.0 and "7".
 
     Returns:
-        The name, with folders if any; "" if there is none.
+        A whole number, else a text; None for what is no id.
     """
-    name, url = image.get("file_name"), image.get("coco_url")
-    if name is None and isinstance(url, str):
-        try:
-            return "/".join(urlparse(url).path.split("/")[-2:])
-        except ValueError:  # a bracket that opens no address
-            return ""
-    return name if isinstance(name, str) else ""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if _NUMBER.fullmatch(text) else text or None
+    return value if is_whole(value) else None
