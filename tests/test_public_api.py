@@ -38,7 +38,7 @@ CALLS = {
         "self images depths depth_unit larger_is_nearer confidence batch_size workers errors",
         "None relative False True 4 0 raise",
     ),
-    "Detector.__init__": ("self checkpoint device min_score half", "auto 0.0 True"),
+    "Detector.__init__": ("self checkpoint device half settings", "auto True"),
     "Detector.__call__": ("self image", ""),
     "Detector.batch": ("self images batch_size", "4"),
     "draw": ("segmentation title notes", "None ()"),

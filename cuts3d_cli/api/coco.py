@@ -22,7 +22,7 @@ def to_coco(
 
     Returns:
         One a mask: `id`, `image_id`, `category_id`, `segmentation` (run-length code), `bbox` [x, y, width, height],
-        `area` (pixels), `iscrowd` 0, `score`.
+        `area` (pixels), `iscrowd` 0, `score`; `class_id` where a detector of several classes found it.
     """
     codes = [encode_rle(mask) for mask in segmentation.masks]
     return [
@@ -35,6 +35,7 @@ def to_coco(
             "area": rle_area(code),
             "iscrowd": 0,
             "score": float(score),
+            **({} if segmentation.classes is None else {"class_id": int(segmentation.classes[place])}),
         }
         for place, (code, score) in enumerate(zip(codes, segmentation.scores, strict=True))
     ]

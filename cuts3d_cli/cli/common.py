@@ -33,6 +33,10 @@ WORKER_FIELDS = ("workers", "worker_memory", "worker_timeout")
 """Fields of section `run` for commands that work in several processes."""
 OUTPUT_FIELDS = ("max_image_pixels", "if_exists")
 """Fields of section `run` for commands that make something of photos."""
+CHECKPOINT_HELP = (
+    "A detector: of `cuts3d train`, or of detectron2 (.pth, .pkl), as the authors of CutLER and CutS3D publish theirs."
+)
+"""Of the option `--checkpoint`, and of `--init`."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -65,13 +65,15 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run that is in the folder.")] = False,
     init: Annotated[
         Path | None,
-        typer.Option("--init", help="A trained detector to begin with. From round 1 on: the last.", show_default=False),
+        typer.Option(
+            "--init", help=f"What to begin with. {CHECKPOINT_HELP} From round 1 on: the last.", show_default=False
+        ),
     ] = None,
     json: Json = False,
     *,
     config: Config,
 ) -> None:
-    """Train a class-agnostic Cascade Mask R-CNN on the masks."""
+    """Train a class-agnostic Mask R-CNN on the masks, cascaded or plain."""
     from cuts3d_cli.cli.progress import TrainingProgress
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.detector.train import default_out, run

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import WORKER_FIELDS, Json, Shards, expand_shards
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, say
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -24,12 +24,15 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     cutting = ("pseudo", "features", "depth")
     if arguments.get("checkpoint"):
         return dict.fromkeys(cutting, ("with ", Setting("checkpoint")))
+    detecting: dict[str, Parts] = {"predict": ("without ", Setting("checkpoint"))}
     if arguments.get("shards"):
-        return dict.fromkeys((*cutting, "run"), ("with ", Setting("shards"), ", which draws what is stored"))
-    return {"depth": ("with ", Setting("depth_file"))} if arguments.get("depth_file") else {}
+        return detecting | dict.fromkeys(
+            (*cutting, "run"), ("with ", Setting("shards"), ", which draws what is stored")
+        )
+    return detecting | ({"depth": ("with ", Setting("depth_file"))} if arguments.get("depth_file") else {})
 
 
-@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS, idle=_OF_SHARDS), idle=_idle)
+@with_config("pseudo", "features", "depth", "predict", fields("run", *VIZ_FIELDS, idle=_OF_SHARDS), idle=_idle)
 def viz(
     image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
     depth_file: Annotated[
@@ -47,9 +50,7 @@ def viz(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
-            "--checkpoint", "-c", help="Draw what this detector finds, as `cuts3d train` made it.", show_default=False
-        ),
+        typer.Option("--checkpoint", "-c", help=f"Draw what a detector finds. {CHECKPOINT_HELP}", show_default=False),
     ] = None,
     open_picture: Annotated[bool, typer.Option("--open", help="Open the picture when it is done.")] = False,
     json: Json = False,

@@ -16,6 +16,7 @@ from cuts3d_cli.config.sections import (
     PackConfig,
     PredictConfig,
     RunConfig,
+    TestSettings,
     recorded_limits,
     section_types,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "RunConfig",
     "Section",
     "SelfTrainConfig",
+    "TestSettings",
     "TrainConfig",
     "as_dict",
     "for_backbone",

@@ -16,6 +16,7 @@ MAX_IMAGE_PIXELS = 178_956_970
 
 IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
+TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +94,33 @@ class ConfidenceConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Section):
-    """Which detections are kept."""
+    """How a detector is run. What is not set is as the detector's own file says, or the configuration beside it."""
 
     title = "Detections"
     sidecar = True
     generations = True
 
-    min_score: float = option(0.0, "Lowest score of a detection that is written.", limits=(0.0, 1.0))
-    max_detections: int = option(100, "Most detections an image.", limits=(1, 10**6))
+    detectron2_config: Path | None = option(
+        None,
+        "A detectron2 configuration (YAML) that belongs to the detector. Default: NAME.yaml or config.yaml beside it.",
+    )
+    test_settings: TestSettings | None = option(
+        None,
+        "How a file of tensors alone is tested, where no configuration says so: as CutLER, CuVLER and UnionCut are "
+        "(cutler), CutLER's supervised files, CutS3D's own file (360 pixels, 10 detections), or detectron2's model "
+        "zoo. Default: cutler, for files that are like CutLER's.",
+    )
+    test_min_size: int | None = option(
+        None, "Shorter side to which photos are resized, pixels; 0 leaves them as they are.", limits=(0, 8192)
+    )
+    test_max_size: int | None = option(
+        None, "Longest side to which photos are resized, pixels.", limits=(32, 8192), advanced=True
+    )
+    min_score: float | None = option(None, "Score that a detection must exceed.", limits=(0.0, 1.0), flags=("--score",))
+    nms: float | None = option(
+        None, "Of detections that overlap by more than this IoU only the best is kept.", limits=(0.0, 1.0)
+    )
+    max_detections: int | None = option(None, "Most detections an image.", limits=(1, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,10 @@ class TrainConfig(Section):
         "dino-resnet50",
         "What the ResNet-50 starts from: dino-resnet50, a checkpoint file in torchvision's format, or 'random'.",
     )
-    resnet_depth: Literal[18, 34, 50] = option(50, "Layers of the backbone's ResNet.", advanced=True)
+    head: Literal["cascade", "standard"] = option(
+        "cascade", "Box heads: three, each stricter than the one before, or a single one, as in a plain Mask R-CNN."
+    )
+    resnet_depth: Literal[18, 34, 50, 101, 152] = option(50, "Layers of the backbone's ResNet.", advanced=True)
     norm: Literal["SyncBN", "BN", "FrozenBN"] = option("SyncBN", "Normalisation of backbone and FPN.")
     freeze_at: int = option(0, "Stages of the backbone that are frozen.", limits=(0, 5), advanced=True)
     fpn_channels: int = option(256, "Channels of the FPN.", limits=(8, 4096), advanced=True)

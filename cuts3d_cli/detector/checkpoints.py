@@ -159,28 +159,38 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: Train
     _write_digest(path, hashlib.sha256(content).hexdigest())
 
 
-def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
-    """Read a trained model's weights and the configuration that it was trained with.
+def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig | None]:
+    """Read a detector's tensors, and the configuration of its training where `cuts3d train` wrote the file.
 
     Args:
-        path: a checkpoint, or the safetensors file that training ends with.
+        path: a checkpoint, the safetensors file that training ends with, or anybody's file of tensors.
 
     Raises:
-        WeightsError: it is missing, damaged, or none of ours.
+        WeightsError: it is missing or damaged, holds no tensors, or is of another version of `cuts3d train`.
     """
-    if not is_safetensors(path):
-        content = load_checkpoint(path)
-        return tensors_of(content["model"], path=path), config_of(content.get("config"), path=path)
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: name a detector, from `cuts3d train` or another program")
     if not is_intact(path):
         raise WeightsError(
             f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): train again, or restore the file"
         )
-    try:
-        state, metadata = read_tensors(path), read_metadata(path)
-        values = parse_json(metadata["cuts3d"].encode())["config"]
-    except (UnreadableError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
-    return state, config_of(values, path=path)
+    # The safetensors file.
+    if is_safetensors(path):
+        tensors, metadata = read_tensors(path), read_metadata(path)
+        if "cuts3d" not in metadata:
+            return tensors, None
+        try:
+            values = parse_json(metadata["cuts3d"].encode())["config"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is damaged: what it says of its training is no JSON") from error
+        return tensors, config_of(values, path=path)
+    # A checkpoint.
+    content = read_checkpoint(path)
+    if not (isinstance(content, dict) and {"format", "version", "config", "model"} <= content.keys()):
+        return read_tensors(path), None
+    if content["format"] != FORMAT:
+        raise WeightsError(f"{path} is a checkpoint of another version of `cuts3d train`, {content['version']}")
+    return tensors_of(content["model"], path=path), config_of(content["config"], path=path)
 
 
 def config_of(values: Any, *, path: Path) -> TrainConfig:

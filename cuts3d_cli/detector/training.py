@@ -22,13 +22,13 @@ from cuts3d_cli.detector.checkpoints import (
     find_checkpoints,
     keep_last,
     load_checkpoint,
-    load_trained,
     save_checkpoint,
     save_weights,
     set_aside,
 )
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, SkippedSample
+from cuts3d_cli.detector.loading import load_start
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.order import Position
 from cuts3d_cli.detector.run_log import Averages, RunLog, TrainingEvents
@@ -349,8 +349,7 @@ class _Training:
             WeightsError: they are missing, damaged, or of another network.
         """
         if self.task.init is not None:
-            state, _ = load_trained(self.task.init)
-            load_into(self.model, state, what="this detector", path=self.task.init)
+            load_start(self.model, self.task.init, config=self.config, say=self._say)
         elif self.config.backbone_weights != "random":
             from cuts3d_cli.detector.resnet import load_resnet
 

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.config import RunConfig
+from cuts3d_cli.config import PredictConfig, RunConfig
 from cuts3d_cli.detector.card import describes, record_results
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, detect_photos, pending_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
@@ -30,6 +30,7 @@ from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.sidecars.detections import Detections
+from cuts3d_cli.wording import Say
 
 DETECTIONS = "detections"
 """Folder beside a checkpoint for the journals of its detections."""
@@ -110,9 +111,10 @@ def run_checkpoint(
     selection: Selection,
     *,
     config: RunConfig,
+    wanted: PredictConfig | None = None,
     export: Path | None = None,
     detections: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Evaluate a trained detector on datasets.
@@ -121,9 +123,10 @@ def run_checkpoint(
     resumes where it was, and a finished one has nothing left to detect.
 
     Args:
-        checkpoint: as `cuts3d train` writes it.
+        checkpoint: as `cuts3d train` or detectron2 writes it.
         selection: what to evaluate it on.
         config: the device, the precision and the batch size.
+        wanted: what the user says of the detector's settings; None for nothing.
         export: a folder for all detections, as NAME.json in COCO's format of results.
         detections: the folder in which detections are kept; `detections` beside the checkpoint by default.
         say: prints a status line or a warning.
@@ -135,25 +138,25 @@ def run_checkpoint(
     Raises:
         UsageError: the names or the device are wrong, or a user's own JSON is unusable.
         WeightsError: the checkpoint is missing, damaged, or not of a detector.
+        FileError: a configuration of the detector cannot be read, or describes another one.
+        SettingError: a setting of the detector cannot take effect.
         DatasetError: a dataset is missing, incomplete or damaged.
         FileError: the folder for all detections cannot be written to.
         Cuts3dError: detectron2 is not installed.
     """
     # Check the arguments before torch and detectron2 are loaded.
     selection.names()
-    if not checkpoint.is_file():
-        raise WeightsError(
-            f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
-        )
     if export is not None:
         make_folder(export)
     device = choose_device(config.device)
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
+    from cuts3d_cli.detector.loading import load_detector
 
     # Load the detector; its detections are kept under a digest of all that can change them.
-    detector = Detector.load(checkpoint, device=device, half=config.half)
-    shaping = [digest_file(checkpoint).sha256, __version__, detector.device.type, detector.half]
+    stored = load_detector(checkpoint, wanted or PredictConfig(), say=say)
+    detector = Detector.of(stored, device=device, half=config.half)
+    shaping = [digest_file(checkpoint).sha256, stored.recorded(), __version__, detector.device.type, detector.half]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
     folder = detections or checkpoint.parent / DETECTIONS
     return run(
@@ -305,9 +308,10 @@ def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
     boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as detectron2 does
     scores = np.asarray(found.scores, dtype=np.float32).tolist()
     codes = found.masks if masks else [None] * len(boxes)
+    classes = [None] * len(boxes) if found.classes is None else found.classes.tolist()
     return [
-        Prediction(box=(x, y, width, height), score=score, mask=code)
-        for (x, y, width, height), score, code in zip(boxes.tolist(), scores, codes, strict=True)
+        Prediction(box=(x, y, width, height), score=score, mask=code, class_id=class_id)
+        for (x, y, width, height), score, code, class_id in zip(boxes.tolist(), scores, codes, classes, strict=True)
     ]
 
 
@@ -343,6 +347,7 @@ def _records(number: int | str, predictions: Sequence[Prediction]) -> list[dict[
     return [
         {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
         | ({"segmentation": item.mask} if item.mask is not None else {})
+        | ({"class_id": item.class_id} if item.class_id is not None else {})
         for item in sort_predictions(predictions)
     ]
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.cutter import PhotoCutter
-from cuts3d_cli.api.detector import Detector
+from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
 from cuts3d_cli.config import PAPER, Config
+from cuts3d_cli.detector.train import require_detectron2
+from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import (
     Cuts3dError,
     DepthMissingError,
@@ -119,9 +121,9 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
 
     Args:
         path: the photo.
-        checkpoint: written by `cuts3d train`.
+        checkpoint: written by `cuts3d train` or detectron2.
         out: the picture; NAME.cuts3d.png in the working folder by default.
-        config: section `run`.
+        config: sections `predict` and `run`.
         say: prints a status line.
 
     Returns:
@@ -130,14 +132,24 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
     Raises:
         Cuts3dError: the photo cannot be read, or detectron2 is not installed.
         WeightsError: the checkpoint cannot be read.
+        FileError: its configuration cannot be read, or describes another detector.
+        SettingError: a setting of the detector cannot take effect.
     """
+    require_detectron2()
+    from cuts3d_cli.detector.inference import Detector
+
     notes = Notes(say)
     photo = read_photo(path, max_pixels=config.run.max_image_pixels)
-    every = Detector(checkpoint, device=config.run.device, half=config.run.half)(photo)
-    found = every[every.scores >= MIN_SCORE]
+    device = choose_device(config.run.device)
+    detector = Detector.load(checkpoint, device=device, half=config.run.half, wanted=config.predict, say=say)
+    image = np.asarray(photo)
+    every = as_segmentation(detector.detect([image])[0], image=image, title=str(checkpoint))
+    # A score that the user named is the detector's own limit already.
+    least = MIN_SCORE if config.predict.min_score is None else config.predict.min_score
+    found = every[every.scores >= least]
     if not len(found):
         best = f", the best has {every.scores[0]:.2f}" if len(every) else ""
-        notes.add(f"nothing was found with a score of {MIN_SCORE:g}{best}")
+        notes.add(f"nothing was found with a score of {least:g}{best}")
         found = every[:1]
     target = out or Path(f"{path.stem}.cuts3d.png")
     return save(found, target, title=f"{path.name}: {checkpoint}", notes=notes.lines)

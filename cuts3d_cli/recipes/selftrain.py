@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuts3d_cli.config import Config, PredictConfig
+from cuts3d_cli.config import Config
 from cuts3d_cli.detector import train
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.engine.sharing import without_split
-from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import generation_of
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.merge import min_score_of
@@ -76,7 +75,8 @@ def run(
         shards: base shards with pseudo-masks.
         checkpoint: the detector to start from.
         out: folder in which `detector-st1`, ... are created.
-        config: sections `selftrain` and `run`.
+        config: sections `selftrain`, `predict` and `run`. What `predict` says of the file of a detector is about the
+            one to start from; single settings hold for those of the rounds, too.
         gpus: number of GPUs of this machine to use.
         events: receives the events of trainings.
         progress: makes a progress bar for the stage of a name.
@@ -85,13 +85,14 @@ def run(
         One record a round.
 
     Raises:
-        WeightsError: the checkpoint is missing or damaged.
+        WeightsError: the checkpoint is missing or damaged, or no detector that the rounds can go on from.
         ShardError: masks are missing or damaged.
         TrainingError: a loss is not finite.
     """
     train.require_detectron2()
-    if not checkpoint.is_file():
-        raise WeightsError(f"{checkpoint} does not exist: name a detector that `cuts3d train` wrote")
+    from cuts3d_cli.detector.loading import check_start
+
+    check_start(checkpoint, config=config.selftrain, say=lambda line: None)  # said when the first round trains
     rounds: list[Round] = []
     for number in range(1, config.selftrain.rounds + 1):
         rounds.append(
@@ -113,8 +114,10 @@ def run(
 
 def predicting(config: Config, number: int) -> Config:
     """Return the configuration with which a round predicts on the shards that it learns from."""
-    kept = PredictConfig(min_score=min_score_of(config.selftrain, number), max_detections=MAX_DETECTIONS)
-    return replace(config, predict=kept)
+    wanted = replace(config.predict, min_score=min_score_of(config.selftrain, number), max_detections=MAX_DETECTIONS)
+    if number > 1:  # its detector is one of the rounds before
+        wanted = replace(wanted, detectron2_config=None, test_settings=None)
+    return replace(config, predict=wanted)
 
 
 def run_round(
@@ -151,6 +154,7 @@ def run_round(
             shards,
             config=predicting(config, number),
             progress=bar,
+            say=events.say,
             checkpoint=checkpoint,
             generation=before,
             chosen=chosen,

@@ -272,7 +272,7 @@ class Steps:
             stage=in_generation("predict", generation),
             run=run,
             needs=[f"{source.name}: pack", generation],
-            otherwise=detection_record_bytes(self.config.predict.max_detections),
+            otherwise=detection_record_bytes(self.config.predict.max_detections or self.config.train.test_detections),
         )
         return Step(name=name, parts=[part], run=self._over(name, source, run))
 

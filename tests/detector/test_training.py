@@ -25,7 +25,7 @@ from cuts3d_cli.detector.checkpoints import (
     digest_path,
     find_checkpoints,
     load_checkpoint,
-    load_trained,
+    read_trained,
     save_checkpoint,
 )
 from cuts3d_cli.detector.data import training_shards
@@ -101,7 +101,13 @@ def task(bases: list[Path], out: Path, *, resume: bool = False, **changes: Any) 
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_trained(path)[0]
+    return read_trained(path)[0]
+
+
+def trained_config(path: Path) -> TrainConfig:
+    config = read_trained(path)[1]
+    assert config is not None
+    return config
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -238,8 +244,8 @@ def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
     last = find_checkpoints(tmp_path)[-1]
     assert same(weights(final), weights(last))
     config = small(precise_bn=0)
-    assert load_trained(last)[1] == config
-    assert output_dict(load_trained(final)[1]) == output_dict(config)
+    assert read_trained(last)[1] == config
+    assert output_dict(trained_config(final)) == output_dict(config)
     shaping = {"loader_workers": 1, "log_every": 3, "checkpoint_every": 4}  # none of these shapes the result
     other = train(task(bases, tmp_path / "other", precise_bn=0, **shaping), Noted())
     assert other.read_bytes() == final.read_bytes()
@@ -249,7 +255,6 @@ def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
         assert len(found.scores) == len(found.masks) == len(found.boxes) > 0
         assert (np.diff(found.scores) <= 0).all()
         assert all(tuple(mask["size"]) == image.shape[:2] for mask in found.masks)
-        assert len(found.over(2.0).scores) == 0
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
@@ -277,8 +282,8 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match="is no checkpoint of `cuts3d train`"):
         load_checkpoint(path)
     (tmp_path / "x.safetensors").write_bytes(b"junk")
-    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no file of tensors"):
-        load_trained(tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"x.safetensors cannot be read: it is of an unknown kind"):
+        read_trained(tmp_path / "x.safetensors")
     assert config_of({"max_iter": 7, "min_sizes": [48], "of_another_version": 1}, path=path).min_sizes == (48,)
     for hostile in ({"fpn_channels": 10**9}, {"min_sizes": 7}, {"norm": "x"}, {"max_iter": None}, {"amp": "perhaps"}):
         with pytest.raises(WeightsError, match="a configuration that no detector can have"):
@@ -388,7 +393,7 @@ def test_an_error_in_a_process_of_a_gpu_is_the_users_error(
         stage._launch(task_of, TrainingProgress(), gpus=2)
     assert told.value.exit_code == 1
     final = stage._launch(replace(task_of, init=None), TrainingProgress(), gpus=2)
-    assert load_trained(final)[1].max_iter == 1
+    assert trained_config(final).max_iter == 1
 
 
 def killed(main: Callable[..., None], processes: int, dist_url: str, args: tuple[Any, ...]) -> None:

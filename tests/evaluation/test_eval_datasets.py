@@ -164,9 +164,10 @@ def test_a_json_of_ones_own(cuts3d: Eval, alone: Path, detector: Path):
 
 
 def test_safetensors_or_pth(cuts3d: Eval, sets: Path, detector: Path):
-    from cuts3d_cli.detector.checkpoints import load_trained, save_checkpoint
+    from cuts3d_cli.detector.checkpoints import read_trained, save_checkpoint
 
-    state, config = load_trained(detector)
+    state, config = read_trained(detector)
+    assert config is not None
     save_checkpoint(detector.parent / "checkpoint-0000002.pth", {"model": state, "config": asdict(config)})
     reports = []
     for name in ("model-final.safetensors", "checkpoint-0000002.pth"):
@@ -299,7 +300,7 @@ def test_a_checkpoint_that_is_none_is_one_line(cuts3d: Eval, sets: Path, detecto
     ran = cuts3d("eval", "-c", "no.safetensors", *ALL)
     assert (ran.code, ran.line) == (
         1,
-        "cuts3d: no.safetensors does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it",
+        "cuts3d: no.safetensors does not exist: name a detector, from `cuts3d train` or another program",
     )
     for name in ("x.safetensors", "x.pth"):
         Path(name).write_bytes(b"x")
