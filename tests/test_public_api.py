@@ -46,8 +46,8 @@ CALLS = {
 }
 """Function -> names of its parameters, and the defaults of those that have one (None of `depth` left out)."""
 FIELDS = {
-    "Segmentation": "image masks boxes scores confidence depth importance cuts stopped title seconds",
-    "Instance": "mask box score area confidence",
+    "Segmentation": "image masks boxes scores confidence classes depth importance cuts stopped title seconds",
+    "Instance": "mask box score area confidence class_id",
     "Cut": "eigenvector bipartition instance source sink outcome mask",
 }
 

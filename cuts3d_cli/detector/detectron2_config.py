@@ -20,7 +20,7 @@ from cuts3d_cli.wording import Say, cause, listed
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-_MOST_BYTES, _MOST_BASES = 1_000_000, 10
+_MOST_BYTES, _MOST_VALUES, _MOST_BASES = 1_000_000, 100_000, 10
 _BASE, _VERSION = "_BASE_", 2
 _ALIKE = {
     **dict.fromkeys(("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN"), "batch norm"),
@@ -29,6 +29,8 @@ _ALIKE = {
     "CustomMaskRCNNConvUpsampleHead": "MaskRCNNConvUpsampleHead",
 }
 """Names that mean the same at test time: kinds of batch norm, and CutLER's and CuVLER's heads, whose losses differ."""
+_OF_TRAINING = ("FREEZE_AT", "IOUS", "VERSION")
+"""Fields of `config_tree` that say nothing about detections."""
 
 
 def config_tree(
@@ -49,7 +51,7 @@ def config_tree(
     stages = ["res2", "res3", "res4", "res5"]
     pooling = {"POOLER_SAMPLING_RATIO": 0, "POOLER_TYPE": "ROIAlignV2"}
     backbone = {
-        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
         "RESNETS": {
             "DEPTH": architecture.resnet_depth,
             "OUT_FEATURES": stages,
@@ -240,9 +242,9 @@ def check_describes(config: CfgNode, tree: Mapping[str, Any], *, path: Path, wei
         section: Any = config
         for part in name.split("."):
             section = section.get(part) if isinstance(section, Mapping) else None
-        # With one class there is no difference; how boxes are matched matters in training alone.
-        same = (single and "CLS_AGNOSTIC" in name) or name.endswith(".IOUS") or _plain(section) == _plain(value)
-        if not same:
+        # With one class there is no difference.
+        same = (single and "CLS_AGNOSTIC" in name) or _plain(section) == _plain(value)
+        if not same and name.rpartition(".")[2] not in _OF_TRAINING:
             differing.append(f"{name} {section}, not {value}")
     if differing:
         raise FileError(
@@ -305,21 +307,16 @@ def _content(path: Path, *, say: Say, bases: int) -> dict[str, Any]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file: plain values, without references and Python objects."""
+    """Return the content of a YAML file: plain values, without Python objects."""
     import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):  # a few can stand for more than fits into memory
-                raise yaml.YAMLError("it has references (*)")
-            return super().compose_node(parent, index)
 
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise FileError(f"{path} is no configuration of detectron2: it has more than {_MOST_BYTES} bytes")
-        content = yaml.load(text, Loader=Loader)
+        content = yaml.safe_load(text)
+        _count(content, most=_MOST_VALUES)
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.constructor.ConstructorError as error:
@@ -329,6 +326,21 @@ def _parsed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise FileError(f"{path} is no configuration of detectron2: it holds no sections")
     return content
+
+
+def _count(value: Any, *, most: int) -> int:
+    """Count the values in a tree. A few references can stand for more than fits into memory, or for themselves.
+
+    Raises:
+        ValueError: there are more than `most`.
+    """
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    count = 1
+    for item in items:
+        count += _count(item, most=most - count)
+        if count > most:
+            raise ValueError("it stands for too many values")
+    return count
 
 
 def _packaged(base: str, *, path: Path) -> Path:

@@ -114,6 +114,13 @@ class _KnowTrueBoxes:
 class MaskCascadeROIHeads(_KnowTrueBoxes, CascadeROIHeads):
     """detectron2's cascade of box heads, and a mask head."""
 
+    def _run_stage(self, features: list[torch.Tensor], proposals: list[Instances], stage: int) -> Any:
+        if self.training:
+            return super()._run_stage(features, proposals, stage)
+        # Without the scaling of gradients, which no tracer can follow.
+        pooled = self.box_pooler(features, [item.proposal_boxes for item in proposals])
+        return self.box_predictor[stage](self.box_head[stage](pooled))
+
 
 class MaskROIHeads(_KnowTrueBoxes, StandardROIHeads):
     """detectron2's single box head, and a mask head."""

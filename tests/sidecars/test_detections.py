@@ -47,6 +47,8 @@ def test_the_classes_of_a_detector_that_knows_several_are_kept():
     assert [item["class_id"] for item in json.loads(members["predict.json"])["instances"]] == [7, 0, 79]
     read = decode(Sample(key="a", members=members))
     assert [item.class_id for item in read.instances] == [7, 0, 79]
-    damaged = members["predict.json"].replace(b'"class_id":79', b'"class_id":-1')
+    record = json.loads(members["predict.json"])
+    record["instances"][2]["class_id"] = -1
+    damaged = json.dumps(record).encode()
     with pytest.raises(ShardError, match="instance 2: its class_id is -1"):
         decode(Sample(key="a", members={"predict.json": damaged}))
