@@ -347,7 +347,7 @@ def test_a_training_of_another_network_cannot(weights: Callable[[Family], Path],
         load_start(model, weights(PLAIN), config=config, say=quiet)
     with pytest.raises(SettingError, match=r"selftrain.resnet_depth is 50, .*: train with selftrain.resnet_depth=18"):
         load_start(model, weights(CASCADE), config=PRESETS["paper"].selftrain, say=quiet)
-    with pytest.raises(WeightsError, match="does not fit this detector: 3 tensors of another shape"):
+    with pytest.raises(WeightsError, match="does not fit this detector: 4 tensors unknown .*; 69 tensors of another shape"):
         load_start(model, weights(CASCADE), config=config, say=quiet)
     folder = tmp_path / "bgr"
     folder.mkdir()
@@ -375,7 +375,7 @@ def test_the_commands_take_them(
         "NMS 0.5, at most 120 detections of 1000 proposals (NMS 0.7) (cutler-supervised, changed as asked for)"
     )
     assert told in ran.err.splitlines()
-    assert json.loads(ran.out)["counts"]["masks"] > 4 * 100
+    assert json.loads(ran.out)["counts"]["masks"] > 4 * 7
     shown = json.loads(cuts3d("inspect", shards[0].with_name("photos-000.predict.json"), "--json").out)
     assert "class_id" not in shown  # a manifest
     assert {item["status"] for item in json.loads(cuts3d("predict", *named, "--max-detections", "120", "--json").out)["shards"]} == {"skipped"}  # fmt: skip  # noqa: E501

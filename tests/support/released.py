@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
 OURS: dict[str, Any] = {
     "PIXEL_MEAN": [123.675, 116.28, 103.53],
     "PIXEL_STD": [58.395, 57.12, 57.375],
+    "BACKBONE": {"FREEZE_AT": 0},
     "RESNETS": {"NORM": "SyncBN", "STRIDE_IN_1X1": False},
     "FPN": {"NORM": "SyncBN"},
 }
