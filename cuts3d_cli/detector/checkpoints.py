@@ -30,6 +30,7 @@ from cuts3d_cli.weights.checkpoint import (
     read_metadata,
     read_tensors,
     tensors_of,
+    tensors_within,
 )
 from cuts3d_cli.weights.sources import file_sha256
 
@@ -187,7 +188,7 @@ def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig | Non
     # A checkpoint.
     content = read_checkpoint(path)
     if not (isinstance(content, dict) and {"format", "version", "config", "model"} <= content.keys()):
-        return read_tensors(path), None
+        return tensors_within(content, path=path), None
     if content["format"] != FORMAT:
         raise WeightsError(f"{path} is a checkpoint of another version of `cuts3d train`, {content['version']}")
     return tensors_of(content["model"], path=path), config_of(content["config"], path=path)

@@ -202,7 +202,7 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(bases: list
     for path in (last, again):
         flip_a_bit(path)
         with pytest.raises(WeightsError, match=rf"{path.name} is damaged \(its SHA-256"):
-            load_trained(path)
+            read_trained(path)
     assert stage.finished_weights(task(bases, tmp_path / "b")) is None
     noted = Noted()
     resumed = train(task(bases, tmp_path / "b", resume=True), noted)
