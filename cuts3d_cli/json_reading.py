@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard, TypeVar
@@ -55,7 +56,7 @@ def parse_json(
         JsonError: it is not JSON, NaN and Infinity included, or exceeds a limit.
     """
     if max_bytes is not None and len(data) > max_bytes:
-        raise JsonError(f"has more than {max_bytes} bytes")
+        raise _too_long(max_bytes)
     text = _decoded(data, lenient=lenient)
     try:
         value = json.loads(text, object_hook=object_hook, parse_constant=None if lenient else _refuse_constant)
@@ -76,14 +77,16 @@ def read_json(
     lenient: bool = False,
     object_hook: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Any:
-    """Parse a file, as `parse_json`. A longer file than `max_bytes` is not read to its end.
+    """Parse a file, as `parse_json`. A longer file than `max_bytes` is not read.
 
     Raises:
         JsonError: it is not JSON, or exceeds a limit.
         OSError: it cannot be read; every caller has its own way out of a missing file.
     """
     with open(path, "rb") as file:
-        data = file.read() if max_bytes is None else file.read(max_bytes + 1)
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise _too_long(max_bytes)
+        data = file.read()
     return parse_json(data, max_bytes=max_bytes, lenient=lenient, object_hook=object_hook)
 
 
@@ -239,6 +242,10 @@ def _check(value: Any, *, finite: bool) -> None:
         level, depth = deeper, depth + 1
         if depth > MAX_DEPTH + 1:
             raise _too_deep()
+
+
+def _too_long(max_bytes: int) -> JsonError:
+    return JsonError(f"has more than {max_bytes} bytes")
 
 
 def _too_deep() -> JsonError:

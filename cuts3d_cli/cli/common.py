@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 129 hung up (SIGHUP), 130 interrupted"
-    " (Ctrl-C), 143 terminated (SIGTERM)."
+    " (Ctrl-C), 141 nobody reads the output (SIGPIPE), 143 terminated (SIGTERM)."
 )
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""

@@ -25,7 +25,8 @@ from cuts3d_cli import interrupts
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.errors import Command, SampleError, ShardError
+from cuts3d_cli.devices import require_processes
+from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import current_confidence
@@ -311,6 +312,8 @@ class Batches:
         groups: dict[int, list[tuple[int, dict[str, Any]]]] = {_PORTRAIT: [], _LANDSCAPE: []}
         recalled = len(self.position.waiting)
         without_masks = taken = failed = 0
+        if self._loader.num_workers:
+            require_processes(without=Setting("train.loader_workers", 0))
         for place, item in self._loader:
             # Samples that wait were taken before; all others move the position on.
             if recalled:

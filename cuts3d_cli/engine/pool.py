@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.config import RunConfig
-from cuts3d_cli.devices import worker_count
+from cuts3d_cli.devices import require_processes, worker_count
 from cuts3d_cli.engine import worker
 from cuts3d_cli.errors import Cuts3dError, Part, SampleError, Setting
 from cuts3d_cli.wording import first_line
@@ -193,6 +193,7 @@ class WorkerPool:
             return done
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
+            require_processes(without=Setting("run.workers", 0))
             self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=worker.set_up)
         if all(task.future.done() for task in self._under_way):
             self._last_end = time.monotonic()  # nobody was at work

@@ -202,8 +202,9 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
         # A sample is held in memory as a whole.
         size += content[1]
         if size > max_member_bytes:
-            what = f"member {name!r} has" if size == content[1] else f"the members of key {key!r} have together"
-            raise ShardError(f"{path}: {what} {size} bytes, more than {max_member_bytes}")
+            alone = content[1] > max_member_bytes
+            what = f"member {name!r} has {content[1]}" if alone else f"the members of key {key!r} have together {size}"
+            raise ShardError(f"{path}: {what} bytes, more than {max_member_bytes}")
         yield _Member(name, spelled, extension, *content)
 
 
