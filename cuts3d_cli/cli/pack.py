@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cuts3d_cli.cli.common import Json, leave, show
+from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cuts3d_cli.engine.results import StageResult
 
 
 @with_config("pack", "run")
@@ -32,7 +36,11 @@ def pack(
     ] = None,
     depth_dir: Annotated[
         Path | None,
-        typer.Option("--depth-dir", help="Folder of sensor depth maps, named like the photos.", show_default=False),
+        typer.Option(
+            "--depth-dir",
+            help="Folder of depth maps, named like the photos: 16-bit PNG, TIFF, .npy, .npz or PFM.",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
     *,
@@ -44,5 +52,17 @@ def pack(
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
-    result = show("pack", partial(run, packing, config=config), json=json)
+    result = show("pack", partial(run, packing, config=config, say=say), json=json, rows=_rows)
     leave(failed=result.failed)
+
+
+def _rows(result: StageResult) -> dict[str, str]:
+    """Return rows about the photos and their depth maps, for the table that packing ends with."""
+    from cuts3d_cli.stages.pack_notes import PackResult
+
+    assert isinstance(result, PackResult)
+    rows = {"no photos, passed over": result.passed_over, "keys made longer": result.keys_made_longer}
+    shown = {what: str(number) for what, number in rows.items() if number}
+    if with_map := result.count("with_depth"):
+        shown |= {"with a depth map": str(with_map), "without": str(result.count("without_depth"))}
+    return shown

@@ -17,12 +17,18 @@ VIZ_FIELDS = ("device", "batch_size", "half", "workers", "max_image_pixels", "gr
 """Fields of section `run` that drawing has a use for."""
 
 
-@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS))
+@with_config(
+    "pseudo", "features", "depth", fields("pack", "depth_invalid", "depth_orientation"), fields("run", *VIZ_FIELDS)
+)
 def viz(
     image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
     depth_file: Annotated[
         Path | None,
-        typer.Option("--depth", help="Its depth map: a 16-bit PNG or a .npy, larger is farther.", show_default=False),
+        typer.Option(
+            "--depth",
+            help="Its depth map: a 16-bit PNG, TIFF, .npy, .npz or PFM, larger is farther.",
+            show_default=False,
+        ),
     ] = None,
     shards: Shards = None,
     key: Annotated[
@@ -31,7 +37,7 @@ def viz(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The picture. Default: NAME.cuts3d.png here.", show_default=False),
+        typer.Option("--out", "-o", help="The picture, a PNG or JPEG. Default: NAME.cuts3d.png.", show_default=False),
     ] = None,
     checkpoint: Annotated[
         Path | None,

@@ -10,11 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.images import IMAGE_EXTENSIONS
-
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
-_ORIENTATION = 0x0112
+from cuts3d_cli.images import IMAGE_EXTENSIONS, open_image, oriented_size
 
 
 def base_folders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -122,9 +118,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(_ORIENTATION) in _TURNED
+            with open_image(path) as image:
+                return oriented_size(image)
     except Exception as error:  # Pillow raises many types on damaged files; all mean the same here.
         raise DatasetError(f"{path} is not a photo, or is damaged: fetch it again") from error
-    return (height, width) if turned else (width, height)
