@@ -16,7 +16,6 @@ from cuts3d_cli.depth.fitting import FittedMap, as_map
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.image_kinds import file_kind
 from cuts3d_cli.images import open_image
-from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.sidecars.npy import decode_npy, encode_npy
 from cuts3d_cli.sidecars.photos import SensorFile
 from cuts3d_cli.sidecars.png import decode_gray16, encode_gray16
@@ -28,7 +27,8 @@ UNREAD_MAP_EXTENSIONS = ("exr", "h5", "hdf5", "mat", "raw", "bin", "pgm", "jpg",
 """Endings of files that hold depth maps elsewhere, and are not read."""
 _READ = "maps are read from 16-bit PNG, TIFF, .npy, .npz and PFM files"
 _ARRAY_NAMES = ("depth", "depth_map", "depths", "arr_0")
-_TIFF_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+_HEADER_BYTES = 4096
+_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ def read_depth_file(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Depth
     # Read it by what it is, not by its name.
     if data.startswith(b"\x93NUMPY"):
         values, member = _numpy(data, "the depth map"), "npy"
-    elif data.startswith(b"PK\x03\x04"):
-        values = _npz(data)
+    elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        values = _npz(data, most_bytes=_HEADER_BYTES + 8 * max_pixels)
     elif kind == "TIFF":
         values = _pillow(data, "TIFF", max_pixels=max_pixels)
     elif data.startswith(b"Pf"):
@@ -122,7 +122,7 @@ def _numpy(data: bytes, what: str) -> NDArray[Any]:
         raise SampleError(f"{what} is not a whole .npy file of numbers: {error}") from error
 
 
-def _npz(data: bytes) -> NDArray[Any]:
+def _npz(data: bytes, *, most_bytes: int) -> NDArray[Any]:
     """Read the map of a `.npz`: its only one, or the one that is named so."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -131,8 +131,8 @@ def _npz(data: bytes) -> NDArray[Any]:
             if not names:
                 found = f"holds the arrays {listed(sorted(sizes))}" if sizes else "holds no array"
                 raise SampleError(f"the depth map's .npz {found}: name one of them depth")
-            if sizes[names[0]] > MAX_MEMBER_BYTES:  # before it is unpacked
-                raise SampleError(f"the depth map has {sizes[names[0]]} bytes, more than {MAX_MEMBER_BYTES}")
+            if sizes[names[0]] > most_bytes:  # before it is unpacked
+                raise SampleError(f"the depth map has {sizes[names[0]]} bytes, more than {most_bytes}")
             content = archive.read(f"{names[0]}.npy")
     except SampleError:
         raise
@@ -144,17 +144,18 @@ def _npz(data: bytes) -> NDArray[Any]:
 def _pillow(data: bytes, kind: str, *, max_pixels: int) -> NDArray[Any]:
     """Read a map by one of Pillow's decoders."""
     try:
-        with warnings.catch_warnings(), open_image(data, formats=(kind,)) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and large images
-            if image.width * image.height > max_pixels:
-                raise SampleError(f"the depth map has {image.width}x{image.height} pixels, more than {max_pixels}")
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise SampleError(f"the depth map has {pages} pages: a map is one")
-            if image.mode not in _TIFF_MODES:
-                problem = "a depth map has one channel of 16 or 32 bits"
-                raise SampleError(f"the depth map is a file of mode {image.mode}: {problem}")
-            values = np.array(image)
+            with open_image(data, formats=(kind,)) as image:
+                if image.width * image.height > max_pixels:
+                    raise SampleError(f"the depth map has {image.width}x{image.height} pixels, more than {max_pixels}")
+                pages = getattr(image, "n_frames", 1)
+                if pages > 1:
+                    raise SampleError(f"the depth map has {pages} pages: a map is one")
+                if image.mode not in _MODES:
+                    problem = "a depth map has one channel of 16 or 32 bits"
+                    raise SampleError(f"the depth map is a file of mode {image.mode}: {problem}")
+                values = np.array(image)
     except SampleError:
         raise
     except Exception as error:  # Pillow raises many types on damaged files; all mean the same here.

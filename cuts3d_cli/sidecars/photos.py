@@ -33,6 +33,8 @@ FACTS = "cuts3d.json"
 """The member with the facts about a photo. Its name is our own: fields of a `KEY.json` mean what its writer likes."""
 _FACTS_OF_0_1 = ({"id", "source", "width", "height"}, {"id", "source", "width", "height", "depth"})
 """Fields of `KEY.json` in shards that `pack` of version 0.1 wrote."""
+_MOST_MISSING = 32
+"""Values of a sensor's map that the facts may name as missing; each is looked for in the whole map."""
 MEMBERS = (*IMAGE_EXTENSIONS, FACTS, "sensor.png", "sensor.npy")
 
 
@@ -263,14 +265,14 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
         said = f"{facts['width']}x{facts.get('height')}"
         yield Flaw(FACTS, f"it says {said}, the photo is {image.width}x{image.height}")
     # The sensor's map; where there are two, the one in metres is read.
-    sensor, scale, missing = None, 1.0, None
-    if facts is not None and ("sensor.png" in sample.members or "sensor.npy" in sample.members):
-        try:
-            missing = _missing(facts)
-            scale = _scale(facts) if "sensor.png" in sample.members else 1.0
-        except SampleError as error:
-            yield Flaw(FACTS, str(error))
+    sensor, missing = None, _missing(facts or {})
     if "sensor.png" in sample.members:
+        scale = 1.0
+        if facts is not None:
+            try:
+                scale = _scale(facts)
+            except SampleError as error:
+                yield Flaw(FACTS, str(error))
         try:
             sensor = decode_sensor_png(sample.members["sensor.png"], scale=scale, missing=missing).metres
         except SampleError as error:
@@ -311,6 +313,8 @@ def _checked_facts(fields: Record) -> Mapping[str, Any]:
         depth = fields.object("depth")
         if depth.number("scale") <= 0:
             depth.fail("scale")
+        if depth.has("missing") and len(depth.list_of("missing", is_number)) > _MOST_MISSING:
+            depth.fail("missing")
     return fields.values
 
 
@@ -348,11 +352,7 @@ def _scale(facts: Mapping[str, Any]) -> float:
 
 
 def _missing(facts: Mapping[str, Any]) -> list[float] | None:
-    """Return the values of the sensor's map that mean "not measured"; None where the JSON says nothing of them."""
+    """Return the values of the sensor's map that mean "not measured"; None where the facts do not name them."""
     depth = facts.get("depth")
     values = depth.get("missing") if isinstance(depth, dict) else None
-    if values is None:
-        return None
-    if not isinstance(values, list) or not all(map(is_number, values)):
-        raise SampleError("the sample's JSON does not say in numbers which values of its sensor map are missing")
-    return [float(value) for value in values]
+    return None if values is None else [float(value) for value in values]

@@ -198,12 +198,11 @@ def _named_photo(root: Path, name: str) -> tuple[str, _Looks]:
         if looks == _Looks(None):
             return file, _Looks(None, "it is no image, by its name and its first bytes")
         return file, looks
-    # What is missing is told when it is to be read.
     file = first_guess(root, name)
     if leads_outside(file):
         return file, _Looks(None, "its name leads out of the image folder")
-    extension = _extension(file)
-    return file, _Looks(extension if extension in IMAGE_EXTENSIONS else "jpg")
+    looks = _looks(root / file)
+    return file, _Looks("jpg") if looks == _Looks(None) else looks  # that it is missing is told when it is to be read
 
 
 def _photos_in(root: Path, leave_out: Collection[Path]) -> tuple[list[tuple[str, _Looks]], list[str]]:

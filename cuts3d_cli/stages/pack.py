@@ -11,7 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,21 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Maps:
-    """The depth maps of photos, and how they and the photos are read; `pairs` is None where there are no maps."""
+    """The depth maps of photos, and how they and the photos are read.
+
+    Attributes:
+        pairs: which map belongs to which photo; None where there are no maps.
+        rules: how maps are to be understood.
+        scale: metres a unit of maps of integers.
+        max_image_pixels: photos and maps with more fail.
+        top_heavy: the first map of which many pixels have the largest value, and that value, once there is one.
+    """
 
     pairs: Pairs | None
     rules: MapRules
     scale: float
     max_image_pixels: int
+    top_heavy: list[tuple[str, float]] = field(default_factory=list)
 
 
 def run(packing: Packing, *, config: Config, progress: Progress | None = None, say: Say | None = None) -> PackResult:
@@ -133,7 +142,7 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     )
     # What is doubtful, of shards that were finished before too.
     if say:
-        for note in pack_notes(result, pairs=pairs):
+        for note in pack_notes(result, pairs=pairs, top_heavy=next(iter(maps.top_heavy), None)):
             say(note)
     return result
 
@@ -298,6 +307,8 @@ def _sensor(photo: Photo, decoded: Upright, maps: _Maps) -> tuple[SensorFile | N
     except SampleError as error:
         raise type(error)(f"depth map {path.name} {error}") from error
     named = maps.rules.invalid is not None
+    if fitted.is_top_heavy and not maps.top_heavy:
+        maps.top_heavy.append((path.name, fitted.missing.top))
     return as_sensor_file(data, found, fitted, scale=maps.scale, named=named), fitted
 
 

@@ -73,12 +73,15 @@ def missing_notes(result: StageResult, *, command: str | None = None) -> Iterato
         yield Message(f"{line}: if it is a distance, pack with ", Setting("pack.depth_invalid", "0", command=command))
 
 
-def pack_notes(result: StageResult, *, pairs: Pairs | None) -> Iterator[Message]:
+def pack_notes(
+    result: StageResult, *, pairs: Pairs | None, top_heavy: tuple[str, float] | None = None
+) -> Iterator[Message]:
     """Say what is doubtful about the depth maps of photos.
 
     Args:
         result: of all shards.
         pairs: of photos and maps; None where there are no maps.
+        top_heavy: a map of which many pixels have the largest value, and that value; None if none was read just now.
     """
     if pairs is None:
         return
@@ -93,8 +96,9 @@ def pack_notes(result: StageResult, *, pairs: Pairs | None) -> Iterator[Message]
     # What their values mean.
     yield from missing_notes(result)
     if number := result.count(TOP_HEAVY):
-        problem = f"in {_maps(number)} a tenth of the pixels or more have the largest value"
-        yield Message(f"{problem}: if that means 'not measured', name the value by ", Setting("pack.depth_invalid"))
+        example = f", as {top_heavy[1]:g} in {top_heavy[0]}" if top_heavy else ""
+        problem = f"in {_maps(number)} a tenth of the pixels or more have the largest value{example}"
+        yield Message(f"{problem}: if it means 'not measured', name it by ", Setting("pack.depth_invalid"))
     # How they lie.
     turns_along = (Setting("pack.depth_orientation", "stored"), " turns such maps along")
     if number := result.count(TURNED):

@@ -40,8 +40,8 @@ def test_photos_of_other_kinds_are_not_left_out_in_silence(tmp_path: Path) -> No
     problems = [photo.problem for photo in list_source(tmp_path, images=None).photos]
     assert problems == [
         None,
-        "files of kind 'tif' are not read: convert it to PNG or JPEG",
-        "files of kind 'heic' are not read: convert it to PNG or JPEG",
+        "files of kind 'tif' are not read: convert it to JPEG, PNG or WebP",
+        "files of kind 'heic' are not read: convert it to JPEG, PNG or WebP",
     ]
 
 
