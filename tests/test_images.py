@@ -112,7 +112,10 @@ class TestKindsOfFiles:
             (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF files are not read"),
             (EPS, "PostScript files are not read"),
             (b"<!DOCTYPE html><html>404</html>", "this is an HTML page, as a failed download leaves it"),
-            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "this is a Git LFS pointer and not the photo"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+                "this is a Git LFS pointer and not the photo",
+            ),
             (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "this is an AppleDouble file"),
             (b"hello" * 9, "this is not an image of a known format"),
         ],
@@ -146,7 +149,9 @@ class TestKindsOfFiles:
         photo = Image.fromarray(PIXELS)
         assert decode_image(encoded(photo.convert("CMYK"), "JPEG")).mode == "RGB"
         several = encoded(photo, "MPO", save_all=True, append_images=[photo.transpose(Image.Transpose.ROTATE_180)])
-        np.testing.assert_array_equal(np.asarray(decode_image(several)), np.asarray(decode_image(encoded(photo, "JPEG"))))
+        np.testing.assert_array_equal(
+            np.asarray(decode_image(several)), np.asarray(decode_image(encoded(photo, "JPEG")))
+        )
 
     @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
     def test_of_an_animation_the_first_image_is_taken(self, kind: str) -> None:

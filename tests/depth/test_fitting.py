@@ -82,7 +82,9 @@ def test_what_was_asked_for_is_done_without_a_look_at_edges(monkeypatch: pytest.
 def test_a_map_that_fits_before_the_turn_alone_names_exif(rules: MapRules) -> None:
     pixels, depth = scene()
     flat = photo(6, np.full_like(pixels, 90))
-    with pytest.raises(TurnedMapError, match=r"is 120x160, the upright photo 160x120: .* before its EXIF orientation 6"):
+    with pytest.raises(
+        TurnedMapError, match=r"is 120x160, the upright photo 160x120: .* before its EXIF orientation 6"
+    ):
         fit_map(before(depth, 6), flat, rules=rules)
 
 
@@ -115,7 +117,8 @@ def test_values_are_named() -> None:
     fitted = fit_map(marked, photo(1, pixels), rules=rules)
     said = [str(line) for line in remarks(fitted, rules=rules)]
     assert said[0] == "the depth map: 65535 is taken as 'not measured'; if it is a distance, give depth_invalid='0'"
-    assert "76.9 % of the measured pixels have its largest value, 4000; if that means 'not measured', give depth_invalid='4000'" in said[1]
+    share = "76.9 % of the measured pixels have its largest value, 4000"
+    assert said[1] == f"the depth map: {share}; if that means 'not measured', give depth_invalid='4000'"
     named = MapRules(invalid=(65535.0,))
     assert remarks(fit_map(marked, photo(1, pixels), rules=named), rules=named) == []
     np.testing.assert_array_equal(np.isnan(fitted.measured(scale=0.001)), depth == 900)

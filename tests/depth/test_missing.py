@@ -126,7 +126,14 @@ def test_in_another_unit() -> None:
 
 @pytest.mark.parametrize(
     ("given", "values"),
-    [("auto", None), (" AUTO ", None), ("0", (0.0,)), ("65535,1e10", (65535.0, 1e10)), (7, (7.0,)), ([1, 2], (1.0, 2.0))],
+    [
+        ("auto", None),
+        (" AUTO ", None),
+        ("0", (0.0,)),
+        ("65535,1e10", (65535.0, 1e10)),
+        (7, (7.0,)),
+        ([1, 2], (1.0, 2.0)),
+    ],
 )
 def test_the_setting(given: object, values: tuple[float, ...] | None) -> None:
     assert invalid_values(given, setting="pack.depth_invalid") == values
