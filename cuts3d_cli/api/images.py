@@ -12,9 +12,9 @@ from PIL import Image
 
 from cuts3d_cli.api.cutter import to_stored_precision
 from cuts3d_cli.depth.base import Direction
-from cuts3d_cli.depth.fitting import MapRules, as_map, fit_map, remarks
+from cuts3d_cli.depth.fitting import MapRules, TurnedMapError, as_map, fit_map, remarks
 from cuts3d_cli.depth.maps import normalise
-from cuts3d_cli.errors import SampleError, SettingError
+from cuts3d_cli.errors import SampleError, Setting, SettingError
 from cuts3d_cli.images import Upright, decode_upright, upright_rgb
 from cuts3d_cli.wording import Say, first_line
 
@@ -119,6 +119,9 @@ def to_depth(
         fitted = fit_map(
             as_map(given), photo, rules=rules, zero_is_missing=has_no_zero, larger_is_nearer=bool(larger_is_nearer)
         )
+    except TurnedMapError as error:
+        way_out = (Setting("depth_orientation", "stored"), " turns it along")
+        raise SettingError("depth", f"{error}; ", *way_out) from error
     except SampleError as error:
         raise SettingError("depth", str(error)) from error
     if say:

@@ -11,11 +11,15 @@ import typer
 from cuts3d_cli.cli.common import Json, leave, show
 from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import with_config
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.config import PAPER, Config, as_dict
+from cuts3d_cli.errors import Message, Setting, UsageError
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
+
+
+OF_MAPS = ("depth_scale", "depth_invalid", "depth_orientation")
+"""Fields of section `pack` that say what depth maps mean."""
 
 
 @with_config("pack", "run")
@@ -51,9 +55,20 @@ def pack(
 
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
+    if depth_dir is None:
+        _say_what_is_for_maps(config)
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
     result = show("pack", partial(run, packing, config=config, say=say), json=json, rows=_rows)
     leave(failed=result.failed)
+
+
+def _say_what_is_for_maps(config: Config) -> None:
+    """Say which settings are of use with depth maps alone, where they are set."""
+    own, usual = as_dict(config.pack), as_dict(PAPER.pack)
+    idle = [Setting(f"pack.{name}") for name in OF_MAPS if own[name] != usual[name]]
+    if idle:
+        between = [part for setting in idle for part in (" and ", setting)][1:]
+        say(Message(*between, f" {'has' if len(idle) == 1 else 'have'} no effect without ", Setting("depth_dir")))
 
 
 def _rows(result: StageResult) -> dict[str, str]:

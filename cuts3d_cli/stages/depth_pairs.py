@@ -15,9 +15,11 @@ from cuts3d_cli.stages.listing import Photo, files_in
 from cuts3d_cli.wording import listed
 
 _OF_MAPS = re.compile(
-    r"^((sync[._-]?)?depth|frame)[._-]?(?=.)|[._ -](depths?|depth[._-]?map|depth[._-](16bit|fp32|meters|raw|zbuffer)|dpt|pred)$"
+    r"^((sync[._-]?)?depth|frame)[._-]?(?=.)"
+    r"|[._-](depths?|depth[._-]?map|depth[._-](16bit|fp32|meters|raw|zbuffer)|dpt|pred)$"
 )
-_OF_PHOTOS = re.compile(r"^(rgb|colou?r|frame)[._-]?(?=.)|[._ -](rgb|colou?rs?|image|img)$")
+_OF_PHOTOS = re.compile(r"^(rgb|colou?r|frame)[._-]?(?=.)|[._-](rgb|colou?rs?|image|img)$")
+"""Words by which people tell maps from photos, at the beginning or end of a name in small letters."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -300,7 +300,7 @@ def test_values_that_are_missing_are_recorded_and_told(tmp_path: Path) -> None:
     assert {key: item.get("depth", {}).get("missing") for key, item in facts(result.shards[0].shard).items()} == {
         "a": [65535.0], "b": None, "c": None,
     }  # fmt: skip
-    a, b, _ = read_shard(result.shards[0].shard)
+    a, *_ = read_shard(result.shards[0].shard)
     assert a.members["sensor.png"] == encoded(marked, "PNG")
     np.testing.assert_array_equal(np.isnan(sensor_map(a).metres), marked == 65535)
     assert said == [
