@@ -20,8 +20,8 @@ AUTO = "auto"
 """The rule that finds such values by itself; see `find_missing`."""
 LIMIT_GAP = 1.5
 """A type's largest value is no distance if it is farther than the next value by this factor."""
-OUTLIER_GAP = 20.0
-"""Nor is any other value that several pixels share, at this factor: all else would lie in the nearest twentieth."""
+OUTLIER_GAP = 10.0
+"""Nor is any other value that several pixels share, at this factor: all else would lie in the nearest tenth."""
 TOP_HEAVY = 0.1
 """Share of the measured pixels from which on it is worth a word that all of them have the largest value."""
 _MOST_VALUES = 3

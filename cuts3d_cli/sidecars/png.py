@@ -39,7 +39,8 @@ def decode_gray16(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray
     if (bits, colour) != (16, 0):
         kind = _PNG_COLOURS.get(colour, "unknown")
         reason = "256 levels are too few for depth" if colour == 0 else "a depth map has one channel"
-        raise SampleError(f"the depth map is a {bits}-bit {kind} PNG, not 16-bit gray: {reason}")
+        article = "an" if bits == 8 else "a"
+        raise SampleError(f"the depth map is {article} {bits}-bit {kind} PNG, not 16-bit gray: {reason}")
     if width * height > max_pixels:
         raise SampleError(f"the depth map has {width}x{height} pixels, more than {max_pixels}")
     try:
