@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Upright(NamedTuple):
     orientation: int
 
 
-def open_image(source: Path | bytes, *, formats: Sequence[str] = PHOTO_FORMATS) -> Image.Image:
+def open_image(source: Path | bytes, *, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.Image:
     """Open an image file by the named decoders alone; pixels are decoded later. A context manager.
 
     Args:

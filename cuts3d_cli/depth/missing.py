@@ -64,7 +64,11 @@ def invalid_values(given: object, *, setting: str) -> tuple[float, ...] | None:
     """
     if isinstance(given, str) and given.strip().lower() == AUTO:
         return None
-    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else (given,)
+    parts: Iterable[Any] = (given,)
+    if isinstance(given, str):
+        parts = given.split(",")
+    elif isinstance(given, Iterable):
+        parts = given
     try:
         return tuple(float(part) for part in parts)
     except (TypeError, ValueError, OverflowError) as error:
