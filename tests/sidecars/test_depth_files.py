@@ -15,7 +15,7 @@ from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import Upright
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.depth_files import as_sensor_file, read_depth_file
-from cuts3d_cli.sidecars.photos import encode, sensor_map
+from cuts3d_cli.sidecars.photos import FACTS, encode, sensor_map
 
 UNITS = np.arange(1000, 1000 + 24 * 32, dtype=np.uint16).reshape(24, 32)
 METRES = UNITS.astype(np.float32) / 1000
@@ -145,7 +145,7 @@ def test_a_shard_holds_the_file_where_it_can_and_else_the_same_map(
     data: bytes, member: str, metres: NDArray[np.floating]
 ) -> None:
     members = stored(data)
-    assert sorted(members) == ["jpg", "json", member]
+    assert sorted(members) == [FACTS, "jpg", member]
     np.testing.assert_allclose(sensor_map(Sample(key="a", members=members)).metres, metres, rtol=1e-6)
     if data.startswith(b"\x89PNG") or (data.startswith(b"\x93NUMPY") and read_depth_file(data).member):
         assert members[member] == data
@@ -159,8 +159,8 @@ def test_a_shard_says_what_is_missing() -> None:
     for data in (image(marked, "PNG"), image(marked, "TIFF"), npy(marked.astype(np.int32))):
         found = sensor_map(Sample(key="a", members=stored(data)))
         np.testing.assert_array_equal(np.isnan(found.metres), marked == 65535)
-        assert b'"missing": [65535.0]' in stored(data)["json"]
+        assert b'"missing": [65535.0]' in stored(data)[FACTS]
         # Where the value is a distance, the automatic rule is not asked again.
         kept = sensor_map(Sample(key="a", members=stored(data, invalid=(0.0,))))
         assert not np.isnan(kept.metres).any()
-    assert b"missing" not in stored(image(UNITS, "PNG"))["json"]
+    assert b"missing" not in stored(image(UNITS, "PNG"))[FACTS]

@@ -15,6 +15,7 @@ from cuts3d_cli.sidecars.photos import (
     FACTS,
     decode_sensor_npy,
     decode_sensor_png,
+    flaws,
     image_member,
     photo_facts,
     sensor_map,
@@ -52,23 +53,23 @@ def test_a_map_in_metres_is_taken_before_one_in_units():
             SampleError, match="the sample's JSON does not say what a unit of its sensor map stands for"
         ):
             sensor_map(Sample(key="a", members={**members, **facts}))
-<<<<<<< HEAD
     facts = {FACTS: json.dumps({"depth": {"scale": 0.001}}).encode()}
-    assert sensor_map(Sample(key="a", members={**members, **facts})).tolist() == [[2.0, 2.0], [2.0, 2.0]]
-=======
-    facts = {"json": json.dumps({"depth": {"scale": 0.001}}).encode()}
     assert sensor_map(Sample(key="a", members={**members, **facts})).metres.tolist() == [[2.0, 2.0], [2.0, 2.0]]
->>>>>>> 2e01b41 (Tests of photos, of depth maps and of what they say is missing)
     with pytest.raises(SampleError, match="no sensor map is packed"):
         sensor_map(Sample(key="a", members={"jpg": b""}))
 
 
-@pytest.mark.parametrize("missing", ["65535", [True], ["x"], [1e400], [1] * 100])
-def test_what_the_json_says_of_missing_values_must_be_a_few_numbers(missing: object):
-    facts = {"json": json.dumps({"depth": {"scale": 0.001, "missing": missing}}).encode()}
-    members = {"sensor.png": png(np.full((2, 2), 2000, np.uint16)), **facts}
-    with pytest.raises(SampleError, match="which values of its sensor map are missing"):
-        sensor_map(Sample(key="a", members=members))
+@pytest.mark.parametrize("missing", ["65535", [True], ["x"], [None], [1] * 100])
+def test_what_the_facts_say_of_missing_values_must_be_a_few_numbers(missing: object):
+    facts = {FACTS: json.dumps({"depth": {"scale": 0.001, "missing": missing}}).encode()}
+    members = {
+        "jpg": png(np.zeros((20, 20, 3), np.uint8)),
+        "sensor.png": png(np.full((2, 2), 2000, np.uint16)),
+        **facts,
+    }
+    with pytest.raises(ShardError, match=r"member a\.cuts3d\.json is damaged: depth: its missing is"):
+        photo_facts(Sample(key="a", members=members))
+    assert [flaw.extension for flaw in flaws(Sample(key="a", members=members))] == [FACTS]
 
 
 def test_damaged_facts_are_told():
