@@ -72,7 +72,7 @@ class Detector:
             FileError: its configuration cannot be read, or describes another detector.
             Cuts3dError: detectron2 is not installed.
         """
-        (found,) = self._detect([to_photo(image)])
+        (found,) = self._detect([to_photo(image).image])
         return found
 
     def batch(self, images: Iterable[ImageLike], *, batch_size: int = 4) -> Iterator[Segmentation]:
@@ -90,7 +90,7 @@ class Detector:
         """
         check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
-        while batch := [to_photo(image) for image in islice(remaining, batch_size)]:
+        while batch := [to_photo(image).image for image in islice(remaining, batch_size)]:
             yield from self._detect(batch)
 
     def _detect(self, photos: Sequence[Image.Image]) -> list[Segmentation]:

@@ -21,7 +21,7 @@ _OF_SHARDS = ("batch_size", *WORKER_FIELDS, "graphs", "if_exists")
 
 def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     """Return what has no effect on a picture of detections, of a sample in shards, or of a photo with its map."""
-    cutting = ("pseudo", "features", "depth")
+    cutting = ("pseudo", "features", "depth", "pack")
     if arguments.get("checkpoint"):
         return dict.fromkeys(cutting, ("with ", Setting("checkpoint")))
     detecting: dict[str, Parts] = {"predict": ("without ", Setting("checkpoint"))}
@@ -29,15 +29,29 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
         return detecting | dict.fromkeys(
             (*cutting, "run"), ("with ", Setting("shards"), ", which draws what is stored")
         )
-    return detecting | ({"depth": ("with ", Setting("depth_file"))} if arguments.get("depth_file") else {})
+    if arguments.get("depth_file"):
+        return detecting | {"depth": ("with ", Setting("depth_file"))}
+    return detecting | {"pack": ("without ", Setting("depth_file"))}
 
 
-@with_config("pseudo", "features", "depth", "predict", fields("run", *VIZ_FIELDS, idle=_OF_SHARDS), idle=_idle)
+@with_config(
+    "pseudo",
+    "features",
+    "depth",
+    "predict",
+    fields("pack", "depth_invalid", "depth_orientation"),
+    fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
+    idle=_idle,
+)
 def viz(
     image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
     depth_file: Annotated[
         Path | None,
-        typer.Option("--depth", help="Its depth map: a 16-bit PNG or a .npy, larger is farther.", show_default=False),
+        typer.Option(
+            "--depth",
+            help="Its depth map: a 16-bit PNG, TIFF, .npy, .npz or PFM, larger is farther.",
+            show_default=False,
+        ),
     ] = None,
     shards: Shards = None,
     key: Annotated[
@@ -46,7 +60,7 @@ def viz(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The picture. Default: NAME.cuts3d.png here.", show_default=False),
+        typer.Option("--out", "-o", help="The picture, a PNG or JPEG. Default: NAME.cuts3d.png.", show_default=False),
     ] = None,
     checkpoint: Annotated[
         Path | None,

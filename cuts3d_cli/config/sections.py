@@ -17,6 +17,7 @@ MAX_IMAGE_PIXELS = 178_956_970
 IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
 TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
+DepthOrientation = Literal["auto", "upright", "stored"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,18 @@ class PackConfig(Section):
 
     shard_size: int = option(1000, "Images in a shard.", limits=(1, 10**6))
     depth_scale: float = option(
-        0.001, "Metres that one unit of a 16-bit depth map of --depth-dir stands for.", limits=(1e-9, 1e3)
+        0.001, "Metres that one unit of a depth map of integers stands for; floats are metres.", limits=(1e-9, 1e3)
+    )
+    depth_invalid: str = option(
+        "auto",
+        "Values of a depth map, in its file's unit, that mean 'not measured', as in 65535 or 65535,1e10, besides 0, "
+        "negative values, NaN and infinity, which always do; 0 alone names no other. auto: the largest value, where it "
+        "stands far apart.",
+    )
+    depth_orientation: DepthOrientation = option(
+        "auto",
+        "How depth maps of photos lie that EXIF turns. upright: as the photo is seen; stored: as its pixels are stored,"
+        " so that they are turned along; auto: as the edges of both tell, else upright.",
     )
 
 

@@ -157,7 +157,8 @@ class Steps:
 
         name = f"{title}pack"
         part = Part(name=name, bases=source.bases, unfinished=unfinished, bytes_of=needed)
-        return Step(name=name, parts=[part], run=lambda: self._with_bar(name, lambda bar: run(progress=bar)))
+        say = self.reports.say
+        return Step(name=name, parts=[part], run=lambda: self._with_bar(name, lambda bar: run(progress=bar, say=say)))
 
     def _masks(self, source: Source, *, title: str) -> list[Step]:
         """Estimate depth, cut pseudo-masks and compute their Spatial Confidence, as far as they are used."""

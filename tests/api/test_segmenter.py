@@ -152,7 +152,7 @@ class TestDepth:
         ("depth", "problem"),
         [
             (np.ones((60, 80, 3)), "depth is an array"),
-            (np.ones((80, 60)), "depth is 60x80, the image 80x60"),
+            (np.ones((80, 60)), "depth is 60x80, the upright photo 80x60: they differ in aspect ratio"),
             (np.array([["a"]]), "depth is an array"),
             ([[1.0, 2.0], [3.0]], "depth is no array"),
             (torch.ones(60, 80, requires_grad=True), "depth is no array"),
@@ -173,6 +173,33 @@ class TestDepth:
         assert np.isnan(found).any()
         integers = segmenter(SCENE.image, depth=np.ma.masked_array(SCENE.depth[..., None], missing[..., None])).depth
         assert np.array_equal(found, integers, equal_nan=True)
+
+    def test_the_largest_value_of_the_type_is_not_measured(
+        self, segmenter: Segmenter, caplog: pytest.LogCaptureFixture
+    ):
+        marked = np.where(SCENE.depth == 0, np.uint16(65535), SCENE.depth)
+        assert_same(segmenter(SCENE.image, depth=marked), segmenter(SCENE.image, depth=SCENE.depth))
+        assert "65535 is taken as 'not measured'; if it is a distance, give depth_invalid='0'" in caplog.text
+        kept = segmenter(SCENE.image, depth=marked, depth_invalid=0).depth
+        assert kept is not None
+        assert not np.isnan(kept).any()
+        assert_same(
+            segmenter(SCENE.image, depth=marked, depth_invalid=[65535]), segmenter(SCENE.image, depth=SCENE.depth)
+        )
+
+    def test_a_map_is_turned_along_with_its_photo(self, segmenter: Segmenter, tmp_path: Path):
+        turned = Image.Exif()
+        turned[0x0112] = 3
+        Image.fromarray(SCENE.image).save(tmp_path / "turned.png", exif=turned)
+        expected = segmenter(SCENE.image[::-1, ::-1], depth=SCENE.depth[::-1, ::-1])
+        assert_same(segmenter(tmp_path / "turned.png", depth=SCENE.depth, depth_orientation="stored"), expected)
+        upright = SCENE.depth[::-1, ::-1]
+        assert_same(segmenter(tmp_path / "turned.png", depth=upright, depth_orientation="upright"), expected)
+
+    @pytest.mark.parametrize(("name", "value"), [("depth_invalid", "x"), ("depth_orientation", "left")])
+    def test_wrong_rules_are_named(self, segmenter: Segmenter, name: str, value: str):
+        with pytest.raises(SettingError, match=f"{name} is '{value}'"):
+            segmenter(SCENE.image, depth=SCENE.depth, **{name: value})  # type: ignore[arg-type]
 
     def test_a_switch_is_no_text(self, segmenter: Segmenter):
         with pytest.raises(SettingError, match="larger_is_nearer is 'no'"):
