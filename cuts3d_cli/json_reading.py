@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard, TypeVar
 
+from cuts3d_cli.lookalikes import lookalike
+
 MAX_BYTES = 256 << 20
 """A longer text is refused, unless the caller sets a limit of its own: parsed, it takes about ten times the memory."""
 MAX_DEPTH = 100
@@ -57,15 +59,15 @@ def parse_json(
     """
     if max_bytes is not None and len(data) > max_bytes:
         raise _too_long(max_bytes)
-    text = _decoded(data, lenient=lenient)
     try:
+        text = _decoded(data, lenient=lenient)
         value = json.loads(text, object_hook=object_hook, parse_constant=None if lenient else _refuse_constant)
     except JsonError:
         raise
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
-        raise JsonError(f"is not JSON ({_why(error)})") from error
+        raise JsonError(f"is {_what_else(error, data)}") from error
     _check(value, finite=not lenient)
     return value
 
@@ -220,10 +222,10 @@ def _decoded(data: bytes, *, lenient: bool) -> str:
     encoding = json.detect_encoding(data)
     try:
         return data.decode(encoding)
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         if lenient and encoding == "utf-8":
             return data.decode("latin-1")
-        raise JsonError(f"is not JSON (byte {error.start} is not {encoding.upper()})") from error
+        raise
 
 
 def _check(value: Any, *, finite: bool) -> None:
@@ -256,6 +258,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise JsonError(f"is not JSON ({name} is not a number there)")
 
 
-def _why(error: ValueError) -> str:
-    """Return what is wrong with a text; Python's word on a number of thousands of digits is advice to programmers."""
-    return str(error) if isinstance(error, json.JSONDecodeError) else "a number has too many digits"
+def _what_else(error: ValueError, data: bytes) -> str:
+    """Return what a text is that is not JSON, to follow "it is"."""
+    if other := lookalike(data):
+        return f"{other.what}: {other.way_out}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not JSON (byte {error.start} is not {error.encoding.upper()})"
+    # Python's word on a number of thousands of digits is advice to programmers.
+    return f"not JSON ({error if isinstance(error, json.JSONDecodeError) else 'a number has too many digits'})"

@@ -11,19 +11,12 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from cuts3d_cli.errors import ShardError
+from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, key_problem, split_name
 from cuts3d_cli.shards.names import command_for
 
 _BLOCK = 512
 _CHUNK = 1 << 20
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-}
-"""The first bytes of compressed files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +187,7 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
             if identity in finished:
                 raise ShardError(
                     f"{path}: member {name!r} returns to key {key!r} after other samples: keys must be unique and the "
-                    "members of a sample adjacent, write the tar with sorted names"
+                    "members of a sample adjacent, write the tar with `tar --sort=name`"
                 )
         if extension in extensions:
             raise ShardError(f"{path}: member {name!r} is there twice (extensions are compared in lower case)")
@@ -261,12 +254,8 @@ def _check_end(path: Path, file: BinaryIO, end: int, damaged: str) -> None:
 def _something_else(file: BinaryIO, error: Exception) -> str:
     """Say what a file is that is no tar, to follow "it is"."""
     file.seek(0)
-    head = file.read(_BLOCK)
-    if not head:
-        return "empty (0 bytes): restore it, or write it again"
-    for start, kind in _COMPRESSED.items():
-        if head.startswith(start):
-            return f"compressed ({kind}): unpack it to a plain .tar, so that samples can be found in it"
+    if found := lookalike(file.read(HEAD_BYTES)):
+        return f"{found.what}, not a plain tar: {found.way_out}"
     return f"not an uncompressed tar, or is damaged: {error}"
 
 

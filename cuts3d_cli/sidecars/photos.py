@@ -36,6 +36,9 @@ _FACTS_OF_0_1 = ({"id", "source", "width", "height"}, {"id", "source", "width", 
 _MOST_MISSING = 32
 """Values of a sensor's map that the facts may name as missing; each is looked for in the whole map."""
 MEMBERS = (*IMAGE_EXTENSIONS, FACTS, "sensor.png", "sensor.npy")
+_CALLED_PHOTO = ("image", "img", "input", "photo", "rgb")
+"""What other programs call the photo among several members, as in `KEY.input.jpg`; a plain `KEY.jpg` goes first."""
+_PHOTOS = (IMAGE_EXTENSIONS, tuple(f"{name}.{extension}" for name in _CALLED_PHOTO for extension in IMAGE_EXTENSIONS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,18 +196,18 @@ def image_member(sample: Sample) -> tuple[str, bytes]:
         sample: of a base shard.
 
     Returns:
-        Its extension, one of `images.IMAGE_EXTENSIONS`, and the encoded bytes.
+        Its extension, as in "jpg" or "input.jpg", and the encoded bytes.
 
     Raises:
         SampleError: the sample has no photo, or several.
     """
-    found = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
+    found = _photos_in(sample)
     if not found:
-        dotted = [name for name in sample.members if _is_compound_image(name)]
+        dotted = sorted(name for name in sample.members if _is_compound_image(name))
         if dotted:
             raise SampleError(
-                f"the sample has no image, only {listed(sorted(dotted))}: WebDataset ends a key at its first dot,"
-                f" rename files such as {sample.key}.{dotted[0]}"
+                f"the sample has no image, only {listed(dotted)}: WebDataset ends a key at its first dot, so rename"
+                f" files such as {sample.key}.{dotted[0]}"
             )
         only = [name or "a file without an extension" for name in sorted(sample.members)]
         raise SampleError(f"the sample has no image, only {listed(only)}")
@@ -330,8 +333,14 @@ def _facts_of_0_1(sample: Sample) -> Mapping[str, Any]:
 
 def _name_in_tar(sample: Sample) -> str:
     """Return the name of a photo in its tar, with the ending as it stands there; the key where there is no photo."""
-    extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
-    return sample.key if extension is None else sample.names.get(extension, f"{sample.key}.{extension}")
+    found = _photos_in(sample)
+    return sample.names.get(found[0], f"{sample.key}.{found[0]}") if found else sample.key
+
+
+def _photos_in(sample: Sample) -> list[str]:
+    """Return the members that may be the photo of a sample."""
+    found = ([extension for extension in extensions if extension in sample.members] for extensions in _PHOTOS)
+    return next(filter(None, found), [])
 
 
 def _is_compound_image(extension: str) -> bool:

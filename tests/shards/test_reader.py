@@ -196,13 +196,16 @@ def test_a_size_below_zero_does_not_go_round_in_circles(three: Path) -> None:
 
 def test_what_is_no_tar(tmp_path: Path) -> None:
     empty, text, packed = tmp_path / "empty.tar", tmp_path / "text.tar", tmp_path / "packed.tar"
+    pointer = tmp_path / "pointer.tar"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     empty.touch()
     text.write_bytes(b"hello" * 1000)
     packed.write_bytes(gzip.compress(tar_of(tmp_path / "a.tar", ["a.jpg"]).read_bytes()))
     cases = {
         empty: r"empty\.tar is empty \(0 bytes\)",
+        pointer: r"pointer\.tar is a Git LFS pointer in place of the file, not a plain tar: run `git lfs",
         text: r"text\.tar is not an uncompressed tar",
-        packed: r"packed\.tar is compressed \(gzip\): unpack it",
+        packed: r"packed\.tar is compressed with gzip, not a plain tar: unpack it",
         tmp_path / "none.tar": r"none\.tar does not exist",
         tmp_path: "cannot be read: Is a directory",
     }

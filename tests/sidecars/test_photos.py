@@ -40,6 +40,10 @@ def test_image_member() -> None:
     assert image_member(Sample(key="a", members={"json": b"", "webp": b"1", "sensor.png": b"2"})) == ("webp", b"1")
     with pytest.raises(SampleError, match=r"no image, only json, sensor\.png"):
         image_member(Sample(key="a", members={"sensor.png": b"", "json": b""}))
+    assert image_member(Sample(key="a", members={"input.jpg": b"1", "seg.png": b"2"})) == ("input.jpg", b"1")
+    assert image_member(Sample(key="a", members={"input.jpg": b"1", "png": b"2"})) == ("png", b"2")
+    with pytest.raises(SampleError, match=r"several images: image\.jpg, rgb\.png"):
+        image_member(Sample(key="a", members={"rgb.png": b"", "image.jpg": b""}))
     with pytest.raises(SampleError, match="several images: jpg, png"):
         image_member(Sample(key="a", members={"png": b"", "jpg": b""}))
 
