@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
-from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, key_problem, split_name
+from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, is_utf8, key_problem, split_name
 from cuts3d_cli.shards.names import command_for
 
 _BLOCK = 512
@@ -260,7 +260,12 @@ def _something_else(file: BinaryIO, error: Exception) -> str:
 
 
 def _name_in_folder(path: Path, name: str) -> str:
-    """Return a member's name without `./`, as `tar -cf X.tar .` writes it. Raises for a name that is unsafe."""
+    """Return a member's name without `./`, as `tar -cf X.tar .` writes it. Raises for a name that is unsafe.
+
+    A name that is not UTF-8 is taken for Latin-1, so that it can be written anywhere.
+    """
+    if not is_utf8(name):
+        name = name.encode("utf-8", "surrogateescape").decode("latin-1")
     if name.startswith("/"):
         raise ShardError(f"{path}: member {name!r} has an absolute name: write the tar from within its folder")
     parts = [part for part in name.split("/") if part not in ("", ".")]

@@ -174,6 +174,17 @@ def photo_facts(sample: Sample) -> Mapping[str, Any]:
     return facts
 
 
+def check_facts(sample: Sample) -> None:
+    """Make sure that the facts about a photo can be read, for work whose results are of no use without them.
+
+    Raises:
+        SampleError: they are damaged.
+    """
+    flaw, _ = first_flaw(_facts(sample))
+    if flaw:
+        raise SampleError(f"the facts about the photo cannot be read: {flaw.extension}: {flaw.reason}")
+
+
 def sensor_map(sample: Sample) -> SensorMap:
     """Read the map of a depth sensor that was packed with a photo.
 

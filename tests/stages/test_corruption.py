@@ -19,6 +19,7 @@ import pytest
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.sidecars.photos import FACTS
 from tests.support.photos import encoded, pack_photos, two_boxes, write_shard
 from tests.support.running import Ran
 from tests.support.shapes import annotation, coco_file, image
@@ -186,6 +187,17 @@ def test_manifests_that_are_missing_or_of_others(cuts3d: Callable[..., Ran], bas
     ran = cuts3d(*PSEUDO, base)
     assert ran.code == 1
     assert f"{tar} is missing or unfinished: run `cuts3d depth --shards {base}`" in ran.line
+
+
+def test_damaged_facts_fail_before_the_cut_and_json_of_others_never(cuts3d: Callable[..., Ran], alone: Path):
+    samples = {"a": {"jpg": PHOTO, FACTS: b"["}, "b": {"jpg": PHOTO, "json": b'["a caption", "M\xf6bel"]'}}
+    base = write_shard(alone / "s-000.tar", samples)
+    store_features(base, boxes())
+    ran = cuts3d(*PSEUDO, "--method", "maskcut", base)
+    assert ran.code == 3, ran
+    (failed,) = load_manifest(manifest_path(sidecar(base, "pseudo"))).failed
+    assert failed["key"] == "a"
+    assert failed["reason"].startswith("the facts about the photo cannot be read: cuts3d.json: it is not JSON")
 
 
 def test_a_sidecar_whose_base_shard_changed(cuts3d: Callable[..., Ran], base: Path):
