@@ -29,14 +29,18 @@ PUBLIC = [
 ]
 CALLS = {
     "segment": (
-        "image depth depth_unit larger_is_nearer confidence preset device settings",
-        "relative False True None auto",
+        "image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence preset device settings",
+        "relative False auto auto True None auto",
     ),
     "Segmenter.__init__": ("self preset config device settings", "None None auto"),
-    "Segmenter.__call__": ("self image depth depth_unit larger_is_nearer confidence", "relative False True"),
+    "Segmenter.__call__": (
+        "self image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence",
+        "relative False auto auto True",
+    ),
     "Segmenter.batch": (
-        "self images depths depth_unit larger_is_nearer confidence batch_size workers errors",
-        "None relative False True 4 0 raise",
+        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation confidence batch_size workers"
+        " errors",
+        "None relative False auto auto True 4 0 raise",
     ),
     "Detector.__init__": ("self checkpoint device half settings", "auto True"),
     "Detector.__call__": ("self image", ""),

@@ -142,6 +142,7 @@ def test_a_folder_of_photos_to_a_picture_and_a_coco_file(cuts3d: Callable[..., R
     )
     assert packed.code == 3
     assert json.loads(packed.out)["counts"] == {
+        "depth_top_heavy": 3,  # the wall behind the boxes
         "failed": 1,
         "samples_in": 4,
         "samples_out": 3,
