@@ -4,6 +4,8 @@ import warnings
 
 FINAL_WEIGHTS = "model-final.safetensors"
 """The final weights, in the folder of a training."""
+BEST_WEIGHTS = "model-best.safetensors"
+"""The weights that an evaluation while training found best, in the same folder."""
 CHECKPOINTS = "checkpoint-*.pth"
 """Pattern of the checkpoints there."""
 METRICS = "metrics.jsonl"

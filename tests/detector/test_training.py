@@ -32,8 +32,8 @@ from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
-from cuts3d_cli.detector.task import Task
-from cuts3d_cli.detector.training import TrainingError, train
+from cuts3d_cli.detector.task import Task, TrainingError
+from cuts3d_cli.detector.training import train
 from cuts3d_cli.errors import UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, mask_of, photo_of
