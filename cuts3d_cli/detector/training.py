@@ -307,7 +307,7 @@ class _Training:
         with kept_statistics(self.model):
             if self._needs_settling():
                 self._settle(done, stop)
-            detector = Detector(self.model, config=self.config, device=self.device)
+            detector = Detector(self.model, settings=InferenceSettings.of_training(self.config), device=self.device)
             results = self.task.evaluation(detector, share=share, say=self._say)
             self.model.train()
             if number := self.team.greatest(self._signal(stop))[0]:
