@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.detector import FINAL_WEIGHTS
-from cuts3d_cli.detector.stopping import SIGNALS, StoppedError, stop_signals
+from cuts3d_cli.detector.stopping import StoppedError, stop_signals
 from cuts3d_cli.detector.task import Task, TrainingError
+from cuts3d_cli.devices import on_cuda
 from cuts3d_cli.errors import Cuts3dError
 from cuts3d_cli.wording import first_line
 
@@ -113,10 +114,10 @@ def _process(rank: int, count: int, port: int, task: Task, events: TrainingEvent
     from cuts3d_cli.detector.training import train
 
     # A signal ends this process by an exit code: the launcher takes KeyboardInterrupt for a success.
-    for number in SIGNALS:
+    for number in interrupts.ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if hasattr(signal, "pthread_sigmask"):  # they were held back while it started
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.ending_signals())
     store = TCPStore("127.0.0.1", port, is_master=False)
     try:
         with _joined(task.device, rank=rank, local=rank, count=count, store=store):
@@ -138,15 +139,12 @@ def _joined(device: str, *, rank: int, local: int, count: int, store: Any = None
         store: where they meet; None meets where torchrun says.
     """
     import torch
-    from detectron2.utils import comm
 
-    cuda = device.startswith("cuda")
+    cuda = on_cuda(device)
     if cuda:
         torch.cuda.set_device(local)
-    comm._get_global_gloo_group.cache_clear()  # that of an earlier training in this process is gone
-    torch.distributed.init_process_group(
-        "nccl" if cuda else "gloo", rank=rank, world_size=count, **({} if store is None else {"store": store})
-    )
+    where = {} if store is None else {"store": store}
+    torch.distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=count, **where)
     try:
         yield
     finally:

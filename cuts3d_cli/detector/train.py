@@ -168,6 +168,7 @@ def check_processes(config: TrainConfig, *, gpus: int, device: str) -> None:
     from cuts3d_cli.detector.split import check_split
 
     started = count_by_torchrun()
+    check_split(config, processes=max(gpus, started))
     if gpus > 1:
         if started > 1:
             raise SettingError("gpus", f"is {gpus}, but torchrun has started {started} processes: leave it out")
@@ -175,7 +176,6 @@ def check_processes(config: TrainConfig, *, gpus: int, device: str) -> None:
             raise SettingError("gpus", f"is {gpus}, which needs CUDA, but training is on {device}")
         if (there := torch.cuda.device_count()) < gpus:
             raise SettingError("gpus", f"is {gpus}, but this machine has {there}")
-    check_split(config, processes=max(gpus, started))
 
 
 def uses_confidence(config: TrainConfig) -> bool:

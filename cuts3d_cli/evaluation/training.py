@@ -73,7 +73,7 @@ def evaluation_of(
     Args:
         config: the fields `eval_...`.
         root: the folder of the benchmarks.
-        own: evaluation sets of a recipe by name, which are all taken where the configuration names none.
+        own: evaluation sets of a recipe by name, which are all taken where the configuration names no data set.
 
     Returns:
         The evaluation; None where the training asks for none.
@@ -89,18 +89,18 @@ def evaluation_of(
                 f"{section}.{given[0]}", "has no effect: also set ", Setting(f"{section}.eval_every"), " to iterations"
             )
         return None
-    if not config.eval_dataset:
-        if not own:
-            raise SettingError(
-                f"{section}.eval_every", "needs a data set to evaluate on: name it by ", Setting(f"{section}.eval_dataset")
-            )
-        return TrainingEvaluation(selections=dict(own))
-    named = Selection(dataset=config.eval_dataset, root=root, images=config.eval_images, limit=config.eval_limit)
-    names = named.names()
-    stems = [Path(name).stem for name in names]
-    return TrainingEvaluation(
-        selections={
-            label: replace(named, dataset=[name], images=None if name in BENCHMARKS else named.images)
-            for label, name in zip(stems if len(set(stems)) == len(stems) else names, names, strict=True)
-        }
-    )
+    own = own or {}
+    chosen = config.eval_dataset or tuple(own)
+    if not chosen:
+        name = Setting(f"{section}.eval_dataset")
+        raise SettingError(f"{section}.eval_every", "needs a data set to evaluate on: name it by ", name)
+    selections = {name: own[name] for name in chosen if name in own}
+    others = [name for name in chosen if name not in own]
+    if others or config.eval_images:
+        named = Selection(dataset=others, root=root, images=config.eval_images, limit=config.eval_limit)
+        for name in named.names():
+            # Benchmarks go by their names, a user's own JSON by that of its file, where this is no other's.
+            label = name if name in BENCHMARKS or Path(name).stem in (*selections, *BENCHMARKS) else Path(name).stem
+            images = None if name in BENCHMARKS else named.images
+            selections[label] = replace(named, dataset=[name], images=images)
+    return TrainingEvaluation(selections=selections)
