@@ -6,10 +6,9 @@ a part, not that of the batch. Batch norm sees a part at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.structures import Instances
@@ -89,7 +88,7 @@ def check_split(config: TrainConfig, *, processes: int) -> None:
     if config.accumulate != "auto" and share % config.accumulate:
         raise SettingError(
             f"{section}.accumulate",
-            f"is {config.accumulate}, but {counted(share, 'image')} of the batch fall to a process: take"
+            f"is {config.accumulate}, but a process has {counted(share, 'image')} of the batch: take"
             f" {', '.join(map(str, divisors(share)))} or auto",
         )
     if config.copy_paste and images == 1:
@@ -121,70 +120,56 @@ def resumed_split(config: TrainConfig, before: Split, *, processes: int, device:
     Raises:
         UsageError: batch norm would mix more or fewer images.
     """
-    share = config.images_per_batch // processes
+    share, frozen, auto = config.images_per_batch // processes, config.norm == "FrozenBN", config.accumulate == "auto"
     possible = [split_of(config, processes=processes, parts=parts, device=device) for parts in divisors(share)]
-    if config.norm == "FrozenBN":  # the fewest parts that are no larger than before
-        same = [split for split in possible if split.part <= before.part]
-    else:
-        same = [split for split in possible if split.normalised == before.normalised]
-    wanted = [split for split in possible if split.parts == config.accumulate]
-    if config.accumulate == "auto":
-        if same:
-            return same[0]
-    elif config.norm == "FrozenBN" or wanted[0] in same:
-        return wanted[0]
-    now = f"{wanted[0].normalised} now" if wanted else "another number now"
+    # Statistics that do not change mix nothing. Parts that are chosen here are no larger than before.
+    same = [
+        split
+        for split in possible
+        if split.normalised == before.normalised or (frozen and (split.part <= before.part or not auto))
+    ]
+    wanted = possible if auto else [split for split in possible if split.parts == config.accumulate]
+    if found := [split for split in wanted if split in same]:
+        return found[0]
     raise UsageError(
-        f"{path} was trained with batch norm over {counted(before.normalised, 'image')} at a time, it would be {now},"
-        " which changes the result: ",
+        f"{path} was trained with batch norm over {counted(before.normalised, 'image')} at a time, now it would be"
+        f" {' or '.join(str(split.normalised) for split in wanted)}, which changes the result: ",
         *(("set ", Setting(f"{_section(config)}.accumulate", same[0].parts), ", or ") if same else ()),
         f"start {counted(before.processes, 'process', 'processes')} as before",
     )
 
 
-def fitting_parts(
-    share: int,
-    build: Callable[[], torch.nn.Module],
-    *,
-    config: TrainConfig,
-    device: torch.device,
-    agree: Callable[[bool], bool],
-) -> int | None:
-    """Find out in how few parts a process's share of the batch fits into its GPU's memory, by steps on large images.
+def fitting_parts(share: int, fits: Callable[[int], bool], *, agree: Callable[[bool], bool]) -> int | None:
+    """Find out in how few parts a process's share of the batch fits into memory.
 
     Args:
         share: number of images.
-        build: builds the network for one process, with any weights.
-        config: the fields `min_sizes`, `max_size` and `amp`.
-        device: of this process; a CPU's memory is not tried out.
+        fits: returns whether so many images fit at a time.
         agree: returns whether all processes say yes.
 
     Returns:
         The number of parts; None where not even single images fit.
     """
-    if device.type != "cuda":
-        return 1
-    with torch.random.fork_rng(devices=[device]):
-        for parts in divisors(share):
-            if agree(fits(build(), _largest_images(config, count=share // parts, device=device), amp=config.amp)):
-                return parts
-    return None
+    return next((parts for parts in divisors(share) if agree(fits(share // parts))), None)
 
 
-def fits(model: torch.nn.Module, batch: Sequence[dict[str, Any]], *, amp: bool) -> bool:
-    """Return whether the losses and gradients of a batch fit into the memory of its GPU.
+def fits_in_memory(model: torch.nn.Module, config: TrainConfig, *, count: int) -> bool:
+    """Return whether the losses and gradients of so many large images fit into the memory of a GPU, by trying.
+
+    The memory of a CPU is not tried out: any number fits.
 
     Args:
-        model: in training mode.
-        batch: training samples.
-        amp: mixed precision.
+        model: in training mode; of a single process, since others may run out of memory earlier.
+        config: the fields `min_sizes`, `max_size` and `amp`.
+        count: number of images.
     """
-    device = batch[0]["image"].device
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return True
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        with EventStorage(), torch.autocast(device.type, enabled=amp):
-            losses: dict[str, torch.Tensor] = model(batch)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        with torch.random.fork_rng(devices=[device]):
+            trial_step(model, config, count=count)
     except torch.cuda.OutOfMemoryError:
         return False
     finally:
@@ -194,13 +179,16 @@ def fits(model: torch.nn.Module, batch: Sequence[dict[str, Any]], *, amp: bool) 
     return bool(torch.cuda.max_memory_reserved(device) <= _MEMORY_SHARE * total)
 
 
-def divisors(number: int) -> list[int]:
-    """Return the divisors of a number, ascending."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+def trial_step(model: torch.nn.Module, config: TrainConfig, *, count: int) -> None:
+    """Compute losses and gradients of images of noise that are as large as training images get.
 
-
-def _largest_images(config: TrainConfig, *, count: int, device: torch.device) -> list[dict[str, Any]]:
-    """Return samples of noise as large as training images get, with square instances."""
+    Args:
+        model: in training mode.
+        config: the fields `min_sizes`, `max_size` and `amp`.
+        count: number of images.
+    """
+    device = next(model.parameters()).device
+    # Squares along the diagonal of each image.
     side = max(config.min_sizes)
     size = (side, max(min(2 * side, config.max_size), side))
     masks = torch.zeros((_TRIAL_INSTANCES, *size), dtype=torch.bool, device=device)
@@ -213,7 +201,16 @@ def _largest_images(config: TrainConfig, *, count: int, device: torch.device) ->
     instances.gt_classes = torch.zeros(len(masks), dtype=torch.int64, device=device)
     instances.gt_confidence = ConfidenceMaps.of(masks.to(torch.float32))
     image = torch.randint(256, (3, *size), dtype=torch.uint8, device=device)
-    return [{"image": image, "height": size[0], "width": size[1], "instances": instances} for _ in range(count)]
+    batch = [{"image": image, "height": size[0], "width": size[1], "instances": instances} for _ in range(count)]
+    # A step as in training, without its update.
+    with EventStorage(), torch.autocast(device.type, enabled=config.amp and device.type == "cuda"):
+        losses: dict[str, torch.Tensor] = model(batch)
+    torch.stack(list(losses.values())).sum().backward()
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number, ascending."""
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
 
 
 def _section(config: TrainConfig) -> str:

@@ -23,7 +23,14 @@ from cuts3d_cli.detector.loading import load_start
 from cuts3d_cli.detector.model import build_model
 from cuts3d_cli.detector.order import Position, redistribute
 from cuts3d_cli.detector.schedule import make_optimizer
-from cuts3d_cli.detector.split import Split, check_split, fitting_parts, resumed_split, split_of
+from cuts3d_cli.detector.split import (
+    Split,
+    check_split,
+    fits_in_memory,
+    fitting_parts,
+    resumed_split,
+    split_of,
+)
 from cuts3d_cli.detector.task import Task, TrainingError, check_fingerprint, plain
 from cuts3d_cli.detector.team import Team
 from cuts3d_cli.devices import own_device
@@ -154,11 +161,10 @@ class TrainingState:
         config, world = self._config, self._team.world
         if config.accumulate != "auto":
             return split_of(config, processes=world, parts=config.accumulate, device=self.device)
+        trial = build_model(config, device=self.device)
         parts = fitting_parts(
             config.images_per_batch // world,
-            lambda: build_model(config, device=self.device),
-            config=config,
-            device=self.device,
+            lambda count: fits_in_memory(trial, config, count=count),
             agree=self._team.agreed,
         )
         if parts is None:

@@ -13,7 +13,7 @@ from cuts3d_cli.errors import Setting, SettingError
 from cuts3d_cli.evaluation.benchmark import Selection, compare_photos
 from cuts3d_cli.evaluation.benchmark_photos import PhotoResult, detect_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
-from cuts3d_cli.wording import Say, listed
+from cuts3d_cli.wording import Say, counted, listed
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.evaluating import Share
@@ -59,8 +59,8 @@ class TrainingEvaluation:
                 photos = sorted(chain.from_iterable(every), key=lambda photo: photo.number)
                 metrics, failed = compare_photos(dataset, photos)
                 if failed:
-                    files = [item["file"] for item in failed]
-                    say(f"warning: {label}: {len(failed)} photos failed: {listed(files)} ({failed[0]['reason']})")
+                    files, why = listed([item["file"] for item in failed]), failed[0]["reason"]
+                    say(f"warning: {label}: {counted(len(failed), 'photo')} failed: {files} ({why})")
                 results[label] = {**metrics.to_json(), "failed": len(failed)}
         return results
 
