@@ -19,7 +19,7 @@ def has_statistics(model: torch.nn.Module) -> bool:
 def settle(model: torch.nn.Module, batches: Iterable[list[dict[str, Any]]], *, count: int, amp: bool) -> None:
     """Compute the statistics of batch norm over some batches.
 
-    The random generators end where they began, so that a training that goes on is not affected.
+    The random generators and the numbers of batches end where they began: a training that goes on is not affected.
 
     Args:
         model: in training mode.
@@ -28,6 +28,8 @@ def settle(model: torch.nn.Module, batches: Iterable[list[dict[str, Any]]], *, c
         amp: mixed precision.
     """
     device = next(model.parameters()).device
+    counts = [layer.num_batches_tracked for layer in get_bn_modules(model)]
+    before = [count.clone() for count in counts]
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         EventStorage(),
@@ -35,6 +37,8 @@ def settle(model: torch.nn.Module, batches: Iterable[list[dict[str, Any]]], *, c
         torch.autocast(device.type, enabled=amp),
     ):
         update_bn_stats(model, batches, count)
+        for number, former in zip(counts, before, strict=True):
+            number.copy_(former)
 
 
 @contextmanager

@@ -179,7 +179,8 @@ def _report(runs: Sequence[Row], masks: Row, *, size: Size) -> Report:
         ],
         notes=[
             f"Preset tiny, {size.iterations} iterations, --clip {size.clip}, masks of {size.scenes} rendered scenes by"
-            f" `pseudo` and `confidence`, depth blurred by {BLUR:g} pixels; evaluated on {size.test_scenes} held-out scenes.",
+            f" `pseudo` and `confidence`, depth blurred by {BLUR:g} pixels; evaluated on {size.test_scenes} held-out"
+            " scenes.",
             "Rows as in the paper's Table 6, each adding to the one before; 'none' pastes at random. std is that of the"
             " sample, over seeds; 'over none' is of pairs with the same seed.",
         ],

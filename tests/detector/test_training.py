@@ -372,7 +372,7 @@ def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cut
     line = cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
     assert line == "cuts3d: --gpus is 2, which needs CUDA, but training is on cpu"
     line = cuts3d("train", *shards, *LINE, "--gpus", "8").line
-    assert "--images-per-batch is 2, which 8 processes cannot share equally: set it to 8 and --lr in" in line
+    assert "--images-per-batch is 2, which 8 processes cannot share equally: set it to 8 and --learning-rate in" in line
     assert line.endswith("or start 2 processes (--gpus 2)")
     assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
 
@@ -386,7 +386,7 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
     for how in (signal.SIGKILL, *endings):
         out = tmp_path / how.name
         running = subprocess.Popen(command(*rest, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not find_checkpoints(out) and time.monotonic() < until:
             time.sleep(0.02)
         running.send_signal(how)
