@@ -21,6 +21,7 @@ from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, SkippedSample
 from cuts3d_cli.detector.evaluating import Share
 from cuts3d_cli.detector.inference import Detector
+from cuts3d_cli.detector.inference_settings import InferenceSettings
 from cuts3d_cli.detector.order import Position
 from cuts3d_cli.detector.run_log import Averages, RunLog, Scores, TrainingEvents
 from cuts3d_cli.detector.schedule import learning_rate, set_learning_rate, update
@@ -307,7 +308,8 @@ class _Training:
         with kept_statistics(self.model):
             if self._needs_settling():
                 self._settle(done, stop)
-            detector = Detector(self.model, settings=InferenceSettings.of_training(self.config), device=self.device)
+            settings = InferenceSettings.of_training(self.config)
+            detector = Detector(self.model, settings=settings, device=self.device, half=self.amp)
             results = self.task.evaluation(detector, share=share, say=self._say)
             self.model.train()
             if number := self.team.greatest(self._signal(stop))[0]:
