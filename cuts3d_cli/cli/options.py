@@ -171,6 +171,7 @@ def _words_and_number(kind: Any) -> str | None:
     words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
     return f"<{'|'.join(words)}|int>" if words else None
 
+
 def _set_option(sections: Sequence[str]) -> Any:
     advanced = [item.name for name in sections for item, _ in _fields(name) if item.metadata["advanced"]]
     further = f" Further fields: {', '.join(advanced)}." if advanced else ""

@@ -153,6 +153,7 @@ class TrainConfig(Section):
             **({} if self.drop_loss else {"drop_loss_iou": "drop_loss"}),
             **({} if self.warmup_iter else {"warmup_factor": "warmup_iter"}),
             **({} if self.decay_steps else {"decay_factor": "decay_steps"}),
+            **({} if self.clip_norm else {"clip": "clip_norm"}),
             **({"precise_bn": "norm"} if self.norm == "FrozenBN" else {}),
         }
 
