@@ -30,3 +30,8 @@ def listed(names: Sequence[object]) -> str:
 def percent(share: float | None) -> str:
     """Return a share as percent with one decimal, or a dash where it is undefined."""
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "2 images"; `plural` where an s does not make it."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

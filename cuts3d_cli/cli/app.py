@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -29,7 +30,7 @@ from cuts3d_cli.cli import (
     weights,
 )
 from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
-from cuts3d_cli.cli.console import say
+from cuts3d_cli.cli.console import say, silence
 from cuts3d_cli.cli.help_page import PlainCommand
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
@@ -104,6 +105,9 @@ def _root(
     ] = False,
 ) -> None:
     set_running(context.invoked_subcommand)
+    # Of the processes that torchrun starts for a training on this machine, the first one speaks for all.
+    if context.invoked_subcommand == "train" and int(os.environ.get("LOCAL_RANK", "0")):
+        silence()
 
 
 def exit_code(arguments: list[str] | None = None) -> int:

@@ -91,7 +91,7 @@ def with_config(
                 option = typer.Option(
                     *_flags(name, kind, item.metadata["flags"]),
                     help=item.metadata["help"],
-                    metavar=_metavar(section, item.name),
+                    metavar=_metavar(section, item.name) or _words_and_number(kind),
                     show_default=_shown(item.default),
                     rich_help_panel=section_types()[section].title,
                     hidden=item.name in wanted.idle,
@@ -166,6 +166,12 @@ def _metavar(section: str, key: str) -> str | None:
     return None if choices is None else f"[{'|'.join(choices)}]"
 
 
+def _words_and_number(kind: Any) -> str | None:
+    """Return how a help page shows a field that takes a word or a number, as in <auto|int>; else None."""
+    words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
+    return f"<{'|'.join(words)}|int>" if words else None
+
+
 def _set_option(sections: Sequence[str]) -> Any:
     advanced = [item.name for name in sections for item, _ in _fields(name) if item.metadata["advanced"]]
     further = f" Further fields: {', '.join(advanced)}." if advanced else ""
@@ -201,7 +207,8 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = next(part for part in get_args(kind) if part is not type(None))
-    if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
+    # typer wants a fixed number of values, ours are one word, as in 240,320; nor does it take a word or a number.
+    if get_origin(inner) is tuple or _words_and_number(kind):
         inner = str
     annotation: Any = Annotated[inner | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

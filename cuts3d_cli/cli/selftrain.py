@@ -26,6 +26,7 @@ from cuts3d_cli.detector import FINAL_WEIGHTS
 
 @with_config(
     "selftrain",
+    fields("eval", "root"),
     fields("predict", "detectron2_config", "test_settings", "test_min_size", "test_max_size", "nms"),
     fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, "claim_timeout"),
 )

@@ -203,12 +203,21 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
     def error(problem: str) -> SettingError:
         return SettingError(setting, f"is '{value}': {problem}", where=where)
 
-    # Optional fields
+    # Optional fields, and those that take a word in place of a number
     if get_origin(kind) in (typing.Union, types.UnionType):
-        inner = [option for option in get_args(kind) if option is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+        options = get_args(kind)
+        if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("", "none"))):
             return None
-        return convert(value, inner[0], setting=setting, where=where)
+        words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+        if value in words:
+            return value
+        (inner,) = (option for option in options if option is not type(None) and get_origin(option) is not Literal)
+        try:
+            return convert(value, inner, setting=setting, where=where)
+        except SettingError as wrong:
+            if not words:
+                raise
+            raise error(f"{wrong.args[1].partition(': ')[2]}, or {' or '.join(words)}") from None
     # Choices
     if get_origin(kind) is Literal:
         for choice in get_args(kind):

@@ -13,6 +13,7 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 
 from cuts3d_cli.detector.losses import class_loss, drop_weights, soft_mask_loss
 
@@ -82,6 +83,7 @@ class MaskHead(MaskRCNNConvUpsampleHead):
             return {"loss_mask": logits.sum() * 0}
         boxes = [item.proposal_boxes.tensor for item in filled]
         targets = torch.cat([item.gt_masks.crop_and_resize(box, size) for item, box in zip(filled, boxes, strict=True)])
+        _count_mask_errors(logits, targets)
         confidence = None
         if self.soft:
             confidence = torch.cat(
@@ -124,3 +126,21 @@ class MaskCascadeROIHeads(_KnowTrueBoxes, CascadeROIHeads):
 
 class MaskROIHeads(_KnowTrueBoxes, StandardROIHeads):
     """detectron2's single box head, and a mask head."""
+
+
+@torch.no_grad()
+def _count_mask_errors(logits: torch.Tensor, targets: torch.Tensor) -> None:
+    """Note the accuracy of masks, and the shares of false pixels, under detectron2's names.
+
+    Args:
+        logits: (N, S, S) float; over 0 is the mask.
+        targets: (N, S, S) bool.
+    """
+    found = logits > 0
+    counts = torch.stack([(found != targets).sum(), (found & ~targets).sum(), targets.sum()])
+    wrong, extra, positive = counts.tolist()  # waits for the device once
+    pixels = max(targets.numel(), 1)
+    storage = get_event_storage()
+    storage.put_scalar("mask_rcnn/accuracy", 1 - wrong / pixels)
+    storage.put_scalar("mask_rcnn/false_positive", extra / max(pixels - positive, 1))
+    storage.put_scalar("mask_rcnn/false_negative", (wrong - extra) / max(positive, 1))

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, detect_photos, pending_photos
+from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, pending_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
-from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, sort_predictions
+from cuts3d_cli.evaluation.metrics import Evaluator, Metrics, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
@@ -265,36 +265,61 @@ def _evaluate(
 ) -> DatasetResult:
     """Evaluate the detector on the numbered images of one dataset, which is a shard to the progress."""
     begun = time.perf_counter()
-    evaluator = Evaluator(masks=dataset.masks)
-    failed: list[dict[str, str]] = []
     # Announce the dataset, unless all its detections are known.
     left = pending_photos(dataset, numbers, journal=journal, batch_size=batch_size)
     if left:
         progress.start(shard, why="")
     else:
         progress.skip(shard)
-    # Compare image by image; one that failed counts as an image without detections.
+    # Compare image by image.
     with _results_file(export, dataset.name) as write:
-        for photo in detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size):
-            predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
-            evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
-            if photo.failure:
-                failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
+
+        def judged(photo: PhotoResult, predictions: Sequence[Prediction]) -> None:
             own_id = dataset.truth.images[photo.number].id
             write(_records(photo.number if own_id is None else own_id, predictions))
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
+
+        photos = detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size)
+        metrics, failed = compare_photos(dataset, photos, judged=judged)
     if left:
         progress.finish(shard)
     return DatasetResult(
         name=dataset.name,
         title=dataset.title,
-        metrics=evaluator.metrics(),
+        metrics=metrics,
         missing=dataset.missing + len(dataset.paths) - len(numbers),
         failed=failed,
         seconds=time.perf_counter() - begun,
         warnings=dataset.truth.warnings,
     )
+
+
+def compare_photos(
+    dataset: Dataset,
+    photos: Iterable[PhotoResult],
+    *,
+    judged: Callable[[PhotoResult, Sequence[Prediction]], None] = lambda photo, predictions: None,
+) -> tuple[Metrics, list[dict[str, str]]]:
+    """Compare detections with the ground truth of their photos; one that failed counts as one without detections.
+
+    Args:
+        dataset: of the photos.
+        photos: each once.
+        judged: receives each photo with its predictions.
+
+    Returns:
+        The figures, and {"file": ..., "reason": ...} of each photo that failed.
+    """
+    evaluator = Evaluator(masks=dataset.masks)
+    failed: list[dict[str, str]] = []
+    for photo in photos:
+        predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
+        evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
+        if photo.failure:
+            failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
+        judged(photo, predictions)
+    return evaluator.metrics(), failed
 
 
 def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:

@@ -99,6 +99,9 @@ class RecipeRun:
             grid=grid,
             reports=Reports(bar=bar, events=events, say=say, failures=failures),
         )
+        for training in (self._config.train, self._config.selftrain):
+            if (wanted := self._steps.evaluation(training)) is not None:
+                wanted.check(say=say)
 
     def plan(self) -> Plan:
         """Return what is left to do; nothing is written."""
@@ -132,17 +135,17 @@ class RecipeRun:
         """
         train.require_detectron2()
         recipe, config = self.recipe, self._config
-        # Settings of the cut, and the device.
+        # Settings of the cut, the device, and the processes that train.
         try:
             extractor = FeatureExtractor(config)
             get_method(config.pseudo.method).check(config.pseudo, extractor.grid)
             if uses_depth(config):
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
+            for training in (config.train, config.selftrain):
+                train.check_processes(training, gpus=recipe.source.gpus, device=device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: ", *error.parts) from error
-        if recipe.source.gpus > 1 and not device.startswith("cuda"):
-            raise recipe.error("recipe.gpus", f"is {recipe.source.gpus}, but training is on {device}")
         # Sensor maps, wherever masks are cut.
         if uses_depth(config) and config.depth.backend == "sensor":
             if recipe.source.depth_dir is None:

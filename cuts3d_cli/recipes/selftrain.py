@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import train
+from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.engine.sharing import without_split
+from cuts3d_cli.evaluation.training import evaluation_of
 from cuts3d_cli.shards.names import generation_of
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.merge import min_score_of
 
 if TYPE_CHECKING:
+    from cuts3d_cli.detector.evaluating import Evaluation
     from cuts3d_cli.detector.run_log import TrainingEvents
 
 MAX_DETECTIONS = 30
@@ -75,8 +78,8 @@ def run(
         shards: base shards with pseudo-masks.
         checkpoint: the detector to start from.
         out: folder in which `detector-st1`, ... are created.
-        config: sections `selftrain`, `predict` and `run`. What `predict` says of the file of a detector is about the
-            one to start from; single settings hold for those of the rounds, too.
+        config: sections `selftrain`, `predict`, `eval` and `run`. What `predict` says of the file of a detector is
+            about the one to start from; single settings hold for those of the rounds, too.
         gpus: number of GPUs of this machine to use.
         events: receives the events of trainings.
         progress: makes a progress bar for the stage of a name.
@@ -89,10 +92,15 @@ def run(
         ShardError: masks are missing or damaged.
         TrainingError: a loss is not finite.
     """
+    # Check all that would fail later, after the predictions perhaps.
     train.require_detectron2()
     from cuts3d_cli.detector.loading import check_start
 
     check_start(checkpoint, config=config.selftrain, say=lambda line: None)  # said when the first round trains
+    train.check_processes(config.selftrain, gpus=gpus, device=choose_device(config.run.device))
+    evaluation = evaluation_of(config.selftrain, root=config.eval.root)
+    if evaluation is not None:
+        evaluation.check(say=events.say)
     rounds: list[Round] = []
     for number in range(1, config.selftrain.rounds + 1):
         rounds.append(
@@ -104,6 +112,7 @@ def run(
                 config=config,
                 gpus=gpus,
                 events=events,
+                evaluation=evaluation,
                 progress=progress,
                 chosen=number == 1,
             )
@@ -129,6 +138,7 @@ def run_round(
     config: Config,
     gpus: int,
     events: TrainingEvents,
+    evaluation: Evaluation | None,
     progress: Callable[[str], AbstractContextManager[Progress]],
     chosen: bool = False,
 ) -> Round:
@@ -138,6 +148,7 @@ def run_round(
         number: of the round, from 1 on.
         checkpoint: the detector of the round before.
         chosen: the user chose the checkpoint; see `stages.predict.run`.
+        evaluation: of the detector while it is trained.
         shards, out, config, gpus, events, progress: as in `run`.
 
     Returns:
@@ -174,6 +185,7 @@ def run_round(
         if_exists="complete",
         init=checkpoint,
         events=events,
+        evaluation=evaluation,
     )
     return Round(
         name=name,

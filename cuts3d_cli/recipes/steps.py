@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import Config, TrainConfig
 from cuts3d_cli.config.recipe import Recipe
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
 from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.recipes.plan import (
     MEMBER_BYTES,
@@ -132,6 +134,20 @@ class Steps:
             return wanted.pseudo
         return not uses_depth(self.config) or self.config.depth.backend != "sensor" or wanted.depth_dir is not None
 
+    def evaluation(self, config: TrainConfig) -> TrainingEvaluation | None:
+        """Return the evaluation that a training asks for: of its data sets, else of all evaluation sets.
+
+        Raises:
+            UsageError: a field has no effect without another, or a name is unknown.
+        """
+        own = {
+            name: Selection(
+                dataset=[str(self.recipe.evaluate[name].ground_truth)], images=source.root, limit=config.eval_limit
+            )
+            for name, source in self.sets.items()
+        }
+        return evaluation_of(config, root=self.config.eval.root, own=own)
+
     # ---------------------------------------------------------------------------------------------- steps
 
     def _pack(self, source: Source, *, title: str = "") -> Step:
@@ -195,6 +211,7 @@ class Steps:
                     if_exists="complete",
                     init=None,
                     events=self.reports.events,
+                    evaluation=self.evaluation(self.config.train),
                 )
             )
             return 0
@@ -251,6 +268,7 @@ class Steps:
                     config=self.config,
                     gpus=self.recipe.source.gpus,
                     events=self.reports.events,
+                    evaluation=self.evaluation(self.config.selftrain),
                     progress=self.reports.bar,
                 )
             ).failed

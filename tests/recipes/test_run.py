@@ -81,6 +81,7 @@ rpn_post_nms = 20
 rpn_test_proposals = 20
 checkpoint_every = 1
 log_every = 1
+eval_every = 3
 """
 PHOTOS = 5
 
@@ -162,9 +163,12 @@ def test_cards_say_what_a_detector_learned_from_and_how_good_it_is(straight: Pat
     assert st1["learned_from"]["stage"] == "pseudo.st1"
     assert 0 < st1["learned_from"]["predicted"] <= st1["learned_from"]["masks"]
     assert st1["config"]["max_iter"] == st1["training"]["iterations"] == 3
-    last = json.loads((out / "detector-st1" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert st1["training"]["losses"] == last["losses"]
     printed = json.loads((straight / "printed.json").read_text())["results"]["val"]
+    *_, last, scores = (json.loads(line) for line in (out / "detector-st1" / "metrics.jsonl").read_text().splitlines())
+    assert st1["training"]["losses"] == last["losses"]
+    # The evaluation while training is on the recipe's own set.
+    assert scores["results"]["val"]["mask"] == printed["st1"]["mask"]
+    assert (out / "detector-st1" / "model-best.safetensors").is_file()
     for name, one in (("initial", initial), ("st1", st1)):
         assert one["results"]["val"]["box"] == printed[name]["box"]
         assert one["results"]["val"]["ground_truth"]["file"] == "truth.json"
@@ -323,6 +327,9 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ('name = "boxes"', 'title = "boxes"', "recipe.title is no field: it has photos, images, depth_dir, name"),
         ('out = "out"', "gpus = 0", "recipe.gpus is 0: it must lie between 1 and 1024"),
         ('out = "out"', 'gpus = "two"', "recipe.gpus is 'two': it must be a whole number"),
+        ('out = "out"', "gpus = 8", "train.images_per_batch is 2, which 8 processes cannot share equally: set it to 8"),
+        ("[train]", "[train]\naccumulate = 4", "train.accumulate is 4, but a process has 2 images of the batch"),
+        ("[train]", "[train]\neval_limit = 3", "train.eval_limit has no effect: also set train.eval_every"),
         ('depth_dir = "maps"\nname', 'depth_dir = "nowhere"\nname', "recipe.depth_dir is nowhere, which is no folder"),
         ('depth_dir = "maps"\nname', "name", "recipe.depth_dir is missing: depth.backend is 'sensor'"),
         ('ground_truth = "truth.json"', "", "recipe.evaluate.val.ground_truth is missing"),

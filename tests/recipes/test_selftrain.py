@@ -50,6 +50,9 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
     assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
 
+    refused = cuts3d("selftrain", *shards, *SMALL, "--gpus", "4").line  # before it predicts
+    assert "--images-per-batch is 2, which 4 processes cannot share equally" in refused
+
     # A detector that has learned nothing is sure of nothing: every prediction counts in the first round, none later.
     line = ("selftrain", *shards, *SMALL, "--rounds", "2", "--score-thresholds", "0,1", "--json")
     ran = cuts3d(*line)
