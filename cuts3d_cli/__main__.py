@@ -20,7 +20,9 @@ def main() -> None:
     code = 1
     try:
         from cuts3d_cli.cli.app import exit_code
+        from cuts3d_cli.cli.quiet import quiet_libraries
 
+        quiet_libraries()
         code = exit_code()
         interrupts.ignore()  # all is done and said
     except BaseException as error:

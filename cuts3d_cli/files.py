@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import FileError
+from cuts3d_cli.errors import FileError, SettingError
 
 _TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
 ABANDONED_SECONDS = 86_400.0
@@ -229,6 +229,44 @@ def rename(temporary: Path, path: Path) -> None:
                 raise
         finally:
             os.close(folder)
+
+
+def check_target(path: Path, *, setting: str) -> None:
+    """Make sure, before hours of work, that a file can be written at their end.
+
+    Args:
+        path: the file; it may exist.
+        setting: that names it, for the error.
+
+    Raises:
+        SettingError: its folder does not exist or cannot be written to, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise SettingError(setting, f"is {path}, which is a folder: name a file")
+    if not path.parent.is_dir():
+        raise SettingError(setting, f"is {path}, but there is no folder {path.parent}: make it first")
+    _check_writable(path.parent, path, setting)
+
+
+def check_folder(path: Path, *, setting: str) -> None:
+    """Make sure, before hours of work, that a folder can be made and written to.
+
+    Args:
+        path: the folder; it and those that it is in need not exist.
+        setting: that names it, for the error.
+
+    Raises:
+        SettingError: something else is in its place, or nothing can be written there.
+    """
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise SettingError(setting, f"is {path}, but {there} is no folder: choose another one")
+    _check_writable(there, path, setting)
+
+
+def _check_writable(folder: Path, path: Path, setting: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingError(setting, f"is {path}, but the folder {folder} cannot be written to: choose another one")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.effects import unread
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.features.catalogue import BACKBONES
+from cuts3d_cli.wording import choose_one
 
 SECTIONS = ("pseudo", "features", "depth", "confidence")
 """Sections whose fields are settings of a cut. Where two share a name, it is the first one's."""
@@ -47,7 +48,7 @@ def configure(
     if config is None:
         name = "paper" if preset is None else preset
         if not isinstance(name, str) or name not in PRESETS:
-            raise SettingError("preset", f"is {name!r}: choose one of {', '.join(PRESETS)}")
+            raise SettingError("preset", f"is {name!r}: {choose_one(name, PRESETS)}")
         config = PRESETS[name]
     elif preset is not None:
         raise SettingError("preset", "does not go with config, which is a whole configuration: leave one of them out")
@@ -64,7 +65,7 @@ def configure(
         ("backbone", config.features.backbone, BACKBONES),
     ):
         if value not in table:
-            raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
+            raise SettingError(name, f"is '{value}': {choose_one(value, table)}")
     for name in settings:
         section, field = _field_of(name)
         values = getattr(config, section)

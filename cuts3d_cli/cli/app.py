@@ -29,9 +29,9 @@ from cuts3d_cli.cli import (
     viz,
     weights,
 )
+from cuts3d_cli.cli.command import PlainCommand
 from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
 from cuts3d_cli.cli.console import say, silence
-from cuts3d_cli.cli.help_page import PlainCommand
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 

@@ -19,6 +19,7 @@ from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fie
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
+from cuts3d_cli.wording import choose_one, did_you_mean
 
 CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS, ("depth", "backend"): DEPTHS}
 """(Section, field) -> the names that a field of text may have, where a table of another room has them."""
@@ -157,7 +158,7 @@ def check_choices(config: Config) -> None:
     for (section, field), choices in CHOICES.items():
         value = getattr(getattr(config, section), field)
         if value not in choices:
-            raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
+            raise SettingError(f"{section}.{field}", f"is '{value}': {choose_one(value, choices)}")
 
 
 def _metavar(section: str, key: str) -> str | None:
@@ -197,7 +198,9 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
     if not dot:
         owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
         if len(owners) != 1:
-            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else "is no field here"
+            every = [item.name for name in sections for item, _ in _fields(name)]
+            unknown = f"is no field here{did_you_mean(key, every)}"
+            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else unknown
             raise SettingError("set", f"{text}: '{key}' {problem}")
         section = owners[0]
     return section, key, value.strip()

@@ -37,9 +37,12 @@ def pseudo(
 ) -> None:
     """Cut the pseudo-masks of every image: writes NAME-000.pseudo.tar beside each shard."""
     from cuts3d_cli.engine.sharing import Sharing
+    from cuts3d_cli.files import check_target
 
     if export_coco and (Sharing.from_config(config.run).world_size > 1 or not config.run.wait):
         raise UsageError("--export-coco needs all shards: run it again without a fixed split and without --no-wait")
+    if export_coco:
+        check_target(export_coco, setting="export_coco")
     paths = expand_shards(shards, more_shards, config)
     of_the_cut = [name for name in given if not name.startswith("run.")]
     if export_coco and not of_the_cut and config.run.if_exists == "resume" and _are_cut(paths):

@@ -9,6 +9,7 @@ from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.pretrained import find_pretrained
 from cuts3d_cli.devices import on_cuda
 from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
+from cuts3d_cli.wording import choose_one
 
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
@@ -144,7 +145,7 @@ def depth_spec(name: str) -> DepthSpec:
     try:
         return DEPTHS[name]
     except KeyError:
-        raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}") from None
+        raise UsageError(f"no depth source is named {name!r}: {choose_one(name, DEPTHS)}") from None
 
 
 def unread(config: DepthConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -33,6 +33,7 @@ from cuts3d_cli.weights.checkpoint import (
     tensors_within,
 )
 from cuts3d_cli.weights.sources import file_sha256
+from cuts3d_cli.wording import absence
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
@@ -59,7 +60,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     digest_path(path).unlink(missing_ok=True)
     with atomic_file(path) as file:
         hashing = _HashingFile(file)
-        torch.save({"format": FORMAT, "version": __version__, **content}, hashing)
+        torch.save({"format": FORMAT, "version": __version__, **content}, cast("IO[bytes]", hashing))
     _write_digest(path, hashing.sha256)
 
 
@@ -133,7 +134,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     others = [other for other in find_checkpoints(path.parent) if other != path]
     way_out = f"take {others[-1].name} in its place" if others else "train again, or give another file"
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+        raise WeightsError(f"{path} {absence(path)}: name a checkpoint that `cuts3d train` wrote")
     if not is_intact(path):
         raise WeightsError(f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): {way_out}")
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cuts3d_cli.errors import Setting, WeightsError
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import UrlSource, WeightsSpec
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, absence
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
     path = resolve_weights(known, weights=None, say=say) if known else Path(source).expanduser()
     if not path.is_file():
         takes = f" takes {', '.join(RESNETS)}, random or a file"
-        raise WeightsError(f"{path} does not exist: ", Setting("train.backbone_weights"), takes)
+        raise WeightsError(f"{path} {absence(path)}: ", Setting("train.backbone_weights"), takes)
     # Counters of batches say nothing about the weights, and many checkpoints lack them.
     own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
     expected = {torchvision_name(name): value.shape for name, value in own.items()}

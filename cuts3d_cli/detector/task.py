@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, RunConfig, TrainConfig, output_dict, recorded_limits
 from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import absence, listed
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
@@ -122,5 +122,5 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: P
 
 def _digest(weights: Path) -> str:
     if not weights.is_file():
-        raise WeightsError(f"{weights} does not exist: name a checkpoint that `cuts3d train` wrote")
+        raise WeightsError(f"{weights} {absence(weights)}: name a checkpoint that `cuts3d train` wrote")
     return digest_file(weights).sha256

@@ -67,8 +67,10 @@ class OwnSettings:
             The differences, as `other_values`.
         """
         manifest = self._manifest(tar) if self.files else None
+        if manifest is None:
+            return {}
         found: dict[str, tuple[str, str]] = {}
-        for role, setting in self.files.items() if manifest is not None else ():
+        for role, setting in self.files.items():
             found |= _other_file(manifest, inputs, role=role, setting=setting)
         return found
 

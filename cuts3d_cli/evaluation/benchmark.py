@@ -30,7 +30,7 @@ from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.sidecars.detections import Detections
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, did_you_mean
 
 DETECTIONS = "detections"
 """Folder beside a checkpoint for the journals of its detections."""
@@ -72,7 +72,10 @@ class Selection:
         own = [name for name in names if name not in BENCHMARKS]
         for name in own:
             if not _is_file(name):
-                raise UsageError(f"there is no dataset '{name}', nor a file of that name: the datasets are {known}")
+                meant = did_you_mean(name, (*BENCHMARKS, *GROUPS))
+                raise UsageError(
+                    f"there is no dataset '{name}', nor a file of that name: the datasets are {known}{meant}"
+                )
         if self.images is None and own:
             raise UsageError(f"{own[0]}: name the folder of its photos (images)")
         if self.images is not None and len(own) != 1:

