@@ -48,6 +48,11 @@ def absence(path: Path) -> str:
     return "is a folder" if path.is_dir() else "does not exist"
 
 
+def size_of(amount: int) -> str:
+    """Return a number of bytes as people read it: in gigabytes, or megabytes."""
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
+
+
 def percent(share: float | None) -> str:
     """Return a share as percent with one decimal, or a dash where it is undefined."""
     return "-" if share is None else f"{100 * share:.1f}"

@@ -13,7 +13,7 @@ from cuts3d_cli.config import MAX_IMAGE_PIXELS, PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
 from cuts3d_cli.detector.processes import count_by_torchrun, rank_by_torchrun, train_in_processes
-from cuts3d_cli.detector.task import Task, same_training
+from cuts3d_cli.detector.task import Task, check_fingerprint, same_training
 from cuts3d_cli.devices import choose_device, on_cuda
 from cuts3d_cli.errors import Cuts3dError, SettingError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
@@ -237,6 +237,30 @@ def finished_weights(task: Task) -> Path | None:
         return None
     same = same_training(last["fingerprint"], task.fingerprint())
     return final if same and last["iteration"] == task.config.max_iter else None
+
+
+def check_settings(folder: Path, config: TrainConfig, *, max_image_pixels: int = MAX_IMAGE_PIXELS) -> None:
+    """Check that a training that a folder holds is of these settings, whatever masks it learned from.
+
+    Args:
+        folder: of the training; it need not exist.
+        config: of the training.
+        max_image_pixels: photos with more pixels are left out.
+
+    Raises:
+        UsageError: it is of others than the schedule, so that it cannot be resumed.
+    """
+    from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
+
+    own = Task(config=config, shards=(), out=folder, device="cpu", max_image_pixels=max_image_pixels).fingerprint()
+    for path in reversed(find_checkpoints(folder)):
+        try:
+            before = load_checkpoint(path).get("fingerprint")
+        except WeightsError:  # whoever resumes passes over it
+            continue
+        if isinstance(before, dict):
+            check_fingerprint(before, {**own, "shards": before.get("shards"), "init": None}, path=path)
+        return
 
 
 def has_checkpoint(folder: Path) -> bool:

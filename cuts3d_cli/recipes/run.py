@@ -19,10 +19,12 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
+from cuts3d_cli.recipes.needs import RecipeNeeds
 from cuts3d_cli.recipes.plan import Plan, make_plan
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.recipes.steps import Bar, Reports, Steps, uses_depth
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.stages.pack import name_problem
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -107,15 +109,25 @@ class RecipeRun:
         """Return what is left to do; nothing is written."""
         return make_plan([part for step in self._steps.all() for part in step.parts], out=self.out)
 
-    def run(self) -> RecipeResult:
-        """Do what is left to do, then evaluate.
+    def needs(self, plan: Plan) -> RecipeNeeds:
+        """Return what a plan needs before its first step."""
+        return RecipeNeeds(recipe=self.recipe, config=self._config, plan=plan)
+
+    def run(self, plan: Plan) -> RecipeResult:
+        """Check what the work needs, do what is left to do, then evaluate.
+
+        Args:
+            plan: as `plan` returned it.
 
         Returns:
             The results, which are also written to `results.json` in the recipe's `out` and to the model cards.
 
         Raises:
-            Cuts3dError: a stage cannot continue; what is finished is kept.
+            Cuts3dError: something that the work needs is missing, or a stage cannot continue; what is finished is kept.
         """
+        needs = self.needs(plan)
+        needs.check()
+        needs.fetch(say=self._say)
         failed = {}
         for step in self._steps.all():
             self._say(f"== {step.name}")
@@ -146,6 +158,8 @@ class RecipeRun:
                 train.check_processes(training, gpus=recipe.source.gpus, device=device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: ", *error.parts) from error
+        if problem := name_problem(recipe.source.name):
+            raise recipe.error("recipe.name", problem)
         # Sensor maps, wherever masks are cut.
         if uses_depth(config) and config.depth.backend == "sensor":
             if recipe.source.depth_dir is None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.detector import train
+from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.evaluation.training import evaluation_of
-from cuts3d_cli.shards.names import generation_of
+from cuts3d_cli.files import check_folder
+from cuts3d_cli.recipes.needs import raise_all, unmet
+from cuts3d_cli.recipes.plan import compare_sidecars
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.merge import min_score_of
 
@@ -97,7 +101,7 @@ def run(
     from cuts3d_cli.detector.loading import check_start
 
     check_start(checkpoint, config=config.selftrain, say=lambda line: None)  # said when the first round trains
-    train.check_processes(config.selftrain, gpus=gpus, device=choose_device(config.run.device))
+    check_rounds(shards, checkpoint=checkpoint, out=out, config=config, gpus=gpus)
     evaluation = evaluation_of(config.selftrain, root=config.eval.root)
     if evaluation is not None:
         evaluation.check(say=events.say)
@@ -119,6 +123,54 @@ def run(
         )
         checkpoint = rounds[-1].weights
     return rounds
+
+
+def check_rounds(shards: Sequence[Path], *, checkpoint: Path, out: Path, config: Config, gpus: int) -> None:
+    """Check what all rounds need, and that none of them would refuse to replace results of other settings.
+
+    Args:
+        shards, checkpoint, out, config, gpus: as in `run`.
+
+    Raises:
+        UsageError, Cuts3dError: something is missing, or does not fit; one line names all that is.
+    """
+    config = replace(config, run=without_split(config.run))
+    checks: list[Callable[[], object]] = [
+        lambda: check_folder(out, setting="out"),
+        lambda: train.check_processes(config.selftrain, gpus=gpus, device=choose_device(config.run.device)),
+    ]
+    for number in range(1, config.selftrain.rounds + 1):
+        if number > 1:
+            checkpoint = out / train.default_out(number - 1) / FINAL_WEIGHTS
+        checks += [
+            partial(_compare_predictions, shards, number=number, checkpoint=checkpoint, config=config),
+            partial(_compare_masks, shards, number=number, config=config),
+            partial(
+                train.check_settings,
+                out / train.default_out(number),
+                config.selftrain,
+                max_image_pixels=config.run.max_image_pixels,
+            ),
+        ]
+    raise_all(unmet(checks))
+
+
+def _compare_predictions(shards: Sequence[Path], *, number: int, checkpoint: Path, config: Config) -> None:
+    before = generation_of(number - 1)
+
+    def run(some: Sequence[Path], progress: Progress) -> object:
+        return STAGES["predict"].run(
+            some, config=predicting(config, number), progress=progress, checkpoint=checkpoint, generation=before
+        )
+
+    compare_sidecars(shards, stage=in_generation("predict", before), run=run)
+
+
+def _compare_masks(shards: Sequence[Path], *, number: int, config: Config) -> None:
+    def run(some: Sequence[Path], progress: Progress) -> object:
+        return STAGES["merge"].run(some, config=config, progress=progress, round=number)
+
+    compare_sidecars(shards, stage=masks_of(number), run=run)
 
 
 def predicting(config: Config, number: int) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +13,7 @@ from cuts3d_cli.config import Config, TrainConfig
 from cuts3d_cli.config.recipe import Recipe
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark import Selection
@@ -22,6 +23,7 @@ from cuts3d_cli.recipes.plan import (
     MEMBER_BYTES,
     TRAINING,
     Part,
+    compare_sidecars,
     confidence_bytes,
     depth_bytes,
     detection_record_bytes,
@@ -179,14 +181,14 @@ class Steps:
     def _masks(self, source: Source, *, title: str) -> list[Step]:
         """Estimate depth, cut pseudo-masks and compute their Spatial Confidence, as far as they are used."""
         config, masks = self.config, self.config.pseudo.instances
-        stages: dict[str, float] = {}
-        if uses_depth(config):
-            stages["depth"] = depth_bytes(config, sensor=source.map_bytes)
-        stages["pseudo"] = mask_record_bytes(masks)
-        if train.uses_confidence(config.train):
-            stages["confidence"] = confidence_bytes(masks, grid=self.grid)
+        sizes = {
+            "depth": depth_bytes(config, sensor=source.map_bytes),
+            "pseudo": mask_record_bytes(masks),
+            "confidence": confidence_bytes(masks, grid=self.grid),
+        }
         steps, before = [], f"{title}pack"
-        for stage, otherwise in stages.items():
+        for stage in self._mask_stages():
+            otherwise = sizes[stage]
             name = f"{title}{stage}"
             configured = partial(STAGES[stage].run, config=config, say=self.reports.say)
             part = self._sidecars(name, source, stage=stage, run=configured, needs=[before], otherwise=otherwise)
@@ -218,6 +220,26 @@ class Steps:
 
         needs = ["confidence" if train.uses_confidence(self.config.train) else "pseudo"]
         return Step(name=name, parts=[self._training_part(name, round=0, needs=needs)], run=run)
+
+    def _replaces_masks(self, round: int) -> bool:
+        """Return whether the masks that a training learned from are of other settings than this recipe's."""
+        asking = replace(self.config, run=replace(self.config.run, if_exists="resume"))
+        runs: dict[str, Callable[..., StageResult]] = {}
+        if round:
+            runs[masks_of(round)] = partial(STAGES["merge"].run, config=asking, round=round)
+        else:
+            runs |= {stage: partial(STAGES[stage].run, config=asking) for stage in self._mask_stages()}
+        try:
+            for stage, run in runs.items():
+                compare_sidecars(self.photos.bases, stage=stage, run=lambda some, bar, run=run: run(some, progress=bar))  # type: ignore[misc]
+        except OtherSettingsError:
+            return True
+        return False
+
+    def _mask_stages(self) -> list[str]:
+        """Return the stages that lead to masks and their confidence, as far as they are used."""
+        stages = ["depth"] if uses_depth(self.config) else []
+        return [*stages, "pseudo", *(["confidence"] if train.uses_confidence(self.config.train) else [])]
 
     def _round(self, number: int) -> Step:
         """Run a round of self-training: predictions, the masks that they are merged into, and a training on these."""
@@ -315,6 +337,9 @@ class Steps:
             unfinished=lambda bases: unfinished_sidecars(
                 bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
             ),
+            compare=lambda: compare_sidecars(
+                source.bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
+            ),
             bytes_of=lambda missing: sidecar_bytes(
                 missing, bases=source.bases, stage=stage, images=source.images_of, otherwise=otherwise
             ),
@@ -325,6 +350,14 @@ class Steps:
         config = self.config.selftrain if round else self.config.train
         init = self.weights[generation_of(round - 1)] if round else None
         folder = self.out / train.default_out(round)
+
+        def compare() -> None:
+            try:
+                train.check_settings(folder, config, max_image_pixels=self.config.run.max_image_pixels)
+                if train.has_checkpoint(folder) and self._replaces_masks(round):
+                    raise UsageError(f"{folder} learned from masks that would be replaced: train into another folder")
+            except UsageError as error:
+                raise OtherSettingsError(*self._not_resumed(error).parts) from error
 
         def unfinished(units: Sequence[Path]) -> dict[Path, str]:
             if not units:
@@ -342,7 +375,12 @@ class Steps:
             return {TRAINING: "goes on from a checkpoint" if train.has_checkpoint(folder) else "not there yet"}
 
         return Part(
-            name=name, bases=[], needs=needs, unfinished=unfinished, bytes_of=lambda missing: training_bytes(config)
+            name=name,
+            bases=[],
+            needs=needs,
+            unfinished=unfinished,
+            compare=compare,
+            bytes_of=lambda missing: training_bytes(config),
         )
 
     # ---------------------------------------------------------------------------------------------- running
@@ -368,4 +406,7 @@ class Steps:
         try:
             return run()
         except UsageError as error:
-            raise self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts) from error
+            raise self._not_resumed(error) from error
+
+    def _not_resumed(self, error: UsageError) -> UsageError:
+        return self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts)

@@ -104,6 +104,7 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            derived=("confidence.tau_knn",) if config.confidence.tau_knn is None else (),
             sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers},
             progress=progress,
@@ -181,7 +182,16 @@ def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
     return resolve_recorded(tar, "pseudo", manifest.config.get("pseudo")).pseudo
 
 
-def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
+def check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
+    """Check that the thresholds fit each other and the grid.
+
+    Args:
+        config: the section, with the `tau_knn` of the masks.
+        grid: (H, W) of the features.
+
+    Raises:
+        SettingError: the lowest threshold is over the highest, or under the distance of diagonal neighbours.
+    """
     assert config.tau_knn is not None
     spacing = grid_spacing(grid)
     if config.tau_knn_min > config.tau_knn:
@@ -201,7 +211,7 @@ def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
 def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
     assert task.depth is not None
     assert task.config.tau_knn is not None
-    _check_thresholds(task.config, grid)
+    check_thresholds(task.config, grid)
     cut = task.cut
     depth = patch_depth(task.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
     return np.stack(

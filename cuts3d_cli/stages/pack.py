@@ -174,8 +174,8 @@ def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:
 
 def _check(packing: Packing, config: PackConfig) -> MapRules:
     """Check names, numbers and folders. Returns how depth maps are to be understood. Raises UsageError."""
-    if _UNFIT_NAME.search(packing.name):
-        raise SettingError("name", f"{packing.name!r} cannot be a shard's name: use letters, digits, '_' and '-'")
+    if problem := name_problem(packing.name):
+        raise SettingError("name", problem)
     if config.shard_size < 1:
         raise SettingError("pack.shard_size", f"is {config.shard_size}: a shard needs at least one image")
     if not (math.isfinite(config.depth_scale) and config.depth_scale > 0):
@@ -188,6 +188,12 @@ def _check(packing: Packing, config: PackConfig) -> MapRules:
         if packing.source.is_dir() and maps.samefile(packing.source):
             raise SettingError("depth_dir", f"{maps} is the folder of the photos: keep maps in their own")
     return MapRules.of(invalid=config.depth_invalid, orientation=config.depth_orientation, section="pack.")
+
+
+def name_problem(name: str) -> str | None:
+    """Return why shards cannot be named NAME-000.tar, to follow the name of the setting; None if they can."""
+    fits = not _UNFIT_NAME.search(name)
+    return None if fits else f"{name!r} cannot be a shard's name: use letters, digits, '_' and '-'"
 
 
 def plan_shards(photos: Sequence[Photo], *, out: Path, name: str, shard_size: int) -> dict[Path, Sequence[Photo]]:

@@ -192,13 +192,18 @@ def test_a_finished_recipe_does_nothing_and_says_so(straight: Path, alone: Path,
 
     # What is to be done again, and what has to wait for it.
     line = ("run", "recipe.toml", "--dry-run", "--json", "--set", "pseudo.beta=0.5")
+    refused = cuts3d(*line)
+    assert refused.code == 2
+    assert "pseudo.beta 0.45 -> 0.5: --set run.if_exists=replace replaces them" in refused.err
+    line = (*line, "--set", "run.if_exists=replace")
     changed = {part["name"]: part for part in json.loads(cuts3d(*line).out)["parts"]}
     assert (changed["depth"]["finished"], changed["val: depth"]["finished"]) == (2, 1)
     assert changed["pseudo"]["finished"] == 0
     assert "pseudo.beta 0.45 -> 0.5" in changed["pseudo"]["note"]
     assert changed["confidence"]["note"] == changed["st1: masks"]["note"] == "after pseudo"
-    assert changed["initial"]["note"] == "after confidence"
+    assert changed["initial"]["note"] == "there are results of other settings"
     assert changed["val: predictions of st1"]["note"] == "after st1"
+    assert "detector-initial learned from masks that would be replaced: train into another" in cuts3d(*line).err
     assert after == {
         path: path.stat().st_mtime_ns for path in (straight / "out").rglob("*") if path.name != "results.json"
     }
@@ -325,6 +330,7 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
     [
         ('photos = "photos"\ndepth_dir = "maps"\nname', 'depth_dir = "maps"\nname', "recipe.photos is missing"),
         ('name = "boxes"', 'title = "boxes"', "recipe.title is no field: it has photos, images, depth_dir, name"),
+        ('name = "boxes"', 'name = "../boxes"', "recipe.name '../boxes' cannot be a shard's name"),
         ('out = "out"', "gpus = 0", "recipe.gpus is 0: it must lie between 1 and 1024"),
         ('out = "out"', 'gpus = "two"', "recipe.gpus is 'two': it must be a whole number"),
         ('out = "out"', "gpus = 8", "train.images_per_batch is 2, which 8 processes cannot share equally: set it to 8"),
@@ -338,6 +344,8 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ("tau_knn = 0.15", "tau_knn = 0.01", "pseudo.tau_knn 0.01 is under the diagonal spacing"),
         ("[recipe.evaluate.val]", '[recipe.evaluate."a b"]', "recipe.evaluate.a b: use letters"),
         ("[run]", '[run]\nif_exists = "fail"', "run.if_exists is 'fail'"),
+        ("[run]", '[run]\nengine = "ray"', "run.engine is 'ray': a recipe runs on this machine"),
+        ('ground_truth = "truth.json"', 'ground_truth = "photos"', "photos, which is a folder: name a COCO JSON"),
         ('preset = "tiny"', 'preset = "huge"', "there is no preset 'huge'"),
         ('preset = "tiny"', "preset = ", "is not valid TOML"),
     ],

@@ -14,6 +14,7 @@ import webdataset as wds
 from PIL import Image
 
 from cuts3d_cli.config import Config, PackConfig, RunConfig
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
@@ -442,7 +443,9 @@ def test_resume_keeps_what_matches(seven: Path, tmp_path: Path) -> None:
 def test_resume_notices_depth_maps(seven: Path, tmp_path: Path) -> None:
     pack(seven, tmp_path / "out", shard_size=3)
     maps = fill(tmp_path / "depth", {"c0/0.png": depth_png()})
-    reasons = again(seven, tmp_path, depth_dir=maps)
+    with pytest.raises(OtherSettingsError, match=r"depth false -> true.*to keep them, choose another name or out"):
+        again(seven, tmp_path, depth_dir=maps)
+    reasons = again(seven, tmp_path, depth_dir=maps, if_exists="replace")
     assert set(reasons.values()) == {"redone, config changed: depth false -> true, depth_scale (unset) -> 0.001"}
     fill(maps, {"c1/5.png": depth_png(45, 30)})
     assert again(seven, tmp_path, depth_dir=maps) == {
