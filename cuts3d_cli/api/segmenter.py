@@ -178,6 +178,8 @@ class Segmenter:
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
         with _death_of_workers_explained(workers), WorkerPool(workers) as pool:
+            if workers:  # before networks are loaded: a script may lack its guard
+                pool.check_that_workers_live(cut_image)
             tasks = self._tasks(pairs, batch_size=batch_size, read=read)
             for given, future in pool.in_order(cut_image if workers else cut_alone, tasks):
                 try:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -15,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli import (
-    Cuts3dError,
     DepthMissingError,
     SampleError,
     Segmentation,
@@ -29,7 +31,6 @@ from cuts3d_cli.api import cutter as cutting
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.engine.pool import WorkerDiedError
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
 from tests.support.running import Ran
@@ -359,13 +360,19 @@ class TestBatch:
         with pytest.raises(ValueError, match="of the caller"):
             list(segmenter.batch(photos(), depths=[SCENE.depth] * 2))
 
-    def test_a_script_that_its_workers_cannot_import(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
-        def die(*_: object) -> None:
-            raise WorkerDiedError
-
-        monkeypatch.setattr("cuts3d_cli.engine.pool.WorkerPool.in_order", die)
-        with pytest.raises(Cuts3dError, match=r'call batch under `if __name__ == "__main__":`'):
-            list(segmenter.batch([SCENE.image], depths=[SCENE.depth], workers=1))
+    def test_a_script_that_its_workers_cannot_import_is_told_before_any_work(self, alone: Path):
+        """No photo is read, no weights are looked for, and the process that ends prints nothing."""
+        script = alone / "script.py"
+        script.write_text(
+            "from cuts3d_cli import Segmenter\n"
+            "segmenter = Segmenter(backbone='dino-vits16', weights='none.pth', device='cpu')\n"
+            "list(segmenter.batch(['none.jpg'], workers=2))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        assert 'call batch under `if __name__ == "__main__":`' in ran.stderr.splitlines()[-1]
+        assert "none." not in ran.stderr.splitlines()[-1]
 
     def test_photos_are_cut_one_at_a_time_in_this_process(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
         """The number of BLAS threads belongs to the process: two cuts at once would leave it at 1."""
