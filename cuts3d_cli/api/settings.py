@@ -67,7 +67,7 @@ def configure(
         if value not in table:
             raise SettingError(name, f"is '{value}': {choose_one(value, table)}")
     for name in settings:
-        section, field = _field_of(name)
+        section, field = _field_of(name, sections)
         values = getattr(config, section)
         if (decisive := unread(section, values).get(field)) is not None:
             given = f"{decisive}={getattr(values, decisive)!r}"
