@@ -66,9 +66,13 @@ def export(
         ),
     ] = None,
     if_exists: Annotated[
-        Literal["fail", "skip", "overwrite"],
-        typer.Option("--if-exists", help="What to do about files of another content that are there."),
-    ] = "fail",
+        Literal["resume", "overwrite", "fail"],
+        typer.Option(
+            "--if-exists",
+            help="What to do about files that are there: resume keeps those of the same content and refuses others, "
+            "overwrite replaces them, fail stops at any.",
+        ),
+    ] = "resume",
     json: Json = False,
 ) -> None:
     """Export stored masks or detections to other programs. Cuts nothing, needs no network.
@@ -114,7 +118,6 @@ def _print(report: Exported) -> None:
         "instances of a lower score, left out": report.below,
         "files written": report.written,
         "files that were there, the same": report.same,
-        "files that were there, kept": report.kept,
     }
     table = Table(title=f"{report.out}: {report.to}", title_justify="left", show_header=False)
     table.add_column("what")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.exports.copies import copied
 from cuts3d_cli.exports.options import Options
 from cuts3d_cli.exports.output import Output
 from cuts3d_cli.exports.photos import FoundInstance, FoundPhoto
@@ -23,12 +24,12 @@ _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_cvat(photos: Iterable[FoundPhoto], out: Output, options: Options) -> Mapping[str, int]:
-    """Write one XML; images without an instance are in it too.
+    """Write one XML, and the photos in `images`; photos without an instance are in it too.
 
     Args:
         photos: with their instances.
         out: where to.
-        options: file, title, category.
+        options: file, title, category, photos.
 
     Returns:
         Nothing is lost, so nothing is counted.
@@ -42,7 +43,8 @@ def write_cvat(photos: Iterable[FoundPhoto], out: Output, options: Options) -> M
             "        </label>\n      </labels>\n    </task>\n  </meta>\n".encode()
         )
         for number, photo in enumerate(photos):
-            name = quoteattr(_plain(photo.file))
+            copy = copied(photo, out, folder="images") if options.photos else photo.file
+            name = quoteattr(_plain(copy))
             size = f'width="{photo.size[1]}" height="{photo.size[0]}"'
             masks = "".join(_mask(item, options.category) for item in photo.instances)
             file.write(f'  <image id="{number}" name={name} {size}>\n{masks}  </image>\n'.encode())

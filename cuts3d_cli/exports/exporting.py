@@ -22,7 +22,8 @@ from cuts3d_cli.sidecars.found import Found, FoundReader, Source, have_confidenc
 from cuts3d_cli.sidecars.photos import FACTS, image_member, photo_facts
 from cuts3d_cli.wording import Say, listed
 
-_TITLES: Mapping[Source, str] = {"masks": "pseudo-masks", "detections": "detections"}
+TITLES: Mapping[Source, str] = {"masks": "pseudo-masks", "detections": "detections"}
+"""What an export calls itself; `cuts3d eval` takes no file of pseudo-masks for a ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Request:
         photos: write the photos too; None for what is usual in the format.
         photo_prefix: what stands before the path of each photo; None for what is usual in the format.
         tolerance: by how many pixels polygons may deviate from the edges of masks; None for 1.
-        if_exists: what to do about files of another content that are there.
+        if_exists: what to do about files that are there.
     """
 
     to: str
@@ -51,7 +52,7 @@ class Request:
     photos: bool | None = None
     photo_prefix: str | None = None
     tolerance: float | None = None
-    if_exists: IfExists = "fail"
+    if_exists: IfExists = "resume"
 
 
 @dataclass(kw_only=True)
@@ -69,7 +70,6 @@ class Exported:
         unscored: number of photos on which `cuts3d confidence` failed, and whose masks have the score 0.
         written: number of files that were written.
         same: number of files that were there with the same content.
-        kept: number of files that were there and kept.
         changed: what was changed in some instances, since the format knows no better -> in how many.
     """
 
@@ -83,12 +83,11 @@ class Exported:
     unscored: int = 0
     written: int = 0
     same: int = 0
-    kept: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain JSON values."""
-        names = ("photos", "instances", "empty", "failed", "below", "unscored", "written", "same", "kept")
+        names = ("photos", "instances", "empty", "failed", "below", "unscored", "written", "same")
         return {
             "to": self.to,
             "out": str(self.out),
@@ -143,7 +142,7 @@ def export(
     first = _up_to_first_instance(photos, report, request)
     out = Output(folder, if_exists=request.if_exists)
     report.changed = form.load()(itertools.chain(first, photos), out, replace(options, file=name))
-    report.written, report.same, report.kept = out.written, out.same, out.kept
+    report.written, report.same = out.written, out.same
     # Report what is not in it.
     if report.failed:
         failed = [key for item in sidecars for key in item.failures]
@@ -173,7 +172,7 @@ def _options(form: Format, request: Request) -> Options:
         raise SettingError("tolerance", f"is {given['tolerance']}: it must be from 0 to 100 pixels")
     if not given.get("category", "object").strip():
         raise SettingError("category", "is empty: name what was found")
-    title = f"{_TITLES[request.source]} by cuts3d {__version__}"
+    title = f"{TITLES[request.source]} by cuts3d {__version__}"
     return replace(Options(file=form.file, title=title, photos=form.photos), **given)
 
 

@@ -106,7 +106,7 @@ FORMATS: Mapping[str, Format] = {
             function=f"{_ROOM}.cvat:write_cvat",
             file="annotations.xml",
             one_file=True,
-            takes=frozenset({"category"}),
+            takes=frozenset({"category", "photos"}),
         ),
         Format(
             name="fiftyone",

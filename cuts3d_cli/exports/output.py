@@ -16,7 +16,8 @@ from cuts3d_cli.errors import FileError, Setting
 from cuts3d_cli.files import explained, make_folder, rename, sweep_folder, temporary_name, to_disk
 from cuts3d_cli.paths import plain_path
 
-IfExists = Literal["fail", "skip", "overwrite"]
+IfExists = Literal["resume", "overwrite", "fail"]
+"""What to do about files that are there: keep those of the same content and refuse others, replace them, refuse all."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 """Characters that are in no name of a file on some systems."""
 
@@ -30,15 +31,14 @@ class Output:
         folder: of all files.
         written: number of files that were written.
         same: number of files that were there with the same content.
-        kept: number of files that were there and kept, whatever they hold.
     """
 
-    def __init__(self, folder: Path, *, if_exists: IfExists = "fail") -> None:
+    def __init__(self, folder: Path, *, if_exists: IfExists = "resume") -> None:
         """Make the folder.
 
         Args:
             folder: for all files.
-            if_exists: what to do about a file of another content that is there: fail, skip it, or overwrite it.
+            if_exists: what to do about files that are there.
 
         Raises:
             FileError: the folder cannot be made or written to.
@@ -46,7 +46,7 @@ class Output:
         make_folder(folder)
         self.folder = folder
         self._if_exists = if_exists
-        self.written = self.same = self.kept = 0
+        self.written = self.same = 0
         self._stems: set[bytes] = set()
         self._folders: set[Path] = set()
 
@@ -81,8 +81,6 @@ class Output:
             FileError: as `open`.
         """
         path = self._prepared(name)
-        if path is None:
-            return
         with _temporary(path) as (file, temporary):
             file.write(data)
             file.close()
@@ -100,13 +98,9 @@ class Output:
             The file, open for binary writing.
 
         Raises:
-            FileError: it cannot be written; or it is there with another content, and `if_exists` is "fail".
+            FileError: it cannot be written, or is there and `if_exists` forbids to replace it.
         """
         path = self._prepared(name)
-        if path is None:
-            with open(os.devnull, "wb") as nothing:
-                yield nothing
-            return
         with _temporary(path) as (file, temporary):
             yield file
             to_disk(file)
@@ -114,16 +108,15 @@ class Output:
             if self._is_new(temporary, path):
                 rename(temporary, path)
 
-    def _prepared(self, name: str) -> Path | None:
-        """Return the path of a file, whose folder is made; None if the file is there, and to be kept."""
+    def _prepared(self, name: str) -> Path:
+        """Return the path of a file, whose folder is made."""
         path = self.folder / name
         if path.parent not in self._folders:
             make_folder(path.parent)
             sweep_folder(path.parent)
             self._folders.add(path.parent)
-        if self._if_exists == "skip" and path.exists():
-            self.kept += 1
-            return None
+        if self._if_exists == "fail" and path.exists():
+            raise FileError(f"{path} is there: choose another ", Setting("out"))
         return path
 
     def _is_new(self, temporary: Path, path: Path) -> bool:
@@ -131,7 +124,7 @@ class Output:
         if path.exists() and filecmp.cmp(temporary, path, shallow=False):
             self.same += 1
             return False
-        if path.exists() and self._if_exists == "fail":
+        if path.exists() and self._if_exists != "overwrite":
             raise FileError(
                 f"{path} is there with another content: choose another ",
                 Setting("out"),

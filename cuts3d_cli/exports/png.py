@@ -85,7 +85,7 @@ def _table(out: Output, name: str) -> Iterator[Callable[[Sequence[object]], obje
     """Write a table of all instances as CSV, row by row."""
     with out.open(name) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        rows = csv.writer(text, lineterminator="\\n")
+        rows = csv.writer(text, lineterminator="\n")
         rows.writerow(_COLUMNS)
         yield rows.writerow
         text.detach()
