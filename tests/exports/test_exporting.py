@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cuts3d_cli.errors import FileError, SettingError, ShardError
 from cuts3d_cli.exports.exporting import Exported, Request, export
-from cuts3d_cli.exports.formats import FORMATS
+from cuts3d_cli.exports.formats import FORMATS, Format
+from cuts3d_cli.exports.options import Options
+from cuts3d_cli.exports.output import Output
+from cuts3d_cli.exports.photos import FoundPhoto
 from cuts3d_cli.files import temporary_name
 from cuts3d_cli.shards.names import sidecar
 from tests.support.found import FOUND, PARTS, PLAIN, RING, cut, detect, score, with_masks
@@ -183,6 +188,32 @@ def test_without_shards_manifest_or_ids_photos_are_counted(tmp_path: Path):
     exported(shards, "coco", tmp_path / "m.json")
     content = json.loads((tmp_path / "m.json").read_text())
     assert [(item["id"], item["file_name"]) for item in content["images"]] == [(1, "x.jpg"), (2, "x.jpg")]
+
+
+def write_names(photos: Iterable[FoundPhoto], out: Output, options: Options) -> Mapping[str, int]:
+    with out.open(options.file) as file:
+        for photo in photos:
+            file.write(f"{photo.file}: {len(photo.instances)} {options.category}\n".encode())
+    return {}
+
+
+def test_a_new_format_is_a_function_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    form = Format(
+        name="names",
+        writes="a list",
+        function=f"{__name__}:write_names",
+        file="names.txt",
+        one_file=True,
+        takes=frozenset({"category"}),
+    )
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, SimpleNamespace(write_names=write_names)))
+    monkeypatch.setitem(FORMATS, "names", form)  # type: ignore[arg-type]
+    exported(with_masks(tmp_path), "names", tmp_path / "n.txt", category="things")
+    assert (tmp_path / "n.txt").read_text(encoding="utf-8").splitlines() == [
+        "empty.jpg: 0 things",
+        "sub/a.jpg: 3 things",
+        "sub/c\u00e9.PNG: 1 things",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the command
