@@ -28,6 +28,7 @@ from cuts3d_cli import interrupts
 from cuts3d_cli.errors import FileError, SettingError
 
 _TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
+_HIDDEN = re.compile(r"\..+\." + _TEMPORARY.pattern)
 ABANDONED_SECONDS = 86_400.0
 """A temporary file of another machine that has not changed for so long is taken for a dead process's."""
 _OWNER = re.compile(r"(?P<machine>[0-9a-f]{10})-(?P<process>[0-9]+)-(?P<start>[0-9]+)")
@@ -209,6 +210,19 @@ def sweep(path: Path, *, claimed: bool = False) -> None:
             elsewhere = owner.machine != own.machine
             if claimed or owner.is_dead or (elsewhere and now - item.stat().st_mtime > ABANDONED_SECONDS):
                 item.unlink()
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove temporary files of processes that have ended on this machine from a folder, whatever they were to become.
+
+    For a writer of many files, to whom listing the folder for each would take too long.
+    """
+    for name in os.listdir(folder):
+        match = _HIDDEN.fullmatch(name)
+        owner = parse_owner(match["owner"]) if match else None
+        if owner is not None and owner.is_dead:
+            with suppress(OSError):  # gone meanwhile, or not ours to remove
+                (folder / name).unlink()
 
 
 def to_disk(file: BinaryIO) -> None:

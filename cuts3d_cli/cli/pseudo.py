@@ -63,10 +63,10 @@ def _are_cut(shards: Sequence[Path]) -> bool:
 
 
 def _export(shards: Sequence[Path], path: Path) -> None:
-    from cuts3d_cli.stages.export import export_coco
+    from cuts3d_cli.exports.exporting import Request, export
 
-    exported = export_coco(shards, path)
-    say(f"{path}: {exported.annotations} masks of {exported.images} images, as they are stored")
+    exported = export(shards, Request(to="coco", out=path, if_exists="overwrite"), say=say)
+    say(f"{path}: {exported.instances} masks of {exported.photos} images, as they are stored")
 
 
 def mask_rows(result: StageResult) -> dict[str, str]:

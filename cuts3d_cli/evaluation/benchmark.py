@@ -6,11 +6,10 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +26,8 @@ from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
 from cuts3d_cli.evaluation.metrics import Evaluator, Metrics, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
+from cuts3d_cli.exports.coco import result
+from cuts3d_cli.exports.json_lists import JsonList
 from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.sidecars.detections import Detections
@@ -275,11 +276,20 @@ def _evaluate(
     else:
         progress.skip(shard)
     # Compare image by image.
-    with _results_file(export, dataset.name) as write:
+    with _results_file(export, dataset.name) as results:
 
         def judged(photo: PhotoResult, predictions: Sequence[Prediction]) -> None:
             own_id = dataset.truth.images[photo.number].id
-            write(_records(photo.number if own_id is None else own_id, predictions))
+            for item in sort_predictions(predictions) if results is not None else ():
+                results.add(
+                    result(
+                        image_id=photo.number if own_id is None else own_id,
+                        box=item.box,
+                        score=item.score,
+                        mask=item.mask,
+                        class_id=item.class_id,
+                    )
+                )
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
 
@@ -370,31 +380,14 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
     return True
 
 
-def _records(number: int | str, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return results in COCO's format, in the order in which they are judged."""
-    return [
-        {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
-        | ({"segmentation": item.mask} if item.mask is not None else {})
-        | ({"class_id": item.class_id} if item.class_id is not None else {})
-        for item in sort_predictions(predictions)
-    ]
-
-
 @contextmanager
-def _results_file(folder: Path | None, name: str) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-    """Write the results of each call to FOLDER/NAME.json, which appears only when it is complete."""
+def _results_file(folder: Path | None, name: str) -> Iterator[JsonList | None]:
+    """Write results in COCO's format to FOLDER/NAME.json, which appears only when it is complete."""
     if folder is None:
-        yield lambda records: None
+        yield None
         return
     make_folder(folder)
-    first = True
-
-    def write(records: Sequence[Mapping[str, Any]], file: BinaryIO) -> None:
-        nonlocal first
-        for record in records:
-            file.write((("[\n" if first else ",\n") + json.dumps(record)).encode("ascii"))
-            first = False
-
     with atomic_file(folder / f"{name}.json") as file:
-        yield lambda records: write(records, file)
-        file.write(b"[]\n" if first else b"\n]\n")
+        results = JsonList(file)
+        yield results
+        results.close()

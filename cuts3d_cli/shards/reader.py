@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -142,8 +142,12 @@ class SidecarReader:
         self._last = place
         return self.pick(key)
 
-    def pick(self, key: str) -> Sample | None:
+    def pick(self, key: str, *, only: Collection[str] | None = None) -> Sample | None:
         """Read the sample of a key, in any order. Works with base shards too.
+
+        Args:
+            key: of the sample.
+            only: extensions of the members to read; None for all.
 
         Returns:
             The sample, or None if there is none of that key.
@@ -151,7 +155,10 @@ class SidecarReader:
         Raises:
             ShardError: the file is damaged.
         """
-        return _sample(self.path, self._file, self._members[key]) if key in self._members else None
+        if key not in self._members:
+            return None
+        members = [item for item in self._members[key] if only is None or item.extension in only]
+        return _sample(self.path, self._file, members, key=key)
 
     def close(self) -> None:
         """Close the file."""
@@ -296,10 +303,10 @@ def _checked_split(path: Path, name: str) -> tuple[str, str]:
     return key, extension
 
 
-def _sample(path: Path, file: BinaryIO, members: Sequence[_Member]) -> Sample:
+def _sample(path: Path, file: BinaryIO, members: Sequence[_Member], *, key: str | None = None) -> Sample:
     """Read the members of a key."""
     return Sample(
-        key=members[0].key,
+        key=members[0].key if key is None else key,
         members={member.extension: _read(path, file, member) for member in members},
         file=path,
         names={member.extension: member.name for member in members},

@@ -18,7 +18,6 @@ from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.sidecars.photos import FACTS
-from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran
 from tests.support.shapes import annotation, coco_file, image, rectangle
@@ -448,7 +447,7 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
 
 def test_the_masks_themselves_are_no_ground_truth(cuts3d: Eval, alone: Path):
     base = shard(alone / "s-000.tar", {"a": [LEFT]})
-    export_coco([base], alone / "masks.json")
+    assert cuts3d("export", base, "--to", "coco", "--out", "masks.json").code == 0
     ran = cuts3d("eval", "--shards", base, "--gt", "masks.json")
     assert ran.code == 2
     assert "masks.json holds pseudo-masks, not a ground truth" in ran.line
