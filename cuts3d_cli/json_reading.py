@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard, TypeVar
+
+from cuts3d_cli.lookalikes import lookalike
 
 MAX_BYTES = 256 << 20
 """A longer text is refused, unless the caller sets a limit of its own: parsed, it takes about ten times the memory."""
@@ -55,16 +58,16 @@ def parse_json(
         JsonError: it is not JSON, NaN and Infinity included, or exceeds a limit.
     """
     if max_bytes is not None and len(data) > max_bytes:
-        raise JsonError(f"has more than {max_bytes} bytes")
-    text = _decoded(data, lenient=lenient)
+        raise _too_long(max_bytes)
     try:
+        text = _decoded(data, lenient=lenient)
         value = json.loads(text, object_hook=object_hook, parse_constant=None if lenient else _refuse_constant)
     except JsonError:
         raise
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
-        raise JsonError(f"is not JSON ({_why(error)})") from error
+        raise JsonError(f"is {_what_else(error, data)}") from error
     _check(value, finite=not lenient)
     return value
 
@@ -76,14 +79,16 @@ def read_json(
     lenient: bool = False,
     object_hook: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Any:
-    """Parse a file, as `parse_json`. A longer file than `max_bytes` is not read to its end.
+    """Parse a file, as `parse_json`. A longer file than `max_bytes` is not read.
 
     Raises:
         JsonError: it is not JSON, or exceeds a limit.
         OSError: it cannot be read; every caller has its own way out of a missing file.
     """
     with open(path, "rb") as file:
-        data = file.read() if max_bytes is None else file.read(max_bytes + 1)
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise _too_long(max_bytes)
+        data = file.read()
     return parse_json(data, max_bytes=max_bytes, lenient=lenient, object_hook=object_hook)
 
 
@@ -217,10 +222,10 @@ def _decoded(data: bytes, *, lenient: bool) -> str:
     encoding = json.detect_encoding(data)
     try:
         return data.decode(encoding)
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         if lenient and encoding == "utf-8":
             return data.decode("latin-1")
-        raise JsonError(f"is not JSON (byte {error.start} is not {encoding.upper()})") from error
+        raise
 
 
 def _check(value: Any, *, finite: bool) -> None:
@@ -241,6 +246,10 @@ def _check(value: Any, *, finite: bool) -> None:
             raise _too_deep()
 
 
+def _too_long(max_bytes: int) -> JsonError:
+    return JsonError(f"has more than {max_bytes} bytes")
+
+
 def _too_deep() -> JsonError:
     return JsonError(f"is nested deeper than {MAX_DEPTH} levels")
 
@@ -249,6 +258,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise JsonError(f"is not JSON ({name} is not a number there)")
 
 
-def _why(error: ValueError) -> str:
-    """Return what is wrong with a text; Python's word on a number of thousands of digits is advice to programmers."""
-    return str(error) if isinstance(error, json.JSONDecodeError) else "a number has too many digits"
+def _what_else(error: ValueError, data: bytes) -> str:
+    """Return what a text is that is not JSON, to follow "it is"."""
+    if other := lookalike(data):
+        return f"{other.what}: {other.way_out}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not JSON (byte {error.start} is not {error.encoding.upper()})"
+    # Python's word on a number of thousands of digits is advice to programmers.
+    return f"not JSON ({error if isinstance(error, json.JSONDecodeError) else 'a number has too many digits'})"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cuts3d_cli.json_reading import MAX_DEPTH, Fields, JsonError, is_number, is_text, is_whole, parse_json, read_json
@@ -18,6 +18,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
 def test_what_is_written_is_read_in_every_encoding_of_json(value: Any, encoding: str) -> None:
     assert parse_json(json.dumps(value).encode(encoding)) == value
@@ -26,7 +27,12 @@ def test_what_is_written_is_read_in_every_encoding_of_json(value: Any, encoding:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"", "is not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"", "is empty (0 bytes): fetch or write it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "is a Git LFS pointer in place of the file: run `git lfs pull`",
+        ),
+        (b"\x1f\x8b\x08", "is compressed with gzip: unpack it"),
         (b"{", "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         (b"[NaN]", "is not JSON (NaN is not a number there)"),
         (b"[-Infinity]", "is not JSON (-Infinity is not a number there)"),
@@ -103,7 +109,7 @@ def test_fields_in_fields_say_where_they_are() -> None:
         fields.object("o").objects("list", each="item")[1].whole("a", least=0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(max_size=5), VALUES), st.text(max_size=5))
 def test_a_field_is_given_or_refused(values: dict[str, Any], name: str) -> None:
     fields = Fields(values)

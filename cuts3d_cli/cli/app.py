@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from cuts3d_cli.cli import (
     depth,
     doctor,
     evaluate,
+    export,
+    export_detector,
     features,
     inspect,
     pack,
@@ -27,9 +30,9 @@ from cuts3d_cli.cli import (
     viz,
     weights,
 )
+from cuts3d_cli.cli.command import PlainCommand
 from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
-from cuts3d_cli.cli.console import say
-from cuts3d_cli.cli.help_page import PlainCommand
+from cuts3d_cli.cli.console import say, silence
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 
@@ -59,6 +62,8 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "selftrain": selftrain.selftrain,
     "predict": predict.predict,
     "eval": evaluate.evaluate,
+    "export": export.export,
+    "export-detector": export_detector.export_detector,
     "run": run.run,
     "verify": verify.verify,
     "inspect": inspect.inspect,
@@ -102,6 +107,9 @@ def _root(
     ] = False,
 ) -> None:
     set_running(context.invoked_subcommand)
+    # Of the processes that torchrun starts for a training on this machine, the first one speaks for all.
+    if context.invoked_subcommand == "train" and int(os.environ.get("LOCAL_RANK", "0")):
+        silence()
 
 
 def exit_code(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 129 hung up (SIGHUP), 130 interrupted"
-    " (Ctrl-C), 143 terminated (SIGTERM)."
+    " (Ctrl-C), 141 nobody reads the output (SIGPIPE), 143 terminated (SIGTERM)."
 )
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
@@ -33,6 +33,10 @@ WORKER_FIELDS = ("workers", "worker_memory", "worker_timeout")
 """Fields of section `run` for commands that work in several processes."""
 OUTPUT_FIELDS = ("max_image_pixels", "if_exists")
 """Fields of section `run` for commands that make something of photos."""
+CHECKPOINT_HELP = (
+    "A detector: of `cuts3d train`, or of detectron2 (.pth, .pkl), as the authors of CutLER and CutS3D publish theirs."
+)
+"""Of the option `--checkpoint`, and of `--init`."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[

@@ -65,11 +65,16 @@ def _value(value: Any) -> str:
 
 def _allowed(kind: Any, limits: tuple[float, float] | None) -> str:
     """Return which values a field of this type takes."""
+    words = ""
     if get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next(part for part in get_args(kind) if part is not type(None))
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        words = "".join(f"`{word}`, " for part in parts if get_origin(part) is Literal for word in get_args(part))
+        kind = parts[-1]
     if limits is not None:
         low, high = (f"{limit:g}" if isinstance(limit, float) else f"{limit:,}" for limit in limits)
-        return f"{'list of ' if get_origin(kind) is tuple else ''}{low} to {high}"
+        return f"{words}{'list of ' if get_origin(kind) is tuple else ''}{low} to {high}"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list of text"
     return "on, off" if kind is bool else "a path" if kind is not str else "text"

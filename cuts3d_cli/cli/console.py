@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+from types import TracebackType
+
 from rich.console import Console
 
 from cuts3d_cli.cli.spelling import spelled
@@ -25,3 +30,14 @@ def say(line: str | Message) -> None:
 def print_line(line: str, *, console: Console = stdout) -> None:
     """Print a line as it is, without colours and line breaks of our own."""
     console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def silence() -> None:
+    """Print nothing from now on, but for the traceback of an error that nobody expects."""
+    before = sys.stderr
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        traceback.print_exception(kind, error, trace, file=before)
+
+    sys.excepthook = show
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cuts3d_cli.cli.common import NETWORK_FIELDS, Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, NETWORK_FIELDS, Json, MoreShards, Shards, expand_shards, leave
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config, EvalConfig
@@ -28,18 +28,19 @@ _ROWS: Mapping[str, Rows] = {"paper": "zero-shot", "in-domain": "in-domain"}
 def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     """Return what has no effect where no detector is run."""
     if arguments.get("list_datasets"):
-        return {"run": ("with ", Setting("list_datasets", True))}
-    return {} if arguments.get("checkpoint") else dict.fromkeys(("eval", "run"), ("without ", Setting("checkpoint")))
+        return dict.fromkeys(("predict", "run"), ("with ", Setting("list_datasets", True)))
+    sections = ("eval", "predict", "run")
+    return {} if arguments.get("checkpoint") else dict.fromkeys(sections, ("without ", Setting("checkpoint")))
 
 
-@with_config("eval", fields("run", *NETWORK_FIELDS), idle=_idle)
+@with_config("eval", "predict", fields("run", *NETWORK_FIELDS), idle=_idle)
 def evaluate(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             "--checkpoint",
             "-c",
-            help="A detector that `cuts3d train` made: .safetensors or .pth.",
+            help=CHECKPOINT_HELP,
             show_default=False,
             rich_help_panel=_DATASETS,
         ),
@@ -196,6 +197,7 @@ def evaluate(
                     checkpoint,
                     selection,
                     config=config.run,
+                    wanted=config.predict,
                     export=export_coco,
                     detections=detections,
                     say=say,

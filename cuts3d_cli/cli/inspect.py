@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json as json_module
 from pathlib import Path
@@ -112,12 +111,13 @@ def describe(name: str, data: bytes) -> str:
     """
     from PIL import Image, UnidentifiedImageError
 
+    from cuts3d_cli.images import open_image
     from cuts3d_cli.sidecars.npy import decode_npy
 
     kind = name.rsplit(".", 1)[-1]
     try:
         if kind in ("jpg", "jpeg", "png", "webp"):
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 return f"{image.width}x{image.height} {image.mode}, {len(data):,} bytes"
         if kind == "npy":
             array = decode_npy(data)

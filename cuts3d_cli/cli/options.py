@@ -19,6 +19,7 @@ from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fie
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.errors import SettingError
+from cuts3d_cli.wording import choose_one, did_you_mean
 
 CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS, ("depth", "backend"): DEPTHS}
 """(Section, field) -> the names that a field of text may have, where a table of another room has them."""
@@ -157,7 +158,7 @@ def check_choices(config: Config) -> None:
     for (section, field), choices in CHOICES.items():
         value = getattr(getattr(config, section), field)
         if value not in choices:
-            raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
+            raise SettingError(f"{section}.{field}", f"is '{value}': {choose_one(value, choices)}")
 
 
 def _metavar(section: str, key: str, kind: Any) -> str | None:
@@ -193,7 +194,9 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
     if not dot:
         owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
         if len(owners) != 1:
-            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else "is no field here"
+            every = [item.name for name in sections for item, _ in _fields(name)]
+            unknown = f"is no field here{did_you_mean(key, every)}"
+            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else unknown
             raise SettingError("set", f"{text}: '{key}' {problem}")
         section = owners[0]
     return section, key, value.strip()
@@ -203,9 +206,8 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
         inner = next(part for part in get_args(kind) if part is not type(None))
-        if words_of(kind):  # a number or a word: which of them it is, `resolve` finds out
-            inner = str
-    if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
+    # typer wants a fixed number of values, ours are one word, as in 240,320; nor does it take a word or a number.
+    if get_origin(inner) is tuple or words_of(kind):
         inner = str
     annotation: Any = Annotated[inner | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,13 +20,23 @@ from cuts3d_cli.cli.common import (
     say_how_to_go_on,
     show,
 )
+from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import Parts, Setting, UsageError
 
+if TYPE_CHECKING:
+    from cuts3d_cli.engine.results import StageResult
+
+
+OF_MAPS = ("depth_scale", "depth_invalid", "depth_orientation")
+"""Fields of section `pack` that say what depth maps mean."""
+
 
 def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
-    return {} if arguments.get("depth_dir") else {"pack.depth_scale": ("without ", Setting("depth_dir"))}
+    if arguments.get("depth_dir"):
+        return {}
+    return {f"pack.{name}": ("without ", Setting("depth_dir")) for name in OF_MAPS}
 
 
 @with_config(
@@ -57,7 +67,11 @@ def pack(
     ] = None,
     depth_dir: Annotated[
         Path | None,
-        typer.Option("--depth-dir", help="Folder of sensor depth maps, named like the photos.", show_default=False),
+        typer.Option(
+            "--depth-dir",
+            help="Folder of depth maps, named like the photos: 16-bit PNG, TIFF, .npy, .npz or PFM.",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
     *,
@@ -70,5 +84,17 @@ def pack(
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
     say_how_to_go_on(config)
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
-    result = show("pack", partial(run, packing, config=config), json=json)
+    result = show("pack", partial(run, packing, config=config, say=say), json=json, rows=_rows)
     leave_after(result)
+
+
+def _rows(result: StageResult) -> dict[str, str]:
+    """Return rows about the photos and their depth maps, for the table that packing ends with."""
+    from cuts3d_cli.stages.pack_notes import PackResult
+
+    assert isinstance(result, PackResult)
+    rows = {"no photos, passed over": result.passed_over, "keys made longer": result.keys_made_longer}
+    shown = {what: str(number) for what, number in rows.items() if number}
+    if with_map := result.count("with_depth"):
+        shown |= {"with a depth map": str(with_map), "without": str(result.count("without_depth"))}
+    return shown

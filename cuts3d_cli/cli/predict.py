@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cuts3d_cli.cli.common import (
+    CHECKPOINT_HELP,
     NETWORK_FIELDS,
     OUTPUT_FIELDS,
     RAY_FIELDS,
@@ -25,9 +26,7 @@ from cuts3d_cli.config import Config
 
 @with_config("predict", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS))
 def predict(
-    checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)
-    ],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help=CHECKPOINT_HELP, show_default=False)],
     shards: Shards = None,
     more_shards: MoreShards = None,
     json: Json = False,

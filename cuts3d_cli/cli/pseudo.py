@@ -37,9 +37,12 @@ def pseudo(
 ) -> None:
     """Cut the pseudo-masks of every image: writes NAME-000.pseudo.tar beside each shard."""
     from cuts3d_cli.engine.sharing import Sharing
+    from cuts3d_cli.files import check_target
 
     if export_coco and (Sharing.from_config(config.run).world_size > 1 or not config.run.wait):
         raise UsageError("--export-coco needs all shards: run it again without a fixed split and without --no-wait")
+    if export_coco:
+        check_target(export_coco, setting="export_coco")
     paths = expand_shards(shards, more_shards, config)
     of_the_cut = [name for name in given if not name.startswith("run.")]
     if export_coco and not of_the_cut and config.run.if_exists == "resume" and _are_cut(paths):
@@ -60,10 +63,10 @@ def _are_cut(shards: Sequence[Path]) -> bool:
 
 
 def _export(shards: Sequence[Path], path: Path) -> None:
-    from cuts3d_cli.stages.export import export_coco
+    from cuts3d_cli.exports.exporting import Request, export
 
-    exported = export_coco(shards, path)
-    say(f"{path}: {exported.annotations} masks of {exported.images} images, as they are stored")
+    exported = export(shards, Request(to="coco", out=path, if_exists="overwrite"), say=say)
+    say(f"{path}: {exported.instances} masks of {exported.photos} images, as they are stored")
 
 
 def mask_rows(result: StageResult) -> dict[str, str]:

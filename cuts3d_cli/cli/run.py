@@ -15,7 +15,7 @@ from cuts3d_cli.cli.console import print_line, say, stderr, stdout
 from cuts3d_cli.cli.effects import check_effects
 from cuts3d_cli.config import Config, section_fields, section_types
 from cuts3d_cli.errors import Parts
-from cuts3d_cli.wording import percent
+from cuts3d_cli.wording import percent, size_of
 
 if TYPE_CHECKING:
     from cuts3d_cli.evaluation.metrics import KindMetrics
@@ -70,9 +70,10 @@ def run(
                 print_json({"recipe": str(recipe), "out": str(whole.out), **plan.to_json()})
             else:
                 print_plan(plan, console=stdout)
+            whole.needs(plan).check()
             return
         print_plan(plan, console=stderr)
-        result = whole.run()
+        result = whole.run(plan)
     finally:
         watcher.close()
     if json:
@@ -113,10 +114,8 @@ def print_plan(plan: Plan, *, console: Console) -> None:
         size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
         table.add_row(part.name, str(part.shards), str(part.finished), size, part.note)
     console.print(table)
-    needed, free = _amount(plan.bytes), _amount(plan.free)
+    needed, free = size_of(plan.bytes), size_of(plan.free)
     print_line(f"disk: about {needed} to be written (an estimate), {free} free", console=console)
-    if plan.bytes > plan.free:
-        print_line("warning: the disk is likely too small: make room, or set recipe.out", console=console)
 
 
 def print_results(result: RecipeResult, *, console: Console) -> None:
@@ -141,7 +140,3 @@ def print_results(result: RecipeResult, *, console: Console) -> None:
 
 def _cells(figures: KindMetrics | None) -> list[str]:
     return [percent(getattr(figures, field, None)) for field in COLUMNS.values()]
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cuts3d_cli.cli.common import (
+    CHECKPOINT_HELP,
     NETWORK_FIELDS,
     OUTPUT_FIELDS,
     Json,
@@ -23,12 +24,17 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS
 
 
-@with_config("selftrain", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, "claim_timeout"))
+@with_config(
+    "selftrain",
+    fields("eval", "root"),
+    fields("predict", "detectron2_config", "test_settings", "test_min_size", "test_max_size", "nms"),
+    fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, "claim_timeout"),
+)
 def selftrain(
     shards: Shards = None,
     more_shards: MoreShards = None,
     checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="The detector to begin with, as `cuts3d train` made it.")
+        Path, typer.Option("--checkpoint", "-c", help=f"The detector to begin with. {CHECKPOINT_HELP}")
     ] = Path("detector-initial", FINAL_WEIGHTS),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,

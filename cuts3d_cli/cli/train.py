@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -48,7 +48,9 @@ def _way_on(folder: Path, *, overwrite: bool) -> Callable[[], str]:
     return way
 
 
-@with_config("train", fields("run", "device", "max_image_pixels"), redirect=_self_training, idle=_idle)
+@with_config(
+    "train", fields("eval", "root"), fields("run", "device", "max_image_pixels"), redirect=_self_training, idle=_idle
+)
 def train(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -65,38 +67,46 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run that is in the folder.")] = False,
     init: Annotated[
         Path | None,
-        typer.Option("--init", help="A trained detector to begin with. From round 1 on: the last.", show_default=False),
+        typer.Option(
+            "--init", help=f"What to begin with. {CHECKPOINT_HELP} From round 1 on: the last.", show_default=False
+        ),
     ] = None,
     json: Json = False,
     *,
     config: Config,
 ) -> None:
-    """Train a class-agnostic Cascade Mask R-CNN on the masks."""
+    """Train a class-agnostic Mask R-CNN on the masks, cascaded or plain."""
     from cuts3d_cli.cli.progress import TrainingProgress
     from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.detector.processes import rank_by_torchrun
     from cuts3d_cli.detector.train import default_out, run
+    from cuts3d_cli.evaluation.training import evaluation_of
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     folder = out or default_out(round)
     if not resume:
         interrupts.go_on_by(_way_on(folder, overwrite=overwrite))
+    settings = config.selftrain if round else config.train
     watcher = TrainingProgress(stderr)
     try:
         result = run(
             expand_shards(shards, more_shards, config),
             round=round,
             out=folder,
-            config=config.selftrain if round else config.train,
+            config=settings,
             device=config.run.device,
             max_image_pixels=config.run.max_image_pixels,
             gpus=gpus,
             if_exists="resume" if resume else "overwrite" if overwrite else "fail",
             init=init or (default_out(round - 1) / FINAL_WEIGHTS if round and not resume else None),
             events=watcher,
+            evaluation=evaluation_of(settings, root=config.eval.root),
         )
     finally:
         watcher.close()
+    if rank_by_torchrun():  # the first process prints
+        return
     if json:
         print_json(result.to_json())
     else:

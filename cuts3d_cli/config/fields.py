@@ -119,6 +119,6 @@ def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
         return None
     low, high = item.metadata["limits"]
     numbers = value if isinstance(value, tuple) else (value,)
-    if all(low <= number <= high for number in numbers):
+    if all(isinstance(number, str) or low <= number <= high for number in numbers):  # a word, such as "auto"
         return None
     return f"is {','.join(map(str, numbers))}: it must lie between {low} and {high}"

@@ -81,7 +81,7 @@ PRESETS: Mapping[str, Config] = {
     "in-domain": replace(PAPER, selftrain=replace(PAPER.selftrain, max_iter=14_000)),
 }
 PRESET_HELP = (
-    "paper: the paper's values; best: finds more objects; objects: all objects of photos with metric depth; maskcut: CutLER's masks; offline: no model hub (backbone from"
-    " PyPI, sensor depth); cutler: CutLER's masks and training; tiny: a small detector, for a CPU; in-domain:"
-    " self-training on other images."
+    "paper: the paper's values; best: finds more objects; objects: all objects of photos with metric depth; maskcut:"
+    " CutLER's masks; offline: no model hub (backbone from PyPI, sensor depth); cutler: CutLER's masks and training;"
+    " tiny: a small detector, for a CPU; in-domain: self-training on other images."
 )

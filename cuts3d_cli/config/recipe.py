@@ -15,6 +15,7 @@ from cuts3d_cli.config.fields import limits_problem, option, section_fields
 from cuts3d_cli.config.resolving import convert, read_toml, resolve
 from cuts3d_cli.config.sections import Config
 from cuts3d_cli.errors import Part, SettingError, UsageError
+from cuts3d_cli.wording import absence, did_you_mean
 
 SECTION = "recipe"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -85,7 +86,7 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
             line names the file and the key.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist: name a recipe, a TOML file with a section [{SECTION}]")
+        raise UsageError(f"{path} {absence(path)}: name a recipe, a TOML file with a section [{SECTION}]")
     content = read_toml(path)
     own = content.pop(SECTION, None)
     if not isinstance(own, dict):
@@ -132,7 +133,9 @@ def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise SettingError(f"{name}.{key}", f"is no field: it has {', '.join(known)}", where=str(path))
+            raise SettingError(
+                f"{name}.{key}", f"is no field: it has {', '.join(known)}{did_you_mean(key, known)}", where=str(path)
+            )
         item, of = known[key]
         found[key] = convert(value, of, setting=f"{name}.{key}", where=str(path))
         if problem := limits_problem(item, found[key]):
@@ -178,6 +181,10 @@ def _check(recipe: Recipe) -> None:
     for key, path in places.items():
         if path is not None and not path.exists():
             raise recipe.error(key, f"is {path}, which does not exist")
+    for name, wanted in recipe.evaluate.items():
+        if wanted.ground_truth.is_dir():
+            key = f"{SECTION}.evaluate.{name}.ground_truth"
+            raise recipe.error(key, f"is {wanted.ground_truth}, which is a folder: name a COCO JSON")
     for key, path in folders.items():
         if path is not None and not path.is_dir():
             raise recipe.error(key, f"is {path}, which is no folder")

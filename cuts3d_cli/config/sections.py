@@ -16,6 +16,8 @@ MAX_IMAGE_PIXELS = 178_956_970
 
 IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
+TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
+DepthOrientation = Literal["auto", "upright", "stored"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,18 @@ class PackConfig(Section):
 
     shard_size: int = option(1000, "Images in a shard.", limits=(1, 10**6))
     depth_scale: float = option(
-        0.001, "Metres that one unit of a 16-bit depth map of --depth-dir stands for.", limits=(1e-9, 1e3)
+        0.001, "Metres that one unit of a depth map of integers stands for; floats are metres.", limits=(1e-9, 1e3)
+    )
+    depth_invalid: str = option(
+        "auto",
+        "Values of a depth map, in its file's unit, that mean 'not measured', as in 65535 or 65535,1e10, besides 0, "
+        "negative values, NaN and infinity, which always do; 0 alone names no other. auto: the largest value, where it "
+        "stands far apart.",
+    )
+    depth_orientation: DepthOrientation = option(
+        "auto",
+        "How depth maps of photos lie that EXIF turns. upright: as the photo is seen; stored: as its pixels are stored,"
+        " so that they are turned along; auto: as the edges of both tell, else upright.",
     )
 
 
@@ -98,14 +111,33 @@ class ConfidenceConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Section):
-    """Which detections are kept."""
+    """How a detector is run. What is not set is as the detector's own file says, or the configuration beside it."""
 
     title = "Detections"
     sidecar = True
     generations = True
 
-    min_score: float = option(0.0, "Lowest score of a detection that is written.", limits=(0.0, 1.0))
-    max_detections: int = option(100, "Most detections an image.", limits=(1, 10**6))
+    detectron2_config: Path | None = option(
+        None,
+        "A detectron2 configuration (YAML) that belongs to the detector. Default: NAME.yaml or config.yaml beside it.",
+    )
+    test_settings: TestSettings | None = option(
+        None,
+        "How a file of tensors alone is tested, where no configuration says so: as CutLER, CuVLER and UnionCut are "
+        "(cutler), CutLER's supervised files, CutS3D's own file (360 pixels, 10 detections), or detectron2's model "
+        "zoo. Default: cutler, for files that are like CutLER's.",
+    )
+    test_min_size: int | None = option(
+        None, "Shorter side to which photos are resized, pixels; 0 leaves them as they are.", limits=(0, 8192)
+    )
+    test_max_size: int | None = option(
+        None, "Longest side to which photos are resized, pixels.", limits=(32, 8192), advanced=True
+    )
+    min_score: float | None = option(None, "Score that a detection must exceed.", limits=(0.0, 1.0), flags=("--score",))
+    nms: float | None = option(
+        None, "Of detections that overlap by more than this IoU only the best is kept.", limits=(0.0, 1.0)
+    )
+    max_detections: int | None = option(None, "Most detections an image.", limits=(1, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)

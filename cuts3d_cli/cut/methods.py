@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.wording import choose_one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,6 +179,6 @@ def get_method(name: str) -> Method:
         UsageError: there is none of that name; the line lists those that there are.
     """
     if name not in METHODS:
-        raise UsageError(f"pseudo.method is '{name}': choose one of {', '.join(METHODS)}")
+        raise UsageError(f"pseudo.method is '{name}': {choose_one(name, METHODS)}")
     method: Method = pkgutil.resolve_name(METHODS[name])()
     return method

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.depth.pretrained import find_pretrained
+from cuts3d_cli.depth.pretrained import find_pretrained, missing_package
 from cuts3d_cli.devices import on_cuda
 from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
+from cuts3d_cli.weights.hub import require_hub
+from cuts3d_cli.wording import choose_one
 
+EXTRAS = {"depth": ("transformers",), "marigold": ("diffusers", "transformers", "accelerate")}
+"""An extra of ours -> the packages that it brings."""
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
 
@@ -144,7 +149,7 @@ def depth_spec(name: str) -> DepthSpec:
     try:
         return DEPTHS[name]
     except KeyError:
-        raise UsageError(f"no depth source is named {name!r}: take one of {', '.join(DEPTHS)}") from None
+        raise UsageError(f"no depth source is named {name!r}: {choose_one(name, DEPTHS)}") from None
 
 
 def unread(config: DepthConfig) -> dict[str, str]:
@@ -157,6 +162,37 @@ def unread(config: DepthConfig) -> dict[str, str]:
     of_networks = () if spec.load is not None else ("weights", "max_side")
     of_others = {name for other in DEPTHS.values() for name in other.settings if name not in spec.settings}
     return dict.fromkeys((*of_networks, *sorted(of_others)), "backend")
+
+
+def check_available(config: DepthConfig) -> None:
+    """Make sure that `load_depth` will find its packages and weights, as far as that is known without fetching any.
+
+    Args:
+        config: as for `load_depth`.
+
+    Raises:
+        UsageError: there is no such depth source.
+        WeightsError: a package or the weights are missing.
+        HubUnreachableError: the weights are not in the cache and the hub does not answer.
+    """
+    spec = depth_spec(config.backend)
+    if spec.load is None:
+        return
+    for package in EXTRAS.get(spec.extra or "", ()):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(spec, ImportError(f"no package {package}"))
+    if config.weights is not None:
+        _check_given(spec, config.weights)
+    elif spec.find is None or spec.find(spec) is None:
+        what = f"weights of {spec.name}"
+        if not spec.from_hub:
+            raise WeightsError(f"{what} are not here: ", *spec.weights_hint)
+        require_hub(what, spec.weights_hint)
+
+
+def _check_given(spec: DepthSpec, weights: Path) -> None:
+    if not weights.exists():
+        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
 
 
 def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
@@ -181,7 +217,6 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     spec = depth_spec(config.backend)
     if spec.load is None:
         raise UsageError(f"{spec.name} is no network: its maps are packed with the images")
-    weights = config.weights
-    if weights is not None and not weights.exists():
-        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
+    if config.weights is not None:
+        _check_given(spec, config.weights)
     return spec.load(spec, config=config, device=device, half=half and on_cuda(device))

@@ -32,6 +32,20 @@ class NormalisedDepth:
     conversion: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DepthMap:
+    """The depth of a photo as the cut takes it.
+
+    Attributes:
+        depth: (h, w) float32 in [0, 1], larger = farther, NaN where there is no measurement. Not always of the photo's
+            size.
+        distance: (h, w) float64, along the optical axis, over 0, NaN likewise; None where only its order is known.
+    """
+
+    depth: NDArray[np.float32]
+    distance: NDArray[np.float64] | None
+
+
 def has_aspect_of(photo: tuple[int, int], depth: tuple[int, int]) -> bool:
     """Return whether a depth map can be of the same view as a photo, by their aspect ratios (not in the paper).
 

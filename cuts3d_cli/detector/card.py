@@ -15,7 +15,7 @@ from cuts3d_cli.config import as_dict
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
-from cuts3d_cli.json_reading import JsonError, parse_json, read_json
+from cuts3d_cli.json_reading import as_object, parse_json, read_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
 from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of
 from cuts3d_cli.wording import percent
@@ -209,16 +209,16 @@ def _total(items: Sequence[Mapping[str, Any]], name: str) -> int | None:
 
 
 def _last_step(path: Path) -> dict[str, Any]:
-    """Read the last line of the training's log."""
+    """Read the last line of the training's log that holds losses."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        last: dict[str, Any] = parse_json(lines[-1].encode()) if lines else {}
-    except JsonError as error:
-        raise ShardError(f"{path}: its last line {error}") from error
-    return last
+        steps = [facts for line in lines if "losses" in (facts := as_object(parse_json(line.encode())))]
+    except ValueError as error:
+        raise ShardError(f"{path}: one of its lines {error}") from error
+    return steps[-1] if steps else {}
 
 
 def _results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -30,8 +30,10 @@ from cuts3d_cli.weights.checkpoint import (
     read_metadata,
     read_tensors,
     tensors_of,
+    tensors_within,
 )
 from cuts3d_cli.weights.sources import file_sha256
+from cuts3d_cli.wording import absence
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
@@ -58,7 +60,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     digest_path(path).unlink(missing_ok=True)
     with atomic_file(path) as file:
         hashing = _HashingFile(file)
-        torch.save({"format": FORMAT, "version": __version__, **content}, hashing)
+        torch.save({"format": FORMAT, "version": __version__, **content}, cast("IO[bytes]", hashing))
     _write_digest(path, hashing.sha256)
 
 
@@ -132,7 +134,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     others = [other for other in find_checkpoints(path.parent) if other != path]
     way_out = f"take {others[-1].name} in its place" if others else "train again, or give another file"
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+        raise WeightsError(f"{path} {absence(path)}: name a checkpoint that `cuts3d train` wrote")
     if not is_intact(path):
         raise WeightsError(f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): {way_out}")
     try:
@@ -159,28 +161,38 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: Train
     _write_digest(path, hashlib.sha256(content).hexdigest())
 
 
-def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
-    """Read a trained model's weights and the configuration that it was trained with.
+def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig | None]:
+    """Read a detector's tensors, and the configuration of its training where `cuts3d train` wrote the file.
 
     Args:
-        path: a checkpoint, or the safetensors file that training ends with.
+        path: a checkpoint, the safetensors file that training ends with, or anybody's file of tensors.
 
     Raises:
-        WeightsError: it is missing, damaged, or none of ours.
+        WeightsError: it is missing or damaged, holds no tensors, or is of another version of `cuts3d train`.
     """
-    if not is_safetensors(path):
-        content = load_checkpoint(path)
-        return tensors_of(content["model"], path=path), config_of(content.get("config"), path=path)
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: name a detector, from `cuts3d train` or another program")
     if not is_intact(path):
         raise WeightsError(
             f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): train again, or restore the file"
         )
-    try:
-        state, metadata = read_tensors(path), read_metadata(path)
-        values = parse_json(metadata["cuts3d"].encode())["config"]
-    except (UnreadableError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
-    return state, config_of(values, path=path)
+    # The safetensors file.
+    if is_safetensors(path):
+        tensors, metadata = read_tensors(path), read_metadata(path)
+        if "cuts3d" not in metadata:
+            return tensors, None
+        try:
+            values = parse_json(metadata["cuts3d"].encode())["config"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is damaged: what it says of its training is no JSON") from error
+        return tensors, config_of(values, path=path)
+    # A checkpoint.
+    content = read_checkpoint(path)
+    if not (isinstance(content, dict) and {"format", "version", "config", "model"} <= content.keys()):
+        return tensors_within(content, path=path), None
+    if content["format"] != FORMAT:
+        raise WeightsError(f"{path} is a checkpoint of another version of `cuts3d train`, {content['version']}")
+    return tensors_of(content["model"], path=path), config_of(content["config"], path=path)
 
 
 def config_of(values: Any, *, path: Path) -> TrainConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def run_shards(
     outcomes: Outcomes,
     if_exists: IfExists,
     files: Mapping[str, str] | None = None,
+    derived: Collection[str] = (),
     sharing: Sharing | None = None,
     info: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -58,6 +59,7 @@ def run_shards(
         outcomes: yields one outcome a sample, in the order of the base shard.
         if_exists: what happens to sidecars that exist.
         files: role of an input that the user names -> its setting, as in {"weights": "features.weights"}.
+        derived: values of the configuration that follow from the inputs, as in "confidence.tau_knn".
         sharing: with other processes; by default every shard is for whoever claims it first.
         info: further facts for the manifest that do not shape the output, such as the device.
         progress: receives progress events.
@@ -76,7 +78,7 @@ def run_shards(
         for job in jobs:
             refuse_existing(job.tar)
     # Results of other settings are refused, or announced, before anything else is looked for.
-    own = OwnSettings(stage=stage, config=config, files=files or {})
+    own = OwnSettings(stage=stage, config=config, files=files or {}, derived=derived)
     settle({job.tar: own.other_values(job.tar) for job in jobs}, if_exists=if_exists, progress=progress)
     progress.compared()
     # Look for all inputs before the work begins. What many shards share, such as weights, is hashed once.

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.config import RunConfig
-from cuts3d_cli.devices import worker_count
+from cuts3d_cli.devices import require_processes, worker_count
 from cuts3d_cli.engine import worker
 from cuts3d_cli.errors import Cuts3dError, Part, SampleError, Setting
 from cuts3d_cli.wording import first_line
@@ -69,7 +69,13 @@ class WorkerPool:
             memory: most megabytes that a process may allocate for its tasks, beyond its libraries, where the system
                 can limit that; None for no limit. More is a MemoryError in the task.
             timeout: seconds after which a task is given up, with the process that it hangs in; None for no limit.
+
+        Raises:
+            SystemExit: this process is itself a worker that still imports the main module of its parent, where nothing
+                guards this call. It ends at once, so that its parent notices.
         """
+        if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(1)
         self.workers = workers
         self.ahead = 2 * workers
         self.memory = memory
@@ -193,6 +199,7 @@ class WorkerPool:
             return done
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
+            require_processes(without=Setting("run.workers", 0))
             self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=worker.set_up)
         if all(task.future.done() for task in self._under_way):
             self._last_end = time.monotonic()  # nobody was at work
@@ -225,7 +232,7 @@ class WorkerPool:
                     _give_up(task, f"it took longer than {self.timeout:g} seconds, see ", Setting("run.worker_timeout"))
                     break
             else:
-                self._check_that_workers_live(task.function)
+                self.check_that_workers_live(task.function)
                 _give_up(task, f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
 
     def _drop_processes(self) -> None:
@@ -245,8 +252,15 @@ class WorkerPool:
         processes = list((self._executor._processes or {}).values()) if self._executor else []
         return processes[0] if len(processes) == 1 else None
 
-    def _check_that_workers_live(self, function: Callable[..., Any]) -> None:
-        """Raise WorkerDiedError if a process dies even of importing what it is to run."""
+    def check_that_workers_live(self, function: Callable[..., Any]) -> None:
+        """Start a process, and wait until it has imported what it is to run.
+
+        Args:
+            function: of the tasks to come.
+
+        Raises:
+            WorkerDiedError: the process dies of it.
+        """
         try:
             self._submit(_name_of, function).result()
         except BrokenProcessPool as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,13 @@ class OwnSettings:
         stage: whose results they shape.
         config: as manifests record it.
         files: role of an input -> the setting that names it, as in {"weights": "features.weights"}.
+        derived: values of the configuration that follow from the inputs, and that nobody has set.
     """
 
     stage: str
     config: Mapping[str, Any]
     files: Mapping[str, str] = field(default_factory=dict)
+    derived: Collection[str] = ()
 
     def other_values(self, tar: Path) -> Differences:
         """Return the values by which a finished tar differs from what this run would write.
@@ -54,7 +56,8 @@ class OwnSettings:
             The differences; none where there is no tar, where it is unfinished, or where no manifest tells.
         """
         manifest = self._manifest(tar)
-        return changed_values(manifest.config, self.config) if manifest is not None else {}
+        found = changed_values(manifest.config, self.config) if manifest is not None else {}
+        return {name: values for name, values in found.items() if name not in self.derived}
 
     def other_files(self, tar: Path, inputs: Given) -> Differences:
         """Return the files that the user named for a finished tar and that are others now.
@@ -67,8 +70,10 @@ class OwnSettings:
             The differences, as `other_values`.
         """
         manifest = self._manifest(tar) if self.files else None
+        if manifest is None:
+            return {}
         found: dict[str, tuple[str, str]] = {}
-        for role, setting in self.files.items() if manifest is not None else ():
+        for role, setting in self.files.items():
             found |= _other_file(manifest, inputs, role=role, setting=setting)
         return found
 

@@ -97,6 +97,7 @@ class DetectionJournal:
             boxes=np.array(record["boxes"], dtype=np.float32).reshape(-1, 4),
             scores=np.array(record["scores"], dtype=np.float32),
             masks=[{"size": [state.height, state.width], "counts": counts} for counts in record["masks"]],
+            classes=np.array(record["classes"], dtype=np.int64) if "classes" in record else None,
         )
 
     def has(self, state: PhotoState) -> bool:
@@ -120,6 +121,8 @@ class DetectionJournal:
             "boxes": [_shortest(box) for box in np.asarray(found.boxes)],
             "masks": [mask["counts"] for mask in found.masks] if state.masks else [],
         }
+        if found.classes is not None:
+            record["classes"] = found.classes.tolist()
         try:
             # One write a line, so that two runs that share the file do not break each other's lines.
             self._end.write(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")

@@ -230,11 +230,9 @@ def _is_packed_from_coco(base: Path) -> bool:
     return manifest.stage == PACK and manifest.config.get("source") == "coco"
 
 
-def _collect(
-    base: Path, stage: str, wanted: dict[str, int], truth: GroundTruth, *, into: _Collected, scored: bool
-) -> None:
+def _collect(reader: FoundReader, wanted: dict[str, int], truth: GroundTruth, *, into: _Collected) -> None:
     """Add what was found in the photos of one shard, with scores."""
-    with FoundReader(base, stage, scored=scored) as reader:
+    with reader:
         for key in reader.keys:
             found = reader.get(key)
             assert found is not None, "the key is one of the sidecar's"

@@ -11,7 +11,7 @@ from cuts3d_cli.errors import Parts, Setting, UsageError
 from cuts3d_cli.features.base import Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, choose_one
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,7 +181,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     try:
         return BACKBONES[name]
     except KeyError:
-        raise UsageError(f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)}") from None
+        raise UsageError(f"unknown backbone {name!r}: {choose_one(name, BACKBONES)}") from None
 
 
 def load_backbone(

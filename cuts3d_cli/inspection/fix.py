@@ -197,6 +197,8 @@ def _packing(base: Path, manifest: Manifest | None) -> Command:
     settings = [Setting("out", str(base.parent)), Setting("name", _set_of(base))]
     settings += [Setting("pack.shard_size", config["shard_size"])] if "shard_size" in config else []
     settings += [Setting("depth_dir", "FOLDER")] if config.get("depth") else []
+    of_maps = ("depth_scale", "depth_invalid", "depth_orientation")
+    settings += [Setting(f"pack.{name}", config[name]) for name in of_maps if name in config]
     return Command("pack", arguments=(root,), settings=tuple(settings))
 
 

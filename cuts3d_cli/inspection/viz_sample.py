@@ -14,7 +14,7 @@ from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, UsageError
 from cuts3d_cli.figures.overlay import upsample_grid
-from cuts3d_cli.inspection.viz import Notes, Picture, save
+from cuts3d_cli.inspection.viz import Notes, Picture, picture_path, save
 from cuts3d_cli.segmentation import Cut, Segmentation
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
@@ -46,6 +46,7 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         Cuts3dError: no shard holds the key, or the sample cannot be drawn.
         ShardError: a shard is damaged.
     """
+    target = picture_path(out, key.replace("/", "_"))
     base, sample = _find(shards, key)
     notes = Notes(say)
     # Read the photo and what the sidecars hold of it.
@@ -77,7 +78,6 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         cuts=_cuts(stored),
         stopped=cut.stopped if cut else None,
     )
-    target = out or Path(f"{key.replace('/', '_')}.cuts3d.png")
     return save(segmentation, target, title=f"{base.name}: {key}", notes=notes.lines)
 
 

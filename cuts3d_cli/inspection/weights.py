@@ -6,6 +6,7 @@ from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.features.catalogue import BACKBONES
 from cuts3d_cli.weights.specs import WeightsSpec
+from cuts3d_cli.wording import choose_one
 
 
 def all_weights() -> dict[str, WeightsSpec]:
@@ -23,4 +24,4 @@ def weights_spec(name: str) -> WeightsSpec:
     try:
         return known[name]
     except KeyError:
-        raise UsageError(f"unknown backbone {name!r}: use one of {', '.join(known)}") from None
+        raise UsageError(f"unknown backbone {name!r}: {choose_one(name, known)}") from None

@@ -21,6 +21,15 @@ def is_meta(name: str) -> bool:
     return _META.match(name) is not None
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a name can be written as UTF-8; one with bytes that Python has put aside as surrogates cannot."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Split a member's name into key and extension, as WebDataset does.
 
@@ -58,11 +67,7 @@ def key_problem(key: str) -> str | None:
         return "has a control character"
     if is_meta(key):
         return "is skipped by WebDataset, as any name __...__ is"
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        return "is not valid UTF-8"
-    return None
+    return None if is_utf8(key) else "is not valid UTF-8"
 
 
 def extension_problem(extension: str) -> str | None:

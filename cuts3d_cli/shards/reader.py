@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import tarfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from cuts3d_cli.errors import ShardError
-from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, key_problem, split_name
+from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
+from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, is_meta, is_utf8, key_problem, split_name
 from cuts3d_cli.shards.names import command_for
 
 _BLOCK = 512
 _CHUNK = 1 << 20
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-}
-"""The first bytes of compressed files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +142,12 @@ class SidecarReader:
         self._last = place
         return self.pick(key)
 
-    def pick(self, key: str) -> Sample | None:
+    def pick(self, key: str, *, only: Collection[str] | None = None) -> Sample | None:
         """Read the sample of a key, in any order. Works with base shards too.
+
+        Args:
+            key: of the sample.
+            only: extensions of the members to read; None for all.
 
         Returns:
             The sample, or None if there is none of that key.
@@ -158,7 +155,10 @@ class SidecarReader:
         Raises:
             ShardError: the file is damaged.
         """
-        return _sample(self.path, self._file, self._members[key]) if key in self._members else None
+        if key not in self._members:
+            return None
+        members = [item for item in self._members[key] if only is None or item.extension in only]
+        return _sample(self.path, self._file, members, key=key)
 
     def close(self) -> None:
         """Close the file."""
@@ -194,7 +194,7 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
             if identity in finished:
                 raise ShardError(
                     f"{path}: member {name!r} returns to key {key!r} after other samples: keys must be unique and the "
-                    "members of a sample adjacent, write the tar with sorted names"
+                    "members of a sample adjacent, write the tar with `tar --sort=name`"
                 )
         if extension in extensions:
             raise ShardError(f"{path}: member {name!r} is there twice (extensions are compared in lower case)")
@@ -202,8 +202,9 @@ def _scan(path: Path, file: BinaryIO, max_member_bytes: int) -> Iterator[_Member
         # A sample is held in memory as a whole.
         size += content[1]
         if size > max_member_bytes:
-            what = f"member {name!r} has" if size == content[1] else f"the members of key {key!r} have together"
-            raise ShardError(f"{path}: {what} {size} bytes, more than {max_member_bytes}")
+            alone = content[1] > max_member_bytes
+            what = f"member {name!r} has {content[1]}" if alone else f"the members of key {key!r} have together {size}"
+            raise ShardError(f"{path}: {what} bytes, more than {max_member_bytes}")
         yield _Member(name, spelled, extension, *content)
 
 
@@ -260,17 +261,18 @@ def _check_end(path: Path, file: BinaryIO, end: int, damaged: str) -> None:
 def _something_else(file: BinaryIO, error: Exception) -> str:
     """Say what a file is that is no tar, to follow "it is"."""
     file.seek(0)
-    head = file.read(_BLOCK)
-    if not head:
-        return "empty (0 bytes): restore it, or write it again"
-    for start, kind in _COMPRESSED.items():
-        if head.startswith(start):
-            return f"compressed ({kind}): unpack it to a plain .tar, so that samples can be found in it"
+    if found := lookalike(file.read(HEAD_BYTES)):
+        return f"{found.what}, not a plain tar: {found.way_out}"
     return f"not an uncompressed tar, or is damaged: {error}"
 
 
 def _name_in_folder(path: Path, name: str) -> str:
-    """Return a member's name without `./`, as `tar -cf X.tar .` writes it. Raises for a name that is unsafe."""
+    """Return a member's name without `./`, as `tar -cf X.tar .` writes it. Raises for a name that is unsafe.
+
+    A name that is not UTF-8 is taken for Latin-1, so that it can be written anywhere.
+    """
+    if not is_utf8(name):
+        name = name.encode("utf-8", "surrogateescape").decode("latin-1")
     if name.startswith("/"):
         raise ShardError(f"{path}: member {name!r} has an absolute name: write the tar from within its folder")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -301,10 +303,10 @@ def _checked_split(path: Path, name: str) -> tuple[str, str]:
     return key, extension
 
 
-def _sample(path: Path, file: BinaryIO, members: Sequence[_Member]) -> Sample:
+def _sample(path: Path, file: BinaryIO, members: Sequence[_Member], *, key: str | None = None) -> Sample:
     """Read the members of a key."""
     return Sample(
-        key=members[0].key,
+        key=members[0].key if key is None else key,
         members={member.extension: _read(path, file, member) for member in members},
         file=path,
         names={member.extension: member.name for member in members},

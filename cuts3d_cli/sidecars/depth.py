@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cuts3d_cli.depth.maps import distance_of
 from cuts3d_cli.errors import SampleError, Setting
@@ -19,7 +17,7 @@ from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.finished import FinishedSidecar, require
-from cuts3d_cli.sidecars.png import decode_gray16
+from cuts3d_cli.sidecars.png import decode_gray16, encode_gray16
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 
 MEMBERS = ("depth.png", "depth.json")
@@ -148,9 +146,7 @@ def encode_depth_png(depth: NDArray[np.float32]) -> bytes:
         raise ValueError(f"a depth map to store is two-dimensional and in [0, 1], not {values.shape}")
     levels = np.rint(values * PNG_STEPS).astype(np.uint16) + np.uint16(1)
     levels[missing] = 0
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+    return encode_gray16(levels)
 
 
 def decode_depth_png(data: bytes) -> NDArray[np.float32]:

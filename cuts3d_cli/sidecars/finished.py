@@ -159,4 +159,4 @@ def _check_source(base: Path, tar: Path, manifest: Manifest) -> None:
     recorded = {role: load_manifest(manifest_path(path)).sha256 for role, path in there.items()}
     if recorded and not any(manifest.inputs[role].sha256 == sha256 for role, sha256 in recorded.items()):
         names = listed([path.name for path in there.values()])
-        raise ShardError(f"{tar} was made from other files than {names}: run ", command_for(tar), " again")
+        raise ShardError(f"{tar} was made from another {names}: run ", command_for(tar), " again")

@@ -61,6 +61,7 @@ class StoredMask:
         box: x, y, width, height, pixels.
         area: pixels.
         score: the detector's, in [0, 1]; None where no detector found the mask.
+        class_id: the detector's number of its class, from 0; None where the detector knows one class.
         origin: "prediction" or "previous" for a mask of a round of self-training, else None.
         cut: how it was cut; None for a mask of a detector or of a round of self-training.
     """
@@ -69,6 +70,7 @@ class StoredMask:
     box: tuple[float, float, float, float]
     area: int
     score: float | None = None
+    class_id: int | None = None
     origin: str | None = None
     cut: InstanceCut | None = None
 

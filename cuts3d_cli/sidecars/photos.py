@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
+from cuts3d_cli.depth.missing import find_missing, in_unit
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import IMAGE_EXTENSIONS, decode_image
 from cuts3d_cli.json_reading import as_object, is_number, parse_json
@@ -32,7 +33,12 @@ FACTS = "cuts3d.json"
 """The member with the facts about a photo. Its name is our own: fields of a `KEY.json` mean what its writer likes."""
 _FACTS_OF_0_1 = ({"id", "source", "width", "height"}, {"id", "source", "width", "height", "depth"})
 """Fields of `KEY.json` in shards that `pack` of version 0.1 wrote."""
+_MOST_MISSING = 32
+"""Values of a sensor's map that the facts may name as missing; each is looked for in the whole map."""
 MEMBERS = (*IMAGE_EXTENSIONS, FACTS, "sensor.png", "sensor.npy")
+_CALLED_PHOTO = ("image", "img", "input", "photo", "rgb")
+"""What other programs call the photo among several members, as in `KEY.input.jpg`; a plain `KEY.jpg` goes first."""
+_PHOTOS = (IMAGE_EXTENSIONS, tuple(f"{name}.{extension}" for name in _CALLED_PHOTO for extension in IMAGE_EXTENSIONS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +49,27 @@ class SensorFile:
         data: a 16-bit gray PNG, 0 = no measurement, or a `.npy` of floats, metres.
         kind: which of the two.
         scale: metres a unit of the PNG.
+        missing: the values in the file that mean "not measured" besides 0, negative and non-finite ones; None where
+            whoever reads it is to follow the automatic rule, see `depth.missing`.
     """
 
     data: bytes
     kind: Literal["png", "npy"]
     scale: float
+    missing: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorMap:
+    """The map of a depth sensor.
+
+    Attributes:
+        metres: (h, w) float32, NaN where nothing was measured. Not always of the photo's size.
+        missing: the values in the file that were taken as "not measured" besides 0, negative and non-finite ones.
+    """
+
+    metres: NDArray[np.float32]
+    missing: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +106,8 @@ def encode(
     if sensor:
         members[f"sensor.{sensor.kind}"] = sensor.data
         facts["depth"] = {"scale": sensor.scale if sensor.kind == "png" else 1.0, "unit": "metre"}
+        if sensor.missing is not None:
+            facts["depth"]["missing"] = list(sensor.missing)
     members[FACTS] = json.dumps(facts, sort_keys=True).encode("ascii")
     return members
 
@@ -150,21 +174,30 @@ def photo_facts(sample: Sample) -> Mapping[str, Any]:
     return facts
 
 
-def sensor_map(sample: Sample) -> NDArray[np.float32]:
-    """Read the map of a depth sensor that was packed with a photo.
+def check_facts(sample: Sample) -> None:
+    """Make sure that the facts about a photo can be read, for work whose results are of no use without them.
 
-    Returns:
-        (h, w) float32, metres, NaN where nothing was measured.
+    Raises:
+        SampleError: they are damaged.
+    """
+    flaw, _ = first_flaw(_facts(sample))
+    if flaw:
+        raise SampleError(f"the facts about the photo cannot be read: {flaw.extension}: {flaw.reason}")
+
+
+def sensor_map(sample: Sample) -> SensorMap:
+    """Read the map of a depth sensor that was packed with a photo.
 
     Raises:
         SampleError: the sample holds no map, or a damaged one.
     """
+    _, facts = first_flaw(_facts(sample))
+    facts = facts or {}
     if "sensor.npy" in sample.members:
-        return decode_sensor_npy(sample.members["sensor.npy"])
+        return decode_sensor_npy(sample.members["sensor.npy"], missing=_missing(facts))
     if "sensor.png" not in sample.members:
         raise SampleError("no sensor map is packed with the image")
-    _, facts = first_flaw(_facts(sample))
-    return decode_sensor_png(sample.members["sensor.png"], scale=_scale(facts or {}))
+    return decode_sensor_png(sample.members["sensor.png"], scale=_scale(facts), missing=_missing(facts))
 
 
 def image_member(sample: Sample) -> tuple[str, bytes]:
@@ -174,18 +207,18 @@ def image_member(sample: Sample) -> tuple[str, bytes]:
         sample: of a base shard.
 
     Returns:
-        Its extension, one of `images.IMAGE_EXTENSIONS`, and the encoded bytes.
+        Its extension, as in "jpg" or "input.jpg", and the encoded bytes.
 
     Raises:
         SampleError: the sample has no photo, or several.
     """
-    found = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
+    found = _photos_in(sample)
     if not found:
-        dotted = [name for name in sample.members if _is_compound_image(name)]
+        dotted = sorted(name for name in sample.members if _is_compound_image(name))
         if dotted:
             raise SampleError(
-                f"the sample has no image, only {listed(sorted(dotted))}: WebDataset ends a key at its first dot,"
-                f" rename files such as {sample.key}.{dotted[0]}"
+                f"the sample has no image, only {listed(dotted)}: WebDataset ends a key at its first dot, so rename"
+                f" files such as {sample.key}.{dotted[0]}"
             )
         only = [name or "a file without an extension" for name in sorted(sample.members)]
         raise SampleError(f"the sample has no image, only {listed(only)}")
@@ -194,36 +227,29 @@ def image_member(sample: Sample) -> tuple[str, bytes]:
     return found[0], sample.members[found[0]]
 
 
-def decode_sensor_png(data: bytes, *, scale: float, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.float32]:
+def decode_sensor_png(data: bytes, *, scale: float, missing: Sequence[float] | None = None) -> SensorMap:
     """Read a depth sensor's 16-bit PNG.
 
     Args:
         data: the file.
         scale: metres a unit: 0.001 where the file holds millimetres, 0.0002 for 5000 units a metre.
-        max_pixels: a larger map is refused.
-
-    Returns:
-        (h, w) float32, metres, NaN where the file has 0.
+        missing: the units that mean "not measured", besides 0; None follows the automatic rule, see `depth.missing`.
 
     Raises:
         SampleError: this is not a whole PNG of one channel of 16 bits.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number of metres a unit, not {scale}")
-    levels = decode_gray16(data, max_pixels=max_pixels)
-    metres = (levels * float(scale)).astype(np.float32)
-    metres[levels == 0] = np.nan
-    return metres
+    return _in_metres(decode_gray16(data), scale=scale, missing=missing)
 
 
-def decode_sensor_npy(data: bytes) -> NDArray[np.float32]:
+def decode_sensor_npy(data: bytes, *, missing: Sequence[float] | None = None) -> SensorMap:
     """Read a depth sensor's map from a NumPy file of floats.
 
     Args:
         data: the bytes of a `.npy` file with an (h, w) array of float16, float32 or float64, metres.
-
-    Returns:
-        (h, w) float32, metres, NaN where the file has 0, a negative value, NaN or an infinity.
+        missing: the values that mean "not measured", besides 0, negative and non-finite ones; None follows the
+            automatic rule, see `depth.missing`.
 
     Raises:
         SampleError: this is no such file. Pickled objects are never read.
@@ -236,10 +262,12 @@ def decode_sensor_npy(data: bytes) -> NDArray[np.float32]:
         raise SampleError(f"the depth map has shape {array.shape}, not (height, width)")
     if array.dtype.kind != "f":
         raise SampleError(f"the depth map holds {array.dtype}, not floats in metres: store integers as a 16-bit PNG")
-    with np.errstate(over="ignore"):
-        metres = array.astype(np.float32)
-    metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
-    return metres
+    return _in_metres(array, scale=1.0, missing=missing)
+
+
+def _in_metres(values: NDArray[Any], *, scale: float, missing: Sequence[float] | None) -> SensorMap:
+    found = find_missing(values, invalid=missing)
+    return SensorMap(metres=in_unit(values, found, scale=scale), missing=found.values)
 
 
 def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any], NDArray[np.float32] | None]]:
@@ -251,7 +279,7 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
         said = f"{facts['width']}x{facts.get('height')}"
         yield Flaw(FACTS, f"it says {said}, the photo is {image.width}x{image.height}")
     # The sensor's map; where there are two, the one in metres is read.
-    sensor = None
+    sensor, missing = None, _missing(facts or {})
     if "sensor.png" in sample.members:
         scale = 1.0
         if facts is not None:
@@ -260,12 +288,12 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
             except SampleError as error:
                 yield Flaw(FACTS, str(error))
         try:
-            sensor = decode_sensor_png(sample.members["sensor.png"], scale=scale)
+            sensor = decode_sensor_png(sample.members["sensor.png"], scale=scale, missing=missing).metres
         except SampleError as error:
             yield Flaw("sensor.png", str(error))
     if "sensor.npy" in sample.members:
         try:
-            sensor = decode_sensor_npy(sample.members["sensor.npy"])
+            sensor = decode_sensor_npy(sample.members["sensor.npy"], missing=missing).metres
         except SampleError as error:
             yield Flaw("sensor.npy", str(error))
     return image, facts or {}, sensor
@@ -299,6 +327,8 @@ def _checked_facts(fields: Record) -> Mapping[str, Any]:
         depth = fields.object("depth")
         if depth.number("scale") <= 0:
             depth.fail("scale")
+        if depth.has("missing") and len(depth.list_of("missing", is_number)) > _MOST_MISSING:
+            depth.fail("missing")
     return fields.values
 
 
@@ -314,8 +344,14 @@ def _facts_of_0_1(sample: Sample) -> Mapping[str, Any]:
 
 def _name_in_tar(sample: Sample) -> str:
     """Return the name of a photo in its tar, with the ending as it stands there; the key where there is no photo."""
-    extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
-    return sample.key if extension is None else sample.names.get(extension, f"{sample.key}.{extension}")
+    found = _photos_in(sample)
+    return sample.names.get(found[0], f"{sample.key}.{found[0]}") if found else sample.key
+
+
+def _photos_in(sample: Sample) -> list[str]:
+    """Return the members that may be the photo of a sample."""
+    found = ([extension for extension in extensions if extension in sample.members] for extensions in _PHOTOS)
+    return next(filter(None, found), [])
 
 
 def _is_compound_image(extension: str) -> bool:
@@ -333,3 +369,10 @@ def _scale(facts: Mapping[str, Any]) -> float:
     if not is_number(scale) or scale <= 0:
         raise SampleError("the sample's JSON does not say what a unit of its sensor map stands for")
     return float(scale)
+
+
+def _missing(facts: Mapping[str, Any]) -> list[float] | None:
+    """Return the values of the sensor's map that mean "not measured"; None where the facts do not name them."""
+    depth = facts.get("depth")
+    values = depth.get("missing") if isinstance(depth, dict) else None
+    return None if values is None else [float(value) for value in values]

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from cuts3d_cli.config import (
     ConfidenceConfig,
     Config,
+    CutSettings,
     PseudoConfig,
     recorded_limits,
     resolve_recorded,
@@ -23,12 +24,14 @@ from cuts3d_cli.config import (
 from cuts3d_cli.cut.cloud import points_in_perspective, surface_of
 from cuts3d_cli.cut.confidence import (
     CRF_LEVELS,
+    Thresholds,
     choose_thresholds,
     confidence_counts,
     crf_counts,
     mean_confidence,
 )
 from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.effects import recorded
@@ -111,6 +114,7 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            derived=("confidence.tau_knn",) if config.confidence.tau_knn is None else (),
             sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers},
             progress=progress,
@@ -188,15 +192,33 @@ def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
     return resolve_recorded(tar, "pseudo", manifest.config.get("pseudo")).pseudo
 
 
+def check_thresholds(config: ConfidenceConfig, cut: CutSettings, grid: tuple[int, int]) -> None:
+    """Check that the thresholds fit each other and the grid.
+
+    Args:
+        config: the section.
+        cut: the settings that the masks are cut with.
+        grid: (H, W) of the features.
+
+    Raises:
+        SettingError: the lowest threshold is over the highest, or under the distance of diagonal neighbours.
+    """
+    _thresholds(config, cut, spacing=grid_spacing(grid))
+
+
+def _thresholds(config: ConfidenceConfig, cut: CutSettings, *, spacing: float) -> list[Thresholds]:
+    return choose_thresholds(
+        cut, spacing=spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
+    )
+
+
 def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
     assert task.depth is not None
     cut, config = task.cut, task.config
     depth = patch_depth(task.depth.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
     points = points_in_perspective(task.depth.distance(), grid=grid, settings=cut)
     surface = surface_of(depth, points, settings=cut)
-    thresholds = choose_thresholds(
-        cut, spacing=surface.spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
-    )
+    thresholds = _thresholds(config, cut, spacing=surface.spacing)
     return np.stack(
         [
             confidence_counts(

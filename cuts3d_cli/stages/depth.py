@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from cuts3d_cli.errors import SampleError, WeightsError
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import StoredDepth, encode
 from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
+from cuts3d_cli.stages.pack_notes import missing_counts, missing_notes
 from cuts3d_cli.wording import Say
 
 Predict = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
@@ -80,7 +82,7 @@ def run(
                 else:
                     yield _to_outcome(item.sample.key, item.output, backend.spec)
 
-    return run_shards(
+    result = run_shards(
         shards,
         stage="depth",
         config={"depth": shaping, **recorded_limits(config.run)},
@@ -92,6 +94,11 @@ def run(
         info={"device": device},
         progress=progress,
     )
+    if say:
+        done = replace(result, shards=[shard for shard in result.shards if shard.status == "done"])
+        for note in missing_notes(done, command="pack"):
+            say(note)
+    return result
 
 
 def _weight_files(settings: DepthConfig) -> dict[str, Path]:
@@ -114,12 +121,15 @@ def _weight_files(settings: DepthConfig) -> dict[str, Path]:
 
 def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
     try:
-        return _to_outcome(sample.key, sensor_map(sample), spec)
+        found = sensor_map(sample)
     except SampleError as error:
         return Outcome(key=sample.key, failure=str(error))
+    return _to_outcome(sample.key, found.metres, spec, counts=missing_counts(found.missing))
 
 
-def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
+def _to_outcome(
+    key: str, raw: NDArray[np.float32], spec: DepthSpec, *, counts: Mapping[str, int] | None = None
+) -> Outcome:
     try:
         normalised = normalise(raw, direction=spec.direction, unit=spec.unit, zero_is_missing=spec.name == "sensor")
     except SampleError as error:
@@ -134,4 +144,4 @@ def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
         model=spec.model if spec.name != "sensor" else "sensor",
         backend=spec.name,
     )
-    return Outcome(key=key, members=encode(stored))
+    return Outcome(key=key, members=encode(stored), counts=counts or {})

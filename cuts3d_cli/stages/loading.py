@@ -25,7 +25,7 @@ from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.sidecars.finished import FinishedSidecar
-from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.sidecars.photos import check_facts, photo
 from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.timing import StepTimer, add_seconds
 
@@ -106,6 +106,7 @@ def load_shard(
         features = _Beside(finished, stack=stack) if finished else None
 
         def load(sample: Sample) -> Loaded:
+            check_facts(sample)  # exports and evaluation need them, which come after the cut
             image = photo(sample, max_pixels=config.run.max_image_pixels)
             depth = points = None
             if depths:

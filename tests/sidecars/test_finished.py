@@ -129,7 +129,7 @@ def test_what_was_made_from_sidecars_alone_belongs_to_one_of_these(base: Path):
     store_from(base, {"depth": tar})
     assert finished(base, "pseudo") is not None
     store_from(base, {"depth": write_shard(base.with_name("t.tar"), {"a0": {"txt": b"x"}})})
-    with pytest.raises(ShardError, match=r"s-0\.pseudo\.tar was made from other files than s-0\.depth\.tar: run"):
+    with pytest.raises(ShardError, match=r"s-0\.pseudo\.tar was made from another s-0\.depth\.tar: run"):
         finished(base, "pseudo")
     tar.unlink()
     assert finished(base, "pseudo") is not None  # nothing is left to compare with

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
@@ -134,7 +136,10 @@ def test_the_content_of_the_weights_decides_not_their_place(alone: Path, midas: 
     state = torch.load(moved, weights_only=True)
     state["scratch.output_conv.4.bias"] += 1.0
     torch.save(state, moved)
-    assert stage.run([base], config=network(moved)).shards[0].status == "done"
+    with pytest.raises(OtherSettingsError, match=r"depth\.weights midas\.pt \([0-9a-f]{8}\) -> moved\.pt \("):
+        stage.run([base], config=network(moved))
+    anew = replace(network(moved), run=replace(network(moved).run, if_exists="replace"))
+    assert stage.run([base], config=anew).shards[0].status == "done"
 
 
 def test_the_files_of_a_folder_of_weights_are_inputs(tmp_path: Path):
@@ -195,7 +200,9 @@ def test_where_all_is_finished_no_network_is_loaded(alone: Path, monkeypatch: py
     monkeypatch.setattr(stage, "load_depth", refuse)
     assert stage.run([base], config=config).shards[0].status == "skipped"
     with pytest.raises(WeightsError, match="no weights"):
-        stage.run([base], config=settings({"depth": {"backend": "kbr"}, "run": {"device": "cpu"}}))
+        stage.run(
+            [base], config=settings({"depth": {"backend": "kbr"}, "run": {"device": "cpu", "if_exists": "replace"}})
+        )
 
 
 def test_broken_photos_fail_with_their_reason(alone: Path, midas: Path):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets.frames import UPRIGHT, Frame, PhotoHead
-from cuts3d_cli.images import IMAGE_EXTENSIONS
+from cuts3d_cli.evaluation.datasets.frames import PhotoHead
+from cuts3d_cli.images import IMAGE_EXTENSIONS, exif_orientation, open_image, oriented_size
 from cuts3d_cli.paths import plain_path
-
-_ORIENTATION = 0x0112
 
 
 def base_folders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -137,10 +132,7 @@ def photo_head(photo: Path | bytes) -> PhotoHead:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(photo if isinstance(photo, Path) else io.BytesIO(photo)) as image:
-                width, height = image.size
-                orientation = image.getexif().get(_ORIENTATION)
+            with open_image(photo) as image:
+                return PhotoHead(size=oriented_size(image), orientation=exif_orientation(image))
     except Exception:  # Pillow raises many types on damaged files; all mean the same here.
         return PhotoHead(size=None)
-    known = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else UPRIGHT
-    return PhotoHead(size=Frame(size=(width, height), orientation=known).upright_size(), orientation=known)

@@ -11,7 +11,10 @@ from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.datasets.frames import PhotoHead
 from cuts3d_cli.evaluation.datasets.ground_truth import list_ground_truth, read_ground_truth
-from cuts3d_cli.stages.export import export_coco
+from cuts3d_cli.exports.coco import write_coco
+from cuts3d_cli.exports.exporting import TITLES
+from cuts3d_cli.exports.options import Options
+from cuts3d_cli.exports.output import Output
 from tests.support.shapes import HEIGHT, WIDTH, annotation, coco_file, image, rectangle
 
 BOX = (10, 20, 30, 40)
@@ -378,7 +381,7 @@ def test_pseudo_masks_are_no_ground_truth(tmp_path: Path, description: str):
 
 
 def test_our_own_export_is_no_ground_truth(tmp_path: Path):
-    export_coco([], tmp_path / "masks.json")
+    write_coco([], Output(tmp_path), Options(file="masks.json", title=f"{TITLES['masks']} by cuts3d 9.9"))
     with pytest.raises(UsageError, match=r"masks\.json holds pseudo-masks"):
         read_ground_truth(tmp_path / "masks.json")
 

@@ -13,9 +13,9 @@ from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.errors import FileError, ShardError
+from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.sidecars.photos import FACTS
-from cuts3d_cli.stages.export import export_coco
 from tests.support.photos import write_shard
 from tests.support.tars import tar_of
 
@@ -66,6 +66,10 @@ def record(count: int) -> dict[str, Any]:
     return {"height": HEIGHT, "width": WIDTH, "instances": instances}
 
 
+def export_coco(shards: Sequence[Path], path: Path) -> Exported:
+    return export(shards, Request(to="coco", out=path, if_exists="overwrite"))
+
+
 def load(path: Path) -> COCO:
     """With pycocotools' own checks and indices."""
     return COCO(str(path))
@@ -74,7 +78,7 @@ def load(path: Path) -> COCO:
 def test_it_is_a_coco_file(tmp_path: Path):
     base = shard(tmp_path / "a.tar", [("x", 7, 2), ("y", 9, 0), ("z", 11, None), ("w", 12, 3)])
     exported = export_coco([base], tmp_path / "m.json")
-    assert (exported.images, exported.annotations) == (3, 5)
+    assert (exported.photos, exported.instances, exported.empty, exported.failed) == (3, 5, 1, 1)
     coco = load(tmp_path / "m.json")
     assert {image["id"]: image["file_name"] for image in coco.dataset["images"]} == {
         7: "x.JPG",
@@ -139,12 +143,10 @@ def test_missing_masks_are_told_and_an_older_file_stays(tmp_path: Path):
 def test_damaged_masks_are_told(tmp_path: Path):
     base = shard(tmp_path / "a.tar", [("x", 7, 2)])
     tar = sidecar(base, "pseudo")
-    data = tar.read_bytes()
-    tar.write_bytes(data.replace(b'{"height"', b'["height"'))
-    with pytest.raises(
-        ShardError, match=r"x\.pseudo\.json is damaged: it is not JSON .*: check it with `cuts3d verify"
-    ):
+    tar.write_bytes(tar.read_bytes().replace(b'{"height"', b'["height"'))
+    with pytest.raises(ShardError, match=r"a\.pseudo\.tar has changed since it was written"):
         export_coco([base], tmp_path / "m.json")
     shard(base, [("x", 7, 2)])
-    with pytest.raises(FileError, match="cannot be written"):
-        export_coco([base], tmp_path / "no/such/folder.json")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileError, match="file is not a folder, and a folder is needed"):
+        export_coco([base], tmp_path / "file/m.json")
