@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.cutter import PhotoCutter
@@ -232,7 +231,7 @@ def _in_2d(config: Config, *, say: Say) -> PhotoCutter:
     return flat
 
 
-def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> NDArray[np.float32] | None:
+def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
     """Estimate depth; None, with a note, if that is not possible."""
     try:
         return cutter.estimate_depth(photo)
