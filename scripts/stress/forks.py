@@ -28,7 +28,7 @@ PATIENCE = 60.0
 _POLL = 0.002
 _GROUP_SECONDS = 5.0
 """Time that the processes of a run have to end after the first of them."""
-_TROUBLE = 70
+TROUBLE = 70
 """Exit code of a fork that could not even begin."""
 
 
@@ -55,8 +55,11 @@ class Fork:
                 self._code = os.waitstatus_to_exitcode(status)
         return self._code is not None
 
-    def wait(self, seconds: float = PATIENCE) -> int:
+    def wait(self, seconds: float | None = PATIENCE) -> int:
         """Wait for the first process, and return its exit code, negative for a signal.
+
+        Args:
+            seconds: to wait at most; None waits without end.
 
         Raises:
             HungError: it did not end in time; now it has been killed.
@@ -101,6 +104,30 @@ class Fork:
         return bool(caught >> (signal.SIGTERM - 1) & 1) or self.has_ended()
 
 
+def fork(function: Callable[[], int]) -> Fork:
+    """Call a function in a fork, in a process group of its own, so that its threads and its memory end with it.
+
+    Args:
+        function: returns the exit code; an exception prints its traceback.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = os.fork()
+    if process:
+        with suppress(PermissionError, ProcessLookupError):  # the fork has done so itself, or has ended
+            os.setpgid(process, process)
+        return Fork(process)
+    code = TROUBLE
+    try:
+        os.setpgid(0, 0)
+        code = function()
+        sys.stdout.flush()
+    except BaseException:  # whatever it is, no frame of the parent may go on in the fork
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
 def start(
     words: Sequence[object],
     *,
@@ -120,19 +147,14 @@ def start(
         modules: receives the names of all modules that are imported in the end, a line each.
         anew: start the executable itself, with all its imports; `prepare` and `modules` have no effect.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process:
-        with suppress(PermissionError, ProcessLookupError):  # the fork has done so itself, or has ended
-            os.setpgid(process, process)
-        return Fork(process)
-    code = _TROUBLE
-    try:
-        os.setpgid(0, 0)
+
+    def run() -> int:
+        # Set up the process as a shell does.
         nowhere = os.open(os.devnull, os.O_RDWR)
         for source, target in ((nowhere, 0), (nowhere, 1), (errors.fileno(), 2)):
             os.dup2(source, target)
+        sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
         os.chdir(folder)
         environment = neutral_environment(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
         if anew:
@@ -140,15 +162,16 @@ def start(
             os.execve(started[0], started, environment)
         os.environ.clear()
         os.environ.update(environment)
+
+        # Run the command, and tell what it has imported.
         prepare()
         code = _run([str(word) for word in words])
         if modules is not None:
             modules.write("\n".join(list(sys.modules)).encode())
             modules.flush()
-    except BaseException:  # whatever it is, no frame of the parent may go on in the fork
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+        return code
+
+    return fork(run)
 
 
 def _run(words: Sequence[str]) -> int:
@@ -169,28 +192,6 @@ def _run(words: Sequence[str]) -> int:
     return code
 
 
-def call(function: Callable[[], None]) -> None:
-    """Call a function in a fork, so that its threads and its memory end with it.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process == 0:
-        code = _TROUBLE
-        try:
-            function()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    if code := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
-        raise RuntimeError(f"{function.__name__} ended with {code}")
-
-
 def learn(names: IO[bytes]) -> None:
     """Import the modules that a run has imported, so that those after it find them."""
     names.seek(0)
@@ -200,14 +201,24 @@ def learn(names: IO[bytes]) -> None:
                 importlib.import_module(name)
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
+def memory_folder() -> Path | None:
+    """Return a folder of the system for files in memory, so that tests wait for no disk; None where there is none."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float | None = PATIENCE) -> None:
     """Wait for a condition.
+
+    Args:
+        condition: asked again and again.
+        seconds: to wait at most; None waits without end.
 
     Raises:
         HungError: it was not met in time.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (seconds or float("inf"))
     while not condition():
-        if time.monotonic() > end:
+        if seconds is not None and time.monotonic() > end:
             raise HungError(f"it had not ended after {seconds:g} s")
         time.sleep(_POLL)

@@ -105,11 +105,12 @@ class FileOperations:
         self._note = note
         self._moment = moment
         self._lines_left = 0
+        self._strikes = False
 
     def watch(self) -> None:
         """Begin. What is open already is not watched."""
         sys.addaudithook(self._audit)
-        builtins.open = io.open = self._watched_open  # type: ignore[assignment]
+        builtins.open = io.open = self._watched_open
 
     def write(self, path: Any, data: Any, write: Callable[[Any], int | None]) -> int | None:
         """Write to a file, of which a part may be the last that the process does.
@@ -173,6 +174,8 @@ class FileOperations:
 
     def _reach(self, what: str, path: Any) -> None:
         """Count an operation, and strike if it is the one."""
+        if self._strikes:
+            return  # what the deed does is no operation of the run
         self._note.points += 1
         moment = self._moment
         if moment is None or self._note.points < moment.point:
@@ -187,10 +190,14 @@ class FileOperations:
 
     def _strike(self, where: str) -> bool:
         self._note.struck = where
-        if self.deed():
-            return True
-        self._note.struck = ""
-        return False
+        self._strikes = True
+        try:
+            done = self.deed()
+        finally:
+            self._strikes = False
+        if not done:
+            self._note.struck = ""
+        return done
 
     def _strike_later(self, where: str) -> None:
         """Strike after some more lines of the package."""

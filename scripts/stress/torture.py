@@ -2,9 +2,10 @@
 
     bash scripts/stress.sh torture --kills 1000
 
-A command runs in a fork of a process that has imported everything once. It is struck at one of its operations on files,
-drawn at random: before it, in the middle of a write, or some lines of code later; one run in seven at a random time, and
-now and then while the executable itself starts. Then the same command runs to its end, which may be struck once more.
+A command runs in a fork of a process that has imported everything once. It is struck at one of its operations on
+files, drawn at random: before it, in the middle of a write, or some lines of code later; one run in seven at a random
+time, and now and then while the executable itself starts. Then the same command runs to its end, which may be struck
+once more.
 
 There is a guarantee for each kind of interruption. SIGKILL, also of the first process alone and of one on another
 machine: the same command resumes, and ends with the same bytes. SIGINT, SIGTERM and SIGHUP: also exit code 130, 143 or
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -33,6 +35,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stress.forks import memory_folder
 from stress.torture_runs import Bench, Ended, unfinished
 from stress.torture_stages import STAGES
 from stress.troubles import SIGNALS, Trouble, draw
@@ -45,7 +48,6 @@ ANEW_EVERY = 25
 """One in so many kills is of the executable itself, while it starts."""
 SHOWN = 10
 """Broken guarantees that are printed."""
-_LOG_EVERY = 20
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Figures:
         latencies: seconds from a signal to the end of the process, trainings excepted.
         broken: other guarantees that were broken, in words.
         seconds: of the whole test.
+        processor_seconds: that it computed, with all its processes.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -75,11 +78,17 @@ class Figures:
     latencies: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    processor_seconds: float = 0.0
 
     @property
     def kept(self) -> bool:
         """Whether every guarantee was kept."""
         return not (self.differing or self.leftovers or self.broken)
+
+    def bad_lines(self) -> list[str]:
+        """Return a line for everything that was not as it must be."""
+        kinds = {"broken": self.broken, "differs": self.differing, "left": self.leftovers}
+        return [f"{kind}: {line}" for kind, lines in kinds.items() for line in lines]
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain JSON values."""
@@ -97,6 +106,7 @@ class Figures:
             "signal_seconds_max": round(max(self.latencies), 3) if self.latencies else None,
             "broken": self.broken,
             "seconds": round(self.seconds, 1),
+            "processor_seconds": round(self.processor_seconds, 1),
         }
 
 
@@ -112,11 +122,12 @@ def torture(
         chance: draws the stages, the kinds and the moments.
         log: prints a status line.
     """
-    figures, begun = Figures(), time.perf_counter()
+    figures, begun, used = Figures(), time.perf_counter(), _processor_seconds()
     while figures.kills.total() < kills:
         # Interrupt a stage, once or several times in turn.
         stage = chance.choices(stages, [STAGES[name].share for name in stages])[0]
         bench.reset(stage)
+        known = figures.bad_lines()
         troubles: list[Trouble] = []
         finished = False
         while not finished and (not troubles or chance.random() < CHAIN) and figures.kills.total() < kills:
@@ -125,22 +136,32 @@ def torture(
             ended = bench.run(stage, trouble)
             finished = ended.code == 0
             note(ended, figures)
-            if figures.kills.total() % _LOG_EVERY == 0:
-                log(f"{figures.kills.total()} of {kills} interruptions")
 
         # Let it finish, and compare.
         where = f"{stage} ({'; then '.join(map(str, troubles))})"
         if not finished:
             last = bench.run(stage, impatient=any(trouble.elsewhere for trouble in troubles))
             if last.code != 0 or last.complaints:
-                figures.broken.append(f"{where}: does not resume, {last.code}: {'; '.join(last.complaints) or last.line}")
+                figures.broken.append(
+                    f"{where}: does not resume, {last.code}: {'; '.join(last.complaints) or last.line}"
+                )
         figures.comparisons += 1
         figures.differing += [f"{where}: {name}" for name in bench.differences(stage)]
         figures.leftovers += [f"{where}: {name}" for name in unfinished(bench.folder)]
         if problem := bench.verify():
             figures.broken.append(f"{where}: {problem}")
+        for line in figures.bad_lines():
+            if line not in known:
+                log(line)
+        log(f"{figures.kills.total()} of {kills} interruptions, {time.perf_counter() - begun:.0f} s: {where}")
     figures.seconds = time.perf_counter() - begun
+    figures.processor_seconds = _processor_seconds() - used
     return figures
+
+
+def _processor_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _draw(bench: Bench, stage: str, *, anew: bool, chance: random.Random) -> Trouble:
@@ -172,6 +193,8 @@ def note(ended: Ended, figures: Figures) -> None:
         return
     if ended.left:
         figures.broken.append(f"{where}: left {', '.join(ended.left)}")
+    if ended.iterations and not ended.checkpoints:
+        figures.broken.append(f"{where}: {ended.iterations} iterations, and no checkpoint")
     if trouble.kind in SIGNALS and ended.struck and STAGES[ended.stage].training is None:
         figures.latencies.append(ended.latency)
         if ended.latency > LATENCY:
@@ -187,9 +210,7 @@ def _print(figures: Figures, console: Console) -> None:
             value = str(len(value))
         table.add_row(name.replace("_", " "), "-" if value is None else str(value))
     console.print(table)
-    bad = [f"broken: {line}" for line in figures.broken]
-    bad += [f"differs: {line}" for line in figures.differing] + [f"left: {line}" for line in figures.leftovers]
-    for line in bad[:SHOWN]:
+    for line in figures.bad_lines()[:SHOWN]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -218,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="cuts3d-torture-"))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="cuts3d-torture-", dir=memory_folder()))
     try:
         bench = Bench(folder, log=log)
         bench.prepare(stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -15,7 +16,7 @@ from typing import IO, Any
 from cuts3d_cli.detector import METRICS
 from scenes import render_scene
 from scenes.files import write_photo
-from stress.forks import Fork, HungError, call, learn, start, wait_for
+from stress.forks import Fork, HungError, fork, learn, start, wait_for
 from stress.moments import FileOperations, Note
 from stress.torture_stages import IMAGES, STAGES
 from stress.troubles import Trouble, prepare
@@ -23,8 +24,9 @@ from stress.troubles import Trouble, prepare
 SHARDS = 3
 """Number of shards."""
 HEIGHT, WIDTH = 96, 128
-_VOLATILE = ("seconds", "mtime_ns", "info", "inputs")
-"""Fields of a manifest that differ from run to run."""
+_VOLATILE = ("seconds", "mtime_ns", "info", "inputs", "versions")
+"""Fields of a manifest that differ from run to run; versions are of what the process has imported, and this one has
+imported everything."""
 _SHORT_TIMEOUT = "1"
 """Seconds after which a claim from another machine is taken over."""
 
@@ -42,7 +44,8 @@ class Ended:
         line: its last line on stderr.
         complaints: what else was wrong: lines that do not belong on stderr, processes that are left.
         left: unfinished files that were not there before.
-        checkpoints: number of those of its training.
+        iterations: of its training, as far as they are in its metrics.
+        checkpoints: of its training.
     """
 
     stage: str
@@ -53,6 +56,7 @@ class Ended:
     line: str = ""
     complaints: Sequence[str] = ()
     left: Sequence[str] = ()
+    iterations: int = 0
     checkpoints: int = 0
 
 
@@ -99,8 +103,9 @@ class Bench:
         """
         wanted = {name for stage in stages for name in (*STAGES[stage].before, stage)}
         self.folder.mkdir(parents=True)
-        call(self._write_photos)
-        call(self._write_weights)
+        for make in (self._write_photos, *([self._write_weights] if "features" in wanted else [])):
+            if (code := fork(make).wait()) != 0:
+                raise RuntimeError(f"{make.__name__} ended with {code}")
         for stage in (name for name in STAGES if name in wanted):
             self._log(f"an undisturbed run of {stage}")
             with tempfile.TemporaryFile() as modules:
@@ -116,7 +121,7 @@ class Bench:
         if (before := STAGES[stage].after) is None:
             self.folder.mkdir()
         else:
-            shutil.copytree(self._references / before, self.folder)
+            shutil.copytree(self._references / before, self.folder, copy_function=_copy_or_link)
 
     def run(self, stage: str, trouble: Trouble | None = None, *, impatient: bool = False) -> Ended:
         """Run a stage. What it writes is not looked at here.
@@ -130,16 +135,16 @@ class Bench:
         complaints: list[str] = []
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as its_errors:
             # Run it, beside another one if so, and wait for both.
-            fork = self._start(stage, errors, note=note, trouble=trouble, impatient=impatient)
+            run = self._start(stage, errors, note=note, trouble=trouble, impatient=impatient)
             other = self._start(stage, its_errors) if trouble is not None and trouble.beside else None
             if trouble is not None and trouble.after is not None:
-                _strike(fork, trouble, at=begun + trouble.after, note=note)
-            code, ended = _wait(fork, complaints), time.monotonic()
+                _strike(run, trouble, at=begun + trouble.after, note=note)
+            code, ended = _wait(run, complaints), time.monotonic()
             if other is not None and _wait(other, complaints) != 0:
                 complaints.append(f"the process beside it: {_last_line(its_errors)}")
 
             # See what it leaves, apart from its results.
-            complaints += ["processes are left" for each in (fork, other) if each is not None and not each.group_ends()]
+            complaints += ["processes are left" for each in (run, other) if each is not None and not each.group_ends()]
             lines = _lines(errors)
         if trouble is not None and trouble.kind != "SIGKILL":
             complaints += unexpected_lines(lines, code=code)
@@ -153,6 +158,7 @@ class Bench:
             line=lines[-1] if lines else "",
             complaints=complaints,
             left=sorted(set(unfinished(self.folder)) - before),
+            iterations=len(training_losses(training / METRICS)),
             checkpoints=len(list(training.glob("checkpoint-*.pth"))),
         )
 
@@ -207,14 +213,15 @@ class Bench:
         anew = trouble is not None and trouble.anew
         return start(words, folder=self.folder, errors=errors, prepare=before, modules=modules, anew=anew)
 
-    def _write_photos(self) -> None:
+    def _write_photos(self) -> int:
         for part in ("images", "depth"):
             (self._source / part).mkdir(parents=True)
         for number in range(SHARDS * IMAGES):
             scene = render_scene(number, height=HEIGHT, width=WIDTH, objects=3)
             write_photo(self._source, f"{number:03d}.png", scene.image, scene.depth)
+        return 0
 
-    def _write_weights(self) -> None:
+    def _write_weights(self) -> int:
         """Write a checkpoint of dino-vits16 with random weights: enough to tell objects from the wall."""
         import timm
         import torch
@@ -222,6 +229,7 @@ class Bench:
         torch.manual_seed(0)
         network = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0)
         torch.save(network.state_dict(), self._weights)
+        return 0
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -254,14 +262,20 @@ def content(path: Path) -> bytes:
         return b"missing"
     data = path.read_bytes()
     if path.name == METRICS:
-        facts = [json.loads(line) for line in data.splitlines()]
-        return json.dumps([[each["iteration"], each["losses"]] for each in facts]).encode()
+        return json.dumps(training_losses(path)).encode()
     manifest = json.loads(data) if path.suffix == ".json" else None
     if not isinstance(manifest, dict) or "inputs" not in manifest:
         return data
     inputs = {role: item["sha256"] for role, item in manifest["inputs"].items()}
     kept: dict[str, Any] = {name: value for name, value in manifest.items() if name not in _VOLATILE}
     return json.dumps({**kept, "inputs": inputs}, sort_keys=True).encode()
+
+
+def training_losses(metrics: Path) -> list[tuple[int, Any]]:
+    """Read the iterations of a training and their losses, without an incomplete line at the end of the file."""
+    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
+    whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [(each["iteration"], each["losses"]) for each in whole]
 
 
 def _results(folder: Path) -> Iterator[Path]:
@@ -271,20 +285,25 @@ def _results(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _strike(fork: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
+def _copy_or_link(source: str, target: str) -> None:
+    """Copy a file; detectors, which are large, and only read by the stages that follow, are linked."""
+    (os.link if Path(source).parent.name.startswith("detector-") else shutil.copy2)(source, target)
+
+
+def _strike(run: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
     """Send a run a signal at a random time, unless it has ended before."""
     number = getattr(signal, trouble.kind)
     if number != signal.SIGKILL:
-        wait_for(fork.answers_signals)
-    wait_for(lambda: time.monotonic() >= at or fork.has_ended())
-    if not fork.has_ended():
+        wait_for(run.answers_signals)
+    wait_for(lambda: time.monotonic() >= at or run.has_ended())
+    if not run.has_ended():
         note.struck = "at a random time" if not trouble.anew else "a program that starts"
-        fork.send(number, alone=trouble.alone)
+        run.send(number, alone=trouble.alone)
 
 
-def _wait(fork: Fork, complaints: list[str]) -> int:
+def _wait(run: Fork, complaints: list[str]) -> int:
     try:
-        return fork.wait()
+        return run.wait()
     except HungError as error:
         complaints.append(str(error))
         return -signal.SIGKILL

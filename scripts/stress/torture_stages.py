@@ -13,7 +13,7 @@ _PSEUDO = ("pseudo", "--shards", ".", *_NETWORK, "--crf-size", "64", "--tau-knn"
 _DETECTOR = "detector-initial/model-final.safetensors"
 _TRAINING: Mapping[str, Any] = {
     "max_iter": 6,
-    "checkpoint_every": 2,
+    "checkpoint_every": 3,
     "log_every": 1,
     "images_per_batch": 2,
     "min_sizes": "48,64",
@@ -61,7 +61,13 @@ class Stage:
 
 def _trained(section: str, **further: object) -> tuple[str, ...]:
     settings = {**_TRAINING, **further}
-    return ("--preset", "tiny", "--device", "cpu", *(f"--set={section}.{name}={value}" for name, value in settings.items()))
+    return (
+        "--preset",
+        "tiny",
+        "--device",
+        "cpu",
+        *(f"--set={section}.{name}={value}" for name, value in settings.items()),
+    )
 
 
 STAGES: Mapping[str, Stage] = {
@@ -74,9 +80,7 @@ STAGES: Mapping[str, Stage] = {
         share=4,
     ),
     "depth": Stage(words=("depth", "--shards", ".", "--backend", "sensor"), after="pack", share=4),
-    "features": Stage(
-        words=("features", "--shards", ".", *_NETWORK, "--weights", "{weights}"), after="depth", share=3
-    ),
+    "features": Stage(words=("features", "--shards", ".", *_NETWORK, "--weights", "{weights}"), after="depth", share=3),
     # It reads the stored features, and loads no network.
     "pseudo": Stage(words=(*_PSEUDO, "-j", "0"), after="features", share=4),
     "pseudo-workers": Stage(words=(*_PSEUDO, "-j", "2"), after="features", share=2, workers=True),

@@ -64,7 +64,7 @@ class Trouble:
 
     def __str__(self) -> str:
         """Say what happened, but for the place."""
-        facts = [self.kind]
+        facts: list[str] = [self.kind]
         facts += [word for word, is_so in (("alone", self.alone), ("elsewhere", self.elsewhere)) if is_so]
         if self.jump:
             facts.append(f"clock {self.jump:+g} s")
@@ -135,7 +135,11 @@ def prepare(trouble: Trouble | None, operations: FileOperations, *, folder: Path
         (os.kill if trouble.alone else os.killpg)(os.getpid(), number)
         return True
 
-    deeds: dict[str, Callable[[], bool]] = {"full disk": full, "dead worker": _kill_a_worker, "clock jump": lambda: True}
+    deeds: dict[str, Callable[[], bool]] = {
+        "full disk": full,
+        "dead worker": _kill_a_worker,
+        "clock jump": lambda: True,
+    }
     deed = deeds.get(trouble.kind, strike)
 
     def happen() -> bool:
