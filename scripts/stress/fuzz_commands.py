@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import json
 import os
 from pathlib import Path
 from random import Random
+from unittest import mock
+
+import typer.main
 
 from cuts3d_cli.cli.app import exit_code
-from stress.fuzz_mutations import mutated_bytes, mutated_tar, mutated_text
-from stress.fuzz_shards import SHARDS, TRUTH, ShardFolder
+from stress.fuzz_mutations import mutated_json, mutated_tar, mutated_text
+from stress.fuzz_shards import SHARDS, TRUTH, ShardFolder, read_members, write_members
 from stress.fuzz_swaps import change, shards_in
 
 _ALL = ("--shards", SHARDS[0], "--shards", SHARDS[1])
@@ -28,6 +33,9 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
 _CODES = (0, 1, 2, 3)
 
 
+_command_line = functools.cache(typer.main.get_command)
+
+
 class BadEndError(Exception):
     """A command did not end as a command must."""
 
@@ -43,7 +51,9 @@ def command(rng: Random, folder: Path) -> None:
         file = rng.choice([name for name in [*shards.files, *shards.touched] if Path(name).suffix in (".tar", ".json")])
         words = [word.format(file=rng.choice([file, shards.touched[0]])) for word in words]
         out, errors = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        # Typer would put the whole command line together again, which takes longer than most commands.
+        once = mock.patch.object(typer.main, "get_command", _command_line)
+        with once, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
             code = exit_code(words)
         _check(code, errors.getvalue(), where=f"{' '.join(words)} after {what}")
     finally:
@@ -59,9 +69,21 @@ def _damage(rng: Random, shards: ShardFolder) -> str:
         return "cuts3d.toml"
     name = rng.choice([name for name in shards.files if name.startswith("a-") or name == TRUTH])
     content, time = shards.files[name]
-    changed = mutated_tar(rng, content) if name.endswith(".tar") else mutated_bytes(rng, content)
-    shards.put(name, changed, time=rng.choice([None, time]))
+    shards.put(name, _damaged(rng, name, content), time=rng.choice([None, time]))
     return f"damage to {name}"
+
+
+def _damaged(rng: Random, name: str, content: bytes) -> bytes:
+    """Damage a JSON, a tar, or a JSON in a tar."""
+    if name.endswith(".json"):
+        return mutated_json(rng, json.loads(content))
+    if rng.random() < 0.4:
+        return mutated_tar(rng, content)
+    samples = read_members(content)
+    members = samples[rng.choice(list(samples))]
+    extension = rng.choice([item for item in members if item.endswith("json")])
+    members[extension] = mutated_json(rng, json.loads(members[extension]))
+    return write_members(samples)
 
 
 def _check(code: int, errors: str, *, where: str) -> None:

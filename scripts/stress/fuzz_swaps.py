@@ -175,14 +175,9 @@ def _made(folder: Path) -> Made:
 
 
 def _is_named(lines: list[str], touched: list[str]) -> bool:
-    """Return whether a line names a file that was touched, its manifest or its tar, or the base shard that it is of."""
-    names = {f"{word}{ending}" for name in touched for word in _stems(name) for ending in (".tar", ".json")}
-    return any(name in line for line in lines for name in names)
-
-
-def _stems(name: str) -> tuple[str, str]:
-    stem = Path(name).stem
-    return stem, stem.partition(".")[0]
+    """Return whether a line names a file of a shard of which a file was touched."""
+    bases = {f"{Path(name).name.partition('.')[0]}." for name in touched}
+    return any(base in line for line in lines for base in bases)
 
 
 def change(rng: Random, shards: ShardFolder) -> str:

@@ -356,7 +356,7 @@ TARGETS: dict[str, tuple[Target, int]] = {
         (config, 15),
         (recipe, 15),
         (record, 160),
-        (member, 70),
+        (member, 40),
         (base, 60),
         (packing, 8),
         (checkpoint, 20),

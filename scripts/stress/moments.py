@@ -52,7 +52,7 @@ class Moment:
 class Note:
     """Memory that a fork shares with its parent, and that outlives it."""
 
-    _POINTS, _TIME, _WHERE = "<q", "<d", "<80s"
+    _NUMBER, _TIME, _WHERE = "<q", "<d", "<80s"
     _SIZE = 96
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class Note:
         self._memory = mmap.mmap(-1, self._SIZE)
 
     @property
-    def points(self) -> int:
-        """Operations on files that the fork has begun."""
-        return int(struct.unpack_from(self._POINTS, self._memory, 0)[0])
+    def number(self) -> int:
+        """A number that the fork sets, such as that of its operations on files."""
+        return int(struct.unpack_from(self._NUMBER, self._memory, 0)[0])
 
-    @points.setter
-    def points(self, number: int) -> None:
-        struct.pack_into(self._POINTS, self._memory, 0, number)
+    @number.setter
+    def number(self, number: int) -> None:
+        struct.pack_into(self._NUMBER, self._memory, 0, number)
 
     @property
     def struck_at(self) -> float:
@@ -124,7 +124,7 @@ class FileOperations:
             OSError: the disk is full.
         """
         moment = self._moment
-        if moment is not None and self._note.points + 1 == moment.point:
+        if moment is not None and self._note.number + 1 == moment.point:
             written = write(memoryview(data)[: int(len(data) * moment.share)]) or 0
         else:
             written = 0
@@ -176,9 +176,9 @@ class FileOperations:
         """Count an operation, and strike if it is the one."""
         if self._strikes:
             return  # what the deed does is no operation of the run
-        self._note.points += 1
+        self._note.number += 1
         moment = self._moment
-        if moment is None or self._note.points < moment.point:
+        if moment is None or self._note.number < moment.point:
             return
         where = f"{what} {os.path.basename(os.fsdecode(path))}"
         if moment.lines and threading.current_thread() is threading.main_thread():

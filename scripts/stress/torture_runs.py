@@ -181,7 +181,7 @@ class Bench:
             code = self._start(stage, errors, note=note, modules=modules).wait()
             if code != 0:
                 raise RuntimeError(f"cuts3d {stage} ended with {code}: {_last_line(errors)}")
-        self.undisturbed[stage] = Undisturbed(points=note.points, seconds=time.monotonic() - begun)
+        self.undisturbed[stage] = Undisturbed(points=note.number, seconds=time.monotonic() - begun)
 
     def _start(
         self,

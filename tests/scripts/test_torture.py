@@ -92,13 +92,13 @@ def test_a_fork_is_struck_at_each_of_its_operations(
     point: int, struck: str, left: list[tuple[str, int]], tmp_path: Path
 ):
     note, code = strike_at(tmp_path, Moment(point=point, share=0.5))
-    assert (note.struck, note.points, code) == (struck, point, -signal.SIGKILL)
+    assert (note.struck, note.number, code) == (struck, point, -signal.SIGKILL)
     assert sorted((path.name, path.stat().st_size) for path in tmp_path.iterdir()) == left
 
 
 def test_a_fork_that_is_not_struck_is_counted(tmp_path: Path):
     note, code = strike_at(tmp_path, Moment(point=8))
-    assert (note.struck, note.points, code) == ("", 7, 0)
+    assert (note.struck, note.number, code) == ("", 7, 0)
 
 
 def test_a_fork_that_hangs_is_killed():
