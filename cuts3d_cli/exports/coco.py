@@ -119,9 +119,7 @@ def write_results(photos: Iterable[FoundPhoto], out: Output, options: Options) -
         for photo in photos:
             for item in photo.instances:
                 results.add(
-                    result(
-                        image_id=photo.id, box=item.box, score=item.score, mask=item.mask, class_id=item.class_id
-                    )
+                    result(image_id=photo.id, box=item.box, score=item.score, mask=item.mask, class_id=item.class_id)
                 )
         results.close()
     return {}
