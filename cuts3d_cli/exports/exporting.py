@@ -68,6 +68,7 @@ class Exported:
         failed: number of photos that are left out, since the stage failed on them.
         below: number of instances that are left out, since their score is too low or their mask is empty.
         unscored: number of photos on which `cuts3d confidence` failed, and whose masks have the score 0.
+        classes: number of instances with a class of the detector's.
         written: number of files that were written.
         same: number of files that were there with the same content.
         changed: what was changed in some instances, since the format knows no better -> in how many.
@@ -81,13 +82,14 @@ class Exported:
     failed: int = 0
     below: int = 0
     unscored: int = 0
+    classes: int = 0
     written: int = 0
     same: int = 0
-    changed: Mapping[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain JSON values."""
-        names = ("photos", "instances", "empty", "failed", "below", "unscored", "written", "same")
+        names = ("photos", "instances", "empty", "failed", "below", "unscored", "classes", "written", "same")
         return {
             "to": self.to,
             "out": str(self.out),
@@ -141,7 +143,9 @@ def export(
     photos = _found(shards, stage, request, scored=scored, numbers=_numbers(shards), into=report, progress=progress)
     first = _up_to_first_instance(photos, report, request)
     out = Output(folder, if_exists=request.if_exists)
-    report.changed = form.load()(itertools.chain(first, photos), out, replace(options, file=name))
+    report.changed = dict(form.load()(itertools.chain(first, photos), out, replace(options, file=name)))
+    if not form.classes:
+        report.changed["instances whose class has no place in this format"] = report.classes
     report.written, report.same = out.written, out.same
     # Report what is not in it.
     if report.failed:
@@ -238,7 +242,7 @@ def _photo(
     facts = photo_facts(sample)
     scores = [0.0] * len(found.instances) if found.scores is None else found.scores
     instances = [
-        FoundInstance(mask=item.segmentation, box=item.box, area=item.area, score=score)
+        FoundInstance(mask=item.segmentation, box=item.box, area=item.area, score=score, class_id=item.class_id)
         for item, score in zip(found.instances, scores, strict=True)
         if score >= request.min_score and item.area > 0
     ]
@@ -247,6 +251,7 @@ def _photo(
     into.empty += not instances
     into.below += len(found.instances) - len(instances)
     into.unscored += found.scores is None
+    into.classes += sum(item.class_id is not None for item in instances)
     return FoundPhoto(
         id=facts["id"] if numbers is None else next(numbers),
         file=facts["source"],

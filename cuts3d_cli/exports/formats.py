@@ -31,6 +31,7 @@ class Format:
         one_file: whether `file` is all that is written, unless photos are.
         takes: the options that it heeds, fields of `Options`.
         photos: whether the photos are written too unless it is told otherwise.
+        classes: whether it keeps the number of an instance's class, where a detector knows several.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format:
     one_file: bool = False
     takes: frozenset[str] = frozenset()
     photos: bool = False
+    classes: bool = False
 
     def load(self) -> Write:
         """Import the function that writes the format."""
@@ -60,6 +62,7 @@ FORMATS: Mapping[str, Format] = {
             file="annotations.json",
             one_file=True,
             takes=frozenset({"category", "photos"}),
+            classes=True,
         ),
         Format(
             name="coco-results",
@@ -67,18 +70,21 @@ FORMATS: Mapping[str, Format] = {
             function=f"{_ROOM}.coco:write_results",
             file="results.json",
             one_file=True,
+            classes=True,
         ),
         Format(
             name="png",
             writes="a PNG a mask, and a table",
             function=f"{_ROOM}.png:write_masks",
             file="instances.csv",
+            classes=True,
         ),
         Format(
             name="labelmap",
             writes="a 16-bit PNG a photo, its colours, and a table",
             function=f"{_ROOM}.png:write_label_maps",
             file="instances.csv",
+            classes=True,
         ),
         Format(
             name="labelme",
@@ -115,11 +121,13 @@ FORMATS: Mapping[str, Format] = {
             file="labels.json",
             takes=frozenset({"category", "photos"}),
             photos=True,
+            classes=True,
         ),
         Format(
             name="numpy",
             writes="an .npz a photo",
             function=f"{_ROOM}.npz:write_arrays",
+            classes=True,
         ),
     )
 }

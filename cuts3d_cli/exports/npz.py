@@ -16,7 +16,8 @@ from cuts3d_cli.exports.photos import FoundPhoto
 def write_arrays(photos: Iterable[FoundPhoto], out: Output, options: Options) -> Mapping[str, int]:
     """Write `PHOTO.npz`: `masks` (N, h, w) bool, `boxes` (N, 4) float32 x0, y0, x1, y1, `scores` (N,) float32.
 
-    It also holds `photo`, the path of its file, and `id`, its number.
+    It also holds `classes` (N,) int64, the detector's number of each class, -1 where there is one class; `photo`, the
+    path of the file; and `id`, its number.
 
     Args:
         photos: with their instances.
@@ -35,6 +36,9 @@ def write_arrays(photos: Iterable[FoundPhoto], out: Output, options: Options) ->
             masks=np.array([decode_rle(item.mask) for item in photo.instances], dtype=bool).reshape(-1, *photo.size),
             boxes=boxes,
             scores=np.array([item.score for item in photo.instances], dtype=np.float32),
+            classes=np.array(
+                [-1 if item.class_id is None else item.class_id for item in photo.instances], dtype=np.int64
+            ),
             photo=np.array(photo.file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")),
             id=np.array(photo.id),
         )

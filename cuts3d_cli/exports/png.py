@@ -19,7 +19,7 @@ from cuts3d_cli.exports.output import Output
 from cuts3d_cli.exports.photos import FoundPhoto
 from cuts3d_cli.figures.palette import instance_colours
 
-_COLUMNS = ("photo", "file", "instance", "score", "x", "y", "width", "height", "area")
+_COLUMNS = ("photo", "file", "instance", "score", "x", "y", "width", "height", "area", "class_id")
 _MOST = 65_535
 """Instances that 16 bits can tell apart."""
 
@@ -41,7 +41,7 @@ def write_masks(photos: Iterable[FoundPhoto], out: Output, options: Options) -> 
             for number, item in enumerate(photo.instances, start=1):
                 name = f"{stem}-{number:03d}.png"
                 out.write(name, _encoded(decode_rle(item.mask).astype(np.uint8) * np.uint8(255)))
-                row([photo.file, name, number, item.score, *item.box, item.area])
+                row([photo.file, name, number, item.score, *item.box, item.area, item.class_id])
     return {}
 
 
@@ -73,7 +73,7 @@ def write_label_maps(photos: Iterable[FoundPhoto], out: Output, options: Options
             for number, item in enumerate(photo.instances, start=1):
                 hidden["instances that others hide in part"] += int(0 < seen[number] < item.area)
                 hidden["instances that others hide as a whole"] += int(seen[number] == 0)
-                row([photo.file, f"{stem}.png", number, item.score, *item.box, item.area])
+                row([photo.file, f"{stem}.png", number, item.score, *item.box, item.area, item.class_id])
             out.write(f"{stem}.png", _encoded(labels))
             colours = np.array([(0, 0, 0), *instance_colours(len(photo.instances))], dtype=np.uint8)
             out.write(f"{stem}.colours.png", _encoded(colours[labels]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cuts3d_cli.errors import FileError, SettingError, ShardError
@@ -131,6 +132,18 @@ def test_detections_and_rounds_of_self_training_are_exported_too(tmp_path: Path)
     assert found(generation="st1") == [1]
     with pytest.raises(ShardError, match=r"s-000\.predict\.st1\.tar is missing"):
         found(source="detections", generation="st1")
+
+
+def test_classes_of_a_detector_are_kept_or_counted(tmp_path: Path):
+    (base,) = with_masks(tmp_path)
+    detect(base, {"sub/a.jpg": [(RING, 0.75, 4), (PLAIN, 0.25, 0)]})
+    exported([base], "coco", tmp_path / "m.json", source="detections")
+    assert [item["class_id"] for item in json.loads((tmp_path / "m.json").read_text())["annotations"]] == [4, 0]
+    exported([base], "numpy", tmp_path / "arrays", source="detections")
+    with np.load(tmp_path / "arrays/sub/a.npz") as arrays:
+        assert arrays["classes"].tolist() == [4, 0]
+    report = exported([base], "cvat", tmp_path / "cvat", source="detections")
+    assert report.changed == {"instances whose class has no place in this format": 2}
 
 
 def test_nothing_is_written_where_there_is_nothing_to_export(tmp_path: Path):

@@ -152,6 +152,7 @@ def test_a_png_a_mask(shards: list[Path], out: Path):
         "width": "10.0",
         "height": "10.0",
         "area": "100",
+        "class_id": "",
     }
 
 

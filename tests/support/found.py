@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,22 +97,15 @@ def score(base: Path, found: Mapping[str, Masks | None], scores: Mapping[str, Se
     )
 
 
-def detect(
-    base: Path, found: Mapping[str, Sequence[tuple[NDArray[np.bool_], float]]], *, stage: str = "predict"
-) -> None:
-    """Write a sidecar of detections, (mask, score) each."""
+def detect(base: Path, found: Mapping[str, Sequence[tuple[Any, ...]]], *, stage: str = "predict") -> None:
+    """Write a sidecar of detections, (mask, score) each, or (mask, score, class)."""
     members = {
         _key(file): detections.encode(
             StoredDetections(
                 size=(HEIGHT, WIDTH),
                 instances=[
-                    StoredMask(
-                        segmentation=(item := StoredMask.of(encode_rle(mask))).segmentation,
-                        box=item.box,
-                        area=item.area,
-                        score=value,
-                    )
-                    for mask, value in items
+                    replace(StoredMask.of(encode_rle(mask)), score=value, class_id=number[0] if number else None)
+                    for mask, value, *number in items
                 ],
             )
         )
