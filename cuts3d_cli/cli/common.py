@@ -126,7 +126,7 @@ def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows |
         print_json(result.to_json())
         print_failures(result.failed, errors=stderr)
     else:
-        print_stage(result, rows=rows(result) if rows else {}, console=stdout, errors=stderr)
+        print_stage(result, rows=rows(result) if rows else None, console=stdout, errors=stderr)
     return result
 
 
@@ -142,4 +142,14 @@ def leave_after(result: StageResult) -> NoReturn:
         ShardError: shards could not be done.
     """
     result.check_complete()
-    leave(failed=result.failed)
+    nothing = not result.count("samples_in") and all(shard.status != "held" for shard in result.shards)
+    if nothing and result.shards:
+        say(f"warning: {_nothing_to_do(result)}")
+    leave(failed=result.failed or nothing)
+
+
+def _nothing_to_do(result: StageResult) -> str:
+    """Return why a stage had no image to work on."""
+    if before := result.count("failed_before"):
+        return f"there was nothing to do: all {before} images failed in an earlier stage, whose manifests say why"
+    return "the shards hold no images"

@@ -65,6 +65,9 @@ def selftrain(
         print_json([item.to_json() for item in rounds])
     else:
         for item in rounds:
-            facts = f"{item.masks} masks, {item.predicted} of them predicted, in {item.images} images"
+            facts = (
+                f"{item.masks} masks, {item.predicted} of them predicted in place of {item.replaced} others, in"
+                f" {item.images} images; {item.failed} images failed"
+            )
             print_line(f"{item.name}: {item.weights} ({facts})")
     leave(failed=any(item.failed for item in rounds))

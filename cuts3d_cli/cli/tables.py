@@ -34,7 +34,7 @@ def print_stage(
 
     Args:
         result: of the run.
-        rows: further rows, what -> value.
+        rows: further rows, what -> value; None for one of every count of the manifests.
         console: on stdout.
         errors: on stderr.
     """
@@ -45,7 +45,7 @@ def print_stage(
     images = result.count("samples_in")
     table.add_row("images", str(images))
     table.add_row("failed", str(result.count("failed")))
-    for what, value in (rows or {}).items():
+    for what, value in (count_rows(result) if rows is None else rows).items():
         table.add_row(what, value)
     done = sum(shard.counts.get("samples_in", 0) for shard in result.shards if shard.status == "done")
     table.add_section()
@@ -57,6 +57,12 @@ def print_stage(
                 table.add_row(f"  {step}, seconds per image", f"{seconds / done:.3f}")
     console.print(table)
     print_failures(result.failed, errors=errors)
+
+
+def count_rows(result: StageResult) -> dict[str, str]:
+    """Return a row of every count of the manifests, but for those that every stage's table begins with."""
+    names = {name for shard in result.shards for name in shard.counts} - {"samples_in", "samples_out", "failed"}
+    return {name.replace("_", " "): str(result.count(name)) for name in sorted(names)}
 
 
 def _shards(result: StageResult) -> str:

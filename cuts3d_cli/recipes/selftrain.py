@@ -40,6 +40,7 @@ class Round:
         images: number of images with a record of masks that it learned from.
         masks: number of masks that it learned from.
         predicted: number of these masks that are predictions.
+        replaced: number of masks of the round before that predictions took the place of.
         failed: number of images that the detector before could not read.
     """
 
@@ -48,6 +49,7 @@ class Round:
     images: int
     masks: int
     predicted: int
+    replaced: int
     failed: int
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class Round:
             "images": self.images,
             "masks": self.masks,
             "predicted": self.predicted,
+            "replaced": self.replaced,
             "failed": self.failed,
         }
 
@@ -245,5 +248,6 @@ def run_round(
         images=trained.images,
         masks=merged.count("masks"),
         predicted=merged.count("predicted"),
+        replaced=merged.count("replaced"),
         failed=merged.count("failed"),
     )

@@ -37,7 +37,7 @@ from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
-from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.images import resize_square
@@ -107,7 +107,7 @@ def run(
             for item, future in pool.in_order(score_masks, pairs):
                 yield _outcome(item, future, config=settings)
 
-        return run_shards(
+        result = run_shards(
             shards,
             stage="confidence",
             config={"confidence": recorded("confidence", settings), **limits},
@@ -119,6 +119,14 @@ def run(
             info={"workers": pool.workers},
             progress=progress,
         )
+    return replace(result, shards=[_with_failed_before(shard) for shard in result.shards])
+
+
+def _with_failed_before(result: ShardResult) -> ShardResult:
+    """Return a result that counts the images that `pseudo` could not cut, and that were not looked at here."""
+    if result.status in ("held", "broken"):
+        return result
+    return replace(result, counts={**result.counts, "failed_before": len(require(result.shard, "pseudo").failures)})
 
 
 def score_masks(task: ScoreTask) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from cuts3d_cli.sidecars.confidence import current_confidence, decode
 from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.stages import confidence as stage
 from cuts3d_cli.stages import pseudo
-from tests.support.photos import pack_photos, records, settings
+from tests.support.photos import pack_photos, records, settings, write_shard
 from tests.support.running import Ran
 
 
@@ -152,6 +152,24 @@ def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
     pseudo.run([cut], config=anew(config(weights, method="maskcut")))
     with pytest.raises(ShardError, match="cut in 2D"):
         stage.run([cut], config=config(weights))
+
+
+def test_where_no_image_was_cut_it_ends_with_3(cuts3d: Callable[..., Ran], alone: Path):
+    """A few are counted."""
+    write_shard(alone / "bad-000.tar", {"a": {"jpg": b""}, "b": {"jpg": b"no photo"}})
+    write_shard(alone / "empty-000.tar", {})
+    cutting = ("pseudo", "--method", "maskcut", "--backbone", "dino-vits16", "-j", 0)
+    for base, said in (
+        ("bad-000.tar", "there was nothing to do: all 2 images failed in an earlier stage"),
+        ("empty-000.tar", "the shards hold no images"),
+    ):
+        assert cuts3d("depth", base, "--backend", "sensor").code == 3
+        (alone / "w.pth").write_bytes(b"never loaded")
+        assert cuts3d(*cutting, base, "--weights", "w.pth").code == 3
+        ran = cuts3d("confidence", base, "--source", "crf")
+        assert ran.code == 3
+        assert said in ran.err
+    assert "failed before" in cuts3d("confidence", "bad-000.tar", "--source", "crf").out
 
 
 def test_without_masks_it_says_what_to_run(cuts3d: Callable[..., Ran], shards: list[Path]):
