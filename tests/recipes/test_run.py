@@ -237,7 +237,8 @@ class Interruptions:
         self.part = ""
         init = recipe.RecipeRun.__init__
 
-        def told(line: str) -> None:
+        def told(said: object) -> None:
+            line = str(said)
             if line.startswith("== "):
                 self.part = line
                 self.at(f"{line} begins")
