@@ -50,12 +50,14 @@ def command(rng: Random, folder: Path) -> None:
         what = change(rng, shards) if rng.random() < 0.4 else _damage(rng, shards)
         file = rng.choice([name for name in [*shards.files, *shards.touched] if Path(name).suffix in (".tar", ".json")])
         words = [word.format(file=rng.choice([file, shards.touched[0]])) for word in words]
-        out, errors = io.StringIO(), io.StringIO()
+        encoding = rng.choice(("utf-8", "ascii"))
+        out, errors = (io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace") for _ in range(2))
         # Typer would put the whole command line together again, which takes longer than most commands.
         once = mock.patch.object(typer.main, "get_command", _command_line)
         with once, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
             code = exit_code(words)
-        _check(code, errors.getvalue(), where=f"{' '.join(words)} after {what}")
+        errors.seek(0)
+        _check(code, errors.read(), where=f"{' '.join(words)} after {what}")
     finally:
         shards.restore()
         os.chdir(back)

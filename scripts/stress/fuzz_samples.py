@@ -190,17 +190,35 @@ def coco() -> dict[str, Any]:
     }
 
 
-@functools.cache
-def _base_members() -> dict[str, bytes]:
-    known = members()
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((HEIGHT, WIDTH), 1500, dtype=np.uint16)).save(buffer, "PNG")
-    return {"jpg": known["jpg"], photos.FACTS: known[photos.FACTS], "sensor.png": buffer.getvalue()}
-
-
 def base_members() -> dict[str, bytes]:
     """Return the members of a sample of a base shard with a sensor's map."""
-    return dict(_base_members())
+    known = members()
+    return {"jpg": known["jpg"], photos.FACTS: known[photos.FACTS], "sensor.png": depth_files()["depth.png"]}
+
+
+@functools.cache
+def depth_files() -> dict[str, bytes]:
+    """Return a depth map as a file of each kind that is read."""
+    millimetres = np.full((HEIGHT, WIDTH), 1500, dtype=np.uint16)
+    millimetres[:9] = 900
+    millimetres[0, :5] = 0
+    metres = millimetres.astype(np.float32) / 1000
+    found = {}
+    for name, kind, values in (("depth.png", "PNG", millimetres), ("depth.tiff", "TIFF", metres)):
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, kind)
+        found[name] = buffer.getvalue()
+    for name, values in (("depth.npy", metres), ("whole.npy", millimetres)):
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        found[name] = buffer.getvalue()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, depth=metres)
+    return {
+        **found,
+        "depth.npz": buffer.getvalue(),
+        "depth.pfm": b"Pf\n%d %d\n-1.0\n" % (WIDTH, HEIGHT) + metres.tobytes(),
+    }
 
 
 @functools.cache

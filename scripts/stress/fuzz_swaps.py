@@ -102,7 +102,11 @@ def _run(shards: ShardFolder, stage: str, run: Callable[..., Any], **further: An
     result = run(shards.bases, config=settings(), **further)
     tars = [sidecar(base, stage) for base in shards.bases]
     shards.touched += [name for tar in tars for name in (tar.name, tar.with_suffix(".json").name)]
-    return Outcome(result=[hashlib.sha256(tar.read_bytes()).hexdigest() for tar in tars], failed=len(result.failed))
+    return Outcome(
+        result=[hashlib.sha256(tar.read_bytes()).hexdigest() for tar in tars],
+        said=[str(shard.reason) for shard in result.broken],
+        failed=len(result.failed),
+    )
 
 
 def _cut(shards: ShardFolder) -> Outcome:
@@ -125,7 +129,7 @@ def _verify(shards: ShardFolder) -> Outcome:
         for name in shards.files
         if name.startswith(tuple(base.removesuffix(".tar") for base in SHARDS)) and (shards.folder / name).exists()
     }
-    return Outcome(result=digests, said=[item.line for item in report.problems] + list(report.notes))
+    return Outcome(result=digests, said=[*(item.line for item in report.problems), *report.mixed, *report.notes])
 
 
 READERS: Mapping[str, tuple[Callable[[ShardFolder], Outcome], int]] = {

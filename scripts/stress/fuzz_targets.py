@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from cuts3d_cli.cli.config import as_toml
-from cuts3d_cli.config import resolve
+from cuts3d_cli.config import output_dict, resolve
 from cuts3d_cli.config.recipe import read_recipe
 from cuts3d_cli.cut.masks import decode_rle, rle_box
 from cuts3d_cli.engine.claims import Claim, claim
@@ -184,8 +184,8 @@ def _is_refused(decode: Callable[..., object], *words: object) -> bool:
 
 def base(rng: Random, folder: Path) -> None:
     """Read a sample of a base shard, whose JSON anybody may have written."""
-    members = valid.base_members()
-    members[photos.FACTS] = mutated_json(rng, json.loads(members[photos.FACTS]))
+    members, name = valid.base_members(), rng.choice([photos.FACTS, "json"])
+    members[name] = mutated_json(rng, json.loads(members[photos.FACTS]))
     sample = Sample(key="a", members=members, file=Path("s-000.tar"))
     assert bool(photos.flaws(sample)) == _is_refused(photos.decode, sample)
     with contextlib.suppress(SampleError):
@@ -197,8 +197,8 @@ def base(rng: Random, folder: Path) -> None:
 
 def packing(rng: Random, folder: Path) -> None:
     """Pack a photo with a depth map. Each is damaged, or another file under its name; it is packed, or listed."""
-    known = {**valid.members(), **valid.base_members(), **valid.foreign_files()}
-    photo, depth = rng.choice(["jpg", "other.png", "other.webp"]), rng.choice(["sensor.png", "sensor.npy"])
+    known = {**valid.members(), **valid.depth_files(), **valid.foreign_files()}
+    photo, depth = rng.choice(["jpg", "other.png", "other.webp"]), rng.choice(list(valid.depth_files()))
     files = {f"images/p.{photo.rpartition('.')[2]}": photo, f"depth/p.{depth.rpartition('.')[2]}": depth}
     for name, kind in files.items():
         data = known[kind] if rng.random() < 0.7 else rng.choice(list(known.values()))
@@ -218,18 +218,18 @@ def packing(rng: Random, folder: Path) -> None:
 
 
 def checkpoint(rng: Random, folder: Path) -> None:
-    """Read detectors. A damaged file is refused, or gives the same weights."""
-    from cuts3d_cli.detector.checkpoints import load_trained
+    """Read detectors. A damaged file is refused, or gives the same weights; so is one with a damaged digest."""
+    from cuts3d_cli.detector.checkpoints import read_trained
 
-    name = rng.choice(["checkpoint-0000002.pth", "model-final.safetensors"])
     files = valid.detector_files()
-    path = folder / name
-    for other, data in files.items():
-        (folder / other).write_bytes(data if other != name else mutated_bytes(rng, data))
+    path = folder / rng.choice([name for name in files if not name.endswith(".sha256")])
+    damaged = rng.choice([path.name, path.name, f"{path.name}.sha256"])
+    for name, data in files.items():
+        (folder / name).write_bytes(data if name != damaged else mutated_bytes(rng, data))
     with naming(path):
-        found, settings = load_trained(path)
+        found, settings = read_trained(path)
     weights, expected = valid.detector()
-    assert settings == expected, "another configuration"
+    assert settings is not None and output_dict(settings) == output_dict(expected), "another configuration"
     same = {key: value.tobytes() for key, value in weights.items()}
     assert {key: value.numpy().tobytes() for key, value in found.items()} == same, "other weights"
 
