@@ -190,8 +190,8 @@ class TrainingState:
             except WeightsError as error:
                 damaged[path] = error
             else:
-                for error in damaged.values():
-                    self._say(Message("warning: ", *error.parts))
+                for flaw in damaged.values():
+                    self._say(Message("warning: ", *flaw.parts))
                 self._damaged = list(damaged)
                 return
         if len(damaged) == 1:
