@@ -279,17 +279,8 @@ def _evaluate(
     with _results_file(export, dataset.name) as results:
 
         def judged(photo: PhotoResult, predictions: Sequence[Prediction]) -> None:
-            own_id = dataset.truth.images[photo.number].id
-            for item in sort_predictions(predictions) if results is not None else ():
-                results.add(
-                    result(
-                        image_id=photo.number if own_id is None else own_id,
-                        box=item.box,
-                        score=item.score,
-                        mask=item.mask,
-                        class_id=item.class_id,
-                    )
-                )
+            if results is not None:
+                _add_results(results, dataset.truth.images[photo.number].id or photo.number, predictions)
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
 
@@ -378,6 +369,12 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
     }
     record_results(weights, facts)
     return True
+
+
+def _add_results(results: JsonList, image_id: int | str, predictions: Sequence[Prediction]) -> None:
+    """Add the predictions of an image, in the order in which they are judged."""
+    for item in sort_predictions(predictions):
+        results.add(result(image_id=image_id, box=item.box, score=item.score, mask=item.mask, class_id=item.class_id))
 
 
 @contextmanager
