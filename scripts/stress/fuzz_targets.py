@@ -229,7 +229,8 @@ def checkpoint(rng: Random, folder: Path) -> None:
     with naming(path):
         found, settings = read_trained(path)
     weights, expected = valid.detector()
-    assert settings is not None and output_dict(settings) == output_dict(expected), "another configuration"
+    assert settings is not None, "no configuration"
+    assert output_dict(settings) == output_dict(expected), "another configuration"
     same = {key: value.tobytes() for key, value in weights.items()}
     assert {key: value.numpy().tobytes() for key, value in found.items()} == same, "other weights"
 
