@@ -26,8 +26,7 @@ _SIGNATURES = tuple(
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
         (rb"8BPS", "Photoshop"),
         (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
-        (rb"%PDF", "PDF"),
-        (rb"P[1-6]\s", "PNM"),
+        (rb"P[1-6]\s+[#0-9]", "PNM"),
         (rb"\x76\x2f\x31\x01", "OpenEXR"),
     )
 )
