@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.image_kinds import file_kind, kind_problem
+from cuts3d_cli.image_kinds import no_photo
 from cuts3d_cli.wording import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -112,7 +112,7 @@ def _decoded(data: bytes, *, max_pixels: int, upright: bool) -> Upright:
     except Image.DecompressionBombError as error:
         raise SampleError(f"the image is too large: {first_line(error)}") from error
     except UnidentifiedImageError as error:  # whose message names an address in memory
-        raise SampleError(kind_problem(file_kind(data)) or "this is not an image of a known format") from error
+        raise SampleError(no_photo(data) or "this is not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged input; all mean the same here.
         raise SampleError(f"the image cannot be decoded: {first_line(error)}") from error
 

@@ -111,12 +111,15 @@ class TestKindsOfFiles:
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC files are not read"),
             (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF files are not read"),
             (EPS, "PostScript files are not read"),
-            (b"<!DOCTYPE html><html>404</html>", "this is an HTML page, as a failed download leaves it"),
+            (b"\n<!DOCTYPE html><html>404</html>", "it is a web page (HTML): download the file itself"),
             (
                 b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
-                "this is a Git LFS pointer and not the photo",
+                "it is a Git LFS pointer in place of the file: run `git lfs pull`",
             ),
-            (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "this is an AppleDouble file"),
+            (
+                b"\0\x05\x16\x07\0\x02\0\0Mac OS X",
+                "it is an AppleDouble file, which macOS writes beside the photo: delete it",
+            ),
             (b"hello" * 9, "this is not an image of a known format"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",

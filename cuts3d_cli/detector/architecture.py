@@ -24,7 +24,7 @@ ColourOrder = Literal["RGB", "BGR"]
 
 CASCADE = ((0.5, (10, 10, 5, 5)), (0.6, (20, 20, 10, 10)), (0.7, (30, 30, 15, 15)))
 """Stage by stage: the IoU from which a box matches, and the weights of its regression."""
-_BLOCKS = {
+_BLOCKS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,

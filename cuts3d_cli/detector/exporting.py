@@ -237,7 +237,7 @@ def _onnx(network: GeneralizedRCNN, image: Tensor) -> tuple[bytes, Callable[[Ten
             torch.onnx.export(
                 _adapter(network, image),
                 (image,),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # this exporter takes it, its signature is that of both
                 dynamo=False,
                 opset_version=_OPSET,
                 input_names=["image"],

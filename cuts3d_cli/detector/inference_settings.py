@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cuts3d_cli.config import PredictConfig, TestSettings, TrainConfig
 from cuts3d_cli.detector.architecture import Architecture, Conventions
@@ -62,7 +63,7 @@ class InferenceSettings:
         Raises:
             SettingError: a setting cannot take effect beside the others.
         """
-        given = {
+        given: dict[str, Any] = {
             "min_size": wanted.test_min_size,
             "max_size": wanted.test_max_size,
             "score": wanted.min_score,
@@ -74,8 +75,8 @@ class InferenceSettings:
             problem = f"{settings.min_size} has no effect, since no side is over {settings.max_size}: raise "
             raise SettingError("predict.test_min_size", problem, Setting("predict.test_max_size"))
         if wanted.test_max_size is not None and settings.min_size == 0:
-            problem = f"{settings.max_size} has no effect: photos keep their size where ", " is 0"
-            raise SettingError("predict.test_max_size", problem[0], Setting("predict.test_min_size"), problem[1])
+            problem = f"{settings.max_size} has no effect: photos keep their size where "
+            raise SettingError("predict.test_max_size", problem, Setting("predict.test_min_size"), " is 0")
         # A box can be a detection of each class.
         most = settings.proposals * architecture.classes
         if wanted.max_detections is not None and settings.detections > most:

@@ -22,7 +22,11 @@ class Team:
         """Find this process's place among the others."""
         joined = distributed.is_available() and distributed.is_initialized()
         self.rank, self.world = (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
-        self._group = distributed.new_group(backend="gloo", timeout=PATIENCE) if self.world > 1 else None
+        self._group: distributed.ProcessGroup | None = None
+        if self.world > 1:
+            group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+            assert isinstance(group, distributed.ProcessGroup)  # a number stands for a group without this process
+            self._group = group
 
     @property
     def first(self) -> bool:

@@ -92,8 +92,8 @@ def evaluation_of(
     own = own or {}
     chosen = config.eval_dataset or tuple(own)
     if not chosen:
-        name = Setting(f"{section}.eval_dataset")
-        raise SettingError(f"{section}.eval_every", "needs a data set to evaluate on: name it by ", name)
+        wanted = Setting(f"{section}.eval_dataset")
+        raise SettingError(f"{section}.eval_every", "needs a data set to evaluate on: name it by ", wanted)
     selections = {name: own[name] for name in chosen if name in own}
     others = [name for name in chosen if name not in own]
     if others or config.eval_images:

@@ -34,7 +34,7 @@ from cuts3d_cli.errors import (
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import ENCODERS
-from cuts3d_cli.files import atomic_write_bytes
+from cuts3d_cli.files import atomic_write_bytes, check_target
 from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth_files import read_depth_file
@@ -165,16 +165,13 @@ def picture_path(out: Path | None, name: str) -> Path:
         name: of what is drawn.
 
     Raises:
-        SettingError: the ending is of no kind of picture that is written, or the folder is missing.
+        SettingError: the ending is of no kind of picture that is written, or no file can be written there.
     """
     path = out or Path(f"{name}.cuts3d.png")
     if path.suffix.lower() not in ENCODERS:
         known = ", ".join(ENCODERS)
-        raise SettingError("out", f"{path}: the ending {path.suffix!r} names no kind of picture: use one of {known}")
-    if not path.parent.is_dir():
-        raise SettingError("out", f"{path}: there is no folder {path.parent}: make it first")
-    if path.is_dir():
-        raise SettingError("out", f"{path} is a folder: name the picture in it")
+        raise SettingError("out", f"is {path}, whose ending names no kind of picture: use one of {known}")
+    check_target(path, setting="out")
     return path
 
 

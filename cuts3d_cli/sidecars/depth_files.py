@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 from cuts3d_cli.depth.fitting import FittedMap, as_map
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.image_kinds import file_kind
+from cuts3d_cli.image_kinds import image_kind
 from cuts3d_cli.images import open_image
 from cuts3d_cli.sidecars.npy import decode_npy, encode_npy
 from cuts3d_cli.sidecars.photos import SensorFile
@@ -65,7 +65,7 @@ def read_depth_file(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Depth
     """
     if not data:
         raise SampleError("the depth map is empty")
-    kind = file_kind(data)
+    kind = image_kind(data)
     member: Literal["png", "npy"] | None = None
     # Read it by what it is, not by its name.
     if data.startswith(b"\x93NUMPY"):

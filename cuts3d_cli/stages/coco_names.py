@@ -8,9 +8,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+from cuts3d_cli.paths import base_name, file_of, plain_path
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 
 
@@ -48,11 +49,11 @@ def leads_outside(path: str) -> bool:
 
 def _candidates(root: Path, name: str) -> Iterator[str]:
     if _URL.match(name):
-        parts = _url_parts(name)
-        yield from dict.fromkeys(("/".join(parts), parts[-1]))
+        last = file_of({"coco_url": name})
+        yield from dict.fromkeys((plain_path(last) or name, base_name(last) or name))
         return
     yield posixpath.normpath(name)
-    path = posixpath.normpath(name.replace("\\", "/"))
+    path = plain_path(name)
     yield path
     # An absolute path below the folder, be it through links.
     if posixpath.isabs(path):
@@ -64,11 +65,6 @@ def _candidates(root: Path, name: str) -> Iterator[str]:
     for place, part in enumerate(parts[:-1]):
         if own and part == own:
             yield "/".join(parts[place + 1 :])
-
-
-def _url_parts(name: str) -> list[str]:
-    """Return the last two parts of a URL's path, such as "val2017" and "000000397133.jpg"."""
-    return [part for part in unquote(urlsplit(name).path).split("/") if part not in ("", ".", "..")][-2:] or [name]
 
 
 def _without_links(path: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import SettingError
+from cuts3d_cli.paths import plain_path
 from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, UNREAD_MAP_EXTENSIONS
 from cuts3d_cli.stages.listing import Photo, files_in
 from cuts3d_cli.wording import listed
@@ -102,8 +102,8 @@ def _no_map(folder: Path, photo: str, files: Sequence[str]) -> str:
 
 def _most_alike(photo: str, maps: Sequence[str]) -> tuple[str, ...]:
     """Return those of some maps that are named as their photo to the letter; all of them if none is."""
-    name = unicodedata.normalize("NFC", _without_ending(photo))
-    return tuple(file for file in maps if unicodedata.normalize("NFC", _without_ending(file)) == name) or tuple(maps)
+    name = plain_path(_without_ending(photo))
+    return tuple(file for file in maps if plain_path(_without_ending(file)) == name) or tuple(maps)
 
 
 def _extension(file: str) -> str:
@@ -116,7 +116,7 @@ def _without_ending(file: str) -> str:
 
 def _stem(file: str) -> str:
     """Return a path without its ending, in one spelling of its letters."""
-    return unicodedata.normalize("NFC", _without_ending(file)).casefold()
+    return plain_path(_without_ending(file)).casefold()
 
 
 def _without(words: re.Pattern[str], stem: str) -> str:

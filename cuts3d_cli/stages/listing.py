@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.errors import SettingError, UsageError
-from cuts3d_cli.image_kinds import EXTENSION_OF, HEAD_BYTES, file_kind, is_image, kind_problem
+from cuts3d_cli.image_kinds import EXTENSION_OF, image_kind, no_photo
 from cuts3d_cli.images import IMAGE_EXTENSIONS
 from cuts3d_cli.json_reading import JsonError, is_whole, read_json
+from cuts3d_cli.lookalikes import HEAD_BYTES
 from cuts3d_cli.shards.keys import is_meta
 from cuts3d_cli.stages.coco_names import first_guess, leads_outside, locate
 
@@ -169,25 +170,24 @@ def _looks(path: Path) -> _Looks:
     extension = _extension(path.name)
     if extension in IMAGE_EXTENSIONS:
         return _Looks(extension)
-    kind = _kind(path)
-    if kind is not None and kind in EXTENSION_OF:
-        return _Looks(EXTENSION_OF[kind])
-    if is_image(kind):
-        return _Looks(None, kind_problem(kind))
+    head = _head(path)
+    kind = image_kind(head)
+    if kind is not None:
+        return _Looks(EXTENSION_OF.get(kind), no_photo(head))
     if extension in OTHER_IMAGE_EXTENSIONS:
         return _Looks(None, f"files of kind {extension!r} are not read: convert it to JPEG, PNG or WebP")
     return _Looks(None)
 
 
-def _kind(path: Path) -> str | None:
-    """Return the kind of a plain file by its first bytes; None where it is unknown or cannot be read."""
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a plain file; none where it is something else or cannot be read."""
     try:
         if not path.is_file():  # a pipe would wait for its writer
-            return None
+            return b""
         with open(path, "rb") as file:
-            return file_kind(file.read(HEAD_BYTES))
+            return file.read(HEAD_BYTES)
     except (OSError, ValueError):
-        return None
+        return b""
 
 
 def _named_photo(root: Path, name: str) -> tuple[str, _Looks]:

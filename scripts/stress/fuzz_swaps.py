@@ -89,6 +89,8 @@ def _learn(shards: ShardFolder) -> Outcome:
             failed += sample.reason is not None
             hasher.update(sample.key.encode())
             continue
+        if isinstance(sample, Exception):
+            raise sample
         instances = sample["instances"]
         hasher.update(f"{sample['shard']}/{sample['key']}".encode())
         hasher.update(sample["image"].numpy().tobytes())

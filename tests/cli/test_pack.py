@@ -76,11 +76,11 @@ def test_a_folder_of_maps_of_which_none_is_used(cuts3d: Callable[..., Ran], alon
     assert not (alone / "d").exists()
 
 
-def test_settings_of_maps_without_maps_have_no_effect_and_it_is_said(cuts3d: Callable[..., Ran], alone: Path):
+def test_settings_of_maps(cuts3d: Callable[..., Ran], alone: Path):
     source = write_photos(alone / "in", 1)
-    ran = cuts3d("pack", source / "photos", "--out", "d", "--depth-invalid", "0", "--depth-scale", "0.1")
-    assert ran.code == 0
-    assert "--depth-scale and --depth-invalid have no effect without --depth-dir" in ran.err.splitlines()
+    for option in (("--depth-invalid", "0"), ("--depth-scale", "0.1"), ("--depth-orientation", "stored")):
+        ran = cuts3d("pack", source / "photos", "--out", "d", *option)
+        assert (ran.code, ran.line) == (2, f"cuts3d: {option[0]} has no effect without --depth-dir: leave it out")
     ran = cuts3d("pack", source / "photos", "--out", "d", "--depth-dir", source / "maps", "--depth-invalid", "x")
     assert ran.code == 2
     assert ran.line.startswith("cuts3d: --depth-invalid is 'x': give 'auto', or the values that mean 'not measured'")
@@ -97,5 +97,5 @@ def test_a_photo_that_exif_turns_names_the_option(cuts3d: Callable[..., Ran], al
     assert ran.code == 3
     assert "before its EXIF orientation 6 turns it" in ran.err
     assert "before EXIF turns it: --depth-orientation stored turns such maps along" in ran.err
-    ran = cuts3d("pack", "in", "--out", "d", "--depth-dir", "maps", "--depth-orientation", "stored")
+    ran = cuts3d("pack", "in", "--out", "e", "--depth-dir", "maps", "--depth-orientation", "stored")
     assert (ran.code, rows_of(ran)["with a depth map"]) == (0, "1")

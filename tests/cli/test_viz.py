@@ -18,10 +18,10 @@ SMALL = ("--backbone", "dino-vits16", "--size", "224", "--crf-size", "160")
 @pytest.mark.parametrize(
     ("out", "problem"),
     [
-        ("o.gif", "--out o.gif: the ending '.gif' names no kind of picture: use one of .png, .jpg, .jpeg"),
-        ("o", "--out o: the ending '' names no kind of picture"),
-        ("no/o.png", "--out no/o.png: there is no folder no: make it first"),
-        ("d.png", "--out d.png is a folder: name the picture in it"),
+        ("o.gif", "--out is o.gif, whose ending names no kind of picture: use one of .png, .jpg, .jpeg"),
+        ("o", "--out is o, whose ending names no kind of picture"),
+        ("no/o.png", "--out is no/o.png, but there is no folder no: make it first"),
+        ("d.png", "--out is d.png, which is a folder: name a file"),
     ],
 )
 @pytest.mark.parametrize(
