@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuts3d_cli.config import Graphs
-from cuts3d_cli.errors import Setting, SettingError, UsageError
+from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ def check_half(device: str, *, half: bool) -> None:
     """
     if half and not on_cuda(device):
         raise UsageError(f"half precision runs on CUDA only, not on {device!r}: leave it off")
+
+
+def require_processes(*, without: Setting) -> None:
+    """Make sure that worker processes can be started.
+
+    Args:
+        without: the setting that does without them.
+
+    Raises:
+        Cuts3dError: they cannot, since the system gives no semaphores; Linux keeps these in /dev/shm.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        why = f"/dev/shm holds what they share: {error.strerror or error}"
+        raise Cuts3dError(f"worker processes cannot be started ({why}): make it writable, or set ", without) from error
 
 
 def on_cuda(device: str) -> bool:

@@ -7,8 +7,8 @@ typed, `--tau-knn` and `cuts3d depth --shards s-000.tar` (`cuts3d_cli.cli.spelli
     raise ShardError(f"{tar} is missing: run ", Command("depth", shards=base), " first")
     raise SettingError("pseudo.tau_knn", f"{tau} is under {spacing}: raise it, or enlarge ", Setting("features.size"))
 
-`cuts3d_cli.cli.app` alone turns errors into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130
-interrupted.
+`cuts3d_cli.cli.app` alone turns errors into exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples,
+128 + n ended by signal n.
 """
 
 from __future__ import annotations
@@ -137,6 +137,10 @@ class FileError(Cuts3dError):
 
 class ShardError(FileError):
     """A shard, sidecar or manifest is missing, damaged or does not fit its neighbours."""
+
+
+class UnwritableError(ShardError):
+    """A shard, its manifest or its claim cannot be written, as on a full disk: no other shard could be, either."""
 
 
 class DatasetError(Cuts3dError):

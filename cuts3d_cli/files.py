@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import FileError
+from cuts3d_cli.errors import FileError, SettingError
 
 _TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
+_HIDDEN = re.compile(r"\..+\." + _TEMPORARY.pattern)
 ABANDONED_SECONDS = 86_400.0
 """A temporary file of another machine that has not changed for so long is taken for a dead process's."""
 _OWNER = re.compile(r"(?P<machine>[0-9a-f]{10})-(?P<process>[0-9]+)-(?P<start>[0-9]+)")
@@ -165,6 +166,24 @@ def atomic_write_json(path: Path, value: Any, *, indent: int | None = 2) -> None
     atomic_write_bytes(path, f"{text}\n".encode("ascii"))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, unless it is there, so that a run learns of a bad one before it begins its work.
+
+    Args:
+        folder: with those above it.
+
+    Raises:
+        FileError: it cannot be made, or nothing can be written into it.
+    """
+    with explained(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as problem:
+            raise FileError(f"{folder} is not a folder, and a folder is needed: name another") from problem
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise FileError(f"{folder} cannot be written to: permission denied")
+
+
 def temporary_name(path: Path) -> Path:
     """Name a temporary file in a file's own folder: hidden, no shard for any reader, and telling whose it is."""
     return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")
@@ -193,6 +212,19 @@ def sweep(path: Path, *, claimed: bool = False) -> None:
                 item.unlink()
 
 
+def sweep_folder(folder: Path) -> None:
+    """Remove temporary files of processes that have ended on this machine from a folder, whatever they were to become.
+
+    For a writer of many files, to whom listing the folder for each would take too long.
+    """
+    for name in os.listdir(folder):
+        match = _HIDDEN.fullmatch(name)
+        owner = parse_owner(match["owner"]) if match else None
+        if owner is not None and owner.is_dead:
+            with suppress(OSError):  # gone meanwhile, or not ours to remove
+                (folder / name).unlink()
+
+
 def to_disk(file: BinaryIO) -> None:
     """Flush a file all the way to the disk."""
     file.flush()
@@ -211,6 +243,44 @@ def rename(temporary: Path, path: Path) -> None:
                 raise
         finally:
             os.close(folder)
+
+
+def check_target(path: Path, *, setting: str) -> None:
+    """Make sure, before hours of work, that a file can be written at their end.
+
+    Args:
+        path: the file; it may exist.
+        setting: that names it, for the error.
+
+    Raises:
+        SettingError: its folder does not exist or cannot be written to, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise SettingError(setting, f"is {path}, which is a folder: name a file")
+    if not path.parent.is_dir():
+        raise SettingError(setting, f"is {path}, but there is no folder {path.parent}: make it first")
+    _check_writable(path.parent, path, setting)
+
+
+def check_folder(path: Path, *, setting: str) -> None:
+    """Make sure, before hours of work, that a folder can be made and written to.
+
+    Args:
+        path: the folder; it and those that it is in need not exist.
+        setting: that names it, for the error.
+
+    Raises:
+        SettingError: something else is in its place, or nothing can be written there.
+    """
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise SettingError(setting, f"is {path}, but {there} is no folder: choose another one")
+    _check_writable(there, path, setting)
+
+
+def _check_writable(folder: Path, path: Path, setting: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingError(setting, f"is {path}, but the folder {folder} cannot be written to: choose another one")
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: a command ends soon, whatever it is doing, and leaves nothing half written.
+"""Ctrl-C, SIGTERM and SIGHUP: a command ends soon, whatever it is doing, and leaves nothing half written.
+
+The exit code is 128 and the number of the signal. A SIGHUP that was ignored from the start, as `nohup` has it, stays
+ignored.
 
 The first signal raises an exception in the main thread, so that what was begun is taken back on the way out. That can
 fail: the main thread may be in native code for long, or a library may swallow the exception. So a second thread, which
@@ -14,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,10 +25,12 @@ from typing import Any, NoReturn
 
 GRACE = 1.0
 """Seconds that the main thread has to end in."""
-INTERRUPTED = 130
-TERMINATED = 128 + signal.SIGTERM
-HOW_TO_GO_ON = "what is finished is kept, run the same command again to go on"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 128 + signal.SIGINT
+KEPT = "what is finished is kept"
+SAME_AGAIN = "run the same command again to go on"
+_WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):
+    _WORDS[signal.SIGHUP] = "hung up"
 
 
 class _State:
@@ -36,14 +41,15 @@ class _State:
         self.holds = 0
         self.unfinished: set[Path] = set()
         self.last_word = threading.Lock()
+        self.way_on: Callable[[], str] = lambda: SAME_AGAIN
 
 
 _state = _State()
 
 
 def install() -> None:
-    """Handle SIGINT and SIGTERM from now on. To be called once, in the main thread, before slow imports."""
-    for number in _SIGNALS:
+    """Handle the signals from now on. To be called once, in the main thread, before slow imports."""
+    for number in ending_signals():
         signal.signal(number, _handle)
     sys.unraisablehook = _unless_asked(sys.unraisablehook)
     threading.excepthook = _unless_asked(threading.excepthook)
@@ -56,8 +62,45 @@ def install() -> None:
 
 def ignore() -> None:
     """Answer no signal any more: on its way out, Python would let them kill the process."""
-    for number in _SIGNALS:
+    for number in _WORDS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def ending_signals() -> list[int]:
+    """Return the signals that ask this process to end: all that are handled here, but for an ignored SIGHUP."""
+    return [
+        number
+        for number in _WORDS
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+
+def go_on_by(way: Callable[[], str]) -> None:
+    """Say how to go on with the command that is running, in place of `SAME_AGAIN`.
+
+    Args:
+        way: asked for the words when a signal has come, in any thread: it must be quick and import nothing.
+    """
+    _state.way_on = way
+
+
+def how_to_go_on() -> str:
+    """Return what is left after a signal and how to go on, for the last line."""
+    return f"{KEPT}, {_state.way_on()}"
+
+
+def end(number: int) -> NoReturn:
+    """End the main thread's work as a signal does that arrives now.
+
+    Args:
+        number: of the signal.
+
+    Raises:
+        KeyboardInterrupt: for SIGINT.
+        SystemExit: for the others.
+    """
+    _state.asked = number
+    _raise(number)
 
 
 def asked() -> int | None:
@@ -70,7 +113,7 @@ def check() -> None:
 
     Raises:
         KeyboardInterrupt: for SIGINT.
-        SystemExit: for SIGTERM.
+        SystemExit: for the others.
     """
     if _state.asked is not None:
         _raise(_state.asked)
@@ -78,16 +121,16 @@ def check() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Put signals off until the block ends. Processes that are started in it begin with SIGINT blocked.
+    """Put signals off until the block ends. Processes that are started in it begin with SIGINT and SIGHUP blocked.
 
-    Ctrl-C reaches the whole process group, also processes that are still starting.
+    Ctrl-C, and the end of a terminal, reach the whole process group, also processes that are still starting.
     """
     _state.holds += 1
     before = None
     try:
         # The mask alone would not do: a signal that one thread has blocked goes to another one.
         if hasattr(signal, "pthread_sigmask"):
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _of_the_group())
         yield
     finally:
         if before is not None:
@@ -95,6 +138,20 @@ def held_back() -> Iterator[None]:
         _state.holds -= 1
     if threading.current_thread() is threading.main_thread():
         check()
+
+
+def leave_to_parent(*, terminate: bool = False) -> None:
+    """Ignore, in a worker process, signals that reach the whole process group: the main process ends its workers.
+
+    Args:
+        terminate: ignore SIGTERM, too, which some pools end their processes by.
+    """
+    for number in _WORDS if terminate else _of_the_group():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _of_the_group() -> set[int]:
+    return set(_WORDS) - {signal.SIGTERM}
 
 
 @contextmanager
@@ -114,8 +171,7 @@ def last_line() -> str | None:
     if not _state.last_word.acquire(blocking=False):
         time.sleep(2 * GRACE)  # the other thread has the word, and ends the process
     _remove_unfinished()
-    what = "interrupted" if _state.asked == signal.SIGINT else "terminated"
-    return f"cuts3d: {what}; {HOW_TO_GO_ON}"
+    return _line(_state.asked)
 
 
 def leave() -> NoReturn:
@@ -127,7 +183,11 @@ def leave() -> NoReturn:
 
 
 def _code(number: int) -> int:
-    return INTERRUPTED if number == signal.SIGINT else TERMINATED
+    return 128 + number
+
+
+def _line(number: int) -> str:
+    return f"cuts3d: {_WORDS[number]}; {how_to_go_on()}"
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -141,14 +201,14 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _raise(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(TERMINATED)
+    raise SystemExit(_code(number))
 
 
 def _watch(reader: int) -> None:
     while True:
         number = os.read(reader, 1)[0]
         # Training has handlers of its own.
-        if number in _SIGNALS and (_state.asked is not None or signal.getsignal(number) is _handle):
+        if number in _WORDS and (_state.asked is not None or signal.getsignal(number) is _handle):
             break
     time.sleep(GRACE)
     if _state.last_word.acquire(blocking=False):
@@ -164,10 +224,9 @@ def _end_at_once(number: int) -> NoReturn:
     if (processes := sys.modules.get("multiprocessing.process")) is not None:
         for worker in processes.active_children():
             worker.kill()
-    what = "interrupted" if number == signal.SIGINT else "terminated"
     cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides it
     try:
-        os.write(2, f"{cursor}cuts3d: {what}; {HOW_TO_GO_ON}\n".encode())
+        os.write(2, f"{cursor}{_line(number)}\n".encode())
     finally:
         os._exit(_code(number))
 

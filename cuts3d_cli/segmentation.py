@@ -23,6 +23,7 @@ class Instance:
         score: in [0, 1].
         area: pixels of the mask.
         confidence: (H, W) float32 in [0, 1], Spatial Confidence on the patch grid (Eq. 4); None where there is none.
+        class_id: the detector's number of its class, from 0; None where there is one class.
     """
 
     mask: NDArray[np.bool_]
@@ -30,6 +31,7 @@ class Instance:
     score: float
     area: int
     confidence: NDArray[np.float32] | None = None
+    class_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +68,7 @@ class Segmentation:
         scores: (N,) float32 in [0, 1]: of a cut in 3D the mean Spatial Confidence, of a cut in 2D 1, of a detector its
             own.
         confidence: (N, H, W) float32 in [0, 1], Spatial Confidence on the patch grid; None where it was not computed.
+        classes: (N,) int64, the detector's number of each class, from 0; None where there is one class.
         depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None without depth.
         importance: (H, W) float32, Spatial Importance (Eq. 3); None where the graph was not sharpened.
         cuts: the iterations that led to the masks; None where a detector found them.
@@ -79,6 +82,7 @@ class Segmentation:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     confidence: NDArray[np.float32] | None = None
+    classes: NDArray[np.int64] | None = None
     depth: NDArray[np.float32] | None = None
     importance: NDArray[np.float32] | None = None
     cuts: Sequence[Cut] | None = None
@@ -123,6 +127,7 @@ class Segmentation:
                 score=float(self.scores[place]),
                 area=int(self.masks[place].sum()),
                 confidence=None if self.confidence is None else self.confidence[place],
+                class_id=None if self.classes is None else int(self.classes[place]),
             )
         places = {int(old): new for new, old in enumerate(chosen)}
         return replace(
@@ -131,6 +136,7 @@ class Segmentation:
             boxes=self.boxes[chosen],
             scores=self.scores[chosen],
             confidence=None if self.confidence is None else self.confidence[chosen],
+            classes=None if self.classes is None else self.classes[chosen],
             cuts=self.cuts
             and [replace(cut, mask=None if cut.mask is None else places.get(cut.mask)) for cut in self.cuts],
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
 from cuts3d_cli.errors import Message
 
@@ -27,6 +29,35 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
+def choose_one(given: object, names: Iterable[str]) -> str:
+    """Return the names that there are, and the one that may have been meant, to end an error."""
+    known = list(names)
+    return f"choose one of {', '.join(known)}{did_you_mean(given, known)}"
+
+
+def did_you_mean(given: object, names: Iterable[str]) -> str:
+    """Return " (did you mean NAME?)" for the name that is most alike; nothing where none is."""
+    known = list(names)
+    alike = [name for name in known if given and name.startswith(str(given))]
+    alike += get_close_matches(str(given), known, n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def absence(path: Path) -> str:
+    """Return why a path cannot be read as a file: it "is a folder", or "does not exist"."""
+    return "is a folder" if path.is_dir() else "does not exist"
+
+
+def size_of(amount: int) -> str:
+    """Return a number of bytes as people read it: in gigabytes, or megabytes."""
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
+
+
 def percent(share: float | None) -> str:
     """Return a share as percent with one decimal, or a dash where it is undefined."""
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "2 images"; `plural` where an s does not make it."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

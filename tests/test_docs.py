@@ -28,6 +28,7 @@ from cuts3d_cli.config.resolving import read_toml
 from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
+from cuts3d_cli.exports.formats import FORMATS
 from cuts3d_cli.features.catalogue import BACKBONES, OFFLINE_BACKBONE
 from cuts3d_cli.weights.cache import cache_dir
 from tests.support.photos import two_boxes
@@ -211,6 +212,7 @@ def test_all_networks_and_data_sets_are_listed() -> None:
     assert first_column("docs/pipeline.md", "## Depth") == set(DEPTHS)
     assert first_column("docs/pipeline.md", "## Features") == set(BACKBONES)
     assert first_column("docs/pipeline.md", "## Evaluation") - {"--dataset"} == set(BENCHMARKS)
+    assert first_column("docs/export.md", "## Formats") - {"--to"} == set(FORMATS)
 
 
 def test_the_tables_of_settings_are_those_of_the_command(cuts3d: Any) -> None:

@@ -64,8 +64,23 @@ def test_a_signal_ends_whatever_is_going_on(tmp_path: Path, body: str):
     assert ended(tmp_path, body, signal.SIGINT) == (130, f"cuts3d: interrupted; {GO_ON}\n", [])
 
 
-def test_sigterm_says_so(tmp_path: Path):
-    assert ended(tmp_path, BUSY["python"], signal.SIGTERM) == (143, f"cuts3d: terminated; {GO_ON}\n", [])
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")])
+def test_other_signals_say_so(tmp_path: Path, number: signal.Signals, word: str):
+    assert ended(tmp_path, BUSY["python"], number) == (128 + number, f"cuts3d: {word}; {GO_ON}\n", [])
+
+
+def test_under_nohup_a_hangup_stays_ignored(tmp_path: Path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it, as from `nohup`
+    try:
+        assert ended(tmp_path, "time.sleep(1)\nreturn 7", signal.SIGHUP)[0] == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_last_line_says_what_the_command_has_set(tmp_path: Path):
+    body = f"interrupts.go_on_by(lambda: 'add --resume')\n{BUSY['native code']}"
+    said = ended(tmp_path, body, signal.SIGTERM)[1]
+    assert said == "cuts3d: terminated; what is finished is kept, add --resume\n"
 
 
 def test_impatience_changes_nothing(tmp_path: Path):

@@ -29,16 +29,20 @@ PUBLIC = [
 ]
 CALLS = {
     "segment": (
-        "image depth depth_unit larger_is_nearer confidence preset device settings",
-        "relative False True None auto",
+        "image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence preset device settings",
+        "relative False auto auto True None auto",
     ),
     "Segmenter.__init__": ("self preset config device settings", "None None auto"),
-    "Segmenter.__call__": ("self image depth depth_unit larger_is_nearer confidence", "relative False True"),
-    "Segmenter.batch": (
-        "self images depths depth_unit larger_is_nearer confidence batch_size workers errors",
-        "None relative False True 4 0 raise",
+    "Segmenter.__call__": (
+        "self image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence",
+        "relative False auto auto True",
     ),
-    "Detector.__init__": ("self checkpoint device min_score half", "auto 0.0 True"),
+    "Segmenter.batch": (
+        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation confidence batch_size workers"
+        " errors",
+        "None relative False auto auto True 4 0 raise",
+    ),
+    "Detector.__init__": ("self checkpoint device half settings", "auto True"),
     "Detector.__call__": ("self image", ""),
     "Detector.batch": ("self images batch_size", "4"),
     "draw": ("segmentation title notes", "None ()"),
@@ -46,8 +50,8 @@ CALLS = {
 }
 """Function -> names of its parameters, and the defaults of those that have one (None of `depth` left out)."""
 FIELDS = {
-    "Segmentation": "image masks boxes scores confidence depth importance cuts stopped title seconds",
-    "Instance": "mask box score area confidence",
+    "Segmentation": "image masks boxes scores confidence classes depth importance cuts stopped title seconds",
+    "Instance": "mask box score area confidence class_id",
     "Cut": "eigenvector bipartition instance source sink outcome mask",
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
+from cuts3d_cli.exports.coco import annotation
+from cuts3d_cli.exports.photos import instances_of
 from cuts3d_cli.segmentation import Segmentation
 
 
@@ -22,19 +23,9 @@ def to_coco(
 
     Returns:
         One a mask: `id`, `image_id`, `category_id`, `segmentation` (run-length code), `bbox` [x, y, width, height],
-        `area` (pixels), `iscrowd` 0, `score`.
+        `area` (pixels), `iscrowd` 0, `score`; `class_id` where a detector of several classes found it.
     """
-    codes = [encode_rle(mask) for mask in segmentation.masks]
     return [
-        {
-            "id": int(first_id) + place,
-            "image_id": int(image_id),
-            "category_id": int(category_id),
-            "segmentation": code,
-            "bbox": rle_box(code),
-            "area": rle_area(code),
-            "iscrowd": 0,
-            "score": float(score),
-        }
-        for place, (code, score) in enumerate(zip(codes, segmentation.scores, strict=True))
+        annotation(item, id=int(first_id) + place, image_id=int(image_id), category_id=int(category_id))
+        for place, item in enumerate(instances_of(segmentation))
     ]

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import ConfidenceConfig, CutSettings, PseudoConfig
-from cuts3d_cli.cut.confidence import CRF_LEVELS, confidence_counts, crf_counts
+from cuts3d_cli.config import ConfidenceConfig, PseudoConfig
+from cuts3d_cli.cut.cloud import surface_of
+from cuts3d_cli.cut.confidence import CRF_LEVELS, choose_thresholds, confidence_counts, crf_counts
 from cuts3d_cli.cut.image import CutResult
-from cuts3d_cli.cut.localcut import grid_spacing
-from cuts3d_cli.errors import SettingError
 from cuts3d_cli.images import resize_square
-
-_LOG = logging.getLogger("cuts3d_cli")
 
 
 def count_confidence(
     result: CutResult,
     *,
     depth: NDArray[np.float32] | None,
+    points: NDArray[np.float64] | None,
     photo: Image.Image,
     settings: PseudoConfig,
     config: ConfidenceConfig,
@@ -32,6 +28,7 @@ def count_confidence(
     Args:
         result: of the cut.
         depth: (H, W) in [0, 1], for source "depth".
+        points: (H, W, 3), the point cloud in perspective that the masks were cut in, or None.
         photo: for source "crf".
         settings: that the masks were cut with.
         config: thresholds and source.
@@ -51,45 +48,20 @@ def count_confidence(
         masks = [item.patch_mask for item in result.instances]
         return crf_counts(square, masks, iterations=settings.crf_iterations), levels
     assert depth is not None
-    low, high = choose_thresholds(config, settings, grid=grid)
+    surface = surface_of(depth, points, settings=settings)
+    thresholds = choose_thresholds(
+        settings, spacing=surface.spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
+    )
     counts = [
         confidence_counts(
-            depth,
+            surface,
             item.candidate.bipartition,
             source=item.candidate.source if item.candidate.core is None else np.flatnonzero(item.candidate.core),
             sink=item.candidate.sink,
-            tau_knn_min=low,
-            tau_knn=high,
-            cuts=config.cuts,
+            thresholds=thresholds,
             k=settings.knn,
-            background_level=settings.background_level,
             capacity=settings.capacity,
         )
         for item in result.instances
     ]
     return np.stack(counts), levels
-
-
-def choose_thresholds(config: ConfidenceConfig, settings: CutSettings, *, grid: tuple[int, int]) -> tuple[float, float]:
-    """Choose the lowest and the highest threshold of the cuts.
-
-    The default of the lowest one is for the paper's `tau_knn` and grid. Where it does not fit, it takes the same share
-    of the highest one, but at least the spacing of the grid (not in the paper).
-
-    Raises:
-        SettingError: a lowest threshold that was set does not fit.
-    """
-    low, high = config.tau_knn_min, settings.tau_knn if config.tau_knn is None else config.tau_knn
-    spacing = grid_spacing(grid)
-    if spacing <= low <= high:
-        return low, high
-    defaults = ConfidenceConfig(), CutSettings()
-    if low != defaults[0].tau_knn_min:
-        raise SettingError(
-            "confidence.tau_knn_min",
-            f"is {low:g}: it must lie between the spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and the"
-            f" highest threshold, {high:g}",
-        )
-    low = min(max(high * defaults[0].tau_knn_min / defaults[1].tau_knn, spacing), high)
-    _LOG.info("confidence.tau_knn_min is %.4f, to fit tau_knn %g and the grid", low, high)
-    return low, high

@@ -15,14 +15,15 @@ from threadpoolctl import threadpool_limits
 from cuts3d_cli.api.confidence import count_confidence
 from cuts3d_cli.api.cuts import cuts_of
 from cuts3d_cli.config import Config, PseudoConfig, for_backbone
+from cuts3d_cli.cut.cloud import points_in_perspective
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle, rle_box
 from cuts3d_cli.cut.methods import Method, get_method
-from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.base import DepthBackend, Direction, Unit
 from cuts3d_cli.depth.catalogue import load_depth
-from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.depth.maps import DepthMap, NormalisedDepth, distance_of, normalise
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import DepthMissingError
 from cuts3d_cli.features.extractor import FeatureExtractor
@@ -45,11 +46,13 @@ class PreparedPhoto:
         photo: upright, RGB.
         depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None in 2D.
         patch_depth: (H, W) float32 in [0, 1], no NaN; None without depth.
+        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
     """
 
     photo: Image.Image
     depth: NDArray[np.float32] | None
     patch_depth: NDArray[np.float32] | None
+    points: NDArray[np.float64] | None = None
 
 
 class PhotoCutter:
@@ -101,11 +104,11 @@ class PhotoCutter:
         with self._lock:
             return self._extractor.weights
 
-    def estimate_depth(self, photo: Image.Image) -> NDArray[np.float32]:
+    def estimate_depth(self, photo: Image.Image) -> DepthMap:
         """Estimate the depth of a photo with the network that the configuration names.
 
         Returns:
-            (h, w) float32 in [0, 1], larger is farther, NaN where there is no value; to the precision of a stored map.
+            The map, to the precision of a stored one.
 
         Raises:
             DepthMissingError: the configuration takes depth from a sensor.
@@ -125,25 +128,30 @@ class PhotoCutter:
             if network.spec.prompted:
                 raise DepthMissingError(f"{network.spec.name} needs the map of a sensor beside the photo: give depth=")
             raw = network.predict([np.asarray(photo)], max_side=settings.max_side)[0]
-        return to_stored_precision(normalise(raw, direction=network.spec.direction, unit=network.spec.unit).depth)
+        found = normalise(raw, direction=network.spec.direction, unit=network.spec.unit)
+        return to_stored_precision(found, direction=network.spec.direction, unit=network.spec.unit)
 
-    def prepare(self, photo: Image.Image, depth: NDArray[np.float32] | None) -> PreparedPhoto:
+    def prepare(self, photo: Image.Image, depth: DepthMap | None) -> PreparedPhoto:
         """Bring depth to the patch grid, and estimate it first where the method needs depth and none is given.
 
         Args:
             photo: upright, RGB.
-            depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; or None.
+            depth: of the same view; or None.
 
         Raises:
             DepthMissingError, WeightsError, SampleError: as `estimate_depth`.
         """
         if depth is None and self.needs_depth:
             depth = self.estimate_depth(photo)
-        on_grid = None
-        if depth is not None:
-            settings = self.settings
-            on_grid = patch_depth(depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-        return PreparedPhoto(photo=photo, depth=depth, patch_depth=on_grid)
+        if depth is None:
+            return PreparedPhoto(photo=photo, depth=None, patch_depth=None)
+        settings = self.settings
+        return PreparedPhoto(
+            photo=photo,
+            depth=depth.depth,
+            patch_depth=patch_depth(depth.depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling),
+            points=points_in_perspective(depth.distance, grid=self.grid, settings=settings),
+        )
 
     def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:
         """Put photos through the backbone; what is left is to cut them.
@@ -165,6 +173,7 @@ class PhotoCutter:
                 size=(item.photo.height, item.photo.width),
                 features=vectors,
                 depth=item.patch_depth if self.needs_depth else None,
+                points=item.points if self.needs_depth else None,
                 config=self.settings,
             )
             for item, vectors in zip(photos, features, strict=True)
@@ -224,7 +233,13 @@ class PhotoCutter:
             return None, None
         with _CUTTING, threadpool_limits(limits=1):
             counts, levels = count_confidence(
-                result, depth=given.patch_depth, photo=given.photo, settings=settings, config=config, grid=self.grid
+                result,
+                depth=given.patch_depth,
+                points=given.points,
+                photo=given.photo,
+                settings=settings,
+                config=config,
+                grid=self.grid,
             )
         maps = spatial_confidence(counts, levels=levels, floor=config.floor)
         pairs = zip(maps, result.instances, strict=True)
@@ -242,10 +257,13 @@ def cut_alone(task: CutTask) -> CutResult:
         return cut_image(task)
 
 
-def to_stored_precision(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_stored_precision(found: NormalisedDepth, *, direction: Direction, unit: Unit) -> DepthMap:
     """Round a map to the levels of a depth sidecar, so that memory and disk give the same masks.
 
     Args:
-        depth: (h, w) float32 in [0, 1], NaN where nothing was measured.
+        found: the map, brought to [0, 1].
+        direction, unit: of its raw values.
     """
-    return (np.rint(depth.astype(np.float64) * PNG_STEPS) / PNG_STEPS).astype(np.float32)
+    depth = (np.rint(found.depth.astype(np.float64) * PNG_STEPS) / PNG_STEPS).astype(np.float32)
+    distance = distance_of(depth, minimum=found.minimum, maximum=found.maximum, direction=direction, unit=unit)
+    return DepthMap(depth=depth, distance=distance)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.images import ImageLike, to_photo
-from cuts3d_cli.api.settings import check_count, check_device
+from cuts3d_cli.api.settings import check_count, check_device, configure
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.errors import SettingError
 from cuts3d_cli.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detector as Network
     from cuts3d_cli.sidecars.detections import Detections
 
+_LOG = logging.getLogger("cuts3d_cli")
+
 
 class Detector:
-    """Finds instances with a detector that `cuts3d train` made. The network is loaded once, when first needed.
+    """Finds instances with a detector of `cuts3d train` or detectron2. The network is loaded once, when first needed.
 
     An object may be used by several threads; the network computes for one at a time.
 
@@ -33,25 +36,23 @@ class Detector:
         checkpoint: the file of weights.
     """
 
-    def __init__(
-        self, checkpoint: str | Path, *, device: str = "auto", min_score: float = 0.0, half: bool = True
-    ) -> None:
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto", half: bool = True, **settings: Any) -> None:
         """Choose a checkpoint; load nothing.
 
         Args:
-            checkpoint: `model-final.safetensors` or `checkpoint-*.pth`.
+            checkpoint: `model-final.safetensors`, `checkpoint-*.pth`, or a file of detectron2's.
             device: "auto", "cpu", "cuda", "cuda:1", ...
-            min_score: detections under it are left out, in [0, 1].
             half: half precision on CUDA.
+            settings: fields of the section `predict`, in place of the detector's own: `min_score=0.5`,
+                `max_detections=300`, `test_settings="cutler"`, ...
 
         Raises:
-            SettingError: the score is outside [0, 1], or the device no text.
+            SettingError: an unknown setting, one of the wrong type or outside its limits, or the device is no text.
         """
         check_device(device)
-        if not 0 <= min_score <= 1:
-            raise SettingError("min_score", f"is {min_score}: it must lie between 0 and 1")
         self.checkpoint = Path(checkpoint)
-        self._device, self._half, self._min_score = device, half, min_score
+        self._wanted = configure(settings=settings, sections=("predict",)).predict
+        self._device, self._half = device, half
         self._lock = threading.Lock()
         self._network: Network | None = None
 
@@ -65,12 +66,13 @@ class Detector:
             The instances, without depth, cuts and confidence.
 
         Raises:
-            SettingError: the image is of the wrong type or shape, or there is no such device.
+            SettingError: the image is of the wrong type or shape, there is no such device, or a setting has no effect.
             SampleError: the photo cannot be used.
             WeightsError: the checkpoint is missing, damaged, or no detector's.
+            FileError: its configuration cannot be read, or describes another detector.
             Cuts3dError: detectron2 is not installed.
         """
-        (found,) = self._detect([to_photo(image)])
+        (found,) = self._detect([to_photo(image).image])
         return found
 
     def batch(self, images: Iterable[ImageLike], *, batch_size: int = 4) -> Iterator[Segmentation]:
@@ -88,7 +90,7 @@ class Detector:
         """
         check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
-        while batch := [to_photo(image) for image in islice(remaining, batch_size)]:
+        while batch := [to_photo(image).image for image in islice(remaining, batch_size)]:
             yield from self._detect(batch)
 
     def _detect(self, photos: Sequence[Image.Image]) -> list[Segmentation]:
@@ -97,21 +99,31 @@ class Detector:
             if self._network is None:
                 self._network = self._load()
             found = self._network.detect(arrays)
-        return [self._segmentation(image, item) for image, item in zip(arrays, found, strict=True)]
+        title = str(self.checkpoint)
+        return [as_segmentation(item, image=image, title=title) for image, item in zip(arrays, found, strict=True)]
 
     def _load(self) -> Network:
         require_detectron2()
         from cuts3d_cli.detector.inference import Detector as Network
 
-        return Network.load(self.checkpoint, device=choose_device(self._device), half=self._half)
+        device = choose_device(self._device)
+        return Network.load(self.checkpoint, device=device, half=self._half, wanted=self._wanted, say=_LOG.info)
 
-    def _segmentation(self, image: np.ndarray, found: Detections) -> Segmentation:
-        kept = found.over(self._min_score)
-        masks = [decode_rle(code) for code in kept.masks]
-        return Segmentation(
-            image=image,
-            masks=np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
-            boxes=kept.boxes,
-            scores=kept.scores,
-            title=str(self.checkpoint),
-        )
+
+def as_segmentation(found: Detections, *, image: NDArray[np.uint8], title: str) -> Segmentation:
+    """Return detections as instances.
+
+    Args:
+        found: in the image.
+        image: (h, w, 3) uint8, RGB.
+        title: what found them, in a few words.
+    """
+    masks = [decode_rle(code) for code in found.masks]
+    return Segmentation(
+        image=image,
+        masks=np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
+        boxes=found.boxes,
+        scores=found.scores,
+        classes=found.classes,
+        title=title,
+    )

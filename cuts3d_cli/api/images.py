@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.cutter import to_stored_precision
-from cuts3d_cli.depth.maps import has_aspect_of, normalise
-from cuts3d_cli.errors import SampleError, SettingError
-from cuts3d_cli.images import decode_image, upright_rgb
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.depth.base import Direction
+from cuts3d_cli.depth.fitting import MapRules, TurnedMapError, as_map, fit_map, remarks
+from cuts3d_cli.depth.maps import DepthMap, normalise
+from cuts3d_cli.errors import SampleError, Setting, SettingError
+from cuts3d_cli.images import Upright, decode_upright, upright_rgb
+from cuts3d_cli.wording import Say, first_line
 
 ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 """A photo: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or the path of a JPEG, PNG or WebP file."""
 DepthUnit = Literal["metre", "relative"]
 
 
-def to_photo(image: ImageLike) -> Image.Image:
-    """Return a photo as an upright RGB image.
+def to_photo(image: ImageLike) -> Upright:
+    """Return a photo as an upright RGB image, with the EXIF orientation that it was turned by.
 
     Args:
         image: as `ImageLike`. EXIF orientation is applied to files and to PIL images that carry it.
@@ -42,7 +44,7 @@ def to_photo(image: ImageLike) -> Image.Image:
         except ValueError as error:
             raise SettingError("image", f"is {str(path)!r}: that is no path, {first_line(error)}") from error
         try:
-            return decode_image(data)
+            return decode_upright(data)
         except SampleError as error:
             raise SampleError(f"{path}: {error}") from error
     if not isinstance(image, np.ndarray):
@@ -56,7 +58,7 @@ def to_photo(image: ImageLike) -> Image.Image:
     raise SettingError("image", f"is an array of shape {image.shape}: give (h, w, 3), RGB, or (h, w), gray")
 
 
-def _photo_of_pillow(image: Image.Image) -> Image.Image:
+def _photo_of_pillow(image: Image.Image) -> Upright:
     """Return a PIL image upright and in RGB. Its file may not have been decoded yet.
 
     Raises:
@@ -73,47 +75,60 @@ def _photo_of_pillow(image: Image.Image) -> Image.Image:
         raise SampleError(f"the image cannot be decoded: {first_line(error)}") from error
 
 
-def to_depth(depth: Any, *, size: tuple[int, int], unit: DepthUnit, larger_is_nearer: bool) -> NDArray[np.float32]:
+def to_depth(
+    depth: Any,
+    photo: Upright,
+    *,
+    unit: DepthUnit,
+    larger_is_nearer: bool,
+    rules: MapRules | None = None,
+    say: Say | None = None,
+) -> DepthMap:
     """Return a depth map as the cut takes it.
 
     Args:
         depth: (h, w) of numbers. 0, negative, NaN, infinite and masked values are missing measurements; with a relative
             `larger_is_nearer` map 0 and negative values are values like any other.
-        size: (height, width) of the photo.
+        photo: of the same view.
         unit: "metre", or any other unit of length; "relative": known up to scale and shift.
         larger_is_nearer: the map holds disparities (inverse depth) in place of distances.
+        rules: of further missing values, and of the orientation; the automatic ones by default.
+        say: receives what is doubtful about the map.
 
     Returns:
-        (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; of the map's own size.
+        The map, of its own size.
 
     Raises:
         SettingError: it is no map, or of another aspect ratio than the photo.
         SampleError: no pixel is valid.
     """
+    # Check the arguments.
     if unit not in ("metre", "relative"):
         raise SettingError("depth_unit", f"is {unit!r}: choose one of metre, relative")
     if not isinstance(larger_is_nearer, bool | np.bool_):
         raise SettingError("larger_is_nearer", f"is {larger_is_nearer!r}: it must be True or False")
     try:
-        values = np.asarray(depth)
+        given = np.asarray(depth)
     except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, and tensors with a gradient or on a GPU
         raise SettingError("depth", f"is no array: {first_line(error)}") from error
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
-        raise SettingError("depth", f"is an array of {values.dtype} of shape {values.shape}: give (h, w) of numbers")
     if np.ma.is_masked(depth):
-        values = np.where(np.ma.getmaskarray(depth).reshape(values.shape), np.nan, values)
-    if not has_aspect_of(size, (values.shape[0], values.shape[1])):
-        raise SettingError(
-            "depth",
-            f"is {values.shape[1]}x{values.shape[0]}, the image {size[1]}x{size[0]}: a map must show the same view, in"
-            " the same orientation",
+        given = np.where(np.ma.getmaskarray(depth).reshape(given.shape), np.nan, given)
+    # Fit the map to the photo.
+    rules, has_no_zero = rules or MapRules(), not (larger_is_nearer and unit == "relative")
+    try:
+        fitted = fit_map(
+            as_map(given), photo, rules=rules, zero_is_missing=has_no_zero, larger_is_nearer=bool(larger_is_nearer)
         )
-    stored = normalise(
-        values,
-        direction="disparity" if larger_is_nearer else "distance",
-        unit=unit,
-        zero_is_missing=not (larger_is_nearer and unit == "relative"),
-    ).depth
-    return to_stored_precision(stored)
+    except TurnedMapError as error:
+        way_out = (Setting("depth_orientation", "stored"), " turns it along")
+        raise SettingError("depth", f"{error}; ", *way_out) from error
+    except SampleError as error:
+        raise SettingError("depth", str(error)) from error
+    if say:
+        for line in remarks(fitted, rules=rules):
+            say(line)
+    # Bring it to [0, 1].
+    direction: Direction = "disparity" if larger_is_nearer else "distance"
+    raw = np.where(fitted.missing.pixels, np.nan, fitted.values)
+    found = normalise(raw, direction=direction, unit=unit, zero_is_missing=has_no_zero)
+    return to_stored_precision(found, direction=direction, unit=unit)

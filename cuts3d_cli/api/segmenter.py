@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice, repeat, zip_longest
@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
 from cuts3d_cli.api.settings import check_count, check_device, configure
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import Config, DepthOrientation
 from cuts3d_cli.cut.image import CutTask, cut_image
+from cuts3d_cli.depth.fitting import MapRules
+from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.engine.pool import WorkerDiedError, WorkerPool, result_of
 from cuts3d_cli.errors import Cuts3dError, SampleError, SettingError
+from cuts3d_cli.images import Upright
 from cuts3d_cli.segmentation import Segmentation
 
+DepthInvalid = float | Sequence[float] | Literal["auto"]
+"""Values of a depth map that mean "not measured"."""
+_ReadDepth = Callable[[NDArray[Any], Upright], DepthMap]
 _LOG = logging.getLogger("cuts3d_cli")
 _KEPT_SEGMENTERS = 2
 _NOTHING: Any = object()
@@ -68,6 +74,8 @@ class Segmenter:
         depth: NDArray[Any] | None = None,
         depth_unit: DepthUnit = "relative",
         larger_is_nearer: bool = False,
+        depth_invalid: DepthInvalid = "auto",
+        depth_orientation: DepthOrientation = "auto",
         confidence: bool = True,
     ) -> Segmentation:
         """Cut the instances out of one photo.
@@ -78,6 +86,10 @@ class Segmenter:
                 missing. None: it is estimated, if the configuration names a network that can.
             depth_unit: "metre" (any unit of length will do), or "relative", known up to scale and shift.
             larger_is_nearer: the map holds disparities in place of distances.
+            depth_invalid: values that mean "not measured" besides those; "auto": the largest one, where it stands far
+                apart, as 65535 does.
+            depth_orientation: how the map of a photo lies that EXIF turns: "upright", as the photo is seen; "stored",
+                as its pixels are stored, so that it is turned along; "auto", as the edges tell, else upright.
             confidence: compute Spatial Confidence, which scores the masks; without it all scores are 1.
 
         Returns:
@@ -89,7 +101,8 @@ class Segmenter:
             SampleError: the photo or the depth map cannot be used.
             WeightsError: the weights of a network are unavailable.
         """
-        given = self._prepare(image, depth, unit=depth_unit, larger_is_nearer=larger_is_nearer)
+        read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
+        given = self._prepare(image, depth, read=read)
         return self._cutter.cut(given, confidence=confidence)
 
     @overload
@@ -100,6 +113,8 @@ class Segmenter:
         depths: Iterable[NDArray[Any] | None] | None = None,
         depth_unit: DepthUnit = "relative",
         larger_is_nearer: bool = False,
+        depth_invalid: DepthInvalid = "auto",
+        depth_orientation: DepthOrientation = "auto",
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -114,6 +129,8 @@ class Segmenter:
         depths: Iterable[NDArray[Any] | None] | None = None,
         depth_unit: DepthUnit = "relative",
         larger_is_nearer: bool = False,
+        depth_invalid: DepthInvalid = "auto",
+        depth_orientation: DepthOrientation = "auto",
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -127,6 +144,8 @@ class Segmenter:
         depths: Iterable[NDArray[Any] | None] | None = None,
         depth_unit: DepthUnit = "relative",
         larger_is_nearer: bool = False,
+        depth_invalid: DepthInvalid = "auto",
+        depth_orientation: DepthOrientation = "auto",
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -137,7 +156,7 @@ class Segmenter:
         Args:
             images: each as for a call.
             depths: one map a photo, None where there is none; as for a call.
-            depth_unit, larger_is_nearer, confidence: as for a call.
+            depth_unit, larger_is_nearer, depth_invalid, depth_orientation, confidence: as for a call.
             batch_size: photos that go through the backbone at once.
             workers: processes that cut; 0 cuts in this one. They import the caller's main module, as all processes
                 of `multiprocessing` do that are spawned: a script calls this under `if __name__ == "__main__":`.
@@ -157,8 +176,11 @@ class Segmenter:
         check_count("batch_size", batch_size, least=1)
         check_count("workers", workers, least=0)
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
+        read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
         with _death_of_workers_explained(workers), WorkerPool(workers) as pool:
-            tasks = self._tasks(pairs, batch_size=batch_size, unit=depth_unit, larger_is_nearer=larger_is_nearer)
+            if workers:  # before networks are loaded: a script may lack its guard
+                pool.check_that_workers_live(cut_image)
+            tasks = self._tasks(pairs, batch_size=batch_size, read=read)
             for given, future in pool.in_order(cut_image if workers else cut_alone, tasks):
                 try:
                     if isinstance(given, SampleError):
@@ -175,8 +197,7 @@ class Segmenter:
         pairs: Iterable[tuple[ImageLike, NDArray[Any] | None]],
         *,
         batch_size: int,
-        unit: DepthUnit,
-        larger_is_nearer: bool,
+        read: _ReadDepth,
     ) -> Iterator[tuple[PreparedPhoto | SampleError, CutTask | None]]:
         """Yield each photo with its task, or why there is none."""
         remaining = iter(pairs)
@@ -185,22 +206,26 @@ class Segmenter:
             given: list[PreparedPhoto | SampleError] = []
             for image, depth in batch:
                 try:
-                    given.append(self._prepare(image, depth, unit=unit, larger_is_nearer=larger_is_nearer))
+                    given.append(self._prepare(image, depth, read=read))
                 except SampleError as error:
                     given.append(error)
             tasks = iter(self._cutter.tasks([item for item in given if isinstance(item, PreparedPhoto)]))
             for item in given:
                 yield item, None if isinstance(item, SampleError) else next(tasks)
 
-    def _prepare(
-        self, image: ImageLike, depth: NDArray[Any] | None, *, unit: DepthUnit, larger_is_nearer: bool
-    ) -> PreparedPhoto:
+    def _prepare(self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth) -> PreparedPhoto:
         photo = to_photo(image)
-        values = None
-        if depth is not None:
-            size = (photo.height, photo.width)
-            values = to_depth(depth, size=size, unit=unit, larger_is_nearer=larger_is_nearer)
-        return self._cutter.prepare(photo, values)
+        return self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
+
+
+def _reader(unit: DepthUnit, larger_is_nearer: bool, invalid: object, orientation: object) -> _ReadDepth:
+    """Return what reads the depth map of a photo by the arguments of a call.
+
+    Raises:
+        SettingError: the values or the orientation are none.
+    """
+    rules = MapRules.of(invalid=invalid, orientation=orientation)
+    return functools.partial(to_depth, unit=unit, larger_is_nearer=larger_is_nearer, rules=rules, say=_LOG.warning)
 
 
 @contextmanager
@@ -245,6 +270,8 @@ def segment(
     depth: NDArray[Any] | None = None,
     depth_unit: DepthUnit = "relative",
     larger_is_nearer: bool = False,
+    depth_invalid: DepthInvalid = "auto",
+    depth_orientation: DepthOrientation = "auto",
     confidence: bool = True,
     preset: str | None = None,
     device: str = "auto",
@@ -254,7 +281,8 @@ def segment(
 
     Args:
         image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.
-        depth, depth_unit, larger_is_nearer, confidence: as for a call of a `Segmenter`.
+        depth, depth_unit, larger_is_nearer, depth_invalid, depth_orientation, confidence: as for a call of a
+            `Segmenter`.
         preset, device, settings: as for `Segmenter`.
 
     Returns:
@@ -269,5 +297,11 @@ def segment(
     except TypeError:  # a value that cannot be hashed; the error of a wrong one names its setting
         segmenter = Segmenter(preset=preset, device=device, **settings)
     return segmenter(
-        image, depth=depth, depth_unit=depth_unit, larger_is_nearer=larger_is_nearer, confidence=confidence
+        image,
+        depth=depth,
+        depth_unit=depth_unit,
+        larger_is_nearer=larger_is_nearer,
+        depth_invalid=depth_invalid,
+        depth_orientation=depth_orientation,
+        confidence=confidence,
     )

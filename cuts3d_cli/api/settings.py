@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -14,36 +15,49 @@ from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
+from cuts3d_cli.effects import unread
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
+from cuts3d_cli.wording import choose_one
 
 SECTIONS = ("pseudo", "features", "depth", "confidence")
-"""Sections whose fields are settings. Where two share a name, it is the first one's."""
+"""Sections whose fields are settings of a cut. Where two share a name, it is the first one's."""
 
 
-def configure(*, preset: str | None, config: Config | None, settings: Mapping[str, Any]) -> Config:
+def configure(
+    *,
+    preset: str | None = None,
+    config: Config | None = None,
+    settings: Mapping[str, Any],
+    sections: Sequence[str] = SECTIONS,
+) -> Config:
     """Return the configuration that keyword arguments ask for. Files and variables play no part.
 
     Args:
         preset: a name in `PRESETS`; None for "paper".
         config: a whole configuration in place of a preset.
         settings: field -> value, or section__field -> value.
+        sections: whose fields are settings. Where two share a name, it is the first one's.
 
     Raises:
         SettingError: an unknown preset or field, or a value of the wrong type or outside its limits.
+
+    Warns:
+        UserWarning: a field has no effect beside the others.
     """
     if config is None:
         name = "paper" if preset is None else preset
         if not isinstance(name, str) or name not in PRESETS:
-            raise SettingError("preset", f"is {name!r}: choose one of {', '.join(PRESETS)}")
+            raise SettingError("preset", f"is {name!r}: {choose_one(name, PRESETS)}")
         config = PRESETS[name]
     elif preset is not None:
         raise SettingError("preset", "does not go with config, which is a whole configuration: leave one of them out")
     elif not isinstance(config, Config):
         raise SettingError("config", f"is a {type(config).__name__}: give a Config")
     for name, value in settings.items():
-        section, field = _field_of(name)
-        config = replace(config, **{section: replace(getattr(config, section), **{field: _checked(name, value)})})
+        section, field = _field_of(name, sections)
+        checked = _checked(name, value, section=section, field=field)
+        config = replace(config, **{section: replace(getattr(config, section), **{field: checked})})
     # Names that tables of other rooms have.
     for name, value, table, is_known in (
         ("method", config.pseudo.method, METHODS, METHODS.__contains__),
@@ -51,7 +65,13 @@ def configure(*, preset: str | None, config: Config | None, settings: Mapping[st
         ("backbone", config.features.backbone, BACKBONES, is_backbone),
     ):
         if not is_known(value):
-            raise SettingError(name, f"is '{value}': choose one of {', '.join(table)}")
+            raise SettingError(name, f"is '{value}': {choose_one(value, table)}")
+    for name in settings:
+        section, field = _field_of(name, sections)
+        values = getattr(config, section)
+        if (decisive := unread(section, values).get(field)) is not None:
+            given = f"{decisive}={getattr(values, decisive)!r}"
+            warnings.warn(f"{name} has no effect with {given}", stacklevel=4)
     return config
 
 
@@ -75,30 +95,29 @@ def check_count(name: str, value: Any, *, least: int) -> None:
         raise SettingError(name, f"is {value!r}: it must be a whole number, at least {least}")
 
 
-def _field_of(name: str) -> tuple[str, str]:
+def _field_of(name: str, sections: Sequence[str]) -> tuple[str, str]:
     """Return the section and the field that a keyword argument stands for."""
-    fields = {section: [item.name for item, _ in _fields(section)] for section in SECTIONS}
+    fields = {section: [item.name for item, _ in _fields(section)] for section in sections}
     section, separator, field = name.partition("__")
     if separator:
         if field in fields.get(section, ()):
             return section, field
     else:
-        for section in SECTIONS:
+        for section in sections:
             if name in fields[section]:
                 return section, name
-    known = [field for section in SECTIONS for field in fields[section]]
+    known = [field for section in sections for field in fields[section]]
     alike = get_close_matches(field or name, known, n=1)
     hint = f"did you mean {alike[0]}?" if alike else f"the fields are {', '.join(dict.fromkeys(known))}"
     raise SettingError(name, f"is no setting: {hint}")
 
 
-def _checked(name: str, value: Any) -> Any:
-    """Return a value as its field's type.
+def _checked(name: str, value: Any, *, section: str, field: str) -> Any:
+    """Return a value as the type of its field, which the keyword argument `name` stands for.
 
     Raises:
         SettingError: it is of another type, or outside the field's limits.
     """
-    section, field = _field_of(name)
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     item, kind = next((item, kind) for item, kind in _fields(section) if item.name == field)

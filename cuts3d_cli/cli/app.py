@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from cuts3d_cli.cli import (
     depth,
     doctor,
     evaluate,
+    export,
+    export_detector,
     features,
     inspect,
     pack,
@@ -27,8 +30,9 @@ from cuts3d_cli.cli import (
     viz,
     weights,
 )
-from cuts3d_cli.cli.common import DONE, FAILURE
-from cuts3d_cli.cli.console import say
+from cuts3d_cli.cli.command import PlainCommand
+from cuts3d_cli.cli.common import DONE, EXIT_CODES, FAILURE
+from cuts3d_cli.cli.console import say, silence
 from cuts3d_cli.cli.spelling import COMMANDS, set_running, spelled
 from cuts3d_cli.errors import Cuts3dError
 
@@ -39,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised instance segmentation by cutting semantics in 3D.\n\n"
     "From photos to masks: pack -> depth -> pseudo. To see it on one photo: cuts3d viz photo.jpg",
-    epilog="Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.",
+    epilog=EXIT_CODES,
 )
 
 GROUPS: Mapping[str, typer.Typer] = {
@@ -58,6 +62,8 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "selftrain": selftrain.selftrain,
     "predict": predict.predict,
     "eval": evaluate.evaluate,
+    "export": export.export,
+    "export-detector": export_detector.export_detector,
     "run": run.run,
     "verify": verify.verify,
     "inspect": inspect.inspect,
@@ -78,7 +84,7 @@ def add_command(name: str, command: Callable[..., None]) -> None:
     """
     COMMANDS[name] = command
     group, _, last = name.rpartition(" ")
-    (GROUPS[group] if group else app).command(last)(command)
+    (GROUPS[group] if group else app).command(last, cls=PlainCommand, epilog=EXIT_CODES)(command)
 
 
 for _name, _group in GROUPS.items():
@@ -101,6 +107,9 @@ def _root(
     ] = False,
 ) -> None:
     set_running(context.invoked_subcommand)
+    # Of the processes that torchrun starts for a training on this machine, the first one speaks for all.
+    if context.invoked_subcommand == "train" and int(os.environ.get("LOCAL_RANK", "0")):
+        silence()
 
 
 def exit_code(arguments: list[str] | None = None) -> int:
@@ -110,7 +119,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; sys.argv by default.
 
     Returns:
-        0 done, 1 failure, 2 usage, 3 finished with failed samples, 130 interrupted.
+        0 done, 1 failure, 2 usage, 3 finished with failed samples, 128 + n ended by signal n.
     """
     set_running(None)
     try:
@@ -118,7 +127,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else FAILURE if leave.code else DONE
         if code == interrupts.INTERRUPTED and not interrupts.asked():  # typer's way with Ctrl-C, and training's own
-            say(f"cuts3d: interrupted; {interrupts.HOW_TO_GO_ON}")
+            say(f"cuts3d: interrupted; {interrupts.how_to_go_on()}")
         return code
     except Cuts3dError as error:
         say(f"cuts3d: {' '.join(spelled(error).split())}")

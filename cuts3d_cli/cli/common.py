@@ -9,15 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.cli.console import say, stderr, stdout
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Message, Setting
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
 
 DONE, FAILURE, USAGE, FAILED_SAMPLES = 0, 1, 2, 3
-SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size", "engine", "ray_address")
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failure, 2 usage, 3 finished with failed samples, 129 hung up (SIGHUP), 130 interrupted"
+    " (Ctrl-C), 141 nobody reads the output (SIGPIPE), 143 terminated (SIGTERM)."
+)
+SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
+RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
+"""Fields of section `run` that name a Ray cluster."""
+NETWORK_FIELDS = ("device", "batch_size", "half")
+"""Fields of section `run` for commands that run a network."""
+WORKER_FIELDS = ("workers", "worker_memory", "worker_timeout")
+"""Fields of section `run` for commands that work in several processes."""
+OUTPUT_FIELDS = ("max_image_pixels", "if_exists")
+"""Fields of section `run` for commands that make something of photos."""
+CHECKPOINT_HELP = (
+    "A detector: of `cuts3d train`, or of detectron2 (.pth, .pkl), as the authors of CutLER and CutS3D publish theirs."
+)
+"""Of the option `--checkpoint`, and of `--init`."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Shards = Annotated[
@@ -68,6 +87,7 @@ def run_stage(
     """
     from cuts3d_cli.stages import STAGES
 
+    say_how_to_go_on(config)
     stage = STAGES[name]
     run: Callable[..., StageResult] = partial(stage.run, say=say)
     if config.run.engine == "ray":
@@ -75,6 +95,14 @@ def run_stage(
 
         run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
     return show(name, partial(run, shards, config=config, **arguments), json=json, rows=rows)
+
+
+def say_how_to_go_on(config: Config) -> None:
+    """Let the last line after a signal say how to go on where the same command would begin again, or refuse."""
+    wanted = {"overwrite": "replace", "fail": "resume"}.get(config.run.if_exists)
+    if wanted is not None:
+        way = spelled(Message("run the same command with ", Setting("run.if_exists", wanted), " to go on"))
+        interrupts.go_on_by(lambda: way)
 
 
 def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows | None = None) -> StageResult:
@@ -98,10 +126,30 @@ def show(name: str, run: Callable[..., StageResult], *, json: bool, rows: Rows |
         print_json(result.to_json())
         print_failures(result.failed, errors=stderr)
     else:
-        print_stage(result, rows=rows(result) if rows else {}, console=stdout, errors=stderr)
+        print_stage(result, rows=rows(result) if rows else None, console=stdout, errors=stderr)
     return result
 
 
 def leave(*, failed: object) -> NoReturn:
     """End the command with the exit code that says whether samples failed."""
     raise typer.Exit(FAILED_SAMPLES if failed else DONE)
+
+
+def leave_after(result: StageResult) -> NoReturn:
+    """End the command of a stage with the exit code that its result asks for.
+
+    Raises:
+        ShardError: shards could not be done.
+    """
+    result.check_complete()
+    nothing = not result.count("samples_in") and all(shard.status != "held" for shard in result.shards)
+    if nothing and result.shards:
+        say(f"warning: {_nothing_to_do(result)}")
+    leave(failed=result.failed or nothing)
+
+
+def _nothing_to_do(result: StageResult) -> str:
+    """Return why a stage had no image to work on."""
+    if before := result.count("failed_before"):
+        return f"there was nothing to do: all {before} images failed in an earlier stage, whose manifests say why"
+    return "the shards hold no images"

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage
-from cuts3d_cli.cli.options import with_config
+from collections.abc import Mapping
+from typing import Any
+
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    RAY_FIELDS,
+    SHARING_FIELDS,
+    WORKER_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave_after,
+    run_stage,
+)
+from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Parts, Setting
 
 
-@with_config("confidence", "run")
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect where no photo is read."""
+    source = config.confidence.source
+    return {} if source == "crf" else {"run.max_image_pixels": ("with ", Setting("confidence.source", source))}
+
+
+@with_config(
+    "confidence",
+    fields(
+        "run",
+        *WORKER_FIELDS,
+        *OUTPUT_FIELDS,
+        *SHARING_FIELDS,
+        *RAY_FIELDS,
+        idle=(*NETWORK_FIELDS, "graphs"),
+    ),
+    idle=_idle,
+)
 def confidence(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:
     """Score how sure every mask is, patch by patch: writes NAME-000.confidence.tar beside each shard."""
     result = run_stage("confidence", expand_shards(shards, more_shards, config), config=config, json=json)
-    leave(failed=result.failed)
+    leave_after(result)

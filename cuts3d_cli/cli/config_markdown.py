@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from cuts3d_cli.cli.options import CHOICES
-from cuts3d_cli.config import Config, as_dict, section_fields
+from cuts3d_cli.config import Config, as_dict, section_fields, words_of
 
 _HEAD = "| field | value | allowed | option | meaning |\n| --- | --- | --- | --- | --- |"
 
@@ -65,13 +65,15 @@ def _value(value: Any) -> str:
 
 def _allowed(kind: Any, limits: tuple[float, float] | None) -> str:
     """Return which values a field of this type takes."""
-    words: list[str] = []
+    words = "".join(f"`{word}`, " for word in words_of(kind))
     if get_origin(kind) in (typing.Union, types.UnionType):
-        kind, *others = [part for part in get_args(kind) if part is not type(None)]
-        words = [f"`{word}`" for other in others for word in get_args(other)]
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        kind = next((part for part in parts if get_origin(part) is not Literal), parts[0])
     if limits is not None:
         low, high = (f"{limit:g}" if isinstance(limit, float) else f"{limit:,}" for limit in limits)
-        return ", ".join((f"{'list of ' if get_origin(kind) is tuple else ''}{low} to {high}", *words))
+        return f"{words}{'list of ' if get_origin(kind) is tuple else ''}{low} to {high}"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list of text"
     return "on, off" if kind is bool else "a path" if kind is not str else "text"

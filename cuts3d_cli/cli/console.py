@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+from types import TracebackType
+
 from rich.console import Console
 
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.errors import Message
 
-stdout = Console()
-stderr = Console(stderr=True)
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints names as they are: brackets and colons in them are no markup and no emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
+stdout = plain_console()
+stderr = plain_console(stderr=True)
 
 
 def say(line: str | Message) -> None:
@@ -18,4 +29,15 @@ def say(line: str | Message) -> None:
 
 def print_line(line: str, *, console: Console = stdout) -> None:
     """Print a line as it is, without colours and line breaks of our own."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def silence() -> None:
+    """Print nothing from now on, but for the traceback of an error that nobody expects."""
+    before = sys.stderr
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        traceback.print_exception(kind, error, trace, file=before)
+
+    sys.excepthook = show
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave, run_stage
-from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    RAY_FIELDS,
+    SHARING_FIELDS,
+    WORKER_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave_after,
+    run_stage,
+)
+from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 
 
-@with_config("depth", "run")
+@with_config(
+    "depth",
+    fields(
+        "run",
+        *NETWORK_FIELDS,
+        *OUTPUT_FIELDS,
+        *SHARING_FIELDS,
+        *RAY_FIELDS,
+        idle=(*WORKER_FIELDS, "graphs"),
+    ),
+)
 def depth(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:
     """Estimate the depth of every image: writes NAME-000.depth.tar beside each shard."""
     result = run_stage("depth", expand_shards(shards, more_shards, config), config=config, json=json)
-    leave(failed=result.failed)
+    leave_after(result)

@@ -9,8 +9,8 @@ from cuts3d_cli.cli.spelling import spelled
 
 def doctor(json: Json = False) -> None:
     """Print versions, devices and weights, what is missing, and how to get it."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.inspection.doctor import findings
@@ -25,5 +25,5 @@ def doctor(json: Json = False) -> None:
     table.add_column("found", overflow="fold")
     colours = {"ok": "green", "missing": "red", "note": "yellow"}
     for item in found:
-        table.add_row(f"[{colours[item.state]}]{item.state}[/]", item.what, escape(spelled(item.found)))
+        table.add_row(Text(item.state, style=colours[item.state]), item.what, spelled(item.found))
     stdout.print(table)

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, NETWORK_FIELDS, Json, MoreShards, Shards, expand_shards, leave
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config, EvalConfig
-from cuts3d_cli.errors import DatasetError, FileError, Message, UsageError
+from cuts3d_cli.errors import DatasetError, FileError, Message, Parts, Setting, UsageError
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
 
 if TYPE_CHECKING:
     from cuts3d_cli.cli.evaluate_tables import Kind
-    from cuts3d_cli.evaluation.published import Setting
+    from cuts3d_cli.evaluation.published import Setting as Rows
     from cuts3d_cli.evaluation.report import BenchmarkReport
 
 _DATASETS, _SHARDS = EvalConfig.title, "Masks in shards"
-_ROWS: Mapping[str, Setting] = {"paper": "zero-shot", "in-domain": "in-domain"}
+_ROWS: Mapping[str, Rows] = {"paper": "zero-shot", "in-domain": "in-domain"}
 """--compare -> setting of the published rows."""
 
 
-@with_config("eval", fields("run", "device", "batch_size", "half"))
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect where no detector is run."""
+    if arguments.get("list_datasets"):
+        return dict.fromkeys(("predict", "run"), ("with ", Setting("list_datasets", True)))
+    sections = ("eval", "predict", "run")
+    return {} if arguments.get("checkpoint") else dict.fromkeys(sections, ("without ", Setting("checkpoint")))
+
+
+@with_config("eval", "predict", fields("run", *NETWORK_FIELDS), idle=_idle)
 def evaluate(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             "--checkpoint",
             "-c",
-            help="A detector that `cuts3d train` made: .safetensors or .pth.",
+            help=CHECKPOINT_HELP,
             show_default=False,
             rich_help_panel=_DATASETS,
         ),
@@ -189,6 +197,7 @@ def evaluate(
                     checkpoint,
                     selection,
                     config=config.run,
+                    wanted=config.predict,
                     export=export_coco,
                     detections=detections,
                     say=say,

@@ -124,11 +124,21 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
     """Print the figures of masks in shards as a table, in percent with one decimal."""
     metrics = result.metrics
     rows = {"box": metrics.box} | ({"mask": metrics.mask} if metrics.mask is not None else {})
+    empty = f" ({result.empty} without annotations)" if result.empty else ""
     print_line(
-        f"{result.ground_truth}: {metrics.images} images, {metrics.instances} instances, {metrics.crowds} crowd"
+        f"{result.ground_truth}: {metrics.images} images{empty}, {metrics.instances} instances, {metrics.crowds} crowd"
         f" regions, {metrics.predictions} masks; percent",
         console=console,
     )
+    left_out = {
+        f"of {result.missing + metrics.images} images of the ground truth": result.missing,
+        "images of the shards": result.extra,
+        "masks of such images": result.unmatched,
+        f"of {result.annotations} annotations": result.dropped,
+    }
+    if any(left_out.values()):
+        counts = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
+        print_line(f"left out: {counts}", console=console)
     table = Table()
     table.add_column("")
     for column in COLUMNS:

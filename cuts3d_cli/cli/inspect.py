@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from cuts3d_cli.cli.common import Json
@@ -18,6 +16,7 @@ from cuts3d_cli.cli.console import print_line, stdout
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.cli.tables import print_json
 from cuts3d_cli.errors import Cuts3dError, ShardError
+from cuts3d_cli.json_reading import Fields, JsonError, as_object, parse_json
 from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
     found, problem = _manifest_beside(path)
     samples = {
         sample.key: {name: describe(name, data) for name, data in sorted(sample.members.items())}
-        for sample in itertools.islice(read_shard(path), limit)
+        for sample in itertools.islice(read_shard(path, whole=False), limit)
     }
     if json:
         print_json(
@@ -85,7 +84,7 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
         table.add_column(column, overflow="fold")
     for key, members in samples.items():
         for number, (name, content) in enumerate(members.items()):
-            table.add_row(escape(key) if number == 0 else "", name, escape(content))
+            table.add_row(key if number == 0 else "", name, content)
     stdout.print(table)
 
 
@@ -112,33 +111,41 @@ def describe(name: str, data: bytes) -> str:
     """
     from PIL import Image, UnidentifiedImageError
 
+    from cuts3d_cli.images import open_image
     from cuts3d_cli.sidecars.npy import decode_npy
 
     kind = name.rsplit(".", 1)[-1]
     try:
         if kind in ("jpg", "jpeg", "png", "webp"):
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 return f"{image.width}x{image.height} {image.mode}, {len(data):,} bytes"
         if kind == "npy":
             array = decode_npy(data)
             return f"{array.dtype} {array.shape}, {len(data):,} bytes"
         if kind == "json":
-            return _summary(json_module.loads(data), is_pseudo=name == "pseudo.json")
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError, KeyError) as error:
+            value = parse_json(data)
+            return _masks(Fields(as_object(value))) if name == "pseudo.json" else _shortened(value)
+    except JsonError as error:
+        return f"{len(data):,} bytes, damaged: it {error}"
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError) as error:
         return f"{len(data):,} bytes, damaged: {first_line(error)}"
     return f"{len(data):,} bytes"
 
 
-def _summary(value: Any, *, is_pseudo: bool) -> str:
-    if is_pseudo and isinstance(value, dict):
-        areas = ", ".join(f"{item['area']:,} px" for item in value["instances"])
-        dropped = "; ".join(f"iteration {item['iteration']} {item['reason']}" for item in value["dropped"])
-        parts = [f"{len(value['instances'])} masks" + (f" ({areas})" if areas else "")]
-        if dropped:
-            parts.append(f"dropped: {dropped}")
-        if value.get("stopped"):
-            parts.append(f"stopped: {value['stopped']}")
-        return ", ".join(parts)
+def _masks(record: Fields) -> str:
+    """Return how many masks there are, and how large; raises ValueError where a field is of another kind."""
+    instances, dropped = record.objects("instances", each="instance"), record.objects("dropped", each="cut", missing=())
+    areas = ", ".join(f"{item.whole('area'):,} px" for item in instances)
+    parts = [f"{len(instances)} masks" + (f" ({areas})" if areas else "")]
+    if dropped:
+        reasons = "; ".join(f"iteration {item.whole('iteration')} {item.text('reason')}" for item in dropped)
+        parts.append(f"dropped: {reasons}")
+    if record.has("stopped"):
+        parts.append(f"stopped: {record.text('stopped')}")
+    return ", ".join(parts)
+
+
+def _shortened(value: Any) -> str:
     text = json_module.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= 200 else text[:197] + "..."
 
@@ -147,19 +154,19 @@ def _print_manifest(manifest: Manifest, path: Path, *, json: bool) -> None:
     if json:
         print_json(dataclasses.asdict(manifest))
         return
-    table = Table(title=f"{escape(str(path))}: stage {manifest.stage}", title_justify="left", show_header=False)
+    table = Table(title=f"{path}: stage {manifest.stage}", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
     for section, values in manifest.config.items():
         shown = (
             ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else str(values)
         )
-        table.add_row(f"config: {section}", escape(shown))
+        table.add_row(f"config: {section}", shown)
     for role, digest in manifest.inputs.items():
-        table.add_row(f"made from: {role}", escape(f"{digest.file}, sha256 {digest.sha256[:12]}..."))
+        table.add_row(f"made from: {role}", f"{digest.file}, sha256 {digest.sha256[:12]}...")
     table.add_row("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items()))
     for item in manifest.failed:
-        table.add_row("failed", escape(f"{item.get('key') or item.get('file')}: {item['reason']}"))
+        table.add_row("failed", f"{item.get('key') or item.get('file')}: {item['reason']}")
     table.add_row("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
     table.add_row("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
     table.add_row("sha256", manifest.sha256)

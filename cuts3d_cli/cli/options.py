@@ -13,10 +13,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types
+from cuts3d_cli.cli.effects import Idle, check_effects
+from cuts3d_cli.cli.flags import TAKEN, Taken
+from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types, words_of
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS
 from cuts3d_cli.errors import SettingError
+from cuts3d_cli.wording import choose_one, did_you_mean
 
 CHOICES: Mapping[tuple[str, str], Collection[str]] = {("pseudo", "method"): METHODS, ("depth", "backend"): DEPTHS}
 """(Section, field) -> the names that a field of text may have, where a table of another room has them."""
@@ -26,51 +29,42 @@ OPEN_CHOICES: Mapping[tuple[str, str], str] = {("depth", "backend"): ANY_TRANSFO
 
 @dataclass(frozen=True)
 class SomeFields:
-    """Some fields of a section, for a command that has no use for the others."""
+    """Some fields of a section, for a command that has no use for the others.
+
+    Attributes:
+        section: its name.
+        names: what the command reads.
+        idle: fields whose options it takes nevertheless, hidden and with a warning, since scripts pass them to all
+            stages alike.
+    """
 
     section: str
     names: tuple[str, ...]
+    idle: tuple[str, ...] = ()
 
 
-def fields(section: str, *names: str) -> SomeFields:
+def fields(section: str, *names: str, idle: tuple[str, ...] = ()) -> SomeFields:
     """Choose fields of a section, for `with_config`."""
-    return SomeFields(section, names)
+    return SomeFields(section, names, idle)
 
 
 Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Taken:
-    """What a command takes of the configuration.
-
-    Attributes:
-        options: "section.field" -> parameter of the command.
-        sections: whose fields `--set` reaches without their section.
-        redirects: whether an option may fill a field of the same name in another section.
-    """
-
-    options: Mapping[str, str]
-    sections: Sequence[str]
-    redirects: bool
-
-
-_TAKEN = "cuts3d_taken"
-"""Attribute of a command's function that holds what it takes."""
-
-
 def with_config(
-    *sections: str | SomeFields, redirect: Redirect | None = None
+    *sections: str | SomeFields, redirect: Redirect | None = None, idle: Idle | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
-    The command is called with the resolved configuration as its keyword argument `config`, in place of those options.
+    The command is called with the resolved configuration as its keyword argument `config`, in place of those options;
+    one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
             Fields that are marked as advanced get no option of their own.
         redirect: names sections to fill in place of others, given the command's own arguments.
+        idle: names sections and fields that have no effect beside the command's own arguments, with the reasons.
 
     Returns:
         A decorator for the function of a Typer command.
@@ -79,15 +73,20 @@ def with_config(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
-        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
+        parameters = [
+            parameter for parameter in signature.parameters.values() if parameter.name not in ("config", "given")
+        ]
         preset = typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel=section_types()["run"].title)
         parameters.append(_parameter("preset", Literal[tuple(PRESETS)], preset))
         # An option for each field
-        names = [wanted.section if isinstance(wanted, SomeFields) else wanted for wanted in sections]
+        wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
+        names = [wanted.section for wanted in wholes]
+        reads = {wanted.section: _read_fields(wanted, shards="shards" in signature.parameters) for wanted in wholes}
         places: dict[str, tuple[str, str]] = {}
-        for section, wanted in zip(names, sections, strict=True):
+        for wanted in wholes:
+            section = wanted.section
             for item, kind in _fields(section):
-                if item.metadata["advanced"] or (isinstance(wanted, SomeFields) and item.name not in wanted.names):
+                if item.metadata["advanced"] or item.name not in wanted.names + wanted.idle:
                     continue
                 # Two sections may use the same word, as in --weights; the later one says whose it is.
                 name = item.name if item.name not in places else f"{section}_{item.name}"
@@ -98,12 +97,14 @@ def with_config(
                     metavar=_metavar(section, item.name, kind),
                     show_default=_shown(item.default),
                     rich_help_panel=section_types()[section].title,
+                    hidden=item.name in wanted.idle,
                 )
                 parameters.append(_parameter(name, kind, option))
         parameters.append(_parameter("set", list[str], _set_option(names)))
 
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
+            # What stands on the command line
             overrides: dict[str, dict[str, Any]] = {}
             for name, (section, key) in places.items():
                 value = arguments.pop(name)
@@ -112,20 +113,42 @@ def with_config(
             for assignment in arguments.pop("set") or []:
                 section, key, text = _assignment(assignment, names)
                 overrides.setdefault(section, {})[key] = text
+            # Options of one section may fill another one.
+            read: dict[str, Collection[str]] = dict(reads)
             for section, instead in (redirect(arguments) if redirect else {}).items():
-                if section in overrides:
-                    overrides.setdefault(instead, {}).update(overrides.pop(section))
-            config = resolve(preset=arguments.pop("preset"), overrides=overrides)
+                overrides.setdefault(instead, {}).update(overrides.pop(section, {}))
+                read[instead] = read.pop(section)
+            preset = arguments.pop("preset")
+            config = resolve(preset=preset, overrides=overrides)
             check_choices(config)
+            check_effects(
+                [(section, key) for section, values in overrides.items() for key in values],
+                config=config,
+                reads=read,
+                idle=idle(arguments, config) if idle else {},
+                preset=preset,
+            )
+            if "given" in signature.parameters:
+                named = {f"{section}.{key}" for section, values in overrides.items() for key in values}
+                arguments["given"] = named | ({"preset"} if preset is not None else set())
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         options = {f"{section}.{key}": name for name, (section, key) in places.items()}
-        setattr(run, _TAKEN, _Taken(options=options, sections=names, redirects=redirect is not None))
+        setattr(run, TAKEN, Taken(options=options, sections=names, redirects=redirect is not None))
         return run
 
     return decorate
+
+
+def _whole(section: str) -> SomeFields:
+    return SomeFields(section, tuple(item.name for item, _ in _fields(section)))
+
+
+def _read_fields(wanted: SomeFields, *, shards: bool) -> frozenset[str]:
+    """Return the fields that a command reads; one that works on shards reads where they lie."""
+    return frozenset(wanted.names) | ({"shards"} if shards and wanted.section == "run" else set())
 
 
 def check_choices(config: Config) -> None:
@@ -138,55 +161,16 @@ def check_choices(config: Config) -> None:
         value = getattr(getattr(config, section), field)
         start = OPEN_CHOICES.get((section, field))
         if value not in choices and not (start and value.startswith(start)):
-            raise SettingError(f"{section}.{field}", f"is '{value}': choose one of {', '.join(choices)}")
+            raise SettingError(f"{section}.{field}", f"is '{value}': {choose_one(value, choices)}")
 
 
 def _metavar(section: str, key: str, kind: Any) -> str | None:
-    """Return how a help page shows the values of a field: names in a table, or a number or a word; None: as usual."""
-    choices = CHOICES.get((section, key))
-    if choices is not None:
+    """Return how a help page shows the values of a field that Typer cannot tell: names in a table, and words."""
+    if choices := CHOICES.get((section, key)):
         start = OPEN_CHOICES.get((section, key))
         return f"[{'|'.join((*choices, f'{start}...') if start else choices)}]"
-    words = [word for part in get_args(kind) if get_origin(part) is Literal for word in get_args(part)]
-    return f"[FLOAT|{'|'.join(words)}]" if words and float in get_args(kind) else None
-
-
-def flag_of(setting: str, command: Callable[..., None]) -> str | None:
-    """Return the option by which a command takes a setting.
-
-    Args:
-        setting: section and field, as in "pseudo.tau_knn", or the name of an argument of the command.
-        command: its function.
-
-    Returns:
-        As in "--tau-knn"; "--set run.graphs" for a field without an option of its own; None if the command does not
-        take it.
-    """
-    flags = _flags_of(command)
-    section, dot, key = setting.rpartition(".")
-    if not dot:
-        return flags.get(setting)
-    taken: _Taken | None = getattr(command, _TAKEN, None)
-    if taken is None:
-        return None
-    if name := taken.options.get(setting):
-        return flags[name]
-    if taken.redirects and (others := [name for place, name in taken.options.items() if place.endswith(f".{key}")]):
-        return flags[others[0]]
-    return f"--set {setting}" if section in taken.sections or taken.redirects else None
-
-
-@functools.cache
-def _flags_of(command: Callable[..., None]) -> dict[str, str]:
-    """Return parameter -> long option, as Typer makes them; arguments have none."""
-    alone = typer.Typer()
-    alone.command()(command)
-    flags: dict[str, str] = {}
-    for parameter in typer.main.get_command(alone).params:
-        for flag in parameter.opts:
-            if parameter.name and flag.startswith("--"):
-                flags.setdefault(parameter.name, flag)
-    return flags
+    words = words_of(kind)
+    return f"[{'INTEGER' if int in get_args(kind) else 'FLOAT'}|{'|'.join(words)}]" if words else None
 
 
 def _set_option(sections: Sequence[str]) -> Any:
@@ -214,7 +198,9 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
     if not dot:
         owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
         if len(owners) != 1:
-            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else "is no field here"
+            every = [item.name for name in sections for item, _ in _fields(name)]
+            unknown = f"is no field here{did_you_mean(key, every)}"
+            problem = f"is in {' and '.join(owners)}: write SECTION.{key}=VALUE" if owners else unknown
             raise SettingError("set", f"{text}: '{key}' {problem}")
         section = owners[0]
     return section, key, value.strip()
@@ -223,9 +209,9 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     inner = kind
     if get_origin(kind) in (typing.Union, types.UnionType):
-        inner, *words = [part for part in get_args(kind) if part is not type(None)]
-        inner = str if words else inner  # a number or a word, as the configuration reads it
-    if get_origin(inner) is tuple:  # typer wants a fixed number of values; ours are one word, as in 240,320
+        inner = next(part for part in get_args(kind) if part is not type(None))
+    # typer wants a fixed number of values, ours are one word, as in 240,320; nor does it take a word or a number.
+    if get_origin(inner) is tuple or words_of(kind):
         inner = str
     annotation: Any = Annotated[inner | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, leave, show
-from cuts3d_cli.cli.options import with_config
+from cuts3d_cli.cli.common import (
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    RAY_FIELDS,
+    SHARING_FIELDS,
+    WORKER_FIELDS,
+    Json,
+    leave_after,
+    say_how_to_go_on,
+    show,
+)
+from cuts3d_cli.cli.console import say
+from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
+
+if TYPE_CHECKING:
+    from cuts3d_cli.engine.results import StageResult
 
 
-@with_config("pack", "run")
+OF_MAPS = ("depth_scale", "depth_invalid", "depth_orientation")
+"""Fields of section `pack` that say what depth maps mean."""
+
+
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    if arguments.get("depth_dir"):
+        return {}
+    return {f"pack.{name}": ("without ", Setting("depth_dir")) for name in OF_MAPS}
+
+
+@with_config(
+    "pack",
+    fields(
+        "run",
+        *OUTPUT_FIELDS,
+        *SHARING_FIELDS,
+        "engine",
+        idle=(*NETWORK_FIELDS, *WORKER_FIELDS, *RAY_FIELDS[1:], "graphs"),
+    ),
+    idle=_idle,
+)
 def pack(
     source: Annotated[
         Path, typer.Argument(help="A folder of photos (any layout), or a COCO JSON.", show_default=False)
@@ -32,7 +67,11 @@ def pack(
     ] = None,
     depth_dir: Annotated[
         Path | None,
-        typer.Option("--depth-dir", help="Folder of sensor depth maps, named like the photos.", show_default=False),
+        typer.Option(
+            "--depth-dir",
+            help="Folder of depth maps, named like the photos: 16-bit PNG, TIFF, .npy, .npz or PFM.",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
     *,
@@ -43,6 +82,19 @@ def pack(
 
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
+    say_how_to_go_on(config)
     packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
-    result = show("pack", partial(run, packing, config=config), json=json)
-    leave(failed=result.failed)
+    result = show("pack", partial(run, packing, config=config, say=say), json=json, rows=_rows)
+    leave_after(result)
+
+
+def _rows(result: StageResult) -> dict[str, str]:
+    """Return rows about the photos and their depth maps, for the table that packing ends with."""
+    from cuts3d_cli.stages.pack_notes import PackResult
+
+    assert isinstance(result, PackResult)
+    rows = {"no photos, passed over": result.passed_over, "keys made longer": result.keys_made_longer}
+    shown = {what: str(number) for what, number in rows.items() if number}
+    if with_map := result.count("with_depth"):
+        shown |= {"with a depth map": str(with_map), "without": str(result.count("without_depth"))}
+    return shown

@@ -7,16 +7,26 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import SHARING_FIELDS, Json, MoreShards, Shards, expand_shards, leave, run_stage
+from cuts3d_cli.cli.common import (
+    CHECKPOINT_HELP,
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    RAY_FIELDS,
+    SHARING_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave_after,
+    run_stage,
+)
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 
 
-@with_config("predict", fields("run", "device", "batch_size", "half", "max_image_pixels", "if_exists", *SHARING_FIELDS))
+@with_config("predict", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS))
 def predict(
-    checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="A detector that `cuts3d train` made.", show_default=False)
-    ],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help=CHECKPOINT_HELP, show_default=False)],
     shards: Shards = None,
     more_shards: MoreShards = None,
     json: Json = False,
@@ -26,4 +36,4 @@ def predict(
     """Detect the instances of every image: writes NAME-000.predict.tar beside each shard."""
     paths = expand_shards(shards, more_shards, config)
     result = run_stage("predict", paths, config=config, json=json, checkpoint=checkpoint)
-    leave(failed=result.failed)
+    leave_after(result)

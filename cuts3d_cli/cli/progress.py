@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from cuts3d_cli.cli.console import print_line
+from cuts3d_cli.cli.console import plain_console, print_line
 from cuts3d_cli.cli.spelling import COMMANDS, running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
@@ -85,6 +85,10 @@ class StageProgress(Progress):
         if self._console.is_terminal:
             self._bars.stop()
 
+    def replacing(self, what: Message) -> None:
+        """Tell which finished results of other settings are about to be replaced."""
+        self._say(spelled(what))
+
     def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
         """Show the bar of all shards."""
         self._sizes = dict(shards)
@@ -145,9 +149,18 @@ class StageProgress(Progress):
 
     def give_up(self, shard: Path, *, why: str) -> None:
         """Take back what the bar of all shards has counted."""
-        if self._all is not None:
-            self._bars.update(self._all, advance=-self._done)
+        self._take_back(shard)
         self._say(why)
+
+    def broken(self, shard: Path, *, why: Message) -> None:
+        """Tell why a shard cannot be done."""
+        self._take_back(shard)
+        self._leave_out(shard, why=f"cannot be done: {spelled(why)}")
+
+    def _take_back(self, shard: Path) -> None:
+        if self._all is not None and shard == self._current:
+            self._bars.update(self._all, advance=-self._done)
+            self._done = 0
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
         """Tell, once, which shards are waited for and who holds them."""
@@ -235,5 +248,5 @@ class TrainingProgress:
 
     def _out(self) -> Console:
         if self._console is None:
-            self._console = Console(stderr=True)
+            self._console = plain_console(stderr=True)
         return self._console

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from cuts3d_cli.cli.common import Json, leave
+from cuts3d_cli.cli.common import NETWORK_FIELDS, OUTPUT_FIELDS, WORKER_FIELDS, Json, leave, say_how_to_go_on
 from cuts3d_cli.cli.console import print_line, say, stderr, stdout
-from cuts3d_cli.wording import percent
+from cuts3d_cli.cli.effects import check_effects
+from cuts3d_cli.config import Config, section_fields, section_types
+from cuts3d_cli.errors import Parts
+from cuts3d_cli.wording import percent, size_of
 
 if TYPE_CHECKING:
     from cuts3d_cli.evaluation.metrics import KindMetrics
@@ -40,13 +43,22 @@ def run(
     """Follow a recipe: from photos to masks, to detectors, to their evaluation. What is finished is skipped."""
     from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
     from cuts3d_cli.cli.tables import print_failures, print_json
-    from cuts3d_cli.config.recipe import read_recipe
+    from cuts3d_cli.config.recipe import assigned, read_recipe
     from cuts3d_cli.recipes.run import RecipeRun
 
+    given = assigned(assignments or [])
+    content = read_recipe(recipe, assignments=assignments or [])
+    check_effects(
+        [(section, field) for section, values in given.items() for field in values],
+        config=content.config,
+        reads=_reads(),
+        idle=_idle(content.config),
+    )
+    say_how_to_go_on(content.config)
     watcher = TrainingProgress(stderr)
     try:
         whole = RecipeRun(
-            read_recipe(recipe, assignments=assignments or []),
+            content,
             bar=lambda name: StageProgress(stderr, name=name),
             events=watcher,
             say=say,
@@ -58,9 +70,10 @@ def run(
                 print_json({"recipe": str(recipe), "out": str(whole.out), **plan.to_json()})
             else:
                 print_plan(plan, console=stdout)
+            whole.needs(plan).check()
             return
         print_plan(plan, console=stderr)
-        result = whole.run()
+        result = whole.run(plan)
     finally:
         watcher.close()
     if json:
@@ -68,6 +81,26 @@ def run(
     else:
         print_results(result, console=stdout)
     leave(failed=result.failed)
+
+
+def _reads() -> dict[str, Collection[str]]:
+    """Return what a recipe reads of the configuration."""
+    whole = {name: [item.name for item, _ in section_fields(kind)] for name, kind in section_types().items()}
+    of_run = (*NETWORK_FIELDS, *WORKER_FIELDS, *OUTPUT_FIELDS, "graphs", "claim_timeout")
+    return {name: of_run if name == "run" else names for name, names in whole.items() if name != "eval"}
+
+
+def _idle(config: Config) -> dict[str, Parts]:
+    """Return the sections of stages that a recipe leaves out, each with the reason."""
+    from cuts3d_cli.detector.train import uses_confidence
+    from cuts3d_cli.recipes.steps import uses_depth
+
+    idle: dict[str, Parts] = {}
+    if not uses_depth(config):
+        idle["depth"] = ("on a recipe that needs no depth",)
+    if not uses_confidence(config.train):
+        idle["confidence"] = ("on a recipe whose training uses no confidence",)
+    return idle
 
 
 def print_plan(plan: Plan, *, console: Console) -> None:
@@ -79,12 +112,10 @@ def print_plan(plan: Plan, *, console: Console) -> None:
     table.add_column("")
     for part in plan.parts:
         size = f"{part.bytes / 1e6:.1f}" if part.bytes else "-"
-        table.add_row(escape(part.name), str(part.shards), str(part.finished), size, escape(part.note))
+        table.add_row(part.name, str(part.shards), str(part.finished), size, part.note)
     console.print(table)
-    needed, free = _amount(plan.bytes), _amount(plan.free)
+    needed, free = size_of(plan.bytes), size_of(plan.free)
     print_line(f"disk: about {needed} to be written (an estimate), {free} free", console=console)
-    if plan.bytes > plan.free:
-        print_line("warning: the disk is likely too small: make room, or set recipe.out", console=console)
 
 
 def print_results(result: RecipeResult, *, console: Console) -> None:
@@ -109,7 +140,3 @@ def print_results(result: RecipeResult, *, console: Console) -> None:
 
 def _cells(figures: KindMetrics | None) -> list[str]:
     return [percent(getattr(figures, field, None)) for field in COLUMNS.values()]
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import (
+    CHECKPOINT_HELP,
+    NETWORK_FIELDS,
+    OUTPUT_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave,
+    say_how_to_go_on,
+)
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -15,13 +25,16 @@ from cuts3d_cli.detector import FINAL_WEIGHTS
 
 
 @with_config(
-    "selftrain", fields("run", "device", "batch_size", "half", "max_image_pixels", "if_exists", "claim_timeout")
+    "selftrain",
+    fields("eval", "root"),
+    fields("predict", "detectron2_config", "test_settings", "test_min_size", "test_max_size", "nms"),
+    fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, "claim_timeout"),
 )
 def selftrain(
     shards: Shards = None,
     more_shards: MoreShards = None,
     checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="The detector to begin with, as `cuts3d train` made it.")
+        Path, typer.Option("--checkpoint", "-c", help=f"The detector to begin with. {CHECKPOINT_HELP}")
     ] = Path("detector-initial", FINAL_WEIGHTS),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,
@@ -34,6 +47,7 @@ def selftrain(
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.recipes.selftrain import run
 
+    say_how_to_go_on(config)
     watcher = TrainingProgress(stderr)
     try:
         rounds = run(
@@ -51,6 +65,9 @@ def selftrain(
         print_json([item.to_json() for item in rounds])
     else:
         for item in rounds:
-            facts = f"{item.masks} masks, {item.predicted} of them predicted, in {item.images} images"
+            facts = (
+                f"{item.masks} masks, {item.predicted} of them predicted in place of {item.replaced} others, in"
+                f" {item.images} images; {item.failed} images failed"
+            )
             print_line(f"{item.name}: {item.weights} ({facts})")
     leave(failed=any(item.failed for item in rounds))

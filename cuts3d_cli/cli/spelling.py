@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
-from cuts3d_cli.cli.options import flag_of
+from cuts3d_cli.cli.flags import flag_of
 from cuts3d_cli.errors import Command, Part, Setting, one_line, parts_of
 
 COMMANDS: dict[str, Callable[..., None]] = {}
@@ -48,10 +48,17 @@ def _part(part: Part) -> str:
     return part
 
 
+def _assigning_flag(setting: str, command: Callable[..., None]) -> str | None:
+    """Return "--set SECTION.FIELD" for a command that takes the sections of a file; None for all others."""
+    return f"--set {setting}" if flag_of("assignments", command) else None
+
+
 def _option(setting: Setting, name: str | None) -> str:
     """Return a setting as an option of a command, with its value if it has one; by its own name if there is none."""
     command = COMMANDS.get(name) if name is not None else None
     flag = flag_of(setting.name, command) if command is not None else None
+    if flag is None and setting.value is not None and command is not None and "." in setting.name:
+        flag = _assigning_flag(setting.name, command)
     if flag is None:
         return str(setting)
     if setting.value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +18,13 @@ SHOWN_FAILURES = 20
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON document on stdout, with escapes where its encoding lacks a letter."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def print_stage(
@@ -28,7 +34,7 @@ def print_stage(
 
     Args:
         result: of the run.
-        rows: further rows, what -> value.
+        rows: further rows, what -> value; None for one of every count of the manifests.
         console: on stdout.
         errors: on stderr.
     """
@@ -39,7 +45,7 @@ def print_stage(
     images = result.count("samples_in")
     table.add_row("images", str(images))
     table.add_row("failed", str(result.count("failed")))
-    for what, value in (rows or {}).items():
+    for what, value in (count_rows(result) if rows is None else rows).items():
         table.add_row(what, value)
     done = sum(shard.counts.get("samples_in", 0) for shard in result.shards if shard.status == "done")
     table.add_section()
@@ -53,9 +59,20 @@ def print_stage(
     print_failures(result.failed, errors=errors)
 
 
+def count_rows(result: StageResult) -> dict[str, str]:
+    """Return a row of every count of the manifests, but for those that every stage's table begins with."""
+    names = {name for shard in result.shards for name in shard.counts} - {"samples_in", "samples_out", "failed"}
+    return {name.replace("_", " "): str(result.count(name)) for name in sorted(names)}
+
+
 def _shards(result: StageResult) -> str:
     numbers: Counter[str] = Counter(shard.status for shard in result.shards)
-    words = {"skipped": "finished before", "elsewhere": "by other processes", "held": "other processes still work on"}
+    words = {
+        "skipped": "finished before",
+        "elsewhere": "by other processes",
+        "held": "other processes still work on",
+        "broken": "could not be done",
+    }
     notes = [f"{numbers[status]} {word}" for status, word in words.items() if numbers[status]]
     return f"{len(result.shards)}" + (f" ({', '.join(notes)})" if notes else "")
 

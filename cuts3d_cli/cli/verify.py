@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import DONE, FAILURE, Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import DONE, FAILURE, NETWORK_FIELDS, WORKER_FIELDS, Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.spelling import command_line, spelled
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Parts, Setting
 
 if TYPE_CHECKING:
     from cuts3d_cli.inspection.fix import Fix
     from cuts3d_cli.inspection.verify import VerifyReport
 
 
-@with_config(fields("run", "device", "batch_size", "half", "workers", "worker_memory"))
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    return {} if arguments.get("fix") else {"run": ("without ", Setting("fix", True))}
+
+
+@with_config(fields("run", *NETWORK_FIELDS, *WORKER_FIELDS), idle=_idle)
 def verify(
     shards: Shards = None,
     more_shards: MoreShards = None,
@@ -42,7 +47,7 @@ def verify(
         with StageProgress(stderr, name="fix") as progress:
             report = repair(paths, report, run_config=config.run, progress=progress, say=say)
     _print(report, find_fixes(report, run_config=config.run), json=json)
-    raise typer.Exit(FAILURE if report.problems else DONE)
+    raise typer.Exit(DONE if report.is_well else FAILURE)
 
 
 def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
@@ -66,6 +71,7 @@ def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
                     }
                     for item in fixes
                 ],
+                "mixed": report.mixed,
                 "notes": report.notes,
             }
         )
@@ -74,11 +80,13 @@ def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
         say(f"note: {note}")
     for problem in report.problems:
         print_line(problem.line)
+    for line in report.mixed:
+        print_line(f"mixed: {line}")
     for item in fixes:
         by_hand = f" (by hand: {spelled(item.obstacle)})" if item.obstacle else ""
         print_line(f"to mend {item.file}: {command_of(item)}{by_hand}")
-    count = len(report.problems)
-    summary = f"{count} problems" if count else "all is well"
+    count = len(report.problems) + len(report.mixed)
+    summary = "all is well" if report.is_well else f"{count} problems"
     print_line(f"{report.files} files, {report.samples} samples: {summary}")
 
 

@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuts3d_cli.cli.common import Json, Shards, expand_shards
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards
 from cuts3d_cli.cli.console import print_line, say
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Parts, Setting, UsageError
 
-VIZ_FIELDS = ("device", "batch_size", "half", "workers", "max_image_pixels", "graphs", "if_exists")
+VIZ_FIELDS = ("device", "half", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
+_OF_SHARDS = ("batch_size", *WORKER_FIELDS, "graphs", "if_exists")
 
 
-@with_config("pseudo", "features", "depth", fields("run", *VIZ_FIELDS))
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect on a picture of detections, of a sample in shards, or of a photo with its map."""
+    cutting = ("pseudo", "features", "depth", "pack")
+    if arguments.get("checkpoint"):
+        return dict.fromkeys(cutting, ("with ", Setting("checkpoint")))
+    detecting: dict[str, Parts] = {"predict": ("without ", Setting("checkpoint"))}
+    if arguments.get("shards"):
+        return detecting | dict.fromkeys(
+            (*cutting, "run"), ("with ", Setting("shards"), ", which draws what is stored")
+        )
+    if arguments.get("depth_file"):
+        return detecting | {"depth": ("with ", Setting("depth_file"))}
+    return detecting | {"pack": ("without ", Setting("depth_file"))}
+
+
+@with_config(
+    "pseudo",
+    "features",
+    "depth",
+    "predict",
+    fields("pack", "depth_invalid", "depth_orientation"),
+    fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
+    idle=_idle,
+)
 def viz(
     image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
     depth_file: Annotated[
         Path | None,
-        typer.Option("--depth", help="Its depth map: a 16-bit PNG or a .npy, larger is farther.", show_default=False),
+        typer.Option(
+            "--depth",
+            help="Its depth map: a 16-bit PNG, TIFF, .npy, .npz or PFM, larger is farther.",
+            show_default=False,
+        ),
     ] = None,
     shards: Shards = None,
     key: Annotated[
@@ -31,13 +60,11 @@ def viz(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The picture. Default: NAME.cuts3d.png here.", show_default=False),
+        typer.Option("--out", "-o", help="The picture, a PNG or JPEG. Default: NAME.cuts3d.png.", show_default=False),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
-            "--checkpoint", "-c", help="Draw what this detector finds, as `cuts3d train` made it.", show_default=False
-        ),
+        typer.Option("--checkpoint", "-c", help=f"Draw what a detector finds. {CHECKPOINT_HELP}", show_default=False),
     ] = None,
     open_picture: Annotated[bool, typer.Option("--open", help="Open the picture when it is done.")] = False,
     json: Json = False,

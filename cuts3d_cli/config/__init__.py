@@ -1,7 +1,7 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone
-from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields
+from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields, words_of
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
@@ -9,6 +9,7 @@ from cuts3d_cli.config.sections import (
     ConfidenceConfig,
     Config,
     DepthConfig,
+    DepthOrientation,
     EvalConfig,
     FeaturesConfig,
     Graphs,
@@ -16,6 +17,7 @@ from cuts3d_cli.config.sections import (
     PackConfig,
     PredictConfig,
     RunConfig,
+    TestSettings,
     recorded_limits,
     section_types,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "Config",
     "CutSettings",
     "DepthConfig",
+    "DepthOrientation",
     "EvalConfig",
     "FeaturesConfig",
     "Graphs",
@@ -42,6 +45,7 @@ __all__ = [
     "RunConfig",
     "Section",
     "SelfTrainConfig",
+    "TestSettings",
     "TrainConfig",
     "as_dict",
     "for_backbone",
@@ -51,4 +55,5 @@ __all__ = [
     "resolve_recorded",
     "section_fields",
     "section_types",
+    "words_of",
 ]

@@ -14,6 +14,7 @@ Sink = Literal["eigenvector", "background"]
 Capacity = Literal["gaussian", "exponential", "inverse", "distance"]
 Eigensolver = Literal["lanczos", "dense"]
 DepthSampling = Literal["nearest", "area"]
+Cloud = Literal["paper", "perspective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +26,46 @@ class CutSettings:
         "local",
         "How an instance is taken out of the semantic mask: LocalCut in 3D, or the 2D connected component.",
     )
-    instances: int = option(3, "N: cuts per image, so at most as many masks.", limits=(1, 100), flags=("-n",))
+    instances: int | Literal["all"] = option(
+        3,
+        "N: cuts per image, so at most as many masks; all goes on until only background is left (not in the paper).",
+        limits=(1, 100),
+        flags=("-n",),
+    )
     tau_ncut: float | Literal["auto"] | None = option(
         None,
         "Threshold of the semantic graph. Raising it splits more. Default: what suits the backbone (DINO: 0.13); auto "
         "chooses it by the share of edges in the first photos.",
         limits=(0.0, 1.0),
     )
-    tau_knn: float = option(
+    tau_knn: float | Literal["auto"] = option(
         0.115,
-        "Longest edge in the point cloud, in units of the image's side. Lower separates closer objects.",
+        "Longest edge in the point cloud, in units of the image's side. Lower separates closer objects; auto goes by"
+        " the spacing of the patch grid (not in the paper).",
         limits=(1e-6, 2.0),
+    )
+    cloud: Cloud = option(
+        "paper",
+        "Point cloud of LocalCut: the paper's, with depth in [0, 1], or in perspective where depth is metric (not in"
+        " the paper).",
+    )
+    focal: float = option(
+        0.9,
+        "With --cloud perspective: the focal length, in units of the photo's longer side. A phone or a depth camera has"
+        " 0.7 to 1.1.",
+        limits=(0.05, 100.0),
+    )
+    concavity: float | Literal["off"] = option(
+        "off",
+        "How much more concave than the surface around it an edge of the point cloud may be: objects meet in concave"
+        " edges. 0.02 to 0.1 is usual (not in the paper).",
+        limits=(0.0, 2.0),
+    )
+    border: float | Literal["off"] = option(
+        "off",
+        "Drop a mask as background whose contact with the photo's border is over this share of the perimeter of a disc"
+        " of its area; 0.25 is usual (not in the paper).",
+        limits=(0.0, 10.0),
     )
     beta: float = option(
         0.45, "Lower bound of the Spatial Importance. Raising it sharpens flat regions more.", limits=(0.0, 1.0)

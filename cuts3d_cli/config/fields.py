@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 class Section:
@@ -20,6 +21,10 @@ class Section:
     title: ClassVar[str]
     sidecar: ClassVar[bool] = False
     generations: ClassVar[bool] = False
+
+    def unread(self) -> dict[str, str]:
+        """Return the fields that have no effect beside the others, each with the field that makes it so."""
+        return {}
 
 
 def option(
@@ -57,6 +62,16 @@ def option(
     return field(default=default, metadata=facts)
 
 
+def words_of(kind: Any) -> tuple[str, ...]:
+    """Return the words that a field takes in place of a number, as in `float | Literal["auto"]`."""
+    parts = get_args(kind)
+    return () if get_origin(kind) is Literal else tuple(word for part in parts for word in _choices(part))
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
 def section_fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Return the fields of a section with their resolved types, in the order in which people see them."""
     hints = get_type_hints(section)
@@ -82,18 +97,28 @@ def as_dict(section: Any) -> dict[str, Any]:
     }
 
 
-def output_dict(section: Any) -> dict[str, Any]:
-    """Return those fields of a section that shape what is written: what its manifest records and hashes."""
+def output_dict(section: Any, *, unread: Collection[str] = ()) -> dict[str, Any]:
+    """Return those fields of a section that shape what is written: what its manifest records and hashes.
+
+    Args:
+        section: an object of the section.
+        unread: fields that have no effect, besides those that the section itself knows. They are recorded with their
+            defaults, so that nobody's results are stale for a setting that changes nothing.
+    """
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
-    return {key: value for key, value in as_dict(section).items() if key in shaping}
+    without_effect = {*section.unread(), *unread}
+    defaults = {item.name: item.default for item in dataclasses.fields(section) if item.name in without_effect}
+    return {key: defaults.get(key, value) for key, value in as_dict(section).items() if key in shaping}
 
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:
     """Return what is wrong with a value outside its field's limits, to follow the field's name; None if nothing is."""
-    if item.metadata["limits"] is None or value is None or isinstance(value, str):  # a word, in place of a number
+    if item.metadata["limits"] is None or value is None:
+        return None
+    if isinstance(value, str):  # a word that is allowed in place of a number
         return None
     low, high = item.metadata["limits"]
     numbers = value if isinstance(value, tuple) else (value,)
-    if all(low <= number <= high for number in numbers):
+    if all(isinstance(number, str) or low <= number <= high for number in numbers):  # a word, such as "auto"
         return None
     return f"is {','.join(map(str, numbers))}: it must lie between {low} and {high}"

@@ -15,6 +15,7 @@ from cuts3d_cli.config.fields import limits_problem, option, section_fields
 from cuts3d_cli.config.resolving import convert, read_toml, resolve
 from cuts3d_cli.config.sections import Config
 from cuts3d_cli.errors import Part, SettingError, UsageError
+from cuts3d_cli.wording import absence, did_you_mean
 
 SECTION = "recipe"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -85,7 +86,7 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
             line names the file and the key.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist: name a recipe, a TOML file with a section [{SECTION}]")
+        raise UsageError(f"{path} {absence(path)}: name a recipe, a TOML file with a section [{SECTION}]")
     content = read_toml(path)
     own = content.pop(SECTION, None)
     if not isinstance(own, dict):
@@ -96,13 +97,6 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
     for name in sets:
         if not _NAME.fullmatch(name):
             raise UsageError(f"{path}: {SECTION}.evaluate.{name}: use letters, digits, '_' and '-'")
-    overrides: dict[str, dict[str, Any]] = {}
-    for text in assignments:
-        target, equals, value = text.partition("=")
-        section, dot, key = target.strip().partition(".")
-        if not (equals and dot):
-            raise SettingError("assignments", f"{text}: write it as SECTION.FIELD=VALUE")
-        overrides.setdefault(section, {})[key] = value.strip()
     recipe = Recipe(
         file=path,
         source=_section(RecipeSection, own, path=path, name=SECTION),
@@ -110,10 +104,28 @@ def read_recipe(path: Path, *, assignments: Sequence[str] = (), environment: Map
             name: _section(EvaluationSet, values, path=path, name=f"{SECTION}.evaluate.{name}")
             for name, values in sets.items()
         },
-        config=resolve(overrides=overrides, environment=environment, stored=(path, _at_home(content, path.parent))),
+        config=resolve(
+            overrides=assigned(assignments), environment=environment, stored=(path, _at_home(content, path.parent))
+        ),
     )
     _check(recipe)
     return recipe
+
+
+def assigned(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return section -> field -> value of assignments, as in "section.field=value".
+
+    Raises:
+        SettingError: one is written in another way.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in assignments:
+        target, equals, value = text.partition("=")
+        section, dot, key = target.strip().partition(".")
+        if not (equals and dot):
+            raise SettingError("assignments", f"{text}: write it as SECTION.FIELD=VALUE")
+        found.setdefault(section, {})[key] = value.strip()
+    return found
 
 
 def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str) -> _T:
@@ -121,7 +133,9 @@ def _section(kind: type[_T], values: Mapping[str, Any], *, path: Path, name: str
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise SettingError(f"{name}.{key}", f"is no field: it has {', '.join(known)}", where=str(path))
+            raise SettingError(
+                f"{name}.{key}", f"is no field: it has {', '.join(known)}{did_you_mean(key, known)}", where=str(path)
+            )
         item, of = known[key]
         found[key] = convert(value, of, setting=f"{name}.{key}", where=str(path))
         if problem := limits_problem(item, found[key]):
@@ -167,10 +181,16 @@ def _check(recipe: Recipe) -> None:
     for key, path in places.items():
         if path is not None and not path.exists():
             raise recipe.error(key, f"is {path}, which does not exist")
+    for name, wanted in recipe.evaluate.items():
+        if wanted.ground_truth.is_dir():
+            key = f"{SECTION}.evaluate.{name}.ground_truth"
+            raise recipe.error(key, f"is {wanted.ground_truth}, which is a folder: name a COCO JSON")
     for key, path in folders.items():
         if path is not None and not path.is_dir():
             raise recipe.error(key, f"is {path}, which is no folder")
     if recipe.config.run.if_exists == "fail":
         raise recipe.error(
-            "run.if_exists", "is 'fail': a recipe resumes where it was stopped, take resume or overwrite"
+            "run.if_exists", "is 'fail': a recipe resumes where it was stopped, take resume, replace or overwrite"
         )
+    if recipe.config.run.engine != "local":
+        raise recipe.error("run.engine", f"is '{recipe.config.run.engine}': a recipe runs on this machine, take local")

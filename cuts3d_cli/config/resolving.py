@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from cuts3d_cli.config.fields import limits_problem, section_fields
+from cuts3d_cli.config.fields import limits_problem, section_fields, words_of
 from cuts3d_cli.config.presets import PRESETS
 from cuts3d_cli.config.sections import Config, section_types
 from cuts3d_cli.config.training import PYRAMID_LEVELS, TrainConfig
 from cuts3d_cli.errors import Part, Setting, SettingError, UsageError
+from cuts3d_cli.wording import choose_one, did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,7 +72,7 @@ def resolve(
     name = given or from_file or "paper"
     if not isinstance(name, str) or name not in PRESETS:
         where = "" if given else f"{path}: "
-        raise UsageError(f"{where}there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+        raise UsageError(f"{where}there is no preset '{name}': {choose_one(name, PRESETS)}")
     layers = _Layers(PRESETS[name])
     # The file
     for section, values in sections.items():
@@ -92,17 +93,20 @@ def resolve(
     return layers.config
 
 
-def resolve_recorded(path: Path, section: str, values: Mapping[str, Any]) -> Config:
+def resolve_recorded(path: Path, section: str, values: Any) -> Config:
     """Return the defaults with one section as a file recorded it beside its results.
 
     Args:
         path: of the file, for messages.
         section: name of the section.
-        values: field -> value. Fields of other versions are left out; those that were not recorded keep their defaults.
+        values: field -> value, as the file has them. Fields of other versions are left out; those that were not
+            recorded keep their defaults.
 
     Raises:
-        UsageError: a value is of the wrong type or outside its limits; the line names the file.
+        UsageError: there are none, or a value is of the wrong type or outside its limits; the line names the file.
     """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{path}: its manifest records no settings of section '{section}'")
     known = {item.name for item, _ in section_fields(section_types()[section])}
     recorded = {key: value for key, value in values.items() if key in known}
     return resolve(preset="paper", stored=(path, {section: recorded}), environment={})
@@ -125,13 +129,15 @@ class _Layers:
         sections = section_types()
         if section not in sections:
             source = f"{where}: " if where else ""
-            raise UsageError(f"{source}there is no section '{section}', the sections are {', '.join(sections)}")
+            meant = did_you_mean(section, sections)
+            raise UsageError(f"{source}there is no section '{section}', the sections are {', '.join(sections)}{meant}")
         known = {item.name: kind for item, kind in section_fields(sections[section])}
         changes = {}
         for key, value in values.items():
             setting = f"{section}.{key}"
             if key not in known:
-                problem = f"is no setting: section '{section}' has no field '{key}', it has {', '.join(known)}"
+                names = f"it has {', '.join(known)}{did_you_mean(key, known)}"
+                problem = f"is no setting: section '{section}' has no field '{key}', {names}"
                 raise SettingError(setting, problem, where=where)
             changes[key] = convert(value, known[key], setting=setting, where=where)
             self._where[setting] = where
@@ -200,26 +206,27 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
     def error(problem: str) -> SettingError:
         return SettingError(setting, f"is '{value}': {problem}", where=where)
 
-    # Optional fields
+    # Optional fields, and those that take a word in place of a number
     if get_origin(kind) in (typing.Union, types.UnionType):
-        inner = [option for option in get_args(kind) if option is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+        options = get_args(kind)
+        if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("", "none"))):
             return None
-        words = [word for option in inner if get_origin(option) is Literal for word in get_args(option)]
+        words = words_of(kind)
         if value in words:
             return value
+        (inner,) = (option for option in options if option is not type(None) and get_origin(option) is not Literal)
         try:
-            return convert(value, inner[0], setting=setting, where=where)
-        except SettingError as failure:
+            return convert(value, inner, setting=setting, where=where)
+        except SettingError as wrong:
             if not words:
                 raise
-            raise error(f"it must be a number, or {' or '.join(words)}") from failure
+            raise error(f"{wrong.args[1].partition(': ')[2]}, or {' or '.join(words)}") from None
     # Choices
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if value == choice or (isinstance(value, str) and value == str(choice)):
                 return choice
-        raise error(f"choose one of {', '.join(map(str, get_args(kind)))}")
+        raise error(choose_one(value, map(str, get_args(kind))))
     # Lists
     if get_origin(kind) is tuple:
         items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value

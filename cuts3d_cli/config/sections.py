@@ -14,8 +14,10 @@ from cuts3d_cli.config.training import SelfTrainConfig, TrainConfig
 MAX_IMAGE_PIXELS = 178_956_970
 """No image of more pixels is ever decoded: twice the size at which Pillow warns of decompression bombs."""
 
-IfExists = Literal["resume", "overwrite", "fail"]
+IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
+TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
+DepthOrientation = Literal["auto", "upright", "stored"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,18 @@ class PackConfig(Section):
 
     shard_size: int = option(1000, "Images in a shard.", limits=(1, 10**6))
     depth_scale: float = option(
-        0.001, "Metres that one unit of a 16-bit depth map of --depth-dir stands for.", limits=(1e-9, 1e3)
+        0.001, "Metres that one unit of a depth map of integers stands for; floats are metres.", limits=(1e-9, 1e3)
+    )
+    depth_invalid: str = option(
+        "auto",
+        "Values of a depth map, in its file's unit, that mean 'not measured', as in 65535 or 65535,1e10, besides 0, "
+        "negative values, NaN and infinity, which always do; 0 alone names no other. auto: the largest value, where it "
+        "stands far apart.",
+    )
+    depth_orientation: DepthOrientation = option(
+        "auto",
+        "How depth maps of photos lie that EXIF turns. upright: as the photo is seen; stored: as its pixels are stored,"
+        " so that they are turned along; auto: as the edges of both tell, else upright.",
     )
 
 
@@ -95,24 +108,52 @@ class ConfidenceConfig(Section):
     source: Literal["depth", "crf"] = option(
         "depth", "depth: LocalCuts at several thresholds; crf: the probabilities of the CRF (paper, B.5)."
     )
-    tau_knn_min: float = option(
-        0.05, "Lowest threshold. Lowering it makes unclear borders less sure.", limits=(1e-6, 2.0)
+    tau_knn_min: float | Literal["auto"] = option(
+        "auto",
+        "Lowest threshold. Lowering it makes unclear borders less sure. auto: the paper's 0.05 where it lies between"
+        " the spacing of the grid and the highest threshold, else as large a part of the highest one.",
+        limits=(1e-6, 2.0),
     )
-    tau_knn: float | None = option(None, "Highest threshold. Default: that of the masks.", limits=(1e-6, 2.0))
+    tau_knn: float | Literal["auto"] | None = option(
+        None, "Highest threshold. Default: that of the masks.", limits=(1e-6, 2.0)
+    )
     cuts: int = option(6, "T: thresholds between the lowest and the highest.", limits=(1, 255), flags=("-t",))
     floor: float = option(0.5, "Lower bound of the confidence.", limits=(0.0, 1.0))
+
+    def unread(self) -> dict[str, str]:
+        """Return the thresholds where the CRF is asked."""
+        return dict.fromkeys(("tau_knn_min", "tau_knn", "cuts"), "source") if self.source == "crf" else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Section):
-    """Which detections are kept."""
+    """How a detector is run. What is not set is as the detector's own file says, or the configuration beside it."""
 
     title = "Detections"
     sidecar = True
     generations = True
 
-    min_score: float = option(0.0, "Lowest score of a detection that is written.", limits=(0.0, 1.0))
-    max_detections: int = option(100, "Most detections an image.", limits=(1, 10**6))
+    detectron2_config: Path | None = option(
+        None,
+        "A detectron2 configuration (YAML) that belongs to the detector. Default: NAME.yaml or config.yaml beside it.",
+    )
+    test_settings: TestSettings | None = option(
+        None,
+        "How a file of tensors alone is tested, where no configuration says so: as CutLER, CuVLER and UnionCut are "
+        "(cutler), CutLER's supervised files, CutS3D's own file (360 pixels, 10 detections), or detectron2's model "
+        "zoo. Default: cutler, for files that are like CutLER's.",
+    )
+    test_min_size: int | None = option(
+        None, "Shorter side to which photos are resized, pixels; 0 leaves them as they are.", limits=(0, 8192)
+    )
+    test_max_size: int | None = option(
+        None, "Longest side to which photos are resized, pixels.", limits=(32, 8192), advanced=True
+    )
+    min_score: float | None = option(None, "Score that a detection must exceed.", limits=(0.0, 1.0), flags=("--score",))
+    nms: float | None = option(
+        None, "Of detections that overlap by more than this IoU only the best is kept.", limits=(0.0, 1.0)
+    )
+    max_detections: int | None = option(None, "Most detections an image.", limits=(1, 10**6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +192,17 @@ class RunConfig(Section):
     )
     worker_memory: int | None = option(
         None,
-        "Megabytes that a process that cuts may allocate (Linux). An image that needs more fails. Default: no limit.",
+        "Megabytes that a process that cuts may allocate for an image, beyond its libraries (Linux). An image that "
+        "needs more fails. Default: no limit.",
         limits=(64, 10**7),
         shapes_output=False,
+    )
+    worker_timeout: float = option(
+        1800.0,
+        "Seconds that the cut of an image may take in a process; one that takes longer fails.",
+        limits=(1.0, 86_400.0),
+        shapes_output=False,
+        advanced=True,
     )
     max_image_pixels: int = option(
         MAX_IMAGE_PIXELS, "Images with more pixels fail before they are decoded.", limits=(256, MAX_IMAGE_PIXELS)
@@ -168,8 +217,8 @@ class RunConfig(Section):
     )
     if_exists: IfExists = option(
         "resume",
-        "What to do with finished shards: resume skips those whose config and inputs match and redoes the others, "
-        "overwrite redoes all, fail stops.",
+        "What to do with finished shards: resume skips those that match, redoes those whose inputs have changed, and "
+        "refuses those of other settings; replace redoes these, too; overwrite redoes all; fail stops at any.",
         shapes_output=False,
     )
     claim_timeout: float = option(
@@ -208,6 +257,10 @@ class RunConfig(Section):
         shapes_output=False,
         advanced=True,
     )
+
+    def unread(self) -> dict[str, str]:
+        """Return the settings of a cluster where there is none."""
+        return dict.fromkeys(("ray_address", "ray_gpus"), "engine") if self.engine != "ray" else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.config.fields import Section, option
@@ -22,6 +23,11 @@ class TrainConfig(Section):
 
     # Data.
     images_per_batch: int = option(4, "Images in a batch, over all GPUs.", limits=(1, 4096))
+    accumulate: Literal["auto"] | int = option(
+        1,
+        "Parts that a GPU's share of the batch goes through the network in, for less memory; auto: as few as fit.",
+        limits=(1, 4096),
+    )
     min_sizes: tuple[int, ...] = option(
         (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024),
         "Shorter sides that training images are resized to, one of them at random.",
@@ -74,9 +80,11 @@ class TrainConfig(Section):
     decay_factor: float = option(0.02, "What the learning rate is multiplied by then.", limits=(0.0, 1.0))
     momentum: float = option(0.9, "Momentum of SGD.", limits=(0.0, 1.0), advanced=True)
     weight_decay: float = option(5e-5, "Weight decay; normalisation layers have none.", limits=(0.0, 1.0))
-    clip_norm: float = option(
-        1.0, "Largest norm of all gradients together; 0 for no limit.", limits=(0.0, 1e9), advanced=True
+    clip: Literal["parameter", "model"] = option(
+        "parameter",
+        "What clip_norm limits: the gradient of each parameter by itself, as CutLER does, or that of the whole model.",
     )
+    clip_norm: float = option(1.0, "Largest norm of a gradient; 0 for no limit.", limits=(0.0, 1e9), advanced=True)
     amp: bool = option(True, "Mixed precision on CUDA.")
     seed: int = option(0, "Seed of the data order, the augmentation and the random weights.", limits=(0, 2**32 - 1))
     # Model.
@@ -84,7 +92,10 @@ class TrainConfig(Section):
         "dino-resnet50",
         "What the ResNet-50 starts from: dino-resnet50, a checkpoint file in torchvision's format, or 'random'.",
     )
-    resnet_depth: Literal[18, 34, 50] = option(50, "Layers of the backbone's ResNet.", advanced=True)
+    head: Literal["cascade", "standard"] = option(
+        "cascade", "Box heads: three, each stricter than the one before, or a single one, as in a plain Mask R-CNN."
+    )
+    resnet_depth: Literal[18, 34, 50, 101, 152] = option(50, "Layers of the backbone's ResNet.", advanced=True)
     norm: Literal["SyncBN", "BN", "FrozenBN"] = option("SyncBN", "Normalisation of backbone and FPN.")
     freeze_at: int = option(0, "Stages of the backbone that are frozen.", limits=(0, 5), advanced=True)
     fpn_channels: int = option(256, "Channels of the FPN.", limits=(8, 4096), advanced=True)
@@ -104,6 +115,24 @@ class TrainConfig(Section):
     test_score: float = option(0.0, "Lowest score of a detection.", limits=(0.0, 1.0), advanced=True)
     test_nms: float = option(0.5, "IoU of the detections' NMS.", limits=(0.0, 1.0), advanced=True)
     test_detections: int = option(100, "Most detections an image.", limits=(1, 10**6), advanced=True)
+    # Evaluation while training.
+    eval_every: int = option(
+        0, "Iterations between evaluations while training; 0 for none.", limits=(0, 10**9), shapes_output=False
+    )
+    eval_dataset: tuple[str, ...] = option(
+        (),
+        "What to evaluate on while training, separated by commas: data sets of `cuts3d eval`, or a COCO JSON.",
+        shapes_output=False,
+    )
+    eval_images: Path | None = option(
+        None, "Folder that the file names of your own COCO JSON start from.", shapes_output=False
+    )
+    eval_limit: int | None = option(
+        None,
+        "Evaluate on so many images of each data set, evenly spread. Default: all.",
+        limits=(1, 10**9),
+        shapes_output=False,
+    )
     # Bookkeeping.
     checkpoint_every: int = option(5000, "Iterations between checkpoints.", limits=(1, 10**9), shapes_output=False)
     checkpoints_kept: int = option(
@@ -111,8 +140,22 @@ class TrainConfig(Section):
     )
     log_every: int = option(20, "Iterations between lines of metrics.jsonl.", limits=(1, 10**9), shapes_output=False)
     precise_bn: int = option(
-        200, "Batches that settle the batch norm's statistics at the end; 0 for none.", limits=(0, 10**6)
+        200,
+        "Batches, without copy-paste, that settle the batch norm's statistics at the end; 0 for none.",
+        limits=(0, 10**6),
     )
+
+    def unread(self) -> dict[str, str]:
+        """Return the fields of what is switched off."""
+        copied = ("copy_paste_select", "copy_paste_min", "copy_paste_max", "copy_paste_rate", "copy_paste_overlap")
+        return {
+            **({} if self.copy_paste else dict.fromkeys((*copied, "alpha"), "copy_paste")),
+            **({} if self.drop_loss else {"drop_loss_iou": "drop_loss"}),
+            **({} if self.warmup_iter else {"warmup_factor": "warmup_iter"}),
+            **({} if self.decay_steps else {"decay_factor": "decay_steps"}),
+            **({} if self.clip_norm else {"clip": "clip_norm"}),
+            **({"precise_bn": "norm"} if self.norm == "FrozenBN" else {}),
+        }
 
 
 def _changed(name: str, default: Any) -> Any:

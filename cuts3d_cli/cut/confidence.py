@@ -3,61 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cuts3d_cli.config import CutSettings
 from cuts3d_cli.config.cutting import Capacity
+from cuts3d_cli.cut.cloud import Surface
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
-from cuts3d_cli.cut.localcut import cut_graph, knn_graph, point_cloud
+from cuts3d_cli.cut.localcut import cut_graph, local_graph, longest_edge
 from cuts3d_cli.cut.masks import upsample_nearest
+from cuts3d_cli.errors import SettingError
 
 CRF_LEVELS = 255
 """Probabilities of the CRF are stored in steps of 1/255."""
+PAPER_TAU_KNN_MIN = 0.05
+"""The paper's lowest threshold (Table 15)."""
+LOWEST_SHARE = PAPER_TAU_KNN_MIN / 0.115
+"""What part of the highest threshold the lowest one is in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The thresholds of one of the cuts that are compared.
+
+    Attributes:
+        tau_knn: longest edge kept.
+        concavity: most concave edge kept; None where all are.
+    """
+
+    tau_knn: float
+    concavity: float | None = None
+
+
+def choose_thresholds(
+    settings: CutSettings,
+    *,
+    spacing: float,
+    tau_knn_min: float | Literal["auto"],
+    tau_knn: float | Literal["auto"] | None,
+    cuts: int,
+) -> list[Thresholds]:
+    """Choose the thresholds of all cuts: linearly from the lowest to the highest, both included (Eq. 4).
+
+    Where concave edges are cut, the concavity runs along, from `LOWEST_SHARE` of its own value (not in the paper).
+
+    Args:
+        settings: that the masks were cut with.
+        spacing: of the grid, see `Surface`.
+        tau_knn_min: the lowest threshold. "auto" is the paper's 0.05 where that lies between the spacing of the grid
+            and the highest threshold, else `LOWEST_SHARE` of the highest one, but at least the spacing.
+        tau_knn: the highest threshold; None for that of the masks.
+        cuts: T, their number.
+
+    Returns:
+        As many thresholds.
+
+    Raises:
+        SettingError: a lowest threshold that was set does not lie between the spacing and the highest one.
+    """
+    high = longest_edge(settings.tau_knn if tau_knn is None else tau_knn, spacing=spacing)
+    if tau_knn_min == "auto":
+        fits = spacing <= PAPER_TAU_KNN_MIN <= high
+        low = PAPER_TAU_KNN_MIN if fits else min(max(LOWEST_SHARE * high, spacing), high)
+    else:
+        low = tau_knn_min
+    if not spacing <= low <= high:
+        raise SettingError(
+            "confidence.tau_knn_min",
+            f"{low:g} must lie between the diagonal spacing of the grid, {spacing:.4f}, and the highest threshold,"
+            f" {high:g}: 'auto' does",
+        )
+    taus = np.linspace(low, high, cuts).tolist()
+    if settings.concavity == "off":
+        return [Thresholds(tau_knn=tau) for tau in taus]
+    shapes = np.linspace(LOWEST_SHARE * settings.concavity, settings.concavity, cuts).tolist()
+    return [Thresholds(tau_knn=tau, concavity=c) for tau, c in zip(taus, shapes, strict=True)]
 
 
 def confidence_counts(
-    depth: NDArray[np.floating],
+    surface: Surface,
     mask: NDArray[np.bool_],
     *,
     source: int | NDArray[np.int64],
     sink: int | None,
-    tau_knn_min: float,
-    tau_knn: float,
-    cuts: int,
+    thresholds: Sequence[Thresholds],
     k: int,
-    background_level: float,
     capacity: Capacity,
 ) -> NDArray[np.uint8]:
-    """Count in how many of `cuts` LocalCuts a patch belongs to the instance (the sum in Eq. 4).
+    """Count in how many LocalCuts a patch belongs to the instance (the sum in Eq. 4).
 
-    The thresholds run linearly from tau_knn_min to tau_knn, both included; all cuts share bipartition, source, sink and
-    k-NN graph, which is built once.
+    All cuts share bipartition, source, sink and k-NN graph, which is built once.
 
     Args:
-        depth: (H, W) in [0, 1], larger is farther, no NaN.
+        surface: of the scene.
         mask: (H, W) bool, the semantic bipartition B.
         source: row-major index, or (R,) of several, inside the mask.
         sink: row-major index, or None: all nodes outside the mask.
-        tau_knn_min, tau_knn: the first and the last threshold.
-        cuts: T, from 1 to 255.
+        thresholds: of the cuts, from 1 to 255 of them.
         k: see `knn_graph`.
-        background_level: see `point_cloud`.
         capacity: see `edge_capacity`.
 
     Returns:
-        (H, W) uint8 in [0, cuts]; `cuts` at the source.
+        (H, W) uint8 in [0, T]; T, the number of cuts, at the source.
 
     Raises:
         ValueError: the number of cuts does not fit a byte.
     """
-    if not 1 <= cuts <= 255:
-        raise ValueError(f"{cuts} cuts do not fit a byte")
-    graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
+    if not 1 <= len(thresholds) <= 255:
+        raise ValueError(f"{len(thresholds)} cuts do not fit a byte")
+    graph = local_graph(surface, mask, k=k)
     counts = np.zeros(mask.shape, dtype=np.uint8)
-    for tau in np.linspace(tau_knn_min, tau_knn, cuts):
-        counts += cut_graph(graph, mask, source=source, sink=sink, tau_knn=float(tau), capacity=capacity)
+    for item in thresholds:
+        counts += cut_graph(
+            graph,
+            mask,
+            source=source,
+            sink=sink,
+            tau_knn=item.tau_knn,
+            concavity=item.concavity,
+            capacity=capacity,
+        )
     return counts
 
 

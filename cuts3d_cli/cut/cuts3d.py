@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
+from cuts3d_cli.cut.background import border_contact
 from cuts3d_cli.cut.bipartition import Bipartition, bipartition, connected_component, core
+from cuts3d_cli.cut.cloud import surface_of
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
-from cuts3d_cli.cut.localcut import choose_sink, grid_spacing, local_cut
+from cuts3d_cli.cut.localcut import choose_sink, cut_graph, grid_spacing, local_graph, longest_edge
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair
@@ -20,20 +23,25 @@ from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.errors import Setting, SettingError
 
 REST_REASON = "the cut predicts the rest of the image"
+BORDER_REASON = "background: it lies along the border of the photo"
+MAX_CUTS = 60
+"""Most cuts of an image whose number of instances is not limited."""
+PATIENCE = 10
+"""So many cuts in a row without an instance, and nothing but background is left."""
 
 
-def check_tau_knn(tau_knn: float, grid: tuple[int, int]) -> None:
+def check_tau_knn(tau_knn: float | Literal["auto"], grid: tuple[int, int]) -> None:
     """Check that a threshold does not take every object apart (not in the paper).
 
     Raises:
         SettingError: tau_knn is under the distance of diagonal neighbours on the grid.
     """
     spacing = grid_spacing(grid)
-    if tau_knn < spacing:
+    if tau_knn != "auto" and tau_knn < spacing:
         raise SettingError(
             "pseudo.tau_knn",
             f"{tau_knn:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and would take"
-            " every object apart: raise it, or give the backbone a larger ",
+            " every object apart: raise it, take 'auto', or give the backbone a larger ",
             Setting("features.size"),
         )
 
@@ -62,6 +70,17 @@ class CutS3D(Method):
         """Return whether instances are LocalCuts."""
         return settings.cut == "local"
 
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return the settings of the steps that are left out."""
+        found = {} if settings.sharpen else dict.fromkeys(("beta", "sigma", "pairing"), "sharpen")
+        if settings.cut != "local":
+            local = ("tau_knn", "source", "core_share", "sink", "knn", "background_level", "capacity")
+            found |= dict.fromkeys((*local, "cloud", "focal", "concavity"), "cut")
+        else:
+            found |= {} if settings.source == "core" else {"core_share": "source"}
+            found |= {} if settings.cloud == "perspective" else {"focal": "cloud"}
+        return found | ({"retries": "instances"} if settings.instances == "all" else {})
+
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:
         """Check that `tau_knn` fits the grid, where LocalCut uses it.
 
@@ -77,10 +96,17 @@ class CutS3D(Method):
             return None
         return spatial_importance(depth, sigma=settings.sigma, beta=settings.beta)
 
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Cuts3dRules:
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> Cuts3dRules:
         """Return the rules for one image; see `Method.rules`."""
         self.check(settings, grid)
-        return Cuts3dRules(grid=grid, depth=depth, settings=settings)
+        return Cuts3dRules(grid=grid, depth=depth, settings=settings, points=points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +117,13 @@ class Cuts3dRules:
         grid: (H, W).
         depth: (H, W) in [0, 1], larger is farther, no NaN. None only if neither sharpening nor LocalCut is asked for.
         settings: of the cut.
+        points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
     """
 
     grid: tuple[int, int]
     depth: NDArray[np.floating] | None
     settings: CutSettings
+    points: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check that they fit each other.
@@ -111,14 +139,26 @@ class Cuts3dRules:
 
     def is_complete(self, found: Sequence[Candidate]) -> bool:
         """Return whether there are enough instances, or as many cuts as are allowed."""
-        instances = sum(item.dropped is None for item in found)
         wanted = self.settings.instances
+        if wanted == "all":
+            return False
+        instances = sum(item.dropped is None for item in found)
         return instances == wanted or len(found) == wanted + self.settings.retries
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
         """Return why nothing is left to be cut; None if something is."""
         left = np.count_nonzero(~self.removed(found))
-        return "all patches belong to instances" if left < 3 else None
+        if left < 3:
+            return "all patches belong to instances"
+        if self.settings.instances != "all":
+            return None
+        if left <= self.settings.min_area * self.grid[0] * self.grid[1]:
+            return "what is left is too small"
+        if len(found) >= MAX_CUTS:
+            return f"{MAX_CUTS} cuts were made"
+        if len(found) >= PATIENCE and all(item.dropped for item in found[-PATIENCE:]):
+            return f"the last {PATIENCE} cuts gave no instance"
+        return None
 
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
         """Return (H, W) bool: the nodes of all instances so far, dropped ones too."""
@@ -151,14 +191,14 @@ class Cuts3dRules:
             sink = choose_sink(
                 pair.vector, source=source, removed=self.removed(found).reshape(-1), tolerance=TIE_TOLERANCE
             )
-        mask = local_cut(
-            depth,
+        surface = surface_of(depth, self.points, settings=settings)
+        mask = cut_graph(
+            local_graph(surface, split.mask, k=settings.knn),
             split.mask,
             source=source,
             sink=sink,
-            tau_knn=settings.tau_knn,
-            k=settings.knn,
-            background_level=settings.background_level,
+            tau_knn=longest_edge(settings.tau_knn, spacing=surface.spacing),
+            concavity=None if settings.concavity == "off" else settings.concavity,
             capacity=settings.capacity,
         )
         return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
@@ -181,5 +221,12 @@ class Cuts3dRules:
             core=nodes,
             sink=sink,
             vector=pair.vector.reshape(self.grid),
-            dropped="too small" if mask.mean() <= self.settings.min_area else None,
+            dropped=self._rejection(mask),
         )
+
+    def _rejection(self, mask: NDArray[np.bool_]) -> str | None:
+        if mask.mean() <= self.settings.min_area:
+            return "too small"
+        if self.settings.border != "off" and border_contact(mask) > self.settings.border:
+            return BORDER_REASON
+        return None

@@ -31,6 +31,23 @@ def patch_depth(
     return depth_to_grid(fill_holes(clip_depth(depth, percent=clip)), grid, sampling=sampling)
 
 
+def patch_distance(distance: NDArray[np.floating], grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Bring metric depth to the patches: the pixel at a patch's centre, or the nearest one that was measured.
+
+    Args:
+        distance: (h, w), over 0, NaN where nothing was measured.
+        grid: (H, W).
+
+    Returns:
+        (H, W) float64, over 0.
+
+    Raises:
+        SampleError: no pixel is valid.
+    """
+    rows, columns = _centres(distance.shape, grid)
+    return fill_holes(distance)[rows, columns].astype(np.float64)
+
+
 def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.float32]:
     """Clip the nearest and the farthest share of a depth map and stretch the rest to [0, 1] (not in the paper).
 
@@ -94,8 +111,14 @@ def depth_to_grid(
     if not np.isfinite(values).all():
         raise SampleError("the depth map contains NaN or infinite values")
     if sampling == "nearest":
-        rows = ((np.arange(grid[0]) + 0.5) * values.shape[0] / grid[0]).astype(np.intp)
-        columns = ((np.arange(grid[1]) + 0.5) * values.shape[1] / grid[1]).astype(np.intp)
-        return values[rows[:, None], columns[None, :]]
+        rows, columns = _centres(values.shape, grid)
+        return values[rows, columns]
     resized = cv2.resize(values, (grid[1], grid[0]), interpolation=cv2.INTER_AREA)
     return np.clip(np.asarray(resized, dtype=np.float32), 0.0, 1.0)
+
+
+def _centres(size: tuple[int, ...], grid: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the row, (H, 1), and the column, (1, W), of the pixel at each patch's centre."""
+    rows = ((np.arange(grid[0]) + 0.5) * size[0] / grid[0]).astype(np.intp)
+    columns = ((np.arange(grid[1]) + 0.5) * size[1] / grid[1]).astype(np.intp)
+    return rows[:, None], columns[None, :]

@@ -39,6 +39,7 @@ class CutTask:
         features: (C, H, W) float16.
         depth: (H, W) float32 in [0, 1], no NaN, as `grid.patch_depth` gives it; None where the method needs none.
         config: the section of the configuration, `tau_ncut` set.
+        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
     """
 
     image: NDArray[np.uint8]
@@ -46,6 +47,7 @@ class CutTask:
     features: NDArray[np.float16]
     depth: NDArray[np.float32] | None
     config: PseudoConfig
+    points: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,11 @@ def cut_image(task: CutTask) -> CutResult:
     """
     with threadpool_limits(limits=1):
         extraction = extract(
-            task.features.astype(np.float32), task.depth, method=get_method(task.config.method), settings=task.config
+            task.features.astype(np.float32),
+            task.depth,
+            method=get_method(task.config.method),
+            settings=task.config,
+            points=task.points,
         )
         return _refine(RefinementTask(image=task.image, size=task.size, extraction=extraction, config=task.config))
 

@@ -25,6 +25,7 @@ def extract(
     *,
     method: Method,
     settings: CutSettings,
+    points: NDArray[np.float64] | None = None,
 ) -> Extraction:
     """Cut an image into instances: the graph of its patches, then all iterations.
 
@@ -33,6 +34,7 @@ def extract(
         depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
         method: builds the graph and decides about each solution.
         settings: of the cut, `tau_ncut` set.
+        points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
 
     Returns:
         The finished extraction.
@@ -43,7 +45,7 @@ def extract(
         ValueError: the depth does not fit.
     """
     timer = StepTimer()
-    rules = method.rules(depth, grid=(features.shape[1], features.shape[2]), settings=settings)
+    rules = method.rules(depth, grid=(features.shape[1], features.shape[2]), settings=settings, points=points)
     # The graph: affinities, sharpened by depth where the method wants that, and binarised.
     with timer.step("affinity"):
         affinity = cosine_affinity(features)

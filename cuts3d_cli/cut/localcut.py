@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cuts3d_cli.config.cutting import Capacity
+from cuts3d_cli.cut.cloud import Surface, edge_concavity
 from cuts3d_cli.cut.mincut import min_cut
 
 CAPACITY_SCALE = 1 << 16
@@ -32,6 +34,16 @@ class KnnGraph:
     nodes: int
 
 
+AUTO_TAU = 1.05
+"""With `tau_knn` left to the grid: the longest edge, in diagonal spacings of the grid. An edge is then kept where the
+surface goes on between neighbouring patches (not in the paper)."""
+
+
+def longest_edge(tau_knn: float | Literal["auto"], *, spacing: float) -> float:
+    """Return the threshold of LocalCut: as it is set, or `AUTO_TAU` times the spacing of the grid."""
+    return AUTO_TAU * spacing if tau_knn == "auto" else tau_knn
+
+
 def grid_spacing(grid: tuple[int, int]) -> float:
     """Return the distance between diagonal neighbours on the grid; a `tau_knn` under it takes every object apart.
 
@@ -43,27 +55,6 @@ def grid_spacing(grid: tuple[int, int]) -> float:
     """
     height, width = grid
     return math.hypot(1.0 / (height - 1), 1.0 / (width - 1))
-
-
-def point_cloud(
-    depth: NDArray[np.floating], mask: NDArray[np.bool_], *, background_level: float
-) -> NDArray[np.float64]:
-    """Unproject the depth map orthographically; points outside the semantic mask go to a background level.
-
-    x and y run over [0, 1], as does the depth (the scale is not given in the paper).
-
-    Args:
-        depth: (H, W) in [0, 1], larger is farther, no NaN.
-        mask: (H, W) bool, the semantic bipartition.
-        background_level: z of the points outside the mask.
-
-    Returns:
-        (K, 3) float64, rows (x, y, z) in row-major order.
-    """
-    height, width = depth.shape
-    y, x = np.meshgrid(np.linspace(0.0, 1.0, height), np.linspace(0.0, 1.0, width), indexing="ij")
-    z = np.where(mask, depth, background_level)
-    return np.stack([x.reshape(-1), y.reshape(-1), z.reshape(-1)], axis=1).astype(np.float64)
 
 
 def knn_graph(points: NDArray[np.float64], *, k: int) -> KnnGraph:
@@ -139,14 +130,50 @@ def choose_sink(
     return int(np.flatnonzero(allowed & (magnitude <= magnitude[allowed].min() + tolerance))[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalGraph:
+    """The point cloud's graph for one semantic bipartition, ready to be cut at any thresholds.
+
+    Attributes:
+        graph: of all patches.
+        concavity: (E,) float64, see `edge_concavity`: -inf at edges with an end outside the mask. None where edges are
+            kept whatever the shape of the surface.
+    """
+
+    graph: KnnGraph
+    concavity: NDArray[np.float64] | None = None
+
+
+def local_graph(surface: Surface, mask: NDArray[np.bool_], *, k: int) -> LocalGraph:
+    """Build the graph that one instance is cut from.
+
+    Args:
+        surface: of the scene.
+        mask: (H, W) bool, the semantic bipartition.
+        k: see `knn_graph`.
+
+    Returns:
+        The graph, with the concavity of its edges where the surface has normals.
+    """
+    graph = knn_graph(surface.masked(mask), k=k)
+    if surface.normals is None:
+        return LocalGraph(graph=graph)
+    inside = mask.reshape(-1)
+    both = inside[graph.first] & inside[graph.second]
+    concavity = np.full(len(graph.first), -np.inf)
+    concavity[both] = edge_concavity(surface, first=graph.first[both], second=graph.second[both])
+    return LocalGraph(graph=graph, concavity=concavity)
+
+
 def cut_graph(
-    graph: KnnGraph,
+    local: LocalGraph,
     mask: NDArray[np.bool_],
     *,
     source: int | NDArray[np.int64],
     sink: int | None,
     tau_knn: float,
     capacity: Capacity,
+    concavity: float | None = None,
 ) -> NDArray[np.bool_]:
     """Drop the edges longer than tau_knn and cut the source off from the sink (Sec. 3.2).
 
@@ -154,17 +181,21 @@ def cut_graph(
     neither terminal belong to nobody: an object cut off by the threshold is not swallowed.
 
     Args:
-        graph: of all patches.
+        local: the graph of all patches.
         mask: (H, W) bool, the semantic bipartition.
         source: row-major index, or (R,) of several, inside the mask.
         sink: row-major index, or None: all nodes outside the mask are the sink.
         tau_knn: longest edge kept.
         capacity: see `edge_capacity`.
+        concavity: most concave edge kept (not in the paper); None keeps all, as does a graph without concavities.
 
     Returns:
         (H, W) bool, a subset of the mask that holds the source.
     """
+    graph = local.graph
     kept = graph.length <= tau_knn
+    if concavity is not None and local.concavity is not None:
+        kept &= local.concavity <= concavity
     sinks = np.flatnonzero(~mask.reshape(-1)) if sink is None else np.array([sink])
     reached = min_cut(
         graph.first[kept],
@@ -175,30 +206,3 @@ def cut_graph(
         sinks=sinks.astype(np.int64),
     ).source_side
     return reached.reshape(mask.shape) & mask
-
-
-def local_cut(
-    depth: NDArray[np.floating],
-    mask: NDArray[np.bool_],
-    *,
-    source: int | NDArray[np.int64],
-    sink: int | None,
-    tau_knn: float,
-    k: int,
-    background_level: float,
-    capacity: Capacity,
-) -> NDArray[np.bool_]:
-    """Cut one instance out of a semantic bipartition in 3D: `point_cloud`, `knn_graph` and `cut_graph` in one.
-
-    Args:
-        depth: (H, W) in [0, 1], larger is farther, no NaN.
-        mask: (H, W) bool, the semantic bipartition.
-        source, sink, tau_knn, capacity: see `cut_graph`.
-        k: see `knn_graph`.
-        background_level: see `point_cloud`.
-
-    Returns:
-        (H, W) bool, a subset of the mask that holds the source.
-    """
-    graph = knn_graph(point_cloud(depth, mask, background_level=background_level), k=k)
-    return cut_graph(graph, mask, source=source, sink=sink, tau_knn=tau_knn, capacity=capacity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Candidate
+from cuts3d_cli.errors import SettingError
 
 MAX_PREVIOUS_IOU = 0.5
 MIN_AREA = 0.01
+SETTINGS = ("instances", "tau_ncut", "eigensolver")
+"""The settings of the cut that MaskCut reads."""
 
 
 class MaskCut(Method):
@@ -35,8 +38,21 @@ class MaskCut(Method):
         """Return the name."""
         return "MaskCut"
 
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> MaskCutRules:
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return all settings but the few that MaskCut has."""
+        return {item.name: "method" for item in fields(CutSettings) if item.name not in SETTINGS}
+
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> MaskCutRules:
         """Return the rules for one image; see `Method.rules`."""
+        if settings.instances == "all":
+            raise SettingError("pseudo.instances", "is 'all': MaskCut needs a number, it does not know when to stop")
         return MaskCutRules(grid=grid, instances=settings.instances)
 
 

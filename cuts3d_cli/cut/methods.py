@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.wording import choose_one
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cuts3d_cli.config import CutSettings
+    from cuts3d_cli.config import CutSettings, PseudoConfig
     from cuts3d_cli.cut.ncut import Eigenpair
     from cuts3d_cli.cut.types import Candidate
 
@@ -65,13 +66,21 @@ class Method(ABC):
         """Return what pictures call the method, with its settings."""
 
     @abstractmethod
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Rules:
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> Rules:
         """Return the rules by which one image is cut.
 
         Args:
             depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
             grid: (H, W).
             settings: of the cut.
+            points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
 
         Raises:
             UsageError: the settings do not fit the grid; see `check`.
@@ -85,6 +94,17 @@ class Method(ABC):
     def cuts_in_3d(self, settings: CutSettings) -> bool:
         """Return whether instances are LocalCuts at `tau_knn`, which Spatial Confidence repeats at other thresholds."""
         return False
+
+    def unread(self, settings: CutSettings) -> dict[str, str]:
+        """Return the settings that have no effect on the cut, each with the one that makes it so.
+
+        Args:
+            settings: of the cut; a method that does not say reads all of them.
+
+        Returns:
+            As in {"beta": "sharpen"}; "method" where the method has no use for it at all.
+        """
+        return {}
 
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:  # noqa: B027 - others fit any grid
         """Check settings that only the grid, (H, W), shows to be impossible.
@@ -138,6 +158,22 @@ class Method(ABC):
         return graph_edges(affinity, importance, pairing=settings.pairing, tau_ncut=settings.graph_threshold)
 
 
+def unread(settings: PseudoConfig) -> dict[str, str]:
+    """Return the fields of section `pseudo` that have no effect, each with the field that makes it so.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    method = get_method(settings.method)
+    found = method.unread(settings)
+    if not method.needs_depth(settings):
+        # Of the settings that switch depth off, the one that cuts without it is the last.
+        found |= dict.fromkeys(("depth_sampling", "depth_clip"), found.get("tau_knn", "method"))
+    if settings.tau_ncut != "auto":
+        found["edge_share"] = "tau_ncut"
+    return found | ({} if settings.crf else dict.fromkeys(("crf_iterations", "crf_min_iou"), "crf"))
+
+
 def get_method(name: str) -> Method:
     """Return a method by its name in `METHODS`.
 
@@ -145,6 +181,6 @@ def get_method(name: str) -> Method:
         UsageError: there is none of that name; the line lists those that there are.
     """
     if name not in METHODS:
-        raise UsageError(f"pseudo.method is '{name}': choose one of {', '.join(METHODS)}")
+        raise UsageError(f"pseudo.method is '{name}': {choose_one(name, METHODS)}")
     method: Method = pkgutil.resolve_name(METHODS[name])()
     return method

@@ -64,8 +64,8 @@ class DepthSpec:
         licence: of the weights, SPDX where there is one.
         extra: the extra of this package to install (`pip install 'cuts3d[EXTRA]'`), or None where none is
             needed.
+        settings: the fields of section `depth` that it alone takes; `weights` and `max_side` are all networks'.
         weights_hint: what the user does where the weights are missing; ends an error line.
-        settings: fields of `DepthConfig` that it uses, besides those that all use.
         prompted: whether it needs the map of a sensor beside each photo.
         max_depth: metres at which a metric network's maps end, where its file does not tell; None: it is not metric.
         folder: that the name itself stands for, where it is one.
@@ -83,8 +83,8 @@ class DepthSpec:
     input_size: str
     licence: str
     extra: str | None
+    settings: tuple[str, ...] = ()
     weights_hint: Parts
-    settings: frozenset[str] = frozenset()
     prompted: bool = False
     max_depth: float | None = None
     folder: Path | None = None

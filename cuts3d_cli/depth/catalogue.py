@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.depth.pretrained import find_pretrained
+from cuts3d_cli.depth.pretrained import find_pretrained, missing_package
 from cuts3d_cli.devices import on_cuda
-from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError, WeightsError
+from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
+from cuts3d_cli.weights.hub import require_hub
+from cuts3d_cli.wording import choose_one
 
+EXTRAS = {"depth": ("transformers",), "marigold": ("diffusers", "transformers", "accelerate")}
+"""An extra of ours -> the packages that it brings."""
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
 
@@ -87,7 +92,7 @@ _ALL = (
         input_size="384x512, aspect kept, multiples of 32",
         licence="MIT",
         extra="depth",
-        settings=frozenset({"zoedepth_flip"}),
+        settings=("zoedepth_flip",),
         weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti"),
         from_hub=True,
         find=find_pretrained,
@@ -128,7 +133,7 @@ _ALL = (
         input_size="longer side 768, aspect kept",
         licence="see the model's card",
         extra="marigold",
-        settings=frozenset({"marigold_steps", "marigold_ensemble", "seed"}),
+        settings=("marigold_steps", "marigold_ensemble", "seed"),
         weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
         from_hub=True,
         find=find_pretrained,
@@ -164,6 +169,7 @@ loader. What it needs to be told is in `DepthConfig`."""
 
 ANY_TRANSFORMERS = "hf:"
 """What begins the names of further sources: any depth network of transformers, in a repository or a folder."""
+_OF_ANY = ("gives", "zoedepth_flip")
 
 
 def is_depth(name: str) -> bool:
@@ -184,13 +190,13 @@ def depth_spec(name: str) -> DepthSpec:
     if name in DEPTHS:
         return DEPTHS[name]
     if not is_depth(name):
-        names = ", ".join(DEPTHS)
-        raise UsageError(f"no depth source is named {name!r}: take one of {names}, or {ANY_TRANSFORMERS}OWNER/NAME")
+        further = f"{ANY_TRANSFORMERS}OWNER/NAME"
+        raise UsageError(f"no depth source is named {name!r}: {choose_one(name, (*DEPTHS, further))}")
     place = name.removeprefix(ANY_TRANSFORMERS)
     folder = Path(place).expanduser()
-    if not folder.is_dir() and (place.count("/") != 1 or not all(place.split("/"))):
-        raise UsageError(f"{name!r} is no folder and names no repository: write it as {ANY_TRANSFORMERS}OWNER/NAME")
     is_folder = folder.is_dir()
+    if not is_folder and (place.count("/") != 1 or not all(place.split("/"))):
+        raise UsageError(f"{name!r} is no folder and names no repository: write it as {ANY_TRANSFORMERS}OWNER/NAME")
     return DepthSpec(
         # Where a folder lies says nothing about what is in it.
         name=f"{ANY_TRANSFORMERS}{folder.resolve().name}" if is_folder else name,
@@ -200,13 +206,57 @@ def depth_spec(name: str) -> DepthSpec:
         input_size="the network's own",
         licence="see the model's card",
         extra="depth",
-        settings=frozenset({"gives", "zoedepth_flip"}),
+        settings=_OF_ANY,
         folder=folder if is_folder else None,
         weights_hint=_folder_hint(place),
         from_hub=not is_folder,
         find=find_pretrained,
         load=_load_any,
     )
+
+
+def unread(config: DepthConfig) -> dict[str, str]:
+    """Return the fields of section `depth` that have no effect, each with the field that makes it so.
+
+    Raises:
+        UsageError: there is no such depth source.
+    """
+    spec = depth_spec(config.backend)
+    of_networks = () if spec.load is not None else ("weights", "max_side")
+    of_all = {*_OF_ANY, *(name for other in DEPTHS.values() for name in other.settings)}
+    return dict.fromkeys((*of_networks, *sorted(of_all.difference(spec.settings))), "backend")
+
+
+def check_available(config: DepthConfig) -> None:
+    """Make sure that `load_depth` will find its packages and weights, as far as that is known without fetching any.
+
+    Args:
+        config: as for `load_depth`.
+
+    Raises:
+        UsageError: there is no such depth source.
+        WeightsError: a package or the weights are missing.
+        HubUnreachableError: the weights are not in the cache and the hub does not answer.
+    """
+    spec = depth_spec(config.backend)
+    if spec.load is None:
+        return
+    for package in EXTRAS.get(spec.extra or "", ()):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(spec, ImportError(f"no package {package}"))
+    weights = config.weights or spec.folder
+    if weights is not None:
+        _check_given(spec, weights)
+    elif spec.find is None or spec.find(spec) is None:
+        what = f"weights of {spec.name}"
+        if not spec.from_hub:
+            raise WeightsError(f"{what} are not here: ", *spec.weights_hint)
+        require_hub(what, spec.weights_hint)
+
+
+def _check_given(spec: DepthSpec, weights: Path) -> None:
+    if not weights.exists():
+        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
 
 
 def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
@@ -231,10 +281,6 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
     spec = depth_spec(config.backend)
     if spec.load is None:
         raise UsageError(f"{spec.name} is no network: its maps are packed with the images")
-    for name in ("gives", "zoedepth_flip"):
-        if getattr(config, name) and name not in spec.settings:
-            raise SettingError(f"depth.{name}", f"has no effect on {spec.name}")
-    weights = config.weights
-    if weights is not None and not weights.exists():
-        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
+    if config.weights is not None:
+        _check_given(spec, config.weights)
     return spec.load(spec, config=config, device=device, half=half and on_cuda(device))

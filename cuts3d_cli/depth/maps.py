@@ -32,6 +32,20 @@ class NormalisedDepth:
     conversion: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DepthMap:
+    """The depth of a photo as the cut takes it.
+
+    Attributes:
+        depth: (h, w) float32 in [0, 1], larger = farther, NaN where there is no measurement. Not always of the photo's
+            size.
+        distance: (h, w) float64, along the optical axis, over 0, NaN likewise; None where only its order is known.
+    """
+
+    depth: NDArray[np.float32]
+    distance: NDArray[np.float64] | None
+
+
 def has_aspect_of(photo: tuple[int, int], depth: tuple[int, int]) -> bool:
     """Return whether a depth map can be of the same view as a photo, by their aspect ratios (not in the paper).
 
@@ -41,6 +55,29 @@ def has_aspect_of(photo: tuple[int, int], depth: tuple[int, int]) -> bool:
     """
     ratio = (depth[1] * photo[0]) / (depth[0] * photo[1])
     return 1 / (1 + MAX_ASPECT_ERROR) <= ratio <= 1 + MAX_ASPECT_ERROR
+
+
+def distance_of(
+    depth: NDArray[np.floating], *, minimum: float, maximum: float, direction: Direction, unit: Unit
+) -> NDArray[np.float64] | None:
+    """Undo `normalise`: return the distance along the optical axis where the source is metric.
+
+    Args:
+        depth: (h, w) in [0, 1], larger = farther, NaN where there is no measurement.
+        minimum, maximum: the smallest and the largest valid raw value.
+        direction, unit: of the raw values.
+
+    Returns:
+        (h, w) float64 in the unit of the source, NaN where there is no measurement; None for a map whose values are
+        known up to a shift only, or whose nearest point does not lie over 0.
+    """
+    if unit != "metre":
+        return None
+    if direction == "disparity":
+        if minimum <= 0.0:
+            return None
+        minimum, maximum = 1.0 / maximum, 1.0 / minimum
+    return minimum + depth.astype(np.float64) * (maximum - minimum) if minimum > 0.0 else None
 
 
 def normalise(raw: NDArray[Any], *, direction: Direction, unit: Unit, zero_is_missing: bool = False) -> NormalisedDepth:

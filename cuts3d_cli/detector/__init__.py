@@ -4,6 +4,10 @@ import warnings
 
 FINAL_WEIGHTS = "model-final.safetensors"
 """The final weights, in the folder of a training."""
+BEST_WEIGHTS = "model-best.safetensors"
+"""The weights that an evaluation while training found best, in the same folder."""
+CHECKPOINTS = "checkpoint-*.pth"
+"""Pattern of the checkpoints there."""
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.png"
 
@@ -11,3 +15,5 @@ SAMPLES = "samples.png"
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script(_method)?` is not supported", category=Warning)
+# The newer name has another meaning, for now.
+warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated", category=FutureWarning)

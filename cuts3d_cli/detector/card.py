@@ -15,6 +15,7 @@ from cuts3d_cli.config import as_dict
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
+from cuts3d_cli.json_reading import as_object, parse_json, read_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
 from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of
 from cuts3d_cli.wording import percent
@@ -75,7 +76,7 @@ def record_results(weights: Path, results: Mapping[str, Mapping[str, Any]]) -> N
     """
     if not describes(weights):
         raise ShardError(f"{weights.with_name(CARD)} is missing, or of other weights: `cuts3d train` writes it")
-    card = json.loads(weights.with_name(CARD).read_bytes())
+    card = read_json(weights.with_name(CARD))
     merged = with_results(card, results)
     if merged["results"] != card["results"]:
         _save(weights.parent, merged)
@@ -89,7 +90,7 @@ def with_results(card: Mapping[str, Any], results: Mapping[str, Mapping[str, Any
 def describes(weights: Path) -> bool:
     """Return whether the card beside some weights exists, is readable, and describes these weights."""
     try:
-        card = json.loads(weights.with_name(CARD).read_bytes())
+        card = read_json(weights.with_name(CARD))
         same: bool = card["format"] == FORMAT and card["weights"]["sha256"] == digest_file(weights).sha256
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -208,13 +209,16 @@ def _total(items: Sequence[Mapping[str, Any]], name: str) -> int | None:
 
 
 def _last_step(path: Path) -> dict[str, Any]:
-    """Read the last line of the training's log."""
+    """Read the last line of the training's log that holds losses."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
-    last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return last
+    try:
+        steps = [facts for line in lines if "losses" in (facts := as_object(parse_json(line.encode())))]
+    except ValueError as error:
+        raise ShardError(f"{path}: one of its lines {error}") from error
+    return steps[-1] if steps else {}
 
 
 def _results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

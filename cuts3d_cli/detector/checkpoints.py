@@ -1,22 +1,28 @@
-"""Checkpoints: written atomically, and read as plain tensors, without running code from the file."""
+"""Checkpoints: written atomically, and read as plain tensors, without running code from the file.
+
+Beside each lies its SHA-256, `checkpoint-0005000.pth.sha256`, as `sha256sum -c` reads it. A file that has one is
+checked whenever it is read: a checkpoint with a flipped bit is still a checkpoint, of another detector.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import TrainConfig, output_dict, resolve
-from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
+from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
+from cuts3d_cli.json_reading import parse_json
 from cuts3d_cli.weights.checkpoint import (
     UnreadableError,
     is_safetensors,
@@ -24,7 +30,10 @@ from cuts3d_cli.weights.checkpoint import (
     read_metadata,
     read_tensors,
     tensors_of,
+    tensors_within,
 )
+from cuts3d_cli.weights.sources import file_sha256
+from cuts3d_cli.wording import absence
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
@@ -37,30 +46,81 @@ def checkpoint_path(folder: Path, iteration: int) -> Path:
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest last."""
-    found = {int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := _NAME.fullmatch(path.name))}
+    found = {int(match[1]): path for path in folder.glob(CHECKPOINTS) if (match := _NAME.fullmatch(path.name))}
     return [found[iteration] for iteration in sorted(found)]
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically, and its digest beside it.
 
     Args:
         path: the file.
         content: tensors and plain values in dictionaries and lists.
     """
+    digest_path(path).unlink(missing_ok=True)
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, "version": __version__, **content}, file)
+        hashing = _HashingFile(file)
+        torch.save({"format": FORMAT, "version": __version__, **content}, cast("IO[bytes]", hashing))
+    _write_digest(path, hashing.sha256)
+
+
+class _HashingFile:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hasher = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hasher.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    @property
+    def sha256(self) -> str:
+        return self._hasher.hexdigest()
+
+
+def digest_path(path: Path) -> Path:
+    """Return the path of the digest of a checkpoint or of final weights."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _write_digest(path: Path, sha256: str) -> None:
+    atomic_write_bytes(digest_path(path), f"{sha256}  {path.name}\n".encode())
+
+
+def is_intact(path: Path) -> bool:
+    """Return whether a file is what its digest says; True where it has none, as files of earlier versions.
+
+    Args:
+        path: of a checkpoint or of final weights.
+    """
+    try:
+        recorded = digest_path(path).read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return True
+    return recorded[:1] == [file_sha256(path)]
 
 
 def keep_last(folder: Path, count: int) -> None:
     """Delete all but the newest `count` checkpoints of a folder."""
     for path in find_checkpoints(folder)[:-count]:
         path.unlink()
+        digest_path(path).unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint to `NAME.damaged`, so that nothing resumes from it or counts it."""
+    digest_path(path).unlink(missing_ok=True)
+    path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def clear_unfinished(folder: Path) -> None:
     """Delete files that a killed training left half written. No other training may be running in the folder."""
-    for name in ("checkpoint-*.pth", FINAL_WEIGHTS, METRICS):
+    for name in (CHECKPOINTS, FINAL_WEIGHTS, METRICS):
         for path in folder.glob(f".{name}.*.tmp"):
             path.unlink()
 
@@ -72,9 +132,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: it is missing, damaged, would run code, or is none of ours.
     """
     others = [other for other in find_checkpoints(path.parent) if other != path]
-    way_out = f"delete it to resume from {others[-1].name}" if others else "train again, or give another file"
+    way_out = f"take {others[-1].name} in its place" if others else "train again, or give another file"
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: name a checkpoint that `cuts3d train` wrote")
+        raise WeightsError(f"{path} {absence(path)}: name a checkpoint that `cuts3d train` wrote")
+    if not is_intact(path):
+        raise WeightsError(f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): {way_out}")
     try:
         content = read_checkpoint(path)
     except UnreadableError as error:
@@ -93,27 +155,44 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], *, config: Train
 
     # One entry: the order of several in the file is left to chance.
     metadata = {"cuts3d": json.dumps({"version": __version__, "config": output_dict(config)})}
-    atomic_write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=metadata))
+    content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata=metadata)
+    digest_path(path).unlink(missing_ok=True)
+    atomic_write_bytes(path, content)
+    _write_digest(path, hashlib.sha256(content).hexdigest())
 
 
-def load_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig]:
-    """Read a trained model's weights and the configuration that it was trained with.
+def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig | None]:
+    """Read a detector's tensors, and the configuration of its training where `cuts3d train` wrote the file.
 
     Args:
-        path: a checkpoint, or the safetensors file that training ends with.
+        path: a checkpoint, the safetensors file that training ends with, or anybody's file of tensors.
 
     Raises:
-        WeightsError: it is missing, damaged, or none of ours.
+        WeightsError: it is missing or damaged, holds no tensors, or is of another version of `cuts3d train`.
     """
-    if not is_safetensors(path):
-        content = load_checkpoint(path)
-        return tensors_of(content["model"], path=path), config_of(content.get("config"), path=path)
-    try:
-        state, metadata = read_tensors(path), read_metadata(path)
-        values = json.loads(metadata["cuts3d"])["config"]
-    except (UnreadableError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged, or no detector that `cuts3d train` wrote: train again") from error
-    return state, config_of(values, path=path)
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: name a detector, from `cuts3d train` or another program")
+    if not is_intact(path):
+        raise WeightsError(
+            f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): train again, or restore the file"
+        )
+    # The safetensors file.
+    if is_safetensors(path):
+        tensors, metadata = read_tensors(path), read_metadata(path)
+        if "cuts3d" not in metadata:
+            return tensors, None
+        try:
+            values = parse_json(metadata["cuts3d"].encode())["config"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is damaged: what it says of its training is no JSON") from error
+        return tensors, config_of(values, path=path)
+    # A checkpoint.
+    content = read_checkpoint(path)
+    if not (isinstance(content, dict) and {"format", "version", "config", "model"} <= content.keys()):
+        return tensors_within(content, path=path), None
+    if content["format"] != FORMAT:
+        raise WeightsError(f"{path} is a checkpoint of another version of `cuts3d train`, {content['version']}")
+    return tensors_of(content["model"], path=path), config_of(content["config"], path=path)
 
 
 def config_of(values: Any, *, path: Path) -> TrainConfig:

@@ -49,21 +49,26 @@ class CopyPaste:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def __call__(self, batch: list[Sample], *, generator: torch.Generator) -> list[Sample]:
+    def __call__(
+        self, batch: list[Sample], *, generator: torch.Generator, partner: Sample | None = None
+    ) -> list[Sample]:
         """Paste instances of each image of a batch into another one.
 
         The sources are the same batch, rolled by a random number of places, so that no image is its own source. A batch
-        of one image stays as it is.
+        of one image takes its partner as the source; without one it stays as it is.
 
         Args:
             batch: training samples on one device; they are not changed.
             generator: of all draws, on the CPU, so that they do not depend on the device.
+            partner: another sample on that device, for a batch of one image.
 
         Returns:
             New samples, whose instances have the field gt_pasted, (N,) bool.
         """
-        if not self.config.copy_paste or len(batch) < 2:
+        if not self.config.copy_paste or (len(batch) == 1 and partner is None):
             return [_unpasted(sample) for sample in batch]
+        if len(batch) == 1 and partner is not None:
+            return [self._into(batch[0], partner, generator)]
         turn = _draw_int(1, len(batch) - 1, generator)
         return [self._into(sample, batch[(i + turn) % len(batch)], generator) for i, sample in enumerate(batch)]
 

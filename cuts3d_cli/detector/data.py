@@ -12,7 +12,8 @@ Memory: the keys of the samples of one window, and two decoded samples for each 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,20 @@ import torch
 from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.errors import Command, SampleError, ShardError
+from cuts3d_cli.devices import require_processes
+from cuts3d_cli.errors import Command, Cuts3dError, SampleError, Setting, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import current_confidence
 from cuts3d_cli.sidecars.confidence import decode as decode_confidence
-from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.wording import Say, listed
 
 MAX_FAILED_SHARE = 0.5
 """Training stops when more than this share of the images is unusable."""
@@ -74,13 +78,16 @@ class SkippedSample:
     reason: str | None
 
 
-def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confidence: bool) -> list[TrainingShard]:
+def training_shards(
+    bases: Sequence[Path], *, stage: str = "pseudo", with_confidence: bool, say: Say | None = None
+) -> list[TrainingShard]:
     """Find the files that training reads.
 
     Args:
         bases: base shards.
         stage: of the masks, such as "pseudo" or "pseudo.st1".
         with_confidence: whether training uses Spatial Confidence.
+        say: prints a warning.
 
     Returns:
         One record a base shard, in the same order.
@@ -89,8 +96,10 @@ def training_shards(bases: Sequence[Path], *, stage: str = "pseudo", with_confid
         ShardError: masks or confidence are missing, unfinished or stale, or no shard has a record of masks.
     """
     found = []
-    for base in bases:
-        masks = require(base, stage)
+    stored = [require(base, stage) for base in bases]
+    if say is not None and (mixed := mixed_settings(stored)):
+        say(f"warning: {mixed}")
+    for base, masks in zip(bases, stored, strict=True):
         confidence = current_confidence(base) if with_confidence else None
         if with_confidence and confidence is None:
             raise ShardError(
@@ -149,7 +158,8 @@ class SampleStream(IterableDataset[Any]):
             yield place
             place += 1
 
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | SkippedSample]]:
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | SkippedSample | Exception]]:
+        """Yield places with their samples; an error in a loader process is the last item, for the reader to raise."""
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
@@ -161,7 +171,12 @@ class SampleStream(IterableDataset[Any]):
         for count, place in enumerate(self.places()):
             # The loader takes from its processes in turn, so that the places arrive in order.
             if count % workers == number:
-                yield place, self._sample(order.at(place * self.world_size + self.rank), files)
+                try:
+                    sample = self._sample(order.at(place * self.world_size + self.rank), files)
+                except (Cuts3dError, OSError) as error:  # the loader would pass on its traceback, as text
+                    yield place, error
+                    return
+                yield place, sample
 
     def _sample(self, where: tuple[int, int, int], files: _OpenShards) -> dict[str, Any] | SkippedSample:
         epoch, shard, number = where
@@ -231,7 +246,15 @@ class _OpenShards:
             files = self.shards[shard]
             confidence = SidecarReader(files.confidence) if files.confidence else None
             self._readers[shard] = (SidecarReader(files.base), SidecarReader(files.pseudo), confidence)
+            strangers = set(self._readers[shard][1].keys).difference(self._readers[shard][0].keys)
+            if strangers:
+                raise ShardError(f"{files.pseudo} has masks of {listed(sorted(strangers))}, which {files.base} has not")
         return self._readers[shard]
+
+
+def _ignore_signals(worker: int) -> None:
+    """Let the main process, which stops with a checkpoint, end its loaders: some signals reach all of the group."""
+    interrupts.leave_to_parent(terminate=True)
 
 
 class Batches:
@@ -282,23 +305,27 @@ class Batches:
             stream,
             batch_size=None,
             num_workers=config.loader_workers,
-            persistent_workers=config.loader_workers > 0,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator().manual_seed(config.seed),
         )
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield batches without end.
+    def __iter__(self) -> Generator[list[dict[str, Any]], None, None]:
+        """Yield batches without end. Close the iterator when it is no longer needed: it has processes that read.
 
         Raises:
             ShardError: no image has masks, or most of them cannot be used.
         """
         groups: dict[int, list[tuple[int, dict[str, Any]]]] = {_PORTRAIT: [], _LANDSCAPE: []}
-        recalled = len(self.position.waiting)
+        recalled = deque(self.position.waiting)
         without_masks = taken = failed = 0
+        if self._loader.num_workers:
+            require_processes(without=Setting("train.loader_workers", 0))
         for place, item in self._loader:
+            if isinstance(item, Exception):
+                raise item
             # Samples that wait were taken before; all others move the position on.
             if recalled:
-                recalled -= 1
+                recalled.popleft()
             else:
                 self.position.taken = place + 1
             taken += 1
@@ -324,7 +351,8 @@ class Batches:
                 batch = [sample for _, sample in group]
                 group.clear()
                 # In the order in which they were taken, so that they fall into the same groups again.
-                self.position.waiting = sorted(number for members in groups.values() for number, _ in members)
+                left = [number for members in groups.values() for number, _ in members]
+                self.position.waiting = sorted([*left, *recalled])
                 yield batch
 
     def _report(self, item: SkippedSample) -> None:

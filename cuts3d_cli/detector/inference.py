@@ -4,55 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.config import PredictConfig
 from cuts3d_cli.cut.masks import encode_rle
+from cuts3d_cli.detector.inference_settings import InferenceSettings
+from cuts3d_cli.detector.loading import StoredDetector, load_detector
 from cuts3d_cli.sidecars.detections import Detections
-from cuts3d_cli.weights.checkpoint import load_into
+from cuts3d_cli.wording import Say
+
+if TYPE_CHECKING:
+    from detectron2.modeling.meta_arch import GeneralizedRCNN
 
 
 class Detector:
     """A trained detector.
 
     Args:
-        model: a detectron2 R-CNN, as `build_model` builds it.
-        config: the configuration of its training, with the sizes at test time.
+        model: a detectron2 R-CNN.
+        settings: its settings at test time; those that shape the network are the model's own already.
         device: the device to work on.
         half: mixed precision, on CUDA only.
     """
 
     def __init__(
-        self, model: torch.nn.Module, *, config: TrainConfig, device: str | torch.device, half: bool = True
+        self,
+        model: GeneralizedRCNN,
+        *,
+        settings: InferenceSettings,
+        device: str | torch.device,
+        half: bool = True,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self.device = torch.device(device)
         self.half = half and self.device.type == "cuda"
         self._model = model.to(self.device).eval()
 
     @classmethod
-    def load(cls, path: Path, *, device: str | torch.device, half: bool = True) -> Detector:
-        """Load a checkpoint that `cuts3d train` wrote.
+    def load(
+        cls,
+        path: Path,
+        *,
+        device: str | torch.device,
+        half: bool = True,
+        wanted: PredictConfig | None = None,
+        say: Say = lambda line: None,
+    ) -> Detector:
+        """Load a detector from a file.
 
         Args:
-            path: `model-final.safetensors`, `model-final.pth` or `checkpoint-0005000.pth`.
+            path: what `cuts3d train` or detectron2 wrote, as for `cuts3d_cli.detector.loading.load_detector`.
             device: where it is to work.
             half: mixed precision, on CUDA only.
+            wanted: what the user says of its settings; None for nothing.
+            say: is told what the detector is and which settings are in force.
 
         Raises:
-            WeightsError: the file is missing, damaged, or no such checkpoint.
+            WeightsError: the file is missing, damaged, or holds no detector that can be built.
+            FileError: a configuration cannot be read, or describes another detector.
+            SettingError: a setting cannot take effect.
         """
-        from cuts3d_cli.detector.checkpoints import load_trained
-        from cuts3d_cli.detector.model import build_model
+        return cls.of(load_detector(path, wanted or PredictConfig(), say=say), device=device, half=half)
 
-        state, config = load_trained(path)
-        model = build_model(config, device="cpu")
-        load_into(model, state, what="the detector of its configuration", path=path)
-        return cls(model, config=config, device=device, half=half)
+    @classmethod
+    def of(cls, stored: StoredDetector, *, device: str | torch.device, half: bool = True) -> Detector:
+        """Build a detector from what its file holds.
+
+        Raises:
+            WeightsError: tensors are missing, unknown or of another shape.
+        """
+        return cls(stored.build(), settings=stored.inference, device=device, half=half)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the instances of some photos.
@@ -73,7 +98,11 @@ class Detector:
             places = [place for place, other in enumerate(sizes) if other == size]
             with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.half):
                 outputs = self._model([inputs[place] for place in places])
-            found |= {place: _detections(output["instances"]) for place, output in zip(places, outputs, strict=True)}
+            classes = self._model.roi_heads.num_classes
+            found |= {
+                place: _detections(output["instances"], classes=classes)
+                for place, output in zip(places, outputs, strict=True)
+            }
         return [found[place] for place in range(len(images))]
 
     def _input(self, image: NDArray[np.uint8]) -> dict[str, Any]:
@@ -81,18 +110,21 @@ class Detector:
         from detectron2.data.transforms import ResizeShortestEdge
 
         height, width = image.shape[:2]
-        resize = ResizeShortestEdge(self.config.test_min_size, self.config.test_max_size)
+        resize = ResizeShortestEdge(self.settings.min_size, self.settings.max_size)
         resized = resize.get_transform(image).apply_image(image)
+        if self._model.input_format == "BGR":
+            resized = resized[:, :, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": pixels, "height": height, "width": width}
 
 
-def _detections(instances: Any) -> Detections:
-    """Convert detectron2's instances."""
+def _detections(instances: Any, *, classes: int) -> Detections:
+    """Convert detectron2's instances, of a detector of so many classes."""
     order = torch.argsort(instances.scores, descending=True, stable=True)
     found = instances[order].to("cpu")
     return Detections(
         boxes=found.pred_boxes.tensor.float().numpy(),
         scores=found.scores.float().numpy(),
         masks=[encode_rle(mask) for mask in found.pred_masks.numpy()],
+        classes=found.pred_classes.numpy() if classes > 1 else None,
     )

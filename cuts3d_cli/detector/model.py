@@ -1,6 +1,7 @@
-"""The detector: a class-agnostic Cascade Mask R-CNN on a ResNet with an FPN (paper: Sec. 4; other settings: CutLER).
+"""The detector: a Mask R-CNN on a ResNet with an FPN, cascaded or plain (paper: Sec. 4; other settings: CutLER).
 
-It is written like detectron2's lazy configurations, as a tree of calls that `build_model` carries out.
+It is written like detectron2's lazy configurations, as a tree of calls. `build_model` builds what is trained,
+`build_network` what a file holds.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
 from cuts3d_cli.config import TrainConfig
-from cuts3d_cli.detector.roi_heads import BoxPredictor, MaskCascadeROIHeads, MaskHead
-from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
+from cuts3d_cli.detector.architecture import CASCADE, Architecture, Conventions
+from cuts3d_cli.detector.inference_settings import InferenceSettings
+from cuts3d_cli.detector.roi_heads import BoxPredictor, MaskCascadeROIHeads, MaskHead, MaskROIHeads
 
-CASCADE = ((0.5, (10, 10, 5, 5)), (0.6, (20, 20, 10, 10)), (0.7, (30, 30, 15, 15)))
-"""Stage by stage: the IoU from which a box matches, and the weights of its regression."""
 _LEVELS = ("p2", "p3", "p4", "p5")
 _STRIDES = (4, 8, 16, 32)
 
@@ -49,8 +49,26 @@ def build_model(config: TrainConfig, *, device: str | torch.device, distributed:
     return model.to(device)
 
 
+def build_network(
+    architecture: Architecture, conventions: Conventions, inference: InferenceSettings
+) -> GeneralizedRCNN:
+    """Build a detector for inference, with random weights, on the CPU.
+
+    Args:
+        architecture: what its tensors tell of it.
+        conventions: what they do not tell.
+        inference: its settings at test time.
+
+    Returns:
+        The model, in evaluation mode. Its batch norm is plain: on fixed statistics all kinds compute the same.
+    """
+    tree = _network(architecture, conventions, inference, training=TrainConfig(), norm="BN")
+    model: GeneralizedRCNN = instantiate(tree)
+    return model.eval()
+
+
 def model_config(config: TrainConfig, *, norm: str) -> Any:
-    """Return the tree of calls that builds the detector.
+    """Return the tree of calls that builds the detector for training.
 
     Args:
         config: the fields on the model, the losses and the test.
@@ -59,102 +77,125 @@ def model_config(config: TrainConfig, *, norm: str) -> Any:
     Returns:
         A lazy configuration for detectron2's `instantiate`.
     """
-    width = config.fpn_channels
+    return _network(
+        Architecture.of_training(config),
+        Conventions.of_training(config),
+        InferenceSettings.of_training(config),
+        training=config,
+        norm=norm,
+    )
+
+
+def _network(
+    architecture: Architecture,
+    conventions: Conventions,
+    inference: InferenceSettings,
+    *,
+    training: TrainConfig,
+    norm: str,
+) -> Any:
+    """Return the tree of calls; of the training's configuration it takes the losses and their samples alone."""
     return L(GeneralizedRCNN)(
         backbone=L(FPN)(
-            bottom_up=_resnet(config, norm=norm),
+            bottom_up=_resnet(architecture, conventions, training, norm=norm),
             in_features=["res2", "res3", "res4", "res5"],
-            out_channels=width,
-            norm=norm,
+            out_channels=architecture.fpn_channels,
+            norm=norm if architecture.fpn_norm else "",
             top_block=L(LastLevelMaxPool)(),
         ),
-        proposal_generator=_proposals(config),
-        roi_heads=_heads(config),
-        pixel_mean=[255.0 * mean for mean in IMAGENET_MEAN],
-        pixel_std=[255.0 * deviation for deviation in IMAGENET_STD],
-        input_format="RGB",
+        proposal_generator=_proposals(architecture, conventions, inference, training),
+        roi_heads=_heads(architecture, conventions, inference, training),
+        pixel_mean=list(conventions.pixel_mean),
+        pixel_std=list(conventions.pixel_std),
+        input_format=conventions.colours,
     )
 
 
-def _resnet(config: TrainConfig, *, norm: str) -> Any:
+def _resnet(architecture: Architecture, conventions: Conventions, training: TrainConfig, *, norm: str) -> Any:
     """Return the backbone."""
-    basic = config.resnet_depth < 50
+    # Blocks of two convolutions have no 1x1 one.
+    stride = {} if architecture.resnet_depth < 50 else {"stride_in_1x1": conventions.stride_in_1x1}
     return L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=64, norm=norm),
-        # The ResNet-50 of torchvision and DINO has its stride in the 3x3 convolution.
-        stages=L(ResNet.make_default_stages)(
-            depth=config.resnet_depth, norm=norm, **({} if basic else {"stride_in_1x1": False})
-        ),
+        stages=L(ResNet.make_default_stages)(depth=architecture.resnet_depth, norm=norm, **stride),
         out_features=["res2", "res3", "res4", "res5"],
-        freeze_at=config.freeze_at,
+        freeze_at=training.freeze_at,
     )
 
 
-def _proposals(config: TrainConfig) -> Any:
+def _proposals(
+    architecture: Architecture, conventions: Conventions, inference: InferenceSettings, training: TrainConfig
+) -> Any:
     """Return the region proposal network."""
     return L(RPN)(
         in_features=[*_LEVELS, "p6"],
-        head=L(StandardRPNHead)(in_channels=config.fpn_channels, num_anchors=3),
+        head=L(StandardRPNHead)(in_channels=architecture.fpn_channels, num_anchors=architecture.anchors),
         anchor_generator=L(DefaultAnchorGenerator)(
-            sizes=[[size] for size in config.anchor_sizes],
-            aspect_ratios=[0.5, 1.0, 2.0],
+            sizes=[[size] for size in conventions.anchor_sizes],
+            aspect_ratios=list(conventions.aspect_ratios),
             strides=[*_STRIDES, 64],
             offset=0.0,
         ),
         anchor_matcher=L(Matcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
-        batch_size_per_image=config.rpn_batch,
+        batch_size_per_image=training.rpn_batch,
         positive_fraction=0.5,
-        pre_nms_topk=(config.rpn_pre_nms, config.rpn_test_proposals),
-        post_nms_topk=(config.rpn_post_nms, config.rpn_test_proposals),
-        nms_thresh=config.rpn_nms,
+        pre_nms_topk=(training.rpn_pre_nms, inference.proposals_a_level),
+        post_nms_topk=(training.rpn_post_nms, inference.proposals),
+        nms_thresh=inference.proposal_nms,
     )
 
 
-def _heads(config: TrainConfig) -> Any:
-    """Return the cascade of box heads, and the mask head."""
-    width = config.fpn_channels
-    return L(MaskCascadeROIHeads)(
-        num_classes=1,
-        batch_size_per_image=config.roi_batch,
+def _heads(
+    architecture: Architecture, conventions: Conventions, inference: InferenceSettings, training: TrainConfig
+) -> Any:
+    """Return the box heads, of which the cascade has several, and the mask head."""
+    width = architecture.fpn_channels
+    # One matcher, head and predictor a stage, each stricter than the one before.
+    matchers = [L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False) for iou, _ in CASCADE]
+    box_heads = [
+        L(FastRCNNConvFCHead)(
+            input_shape=ShapeSpec(channels=width, height=architecture.box_pool, width=architecture.box_pool),
+            conv_dims=[],
+            fc_dims=[architecture.box_width] * architecture.box_layers,
+        )
+        for _ in range(architecture.stages)
+    ]
+    predictors = [
+        L(BoxPredictor)(
+            input_shape=ShapeSpec(channels=architecture.box_width),
+            box2box_transform=L(Box2BoxTransform)(weights=list(weights)),
+            num_classes=architecture.classes,
+            cls_agnostic_bbox_reg=not architecture.box_per_class,
+            smooth_l1_beta=0.0,
+            test_score_thresh=inference.score,
+            test_nms_thresh=inference.nms,
+            test_topk_per_image=inference.detections,
+            drop_iou=training.drop_loss_iou if training.drop_loss else None,
+        )
+        for weights in conventions.box_weights[: architecture.stages]
+    ]
+    parts: dict[str, Any] = (
+        {"proposal_matchers": matchers, "box_heads": box_heads, "box_predictors": predictors}
+        if architecture.head == "cascade"
+        else {"proposal_matcher": matchers[0], "box_head": box_heads[0], "box_predictor": predictors[0]}
+    )
+    return L(MaskCascadeROIHeads if architecture.head == "cascade" else MaskROIHeads)(
+        num_classes=architecture.classes,
+        batch_size_per_image=training.roi_batch,
         positive_fraction=0.25,
         proposal_append_gt=True,
-        # One matcher, head and predictor a stage, each stricter than the one before.
-        proposal_matchers=[
-            L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False) for iou, _ in CASCADE
-        ],
         box_in_features=list(_LEVELS),
-        box_pooler=_pooler(7),
-        box_heads=[
-            L(FastRCNNConvFCHead)(
-                input_shape=ShapeSpec(channels=width, height=7, width=7),
-                conv_dims=[],
-                fc_dims=[config.box_head_width, config.box_head_width],
-            )
-            for _ in CASCADE
-        ],
-        box_predictors=[
-            L(BoxPredictor)(
-                input_shape=ShapeSpec(channels=config.box_head_width),
-                box2box_transform=L(Box2BoxTransform)(weights=list(weights)),
-                num_classes=1,
-                cls_agnostic_bbox_reg=True,
-                smooth_l1_beta=0.0,
-                test_score_thresh=config.test_score,
-                test_nms_thresh=config.test_nms,
-                test_topk_per_image=config.test_detections,
-                drop_iou=config.drop_loss_iou if config.drop_loss else None,
-            )
-            for _, weights in CASCADE
-        ],
+        box_pooler=_pooler(architecture.box_pool),
+        **parts,
         # Masks of the boxes of the last stage.
         mask_in_features=list(_LEVELS),
-        mask_pooler=_pooler(14),
+        mask_pooler=_pooler(conventions.mask_pool),
         mask_head=L(MaskHead)(
-            input_shape=ShapeSpec(channels=width, height=14, width=14),
-            num_classes=1,
-            conv_dims=[config.mask_head_width] * (config.mask_head_layers + 1),
-            soft=config.soft_loss,
+            input_shape=ShapeSpec(channels=width, height=conventions.mask_pool, width=conventions.mask_pool),
+            num_classes=architecture.classes if architecture.mask_per_class else 1,
+            conv_dims=[architecture.mask_width] * (architecture.mask_layers + 1),
+            soft=training.soft_loss,
         ),
     )
 

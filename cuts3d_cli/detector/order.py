@@ -29,6 +29,35 @@ class Position:
         return Position(taken=self.taken, waiting=list(self.waiting))
 
 
+def redistribute(positions: Sequence[Position], processes: int) -> list[Position]:
+    """Compute where another number of processes goes on, so that every place is seen once.
+
+    Place p of rank r is place p * (number of processes) + r of the order.
+
+    Args:
+        positions: one a rank.
+        processes: the new number of ranks.
+
+    Returns:
+        One position a new rank. The places that some of the old ranks have left behind wait at the new ones.
+    """
+    # From `end` on, no rank has taken a place.
+    before = len(positions)
+    end = max(position.taken * before + rank for rank, position in enumerate(positions))
+    behind = [
+        place * before + rank
+        for rank, position in enumerate(positions)
+        for place in (*position.waiting, *range(position.taken, -(-(end - rank) // before)))
+    ]
+    return [
+        Position(
+            taken=max(-(-(end - rank) // processes), 0),
+            waiting=sorted(place // processes for place in behind if place % processes == rank),
+        )
+        for rank in range(processes)
+    ]
+
+
 class SampleOrder:
     """The order of all samples over all epochs.
 

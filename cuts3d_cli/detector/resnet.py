@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuts3d_cli.errors import Setting, WeightsError
-from cuts3d_cli.weights.cache import resolve_weights
+from cuts3d_cli.weights import cache
 from cuts3d_cli.weights.specs import UrlSource, WeightsSpec
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, absence
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,47 @@ RESNETS: dict[str, ResNetSpec] = {
 """All ResNets that the detector may start from, by name."""
 
 
+def check_available(source: str) -> None:
+    """Make sure that `load_resnet` will find its weights, as far as that can be known without fetching any.
+
+    Args:
+        source: as for `load_resnet`; "random" needs none.
+
+    Raises:
+        WeightsError: there is no such file.
+        HubUnreachableError: they are not cached, and downloads are switched off.
+    """
+    if source in RESNETS:
+        cache.check_available(RESNETS[source], weights=None)
+    elif source != "random":
+        _check_file(Path(source).expanduser())
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        takes = f" takes {', '.join(RESNETS)}, random or a file"
+        raise WeightsError(f"{path} {absence(path)}: ", Setting("train.backbone_weights"), takes)
+
+
+def fetch(source: str, *, say: Say) -> Path | None:
+    """Return the file of the weights that a detector's ResNet starts from, fetched if need be; None for random ones.
+
+    Args:
+        source: as for `load_resnet`.
+        say: prints a status line.
+
+    Raises:
+        WeightsError: there is no such file.
+        HubUnreachableError: the weights cannot be fetched.
+    """
+    if source == "random":
+        return None
+    known = RESNETS.get(source)
+    path = cache.resolve_weights(known, weights=None, say=say) if known else Path(source).expanduser()
+    _check_file(path)
+    return path
+
+
 def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
     """Load self-supervised weights into the detector's ResNet.
 
@@ -91,11 +132,8 @@ def load_resnet(backbone: torch.nn.Module, source: str, *, say: Say) -> Path:
     """
     from cuts3d_cli.weights.checkpoint import read_tensors
 
-    known = RESNETS.get(source)
-    path = resolve_weights(known, weights=None, say=say) if known else Path(source).expanduser()
-    if not path.is_file():
-        takes = f" takes {', '.join(RESNETS)}, random or a file"
-        raise WeightsError(f"{path} does not exist: ", Setting("train.backbone_weights"), takes)
+    path = fetch(source, say=say)
+    assert path is not None, "random weights are not loaded"
     # Counters of batches say nothing about the weights, and many checkpoints lack them.
     own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
     expected = {torchvision_name(name): value.shape for name, value in own.items()}

@@ -1,4 +1,4 @@
-"""Heads of the cascade with DropLoss and the Spatial Confidence Soft Target loss; either can be off."""
+"""Heads, cascaded or plain, with DropLoss and the Spatial Confidence Soft Target loss; either can be off."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from typing import Any
 
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, MaskRCNNConvUpsampleHead
+from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
 from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 
 from cuts3d_cli.detector.losses import class_loss, drop_weights, soft_mask_loss
 
 
 class BoxPredictor(FastRCNNOutputLayers):
-    """Scores and boxes of one stage of the cascade, with DropLoss.
+    """Scores and boxes of a box head, with DropLoss.
 
     Args:
         input_shape: of the box features.
@@ -21,7 +27,7 @@ class BoxPredictor(FastRCNNOutputLayers):
         further: arguments of detectron2's `FastRCNNOutputLayers`.
 
     Attributes:
-        true_boxes: boxes of all instances of the batch at hand, image by image; `MaskCascadeROIHeads` sets them.
+        true_boxes: boxes of all instances of the batch at hand, image by image; the heads around it set them.
     """
 
     def __init__(self, input_shape: ShapeSpec, *, drop_iou: float | None, **further: Any) -> None:
@@ -32,13 +38,13 @@ class BoxPredictor(FastRCNNOutputLayers):
     def losses(
         self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
     ) -> dict[str, torch.Tensor]:
-        """Compute the losses of this stage, as detectron2's `FastRCNNOutputLayers.losses`, with DropLoss."""
+        """Compute the losses of this head, as detectron2's `FastRCNNOutputLayers.losses`, with DropLoss."""
         found: dict[str, torch.Tensor] = super().losses(predictions, proposals)
         if self.drop_iou is None or not proposals:
             return found
         if self.true_boxes is None:
             raise RuntimeError(
-                "the true boxes of the batch are unknown: this predictor works within MaskCascadeROIHeads"
+                "the true boxes of the batch are unknown: this predictor works within the heads of this module"
             )
         with torch.no_grad():
             refined = self.predict_boxes(predictions, proposals)
@@ -77,6 +83,7 @@ class MaskHead(MaskRCNNConvUpsampleHead):
             return {"loss_mask": logits.sum() * 0}
         boxes = [item.proposal_boxes.tensor for item in filled]
         targets = torch.cat([item.gt_masks.crop_and_resize(box, size) for item, box in zip(filled, boxes, strict=True)])
+        _count_mask_errors(logits, targets)
         confidence = None
         if self.soft:
             confidence = torch.cat(
@@ -85,19 +92,55 @@ class MaskHead(MaskRCNNConvUpsampleHead):
         return {"loss_mask": soft_mask_loss(logits, targets, confidence=confidence) * self.loss_weight}
 
 
-class MaskCascadeROIHeads(CascadeROIHeads):
-    """detectron2's cascade, with all true boxes of the batch known to its stages.
+class _KnowTrueBoxes:
+    """Heads whose predictors know all true boxes of the batch while they compute losses.
 
     The boxes that proposals are matched with do not suffice: instances without a matched proposal are missing there.
     """
 
-    def _forward_box(
-        self, features: dict[str, torch.Tensor], proposals: list[Instances], targets: list[Instances] | None = None
-    ) -> Any:
-        for predictor in self.box_predictor:
+    box_predictor: Any
+
+    def forward(self, images: Any, features: Any, proposals: Any, targets: list[Instances] | None = None) -> Any:
+        """Return proposals and losses in training, else instances, as detectron2's `ROIHeads`."""
+        cascaded = isinstance(self.box_predictor, torch.nn.ModuleList)
+        predictors = list(self.box_predictor) if cascaded else [self.box_predictor]
+        for predictor in predictors:
             predictor.true_boxes = None if targets is None else [item.gt_boxes.tensor for item in targets]
         try:
-            return super()._forward_box(features, proposals, targets)
+            return super().forward(images, features, proposals, targets)  # type: ignore[misc]
         finally:
-            for predictor in self.box_predictor:
+            for predictor in predictors:
                 predictor.true_boxes = None
+
+
+class MaskCascadeROIHeads(_KnowTrueBoxes, CascadeROIHeads):
+    """detectron2's cascade of box heads, and a mask head."""
+
+    def _run_stage(self, features: list[torch.Tensor], proposals: list[Instances], stage: int) -> Any:
+        if self.training:
+            return super()._run_stage(features, proposals, stage)
+        # Without the scaling of gradients, which no tracer can follow.
+        pooled = self.box_pooler(features, [item.proposal_boxes for item in proposals])
+        return self.box_predictor[stage](self.box_head[stage](pooled))
+
+
+class MaskROIHeads(_KnowTrueBoxes, StandardROIHeads):
+    """detectron2's single box head, and a mask head."""
+
+
+@torch.no_grad()
+def _count_mask_errors(logits: torch.Tensor, targets: torch.Tensor) -> None:
+    """Note the accuracy of masks, and the shares of false pixels, under detectron2's names.
+
+    Args:
+        logits: (N, S, S) float; over 0 is the mask.
+        targets: (N, S, S) bool.
+    """
+    found = logits > 0
+    counts = torch.stack([(found != targets).sum(), (found & ~targets).sum(), targets.sum()])
+    wrong, extra, positive = counts.tolist()  # waits for the device once
+    pixels = max(targets.numel(), 1)
+    storage = get_event_storage()
+    storage.put_scalar("mask_rcnn/accuracy", 1 - wrong / pixels)
+    storage.put_scalar("mask_rcnn/false_positive", extra / max(pixels - positive, 1))
+    storage.put_scalar("mask_rcnn/false_negative", (wrong - extra) / max(positive, 1))

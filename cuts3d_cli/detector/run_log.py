@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-from cuts3d_cli.detector import METRICS
+import torch
+
+from cuts3d_cli.detector import BEST_WEIGHTS, METRICS
+from cuts3d_cli.detector.evaluating import Results, deciding_figure
 from cuts3d_cli.errors import Message
 from cuts3d_cli.files import atomic_write_bytes
+from cuts3d_cli.json_reading import Fields, as_object, parse_json
+from cuts3d_cli.wording import percent
 
-if TYPE_CHECKING:
-    import torch
+_MEGABYTE = 2**20
+_KINDS = {"box": "bbox", "mask": "segm"}
+"""Kinds of figures -> their names in detectron2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +33,66 @@ class Step:
 
     Attributes:
         iteration: number of finished iterations.
-        losses: means by name, and their "total".
+        losses: means by name, and their "total", over all processes.
+        metrics: means of what detectron2 counts, by its names: "stage0/fast_rcnn/cls_accuracy", ...
         learning_rate: of the last iteration.
         images_per_second: over all processes.
-        data_seconds: time spent waiting for data, per iteration.
+        seconds: time of an iteration.
+        data_seconds: of which the slowest process waited for data.
+        memory_mb: the most memory that a process has used so far, of its GPU, or of the machine where it has none.
         seconds_left: time to the end at this pace.
     """
 
     iteration: int
     losses: Mapping[str, float]
+    metrics: Mapping[str, float]
     learning_rate: float
     images_per_second: float
+    seconds: float
     data_seconds: float
+    memory_mb: float
     seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """An evaluation while training.
+
+    Attributes:
+        iteration: number of finished iterations.
+        results: data set -> figures.
+        score: the one that decides which weights are the best; None where it is undefined.
+        best: whether it is the best so far.
+    """
+
+    iteration: int
+    results: Results
+    score: float | None
+    best: bool
+
+    @classmethod
+    def of(cls, iteration: int, results: Results, *, best: float | None) -> Scores:
+        """Judge results.
+
+        Args:
+            iteration: number of finished iterations.
+            results: data set -> figures.
+            best: the best score so far; None where there is none.
+        """
+        score = deciding_figure(results)
+        better = score is not None and (best is None or score > best)
+        return cls(iteration=iteration, results=results, score=score, best=better)
+
+    def __str__(self) -> str:
+        """Return them as a line: AP in percent, of masks where there are any."""
+        each = [
+            f"{name} {kind} AP {percent(result[kind]['ap'])}"
+            for name, result in self.results.items()
+            for kind in _KINDS
+            if result.get(kind) is not None
+        ]
+        note = f" (best so far: {BEST_WEIGHTS})" if self.best else ""
+        return f"iteration {self.iteration}: {', '.join(each)}{note}"
 
 
 class Averages:
@@ -44,15 +100,17 @@ class Averages:
 
     Args:
         images_per_batch: over all processes.
+        device: of this process.
     """
 
-    def __init__(self, *, images_per_batch: int) -> None:
-        self._images_per_batch = images_per_batch
+    def __init__(self, *, images_per_batch: int, device: torch.device) -> None:
+        self._images_per_batch, self._device = images_per_batch, device
         self._clear()
 
     def _clear(self) -> None:
         self._started = time.perf_counter()
-        self._sums: dict[str, torch.Tensor] = {}
+        self._losses: dict[str, torch.Tensor] = {}
+        self._facts: dict[str, list[float]] = {}
         self._count, self._waited = 0, 0.0
 
     @contextmanager
@@ -62,26 +120,76 @@ class Averages:
         yield
         self._waited += time.perf_counter() - asked
 
-    def add(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Add the losses of one iteration, scalars, without waiting for the device."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of the block."""
+        begun = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - begun
+
+    def add(self, losses: Mapping[str, torch.Tensor], facts: Mapping[str, float]) -> None:
+        """Add the losses of one iteration, scalars, without waiting for the device, and further figures."""
         for name, value in losses.items():
-            known = self._sums.get(name)
-            self._sums[name] = value.detach().float() if known is None else known + value.detach()
+            known = self._losses.get(name)
+            self._losses[name] = value.float() if known is None else known + value
+        for name, fact in facts.items():
+            self._facts.setdefault(name, []).append(fact)
         self._count += 1
 
-    def step(self, iteration: int, *, learning_rate: float, iterations_left: int) -> Step:
-        """Return the means and start over."""
-        seconds = time.perf_counter() - self._started
-        step = Step(
-            iteration=iteration,
-            losses={name: round(float(value) / self._count, 6) for name, value in self._sums.items()},
-            learning_rate=learning_rate,
-            images_per_second=round(self._count * self._images_per_batch / seconds, 3),
-            data_seconds=round(self._waited / self._count, 4),
-            seconds_left=round(iterations_left * seconds / self._count, 1),
-        )
+    def step(
+        self, iteration: int, *, learning_rate: float, iterations_left: int, gather: Callable[[Any], Sequence[Any]]
+    ) -> Step | None:
+        """Return the means of all processes and start over.
+
+        Args:
+            iteration: number of finished iterations.
+            learning_rate: of the last one.
+            iterations_left: to the end.
+            gather: returns what the processes have, in the first one.
+
+        Returns:
+            The step in the first process, None in the others.
+        """
+        # Gather the means of the processes.
+        count = max(self._count, 1)
+        losses = {name: float(value) / count for name, value in self._losses.items()}
+        facts = {name: math.fsum(values) / len(values) for name, values in self._facts.items()}
+        every = gather((losses, facts, self._waited / count, _memory(self._device)))
+        seconds = (time.perf_counter() - self._started) / count
         self._clear()
-        return step
+        if not every:
+            return None
+        # Average them; a training is as slow as its slowest process.
+        return Step(
+            iteration=iteration,
+            losses=_mean([own[0] for own in every]),
+            metrics=_mean([own[1] for own in every]),
+            learning_rate=learning_rate,
+            images_per_second=round(self._images_per_batch / seconds, 3),
+            seconds=round(seconds, 4),
+            data_seconds=round(max(own[2] for own in every), 4),
+            memory_mb=round(max(own[3] for own in every), 1),
+            seconds_left=round(iterations_left * seconds, 1),
+        )
+
+
+def _mean(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure over the processes that have it."""
+    names = sorted({name for own in every for name in own})
+    values = {name: [own[name] for own in every if name in own] for name in names}
+    return {name: round(math.fsum(found) / len(found), 6) for name, found in values.items()}
+
+
+def _memory(device: torch.device) -> float:
+    """Return the most memory that this process has used: of its GPU, or of the machine; in megabytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MEGABYTE
+    if os.name != "posix":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_MEGABYTE if sys.platform == "darwin" else 1024)
 
 
 class TrainingEvents(Protocol):
@@ -106,6 +214,10 @@ class RunLog:
     Args:
         folder: of the run.
         start: number of iterations that were finished before.
+
+    Attributes:
+        scored: iterations after which the detector was evaluated.
+        best: the best score so far; None where there is none.
     """
 
     def __init__(self, folder: Path, *, start: int) -> None:
@@ -113,11 +225,16 @@ class RunLog:
 
         path = folder / METRICS
         kept: list[str] = []
-        if start and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a killed run may leave half a line at the end
-                    if json.loads(line)["iteration"] <= start:
-                        kept.append(line + "\n")
+        self.scored: set[int] = set()
+        self.best: float | None = None
+        for line in path.read_text(encoding="utf-8").splitlines() if start and path.exists() else ():
+            with suppress(ValueError):  # a killed run may leave half a line at the end
+                facts = Fields(as_object(parse_json(line.encode())))
+                iteration = facts.whole("iteration")
+                if iteration <= start:
+                    if facts.has("results"):
+                        self._note(iteration, facts.share("score") if facts.has("score") else None)
+                    kept.append(line + "\n")
         # Atomically: a run that is killed right here keeps its lines.
         atomic_write_bytes(path, "".join(kept).encode())
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
@@ -125,15 +242,34 @@ class RunLog:
 
     def write(self, step: Step) -> None:
         """Append the metrics of the last iterations."""
-        facts = {**asdict(step), "losses": dict(sorted(step.losses.items()))}
-        self._file.write(json.dumps(facts) + "\n")
-        self._file.flush()
-        for name, value in step.losses.items():
-            self._board.add_scalar(f"loss/{name}", value, step.iteration)
-        self._board.add_scalar("learning_rate", step.learning_rate, step.iteration)
-        self._board.add_scalar("images_per_second", step.images_per_second, step.iteration)
+        facts = asdict(step)
+        self._append(facts)
+        scalars = {f"loss/{name}": value for name, value in facts.pop("losses").items()} | facts.pop("metrics") | facts
+        for name, value in scalars.items():
+            if name not in ("iteration", "seconds_left"):
+                self._board.add_scalar(name, value, step.iteration)
+
+    def write_scores(self, scores: Scores) -> None:
+        """Append the figures of an evaluation; in TensorBoard in percent, by detectron2's names."""
+        self._append(asdict(scores))
+        for dataset, result in scores.results.items():
+            for kind, name in _KINDS.items():
+                for figure in ("ap", "ap50", "ap75", "ar100"):
+                    value = (result.get(kind) or {}).get(figure)
+                    if value is not None:
+                        self._board.add_scalar(f"{dataset}/{name}/{figure.upper()}", 100 * value, scores.iteration)
+        self._note(scores.iteration, scores.score)
 
     def close(self) -> None:
         """Close both files."""
         self._file.close()
         self._board.close()
+
+    def _append(self, facts: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(facts) + "\n")
+        self._file.flush()
+
+    def _note(self, iteration: int, score: float | None) -> None:
+        self.scored.add(iteration)
+        if score is not None and (self.best is None or score > self.best):
+            self.best = score

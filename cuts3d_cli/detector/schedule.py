@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from cuts3d_cli.config import TrainConfig
@@ -27,30 +29,44 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.S
     return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
 
 
-def descend(
-    loss: torch.Tensor,
+def update(
     *,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    clip_norm: float,
+    config: TrainConfig,
 ) -> None:
-    """Update the weights by one step down the gradient of a loss.
+    """Update the weights by the gradients that are there.
 
     Args:
-        loss: a scalar.
         model: the model.
         optimizer: of the model's parameters.
-        scaler: of mixed precision; a disabled one changes nothing.
-        clip_norm: limit of the norm of all gradients together; 0 for none.
+        scaler: of mixed precision, which has scaled the gradients; a disabled one changes nothing.
+        config: the fields `clip` and `clip_norm`.
     """
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
-    if clip_norm > 0:
+    if config.clip_norm > 0:
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        if config.clip == "model":
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        else:
+            clip_each(model.parameters(), config.clip_norm)
     scaler.step(optimizer)
     scaler.update()
+
+
+def clip_each(parameters: Iterable[torch.nn.Parameter], limit: float) -> None:
+    """Scale down the gradient of each parameter whose norm is over a limit (CutLER's setting).
+
+    It is `clip_grad_norm_` of each parameter by itself, in few calls of a GPU's kernels.
+
+    Args:
+        parameters: of a model; those without a gradient are left alone.
+        limit: the largest L2 norm.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        norms = torch.stack(list(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, list((limit / (norms + 1e-6)).clamp(max=1.0)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

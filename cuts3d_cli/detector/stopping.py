@@ -1,12 +1,18 @@
-"""Ctrl-C and SIGTERM while a training runs: they are put off until a checkpoint is written."""
+"""Ctrl-C, SIGTERM and SIGHUP while a training runs: they are put off until a checkpoint is written."""
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from cuts3d_cli import interrupts
+
+ONE_REQUEST = 1.0
+"""Seconds in which several signals are one request: `timeout` and the end of a terminal send theirs twice."""
 
 
 @dataclass
@@ -30,16 +36,16 @@ class StoppedError(Exception):
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Put off SIGINT and SIGTERM while the block runs.
+    """Put off signals that ask the process to end while the block runs.
 
     The previous handlers come back at the end. If the block raises `StoppedError`, they receive the signal then, so
-    that a training ends as every other command does. A second signal is passed on at once.
+    that a training ends as every other command does. A second signal, after `ONE_REQUEST`, is passed on at once.
 
     Yields:
         The request, which the block has to look at.
 
     Raises:
-        KeyboardInterrupt: the previous handler of the signal ignores it.
+        KeyboardInterrupt, SystemExit: the previous handler of the signal ignores it.
     """
     request = StopRequest()
     previous: dict[int, Any] = {}
@@ -51,15 +57,19 @@ def stop_signals() -> Iterator[StopRequest]:
     def pass_on(number: int) -> NoReturn:
         restore()
         signal.raise_signal(number)
-        raise KeyboardInterrupt
+        interrupts.end(number)
+
+    first = 0.0
 
     def handle(number: int, frame: Any) -> None:
-        if request.signal is not None:
+        nonlocal first
+        if request.signal is None:
+            request.signal, first = number, time.monotonic()
+        elif time.monotonic() - first > ONE_REQUEST:
             pass_on(number)
-        request.signal = number
 
     try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        for number in interrupts.ending_signals():
             previous[number] = signal.signal(number, handle)
     except ValueError:  # not the main thread: others handle the signals
         previous.clear()

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, RunConfig, TrainConfig, output_dict, recorded_limits
-from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.errors import Cuts3dError, UsageError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import absence, listed
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
+    from cuts3d_cli.detector.evaluating import Evaluation
 
 SCHEDULE = frozenset({"max_iter", "learning_rate", "warmup_iter", "warmup_factor", "decay_steps", "decay_factor"})
 """Fields of the configuration that may change when a training is resumed."""
+_SPLIT = "accumulate"
+"""The field that may change as far as `split.resumed_split` allows."""
+_FORMER = {"clip": "model"}
+"""Fields that earlier versions did not record, and what these versions did, where it is not today's default."""
+
+
+class TrainingError(Cuts3dError):
+    """Training cannot continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,7 @@ class Task:
         init: a trained detector to start from; None starts from the backbone's weights.
         resume: continue from the newest checkpoint in `out`.
         max_image_pixels: photos with more pixels are left out.
+        evaluation: of the detector while it is trained, at the iterations that the configuration says; None for none.
     """
 
     config: TrainConfig
@@ -41,6 +51,7 @@ class Task:
     init: Path | None = None
     resume: bool = False
     max_image_pixels: int = MAX_IMAGE_PIXELS
+    evaluation: Evaluation | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must stay the same when the training is resumed, as plain JSON values.
@@ -62,6 +73,17 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def same_training(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether two fingerprints are of the same training, its schedule included."""
+    same_settings = recorded_settings(old) == recorded_settings(new)
+    return same_settings and old["shards"] == new["shards"] and same_start(old, new)
+
+
+def recorded_settings(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration in a fingerprint, with fields that were added since it was made."""
+    return {**plain(output_dict(TrainConfig())), **_FORMER, **fingerprint["config"]}
+
+
 def same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Return whether two fingerprints start from the same detector, as far as both say so."""
     return None in (old.get("init"), new["init"]) or old["init"] == new["init"]
@@ -81,8 +103,8 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: P
     Raises:
         UsageError: the configuration, the masks or the detector to start from differ.
     """
-    before, after = dict(old["config"]), dict(new["config"])
-    differing = [name for name in after if before.get(name) != after[name]]
+    before, after = recorded_settings(old), recorded_settings(new)
+    differing = [name for name in after if before.get(name) != after[name] and name != _SPLIT]
     changed = [name for name in differing if name not in SCHEDULE]
     if changed:
         shown = ", ".join(f"{name} {before.get(name)} -> {after[name]}" for name in changed[:3])
@@ -100,5 +122,5 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, path: P
 
 def _digest(weights: Path) -> str:
     if not weights.is_file():
-        raise WeightsError(f"{weights} does not exist: name a checkpoint that `cuts3d train` wrote")
+        raise WeightsError(f"{weights} {absence(weights)}: name a checkpoint that `cuts3d train` wrote")
     return digest_file(weights).sha256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, PRESETS, TrainConfig
 from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
-from cuts3d_cli.detector.task import Task, same_start
-from cuts3d_cli.devices import choose_device
-from cuts3d_cli.errors import Cuts3dError, UsageError
+from cuts3d_cli.detector.processes import count_by_torchrun, rank_by_torchrun, train_in_processes
+from cuts3d_cli.detector.task import Task, check_fingerprint, same_training
+from cuts3d_cli.devices import choose_device, on_cuda
+from cuts3d_cli.errors import Cuts3dError, SettingError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
+    from cuts3d_cli.detector.evaluating import Evaluation
     from cuts3d_cli.detector.run_log import TrainingEvents
 
 NO_DETECTRON2 = "detectron2 is not installed: run `pip install ./scripts/detectron2` in a checkout of cuts3d"
@@ -76,6 +77,7 @@ def run(
     if_exists: IfTrained,
     init: Path | None,
     events: TrainingEvents,
+    evaluation: Evaluation | None = None,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> TrainingResult:
     """Train a detector.
@@ -89,7 +91,8 @@ def run(
         gpus: number of GPUs of this machine to use; torchrun sets the number of processes itself.
         if_exists: what happens to a training that the folder already holds.
         init: a trained detector to start from.
-        events: receives the events of the training.
+        events: receives the events of the training; of the processes that torchrun started, in the first one alone.
+        evaluation: of the detector while it is trained.
         max_image_pixels: photos with more pixels are left out.
 
     Returns:
@@ -100,43 +103,79 @@ def run(
         ShardError, WeightsError: an input is missing or damaged.
         TrainingError: the loss is not finite, or a process ended unexpectedly.
     """
-    # Choose the device, and find the masks.
+    # Choose the device, and check what would fail later.
     require_detectron2()
     folder = out or default_out(round)
+    first = rank_by_torchrun() == 0
     chosen = choose_device(device)
-    if gpus > 1 and not chosen.startswith("cuda"):
-        raise UsageError(f"training on {gpus} GPUs needs CUDA, but the device is {chosen}")
+    check_processes(config, gpus=gpus, device=chosen)
+    if evaluation is not None and first:
+        evaluation.check(say=events.say)
     task = task_of(
-        shards, round=round, out=folder, config=config, init=init, device=chosen, max_image_pixels=max_image_pixels
+        shards,
+        round=round,
+        out=folder,
+        config=config,
+        init=init,
+        device=chosen,
+        max_image_pixels=max_image_pixels,
+        say=events.say if first else None,
     )
+    task = replace(task, evaluation=evaluation)
     images = sum(shard.samples for shard in task.shards)
 
     # Leave a finished training as it is, resume one that has a checkpoint, and start over one that has none yet.
     if if_exists == "complete":
         if (finished := finished_weights(task)) is not None:
-            events.say(f"{finished} already exists, with the same masks and configuration")
-            if not describes(finished):  # the run ended between the weights and their card
-                write_card(task, round=round)
+            if first:
+                events.say(f"{finished} already exists, with the same masks and configuration")
+                if not describes(finished):  # the run ended between the weights and their card
+                    write_card(task, round=round)
             return TrainingResult(weights=finished, out=folder, images=images)
         if_exists = "resume" if has_checkpoint(folder) else "overwrite" if (folder / METRICS).exists() else "fail"
-    prepare_folder(folder, if_exists=if_exists)
+    if first:
+        prepare_folder(folder, if_exists=if_exists)
 
     # Point out settings that do not fit each other.
-    events.say(
-        f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
-        f" ({config.learning_rate / config.images_per_batch:g} an image)"
-    )
-    if warning := batch_warning(config):
-        events.say(warning)
-    processes = max(gpus, int(os.environ.get("WORLD_SIZE", "1")))
-    if config.copy_paste and config.images_per_batch == processes:
-        events.say("warning: copy-paste needs at least two images per process: raise images_per_batch")
+    if first:
+        events.say(
+            f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
+            f" ({config.learning_rate / config.images_per_batch:g} an image)"
+        )
+        if warning := batch_warning(config):
+            events.say(warning)
 
     # Train; the first process describes the result.
-    weights = _launch(replace(task, resume=if_exists == "resume"), events, gpus=gpus)
-    if not _is_other_rank():
+    weights = train_in_processes(replace(task, resume=if_exists == "resume"), events, gpus=gpus)
+    if first:
         write_card(task, round=round)
     return TrainingResult(weights=weights, out=folder, images=images)
+
+
+def check_processes(config: TrainConfig, *, gpus: int, device: str) -> None:
+    """Check that a training can use as many processes as are wanted, or as torchrun has started.
+
+    Args:
+        config: of the training.
+        gpus: number of GPUs of this machine to use.
+        device: one that exists.
+
+    Raises:
+        UsageError: there are not so many GPUs, or they cannot share a batch.
+    """
+    import torch
+
+    from cuts3d_cli.detector.split import check_split
+
+    started = count_by_torchrun()
+    check_split(config, processes=max(gpus, started))
+    if gpus > 1:
+        if started > 1:
+            raise SettingError("gpus", f"is {gpus}, but torchrun has started {started} processes: leave it out")
+        if not on_cuda(device):
+            raise SettingError("gpus", f"is {gpus}, which needs CUDA, but training is on {device}")
+        if (there := torch.cuda.device_count()) < gpus:
+            raise SettingError("gpus", f"is {gpus}, but this machine has {there}")
 
 
 def uses_confidence(config: TrainConfig) -> bool:
@@ -155,6 +194,7 @@ def task_of(
     init: Path | None,
     device: str = "cpu",
     max_image_pixels: int = MAX_IMAGE_PIXELS,
+    say: Say | None = None,
 ) -> Task:
     """Find the masks of a training.
 
@@ -166,6 +206,7 @@ def task_of(
         init: a trained detector to start from.
         device: one that exists.
         max_image_pixels: photos with more pixels are left out.
+        say: prints a warning.
 
     Returns:
         The training.
@@ -175,26 +216,51 @@ def task_of(
     """
     from cuts3d_cli.detector.data import training_shards
 
-    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config))
+    found = training_shards(shards, stage=masks_of(round), with_confidence=uses_confidence(config), say=say)
     return Task(config=config, shards=found, out=out, device=device, init=init, max_image_pixels=max_image_pixels)
 
 
 def finished_weights(task: Task) -> Path | None:
     """Return the final weights of a training if it is finished, with the same configuration and masks, else None.
 
-    Raises:
-        WeightsError: the last checkpoint is damaged.
+    A training whose final weights or last checkpoint are damaged is not finished: it resumes from a sound checkpoint.
     """
-    from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
+    from cuts3d_cli.detector.checkpoints import find_checkpoints, is_intact, load_checkpoint
 
     final = task.out / FINAL_WEIGHTS
     checkpoints = find_checkpoints(task.out)
-    if not (final.is_file() and checkpoints):
+    if not (final.is_file() and checkpoints and is_intact(final)):
         return None
-    last = load_checkpoint(checkpoints[-1])
-    before, now = last["fingerprint"], task.fingerprint()
-    same = all(before[part] == now[part] for part in ("config", "shards")) and same_start(before, now)
+    try:
+        last = load_checkpoint(checkpoints[-1])
+    except WeightsError:  # whoever resumes says so
+        return None
+    same = same_training(last["fingerprint"], task.fingerprint())
     return final if same and last["iteration"] == task.config.max_iter else None
+
+
+def check_settings(folder: Path, config: TrainConfig, *, max_image_pixels: int = MAX_IMAGE_PIXELS) -> None:
+    """Check that a training that a folder holds is of these settings, whatever masks it learned from.
+
+    Args:
+        folder: of the training; it need not exist.
+        config: of the training.
+        max_image_pixels: photos with more pixels are left out.
+
+    Raises:
+        UsageError: it is of others than the schedule, so that it cannot be resumed.
+    """
+    from cuts3d_cli.detector.checkpoints import find_checkpoints, load_checkpoint
+
+    own = Task(config=config, shards=(), out=folder, device="cpu", max_image_pixels=max_image_pixels).fingerprint()
+    for path in reversed(find_checkpoints(folder)):
+        try:
+            before = load_checkpoint(path).get("fingerprint")
+        except WeightsError:  # whoever resumes passes over it
+            continue
+        if isinstance(before, dict):
+            check_fingerprint(before, {**own, "shards": before.get("shards"), "init": None}, path=path)
+        return
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -237,8 +303,6 @@ def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "res
     """
     from cuts3d_cli.detector.checkpoints import clear_unfinished, find_checkpoints
 
-    if _is_other_rank():  # the first process does it
-        return
     clear_unfinished(folder)
     if if_exists == "resume":
         if not find_checkpoints(folder):
@@ -252,66 +316,3 @@ def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "res
             raise UsageError(f"{folder} is not empty and holds no run of `cuts3d train`: choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _is_other_rank() -> bool:
-    """Return whether torchrun started this process as another one than the first."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
-def _launch(task: Task, events: TrainingEvents, *, gpus: int) -> Path:
-    """Train in this process, in one for each GPU, or in those that torchrun started; return the final weights.
-
-    Raises:
-        TrainingError: a process ended without an exception.
-        Cuts3dError: one that a process raised.
-    """
-    from detectron2.engine import launch
-
-    from cuts3d_cli.detector.training import TrainingError, train
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _under_torchrun(task, events)
-    if gpus > 1:
-        from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context
-
-        errors = get_context("spawn").SimpleQueue()
-        try:
-            launch(_in_process, gpus, dist_url="auto", args=(task, events, errors))
-        except ProcessRaisedException as error:
-            if errors.empty():
-                raise
-            raise errors.get() from error
-        except ProcessExitedException as error:  # killed, for want of memory perhaps
-            raise TrainingError(f"training ended unexpectedly: {first_line(error)}") from error
-        return task.out / FINAL_WEIGHTS
-    return train(task, events)
-
-
-def _in_process(task: Task, events: TrainingEvents, errors: Any) -> None:
-    """Train in one of several processes. Put errors that explain themselves into a queue: the launcher passes on their
-    tracebacks alone, as text.
-    """
-    from cuts3d_cli.detector.training import train
-
-    try:
-        train(task, events)
-    except Cuts3dError as error:
-        errors.put(error)
-        raise
-
-
-def _under_torchrun(task: Task, events: TrainingEvents) -> Path:
-    """Train in one of the processes that torchrun started; return the final weights."""
-    import torch
-
-    from cuts3d_cli.detector.training import train
-
-    cuda = task.device.startswith("cuda")
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if cuda else "gloo")
-    try:
-        return train(task, events)
-    finally:
-        torch.distributed.destroy_process_group()

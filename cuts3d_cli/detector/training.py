@@ -1,58 +1,48 @@
 """The training loop: batches, augmentation, losses, updates; what is logged and saved, and how a run is resumed.
 
-detectron2's launcher or torchrun starts the processes, DistributedDataParallel joins them. On a CPU equal arguments
-give equal weights; kernels of CUDA are not deterministic.
+`processes` starts one process a GPU, DistributedDataParallel joins them. On a CPU equal arguments give equal weights;
+kernels of CUDA are not deterministic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from cuts3d_cli.config import as_dict
-from cuts3d_cli.detector import FINAL_WEIGHTS, SAMPLES
-from cuts3d_cli.detector.checkpoints import (
-    checkpoint_path,
-    find_checkpoints,
-    keep_last,
-    load_checkpoint,
-    load_trained,
-    save_checkpoint,
-    save_weights,
-)
+from cuts3d_cli.detector import BEST_WEIGHTS, FINAL_WEIGHTS, SAMPLES
+from cuts3d_cli.detector.batch_norm import has_statistics, kept_statistics, settle
+from cuts3d_cli.detector.checkpoints import save_checkpoint, save_weights
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.data import Batches, SkippedSample
-from cuts3d_cli.detector.model import build_model
+from cuts3d_cli.detector.evaluating import Share
+from cuts3d_cli.detector.inference import Detector
+from cuts3d_cli.detector.inference_settings import InferenceSettings
 from cuts3d_cli.detector.order import Position
-from cuts3d_cli.detector.run_log import Averages, RunLog, TrainingEvents
-from cuts3d_cli.detector.schedule import descend, learning_rate, make_optimizer, set_learning_rate
+from cuts3d_cli.detector.run_log import Averages, RunLog, Scores, TrainingEvents
+from cuts3d_cli.detector.schedule import learning_rate, set_learning_rate, update
+from cuts3d_cli.detector.state import TrainingState
 from cuts3d_cli.detector.stopping import StoppedError, StopRequest, stop_signals
-from cuts3d_cli.detector.task import Task, check_fingerprint, plain
-from cuts3d_cli.devices import own_device
-from cuts3d_cli.errors import Cuts3dError, Message, UsageError, WeightsError
-from cuts3d_cli.weights.checkpoint import load_into
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.detector.task import Task, TrainingError
+from cuts3d_cli.detector.team import Team
+from cuts3d_cli.errors import Message
+from cuts3d_cli.wording import counted
 
 Batch = list[dict[str, Any]]
 """Samples as `samples.training_sample` makes them, with "key" and "shard"."""
 
 
-class TrainingError(Cuts3dError):
-    """Training cannot continue."""
-
-
-def train(task: Task, events: TrainingEvents) -> Path:
+def train(task: Task, events: TrainingEvents, *, asked: Callable[[], int | None] = lambda: None) -> Path:
     """Train a detector; called in every process.
 
     Args:
         task: what to learn from, how, and where to write.
         events: receives the events of the training.
+        asked: returns the number of a signal that the process which started this one has received.
 
     Returns:
         The safetensors file with the trained weights.
@@ -62,75 +52,72 @@ def train(task: Task, events: TrainingEvents) -> Path:
         UsageError: a run cannot be resumed with this configuration or these shards.
         WeightsError, ShardError: weights or shards cannot be read.
     """
-    return _Training(task, events).run()
+    team = Team()
+    training: _Training = team.together(lambda: _Training(task, events, team, asked))
+    return training.run()
 
 
 class _Training:
-    """A training in one of its processes."""
+    """A training in one of its processes. What needs the other processes begins with `run`."""
 
-    def __init__(self, task: Task, events: TrainingEvents) -> None:
+    def __init__(self, task: Task, events: TrainingEvents, team: Team, asked: Callable[[], int | None]) -> None:
         self.task, self.config, self.events = task, task.config, events
-        self.fingerprint = task.fingerprint()
-        # Find this process's place among all, and its device.
-        self.rank, self.world = comm.get_rank(), comm.get_world_size()
-        self.first = self.rank == 0
-        self.device = own_device(task.device, alone=self.world == 1)
-        if self.config.images_per_batch % self.world:
-            raise UsageError(
-                f"images_per_batch {self.config.images_per_batch} is no multiple of the {self.world} processes: change"
-                " it, or the number of GPUs"
-            )
-        # Build the model with the same weights in every process; all other draws differ by process.
-        seed = self.config.seed * 65536 + self.rank
-        torch.manual_seed(self.config.seed)
-        self.model = build_model(self.config, device=self.device, distributed=self.world > 1)
-        torch.manual_seed(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.amp = self.config.amp and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp)
-        self.optimizer = make_optimizer(self.model, self.config)
-        # Take weights, optimizer and position from a checkpoint, or start from the weights that are asked for.
-        self.start, position = 0, Position()
-        if task.resume:
-            self.start, position = self._restore()
-        else:
-            self._initialise()
-        self.batches = Batches(
-            task.shards,
-            config=self.config,
-            batch_size=self.config.images_per_batch // self.world,
-            rank=self.rank,
-            world_size=self.world,
-            start=position,
-            max_image_pixels=task.max_image_pixels,
-            on_unusable=self._report_unusable,
-        )
-        self.copy_paste = CopyPaste(self.config)
-        # Let the processes share their gradients.
+        self.team, self._asked = team, asked
+        self.state = TrainingState(task, team=team, say=self._say)
+        self.model, self.device, self.amp = self.state.model, self.state.device, self.state.amp
         self.network: torch.nn.Module = self.model
-        if self.world > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            self.network = torch.nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
+        self.batches = self._batches(self.state.position, on_unusable=self._report_unusable)
+        self.copy_paste = CopyPaste(self.config)
 
     def run(self) -> Path:
         """Train, and write the final weights."""
+        self.state.join()
+        if self.team.world > 1:
+            # Each process has statistics of batch norm of its own, or shares them by SyncBN.
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.network = torch.nn.parallel.DistributedDataParallel(
+                self.model, device_ids=ids, broadcast_buffers=False
+            )
         self.model.train()
-        if self.first:
-            self.events.begin(start=self.start, total=self.config.max_iter)
-        log = RunLog(self.task.out, start=self.start) if self.first else None
-        with stop_signals() as stop, EventStorage(self.start):
-            batches = iter(self.batches)
+        total, start = self.config.max_iter, self.state.start
+        if self.team.first:
+            self.events.begin(start=start, total=total)
+        log = RunLog(self.task.out, start=start) if self.team.first else None
+        with stop_signals() as stop:
             try:
-                self._iterate(batches, log, stop)
-                self._recompute_batch_norm(batches, stop)
+                if 0 < start < total and self._lacks_scores(start, log):
+                    self._evaluate(start, log, stop)
+                with closing(iter(self.batches)) as batches:
+                    self._iterate(batches, log, stop)
+                if self._needs_settling():
+                    self._settle(total, stop)
+                    self.state.settled = True
+                    self.state.save(total, self.batches.position)
+                if self._lacks_scores(total, log):
+                    self._evaluate(total, log, stop)
             finally:
                 if log:
                     log.close()
         final = self.task.out / FINAL_WEIGHTS
-        if self.first:
+        if self.team.first:
             save_weights(final, self.model.state_dict(), config=self.config)
-        comm.synchronize()
+        self.team.wait()
         return final
+
+    def _batches(self, start: Position, *, on_unusable: Callable[[SkippedSample], None] | None = None) -> Batches:
+        """Return this process's shares of the batches from a position on."""
+        return Batches(
+            self.task.shards,
+            config=self.config,
+            batch_size=self.config.images_per_batch // self.team.world,
+            rank=self.team.rank,
+            world_size=self.team.world,
+            start=start,
+            max_image_pixels=self.task.max_image_pixels,
+            on_unusable=on_unusable,
+        )
+
+    # ---------------------------------------------------------------------------------------------- iterations
 
     def _iterate(self, batches: Iterator[Batch], log: RunLog | None, stop: StopRequest) -> None:
         """Run the iterations that are left.
@@ -139,52 +126,91 @@ class _Training:
             TrainingError: the loss is not finite in one of the processes.
             StoppedError: one of the processes received a signal; the checkpoint is written.
         """
-        config = self.config
-        averages = Averages(images_per_batch=config.images_per_batch)
-        for iteration in range(self.start, config.max_iter):
+        config, total = self.config, self.config.max_iter
+        averages = Averages(images_per_batch=config.images_per_batch, device=self.device)
+        for iteration in range(self.state.start, total):
             # Wait for a batch; the first one of a run is drawn, too.
             with averages.waiting():
                 batch = self._next(batches)
-            if iteration == self.start and self.first:
+            if iteration == self.state.start and self.team.first:
                 self._draw(batch)
 
-            # Compute the losses, and see whether all processes can continue.
+            # Compute losses and gradients, and see whether all processes can continue.
             rate = learning_rate(iteration, config)
-            set_learning_rate(self.optimizer, rate)
-            with torch.autocast(self.device.type, enabled=self.amp):
-                losses: dict[str, torch.Tensor] = self.network(batch)
-            total = torch.stack(list(losses.values())).sum()
-            broken, stopped = self._agree(not bool(torch.isfinite(total)), stop)
+            set_learning_rate(self.state.optimizer, rate)
+            losses, facts = self._losses(batch)
+            broken, number = self.team.greatest(not bool(torch.isfinite(losses["total"])), self._signal(stop))
             if broken:
                 self._give_up(batch, losses, iteration=iteration, rate=rate)
 
             # Update the weights.
-            descend(total, model=self.model, optimizer=self.optimizer, scaler=self.scaler, clip_norm=config.clip_norm)
-            done = iteration + 1
+            update(model=self.model, optimizer=self.state.optimizer, scaler=self.state.scaler, config=config)
+            done, self.state.settled = iteration + 1, False
 
             # Report.
-            averages.add({**losses, "total": total})
-            if self.first:
+            averages.add(losses, facts)
+            if self.team.first:
                 self.events.advance(done)
-            if done % config.log_every == 0 or done == config.max_iter:
-                step = averages.step(done, learning_rate=rate, iterations_left=config.max_iter - done)
-                if log:
+            if done % config.log_every == 0 or done == total:
+                step = averages.step(done, learning_rate=rate, iterations_left=total - done, gather=self.team.gather)
+                if log and step:
                     log.write(step)
                     self.events.step(step)
 
-            # Save, also where a signal ends the run.
-            if stopped is not None or done % config.checkpoint_every == 0 or done == config.max_iter:
-                self._save(done)
-            if stopped is not None:
-                self._stop(stopped, done)
+            # Save, also where a signal ends the run, and evaluate.
+            if number or done == total or done % config.checkpoint_every == 0 or self._is_scored(done):
+                self.state.save(done, self.batches.position)
+            if number:
+                self._stop(number, done)
+            if done < total and self._lacks_scores(done, log):
+                with averages.paused():
+                    self._evaluate(done, log, stop)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch on this process's device, after copy-paste."""
-        batch = [
-            {**sample, "image": sample["image"].to(self.device), "instances": sample["instances"].to(self.device)}
-            for sample in next(batches)
-        ]
-        return self.copy_paste(batch, generator=self.generator)
+        """Return this process's share of the next batch on its device, after copy-paste."""
+        batch: Batch = self.team.together(lambda: next(batches))
+        partner = None
+        if self.config.copy_paste and len(batch) == 1 and self.team.world > 1:
+            partner = self._moved(self.team.from_neighbour(batch[0]))
+        return self.copy_paste([self._moved(item) for item in batch], generator=self.state.generator, partner=partner)
+
+    def _moved(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return a sample on this process's device."""
+        image, instances = sample["image"].to(self.device), sample["instances"].to(self.device)
+        return {**sample, "image": image, "instances": instances}
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """Return the parts of a batch that go through the network in turn."""
+        size = self.state.split.part
+        return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+    def _losses(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """Compute the losses of a batch and their gradients, which replace those of the batch before.
+
+        Returns:
+            The losses by name and their "total", scalars without a gradient, and what detectron2 counts on the way,
+            such as numbers of foreground samples; both are means over the parts of the batch.
+        """
+        losses: dict[str, torch.Tensor] = {}
+        facts: dict[str, list[float]] = {}
+        self.state.optimizer.zero_grad(set_to_none=True)
+        parts = self._parts(batch)
+        for number, part in enumerate(parts, start=1):
+            # The processes add up their gradients with those of the last part.
+            alone: AbstractContextManager[Any] = nullcontext()
+            if number < len(parts) and isinstance(self.network, torch.nn.parallel.DistributedDataParallel):
+                alone = self.network.no_sync()
+            with alone:
+                with EventStorage() as storage, torch.autocast(self.device.type, enabled=self.amp):
+                    found: dict[str, torch.Tensor] = self.network(part)
+                total = torch.stack(list(found.values())).sum()
+                self.state.scaler.scale(total / len(parts)).backward()
+            for name, value in {**found, "total": total}.items():
+                share = value.detach() / len(parts)
+                losses[name] = losses[name] + share if name in losses else share
+            for name, (latest, _) in storage.latest().items():
+                facts.setdefault(name, []).append(float(latest))
+        return losses, {name: sum(values) / len(values) for name, values in facts.items()}
 
     def _draw(self, batch: Batch) -> None:
         """Draw a batch as a picture in the folder of the run."""
@@ -192,13 +218,9 @@ class _Training:
 
         draw_training_samples(batch).save(self.task.out / SAMPLES)
 
-    def _agree(self, broken: bool, stop: StopRequest) -> tuple[bool, int | None]:
-        """Return whether any process has a broken loss, and the signal that any received: all do the same."""
-        if self.world == 1:
-            return broken, stop.signal
-        said = torch.tensor([int(broken), stop.signal or 0], device=self.device)
-        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
-        return bool(said[0]), int(said[1]) or None
+    def _signal(self, stop: StopRequest) -> int:
+        """Return the number of the signal that asks this process to stop, or 0."""
+        return stop.signal or self._asked() or 0
 
     def _give_up(self, batch: Batch, losses: Mapping[str, torch.Tensor], *, iteration: int, rate: float) -> NoReturn:
         """Save the batch at hand.
@@ -206,7 +228,7 @@ class _Training:
         Raises:
             TrainingError: always.
         """
-        path = self.task.out / f"nonfinite-{iteration:07d}-rank{self.rank}.pth"
+        path = self.task.out / f"nonfinite-{iteration:07d}-rank{self.team.rank}.pth"
         kept = [
             {
                 "key": sample["key"],
@@ -217,8 +239,9 @@ class _Training:
             }
             for sample in batch
         ]
-        values = {name: value.item() for name, value in losses.items()}
+        values = {name: value.item() for name, value in losses.items() if name != "total"}
         save_checkpoint(path, {"batch": kept, "losses": values, "learning_rate": rate})
+        self.team.wait()  # the first process to end takes the others with it
         raise TrainingError(
             f"the loss is not finite at iteration {iteration} (learning rate {rate:g}); its batch is saved in {path}:"
             " resume from the last checkpoint with a lower learning_rate or a longer warmup_iter"
@@ -233,106 +256,73 @@ class _Training:
         self._say(f"stopped after iteration {done}, which is saved: resume from there")
         raise StoppedError(number)
 
-    def _recompute_batch_norm(self, batches: Iterator[Batch], stop: StopRequest) -> None:
-        """Recompute the statistics of batch norm for the final weights over many batches (CutLER's settings).
+    # ---------------------------------------------------------------------------------------------- evaluation
+
+    def _needs_settling(self) -> bool:
+        """Return whether the statistics of batch norm are running averages, and not to stay so."""
+        return not self.state.settled and bool(self.config.precise_bn) and has_statistics(self.model)
+
+    def _settle(self, done: int, stop: StopRequest) -> None:
+        """Compute the statistics of batch norm for the weights as they are, over batches to come without copy-paste.
 
         Raises:
-            StoppedError: one of the processes received a signal.
+            StoppedError: one of the processes received a signal; the checkpoint was written before.
         """
-        if not self.config.precise_bn or self.config.norm == "FrozenBN":
-            return
-        from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
-        if get_bn_modules(self.model):
-            self._say(f"recomputing the statistics of batch norm over {self.config.precise_bn} batches")
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp):
-                update_bn_stats(self.model, self._until_stopped(batches, stop), self.config.precise_bn)
+        def until_stopped(batches: Iterator[Batch]) -> Iterator[Batch]:
+            while True:
+                for part in self._parts(self.team.together(lambda: next(batches))):
+                    if number := self.team.greatest(self._signal(stop))[0]:
+                        self._stop(number, done)
+                    yield [self._moved(item) for item in part]
 
-    def _until_stopped(self, batches: Iterator[Batch], stop: StopRequest) -> Iterator[Batch]:
-        """Yield batches without end, unless one of the processes received a signal."""
-        while True:
-            _, stopped = self._agree(False, stop)
-            if stopped is not None:
-                self._stop(stopped, self.config.max_iter)
-            yield self._next(batches)
+        self._say(
+            f"recomputing the statistics of batch norm over {counted(self.config.precise_bn, 'batch', 'batches')}"
+        )
+        with closing(iter(self._batches(self.batches.position))) as batches:
+            settle(self.model, until_stopped(batches), count=self.config.precise_bn, amp=self.amp)
 
-    def _save(self, done: int) -> None:
-        """Write a checkpoint with the state of all processes, and delete the oldest ones."""
-        own = {
-            "position": asdict(self.batches.position),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "generator": self.generator.get_state(),
-        }
-        every = comm.gather(own)
-        if self.first:
-            content = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "iteration": done,
-                "processes": every,
-                "config": plain(as_dict(self.config)),
-                "fingerprint": self.fingerprint,
-            }
-            save_checkpoint(checkpoint_path(self.task.out, done), content)
-            keep_last(self.task.out, self.config.checkpoints_kept)
-        comm.synchronize()
+    def _is_scored(self, done: int) -> bool:
+        """Return whether the detector is to be evaluated after so many iterations."""
+        if self.task.evaluation is None:
+            return False
+        return done % self.config.eval_every == 0 or done == self.config.max_iter
 
-    def _restore(self) -> tuple[int, Position]:
-        """Load the newest checkpoint; return its iteration and the position in the data.
+    def _lacks_scores(self, done: int, log: RunLog | None) -> bool:
+        """Return whether the detector is to be evaluated after so many iterations, and that was not done before."""
+        return self._is_scored(done) and not self.team.greatest(log is not None and done in log.scored)[0]
+
+    def _evaluate(self, done: int, log: RunLog | None, stop: StopRequest) -> None:
+        """Evaluate the detector, write the figures, and keep its weights if they are the best so far.
 
         Raises:
-            UsageError: the checkpoint is of another training, or of another number of processes.
-            WeightsError: the checkpoint is damaged.
+            StoppedError: one of the processes received a signal; the checkpoint was written before.
         """
-        path = find_checkpoints(self.task.out)[-1]
-        content = load_checkpoint(path)
-        try:
-            return self._restore_from(content, path)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-            raise WeightsError(f"{path} is damaged, or of another version ({what}): train again") from error
-
-    def _restore_from(self, content: Mapping[str, Any], path: Path) -> tuple[int, Position]:
-        # Check that it is the same training, and as many processes.
-        rescheduled = check_fingerprint(content["fingerprint"], self.fingerprint, path=path)
-        # A resumed run need not name the detector that it started from.
-        self.fingerprint["init"] = content["fingerprint"].get("init") or self.fingerprint["init"]
-        if len(content["processes"]) != self.world:
-            raise UsageError(
-                f"{path} was written by {len(content['processes'])} processes, now there are {self.world}: start the"
-                " same number"
-            )
-        # Load the weights, the optimizer and the state of all random generators.
-        load_into(self.model, content["model"], what="this detector", path=path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        own = content["processes"][self.rank]
-        torch.set_rng_state(own["torch"])
-        if own["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], self.device)
-        self.generator.set_state(own["generator"])
-        self._say(f"resuming from {path}" + (f" with {', '.join(rescheduled)}" if rescheduled else ""))
-        return int(content["iteration"]), Position(**own["position"])
-
-    def _initialise(self) -> None:
-        """Load the detector to start from, or the weights of the backbone.
-
-        Raises:
-            WeightsError: they are missing, damaged, or of another network.
-        """
-        if self.task.init is not None:
-            state, _ = load_trained(self.task.init)
-            load_into(self.model, state, what="this detector", path=self.task.init)
-        elif self.config.backbone_weights != "random":
-            from cuts3d_cli.detector.resnet import load_resnet
-
-            path = load_resnet(self.model.backbone.bottom_up, self.config.backbone_weights, say=self._say)
-            self._say(f"backbone: {path}")
+        assert self.task.evaluation is not None
+        share = Share(
+            rank=self.team.rank,
+            world=self.team.world,
+            gather=self.team.gather,
+            stopped=lambda: bool(self._signal(stop)),
+        )
+        with kept_statistics(self.model):
+            if self._needs_settling():
+                self._settle(done, stop)
+            settings = InferenceSettings.of_training(self.config)
+            detector = Detector(self.model, settings=settings, device=self.device, half=self.amp)
+            results = self.task.evaluation(detector, share=share, say=self._say)
+            self.model.train()
+            if number := self.team.greatest(self._signal(stop))[0]:
+                self._stop(number, done)
+            if log:
+                scores = Scores.of(done, results, best=log.best)
+                if scores.best:
+                    save_weights(self.task.out / BEST_WEIGHTS, self.model.state_dict(), config=self.config)
+                log.write_scores(scores)
+                self._say(str(scores))
 
     def _say(self, line: str | Message) -> None:
-        if self.first:
+        if self.team.first:
             self.events.say(line)
 
     def _report_unusable(self, item: SkippedSample) -> None:

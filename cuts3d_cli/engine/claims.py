@@ -26,8 +26,9 @@ from pathlib import Path
 from types import TracebackType
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import ShardError, UnwritableError
 from cuts3d_cli.files import explained, parse_owner, sweep, temporary_name, this_process
+from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.shards.names import manifest_path
 
 BEATS = 8
@@ -90,7 +91,7 @@ class Claim:
             ClaimLostError: another process has taken it over.
             ShardError: the folder cannot be read.
         """
-        with explained(self.tar, error=ShardError):
+        with explained(self.tar, error=UnwritableError):
             if self.lost or not self._holds():
                 raise ClaimLostError(f"{self.tar.name}: another process has taken it over")
 
@@ -106,7 +107,7 @@ class Claim:
 
     def sweep(self) -> None:
         """Remove the temporary files of those who had the shard before."""
-        with explained(self.tar, error=ShardError):
+        with explained(self.tar, error=UnwritableError):
             for path in (self.tar, manifest_path(self.tar)):
                 sweep(path, claimed=True)
 
@@ -157,7 +158,7 @@ def claim(tar: Path, *, timeout: float) -> Claim | HeldElsewhere:
     Raises:
         ShardError: the folder cannot be written to.
     """
-    with explained(tar, error=ShardError):
+    with explained(tar, error=UnwritableError):
         expired: _Seen | None = None
         while True:
             number = expired.number + 1 if expired else 0
@@ -234,8 +235,8 @@ def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
 def _read(path: Path) -> dict[str, object]:
     """Read what a claim says; nothing where it is gone, or was never written to its end."""
     try:
-        found = json.loads(path.read_text(encoding="ascii", errors="replace"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        found = read_json(path)
+    except (FileNotFoundError, JsonError):
         return {}
     return found if isinstance(found, dict) else {}
 

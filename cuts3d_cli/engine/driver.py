@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.claims import Claim
+from cuts3d_cli.engine.replacing import OwnSettings, settle
 from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
-from cuts3d_cli.errors import Setting, ShardError
+from cuts3d_cli.errors import Message, Setting, ShardError
+from cuts3d_cli.shards.freshness import Freshness, check_freshness, check_unchanged, digest_input
 from cuts3d_cli.shards.manifest import (
-    Freshness,
     InputDigest,
     Manifest,
-    check_freshness,
     digest_file,
-    digest_input,
     load_manifest,
     save_manifest,
 )
@@ -41,13 +40,16 @@ def run_shards(
     inputs: Callable[[Path], Mapping[str, Path]],
     outcomes: Outcomes,
     if_exists: IfExists,
+    files: Mapping[str, str] | None = None,
+    derived: Collection[str] = (),
     sharing: Sharing | None = None,
     info: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> StageResult:
     """Run a stage over base shards, one sidecar and one manifest each.
 
-    Several processes may run the same stage over the same shards at once; each shard is done by one of them.
+    Several processes may run the same stage over the same shards at once; each shard is done by one of them. A shard
+    that cannot be done stops no other: it is part of the result, as broken.
 
     Args:
         shards: base shards.
@@ -56,6 +58,8 @@ def run_shards(
         inputs: the files that a base shard's sidecar is made from, by role.
         outcomes: yields one outcome a sample, in the order of the base shard.
         if_exists: what happens to sidecars that exist.
+        files: role of an input that the user names -> its setting, as in {"weights": "features.weights"}.
+        derived: values of the configuration that follow from the inputs, as in "confidence.tau_knn".
         sharing: with other processes; by default every shard is for whoever claims it first.
         info: further facts for the manifest that do not shape the output, such as the device; or what gives them when
             a shard's outcomes are through.
@@ -65,7 +69,8 @@ def run_shards(
         The results of all shards.
 
     Raises:
-        ShardError: a shard is damaged, an input is missing, or a sidecar exists and `if_exists` is "fail".
+        OtherSettingsError: sidecars are of other settings, and `if_exists` is "resume".
+        ShardError: a sidecar exists and `if_exists` is "fail", no shard can be done, or nothing can be written.
     """
     begun = time.perf_counter()
     progress, sharing = progress or Progress(), sharing or Sharing()
@@ -73,30 +78,75 @@ def run_shards(
     if if_exists == "fail":
         for job in jobs:
             refuse_existing(job.tar)
-    # What many shards share, such as weights, is hashed once.
-    files = {job.shard: dict(inputs(job.shard)) for job in jobs}
-    uses = Counter(path for roles in files.values() for path in roles.values())
+    # Results of other settings are refused, or announced, before anything else is looked for.
+    own = OwnSettings(stage=stage, config=config, files=files or {}, derived=derived)
+    settle({job.tar: own.other_values(job.tar) for job in jobs}, if_exists=if_exists, progress=progress)
+    progress.compared()
+    # Look for all inputs before the work begins. What many shards share, such as weights, is hashed once.
+    found, broken = _look_for_inputs(jobs, inputs)
+    uses = Counter(path for roles in found.values() for path in roles.values())
     shared = {path: digest_file(path) for path, number in uses.items() if number > 1}
+
+    def given(base: Path) -> Mapping[str, Path | InputDigest]:
+        return {role: shared.get(path, path) for role, path in found[base].items()}
+
+    healthy = [job for job in jobs if job not in broken]
+    others = {job.tar: own.other_files(job.tar, given(job.shard)) for job in healthy}
+    settle(others, if_exists=if_exists, progress=progress)
     progress.begin([(job.shard, _sample_count(job.shard)) for job in jobs])
-    results = run_jobs(
-        jobs,
-        stage=stage,
-        config=config,
-        inputs=lambda base: {role: shared.get(path, path) for role, path in files[base].items()},
+    for result in broken.values():
+        progress.broken(result.shard, why=result.reason or Message())
+    # Do what can be done.
+    done = run_jobs(
+        healthy,
+        own=own,
+        inputs=given,
         outcomes=outcomes,
         if_exists=if_exists,
         sharing=sharing,
         info=info,
         progress=progress,
     )
-    return StageResult(stage=stage, shards=results, seconds=time.perf_counter() - begun)
+    results = {result.shard: result for result in (*done, *broken.values())}
+    return stage_result(stage, [results[job.shard] for job in jobs], begun=begun)
+
+
+def stage_result(stage: str, shards: Sequence[ShardResult], *, begun: float) -> StageResult:
+    """Return the result of a run.
+
+    Args:
+        stage: its name.
+        shards: the results of all its shards.
+        begun: when it began, as `time.perf_counter` tells it.
+
+    Raises:
+        ShardError: all shards are broken.
+    """
+    result = StageResult(stage=stage, shards=shards, seconds=time.perf_counter() - begun)
+    if len(result.broken) == len(shards):
+        result.check_complete()
+    return result
+
+
+def _look_for_inputs(
+    jobs: Sequence[Job], inputs: Callable[[Path], Mapping[str, Path]]
+) -> tuple[dict[Path, dict[str, Path]], dict[Job, ShardResult]]:
+    """Return the inputs of each base shard, and those that lack one or are not what their own manifests say."""
+    found: dict[Path, dict[str, Path]] = {}
+    broken: dict[Job, ShardResult] = {}
+    for job in jobs:
+        try:
+            check_unchanged(job.shard)  # first: what was made from a damaged shard is not to blame
+            found[job.shard] = dict(inputs(job.shard))
+        except ShardError as error:
+            broken[job] = ShardResult(shard=job.shard, status="broken", reason=Message(*error.parts))
+    return found, broken
 
 
 def run_jobs(
     jobs: Sequence[Job],
     *,
-    stage: str,
-    config: Mapping[str, Any],
+    own: OwnSettings,
     inputs: Inputs,
     outcomes: Outcomes,
     if_exists: IfExists,
@@ -107,31 +157,43 @@ def run_jobs(
     """Write the tars of some shards, unless they are fresh, each with its manifest.
 
     Args:
-        jobs: of this process's part.
+        jobs: of this process's part. `settle` has let their results of other settings be replaced, or found none.
+        own: the stage and its settings.
         inputs: what a tar is made from, by role.
-        stage, config, outcomes, if_exists, sharing, info, progress: as `run_shards`.
+        outcomes, if_exists, sharing, info, progress: as `run_shards`.
 
     Returns:
         The results of the shards, in order.
 
     Raises:
-        ShardError: a shard is damaged, or an input is missing.
+        UnwritableError: nothing can be written.
     """
 
     def state(job: Job) -> Freshness | None:
         if not job.tar.exists():
             return None
-        return check_freshness(job.tar, stage=stage, config=config, inputs=inputs(job.shard))
+        return check_freshness(job.tar, stage=own.stage, config=own.config, inputs=inputs(job.shard))
+
+    def is_of_others(job: Job) -> bool:
+        return bool(own.other_values(job.tar) or own.other_files(job.tar, inputs(job.shard)))
 
     def work(job: Job, claim: Claim) -> Manifest:
         digests = {
             role: given if isinstance(given, InputDigest) else digest_input(given)
             for role, given in inputs(job.shard).items()
         }
-        facts = {"stage": stage, "config": dict(config), "inputs": digests, "info": info or {}}
+        facts = {"stage": own.stage, "config": dict(own.config), "inputs": digests, "info": info or {}}
         return _write_shard(job.tar, outcomes(job.shard), facts=facts, claim=claim, progress=progress)
 
-    return share(jobs, state=state, work=work, if_exists=if_exists, sharing=sharing, progress=progress)
+    return share(
+        jobs,
+        state=state,
+        is_of_others=is_of_others,
+        work=work,
+        if_exists=if_exists,
+        sharing=sharing,
+        progress=progress,
+    )
 
 
 def refuse_existing(tar: Path) -> None:

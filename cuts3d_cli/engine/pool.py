@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -17,6 +16,9 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
+from cuts3d_cli.config import RunConfig
+from cuts3d_cli.devices import require_processes, worker_count
+from cuts3d_cli.engine import worker
 from cuts3d_cli.errors import Cuts3dError, Part, SampleError, Setting
 from cuts3d_cli.wording import first_line
 
@@ -28,8 +30,6 @@ ATTEMPTS = 2
 """How often an image may end a process that works on nothing else before it is given up."""
 LOOK_SECONDS = 1.0
 """Between two looks whether a pool has broken, while a task is waited for."""
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_MB = 1 << 20
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,24 +56,39 @@ class WorkerPool:
     Attributes:
         workers: number of processes.
         ahead: how many tasks to keep under way: enough to keep all processes busy, few enough to bound memory.
-        memory: most megabytes of memory of a process, or None.
-        deaths: how many processes have ended of themselves.
+        memory: most megabytes of memory that the tasks of a process may take, or None.
+        timeout: most seconds that a task may take, or None.
+        deaths: how many processes have ended of themselves, or were ended for a task that took too long.
     """
 
-    def __init__(self, workers: int, *, memory: int | None = None) -> None:
+    def __init__(self, workers: int, *, memory: int | None = None, timeout: float | None = None) -> None:
         """Start no process yet.
 
         Args:
             workers: number of processes.
-            memory: most megabytes that a process may allocate, where the system can limit that; None for no limit.
-                More is a MemoryError in the task.
+            memory: most megabytes that a process may allocate for its tasks, beyond its libraries, where the system
+                can limit that; None for no limit. More is a MemoryError in the task.
+            timeout: seconds after which a task is given up, with the process that it hangs in; None for no limit.
+
+        Raises:
+            SystemExit: this process is itself a worker that still imports the main module of its parent, where nothing
+                guards this call. It ends at once, so that its parent notices.
         """
+        if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(1)
         self.workers = workers
         self.ahead = 2 * workers
         self.memory = memory
+        self.timeout = timeout
         self.deaths = 0
+        self._last_end = time.monotonic()
         self._executor: ProcessPoolExecutor | None = None
         self._under_way: list[Task[Any, Any]] = []
+
+    @classmethod
+    def of(cls, config: RunConfig) -> WorkerPool:
+        """Return the pool that a configuration asks for."""
+        return cls(worker_count(config.workers), memory=config.worker_memory, timeout=config.worker_timeout)
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -149,6 +164,8 @@ class WorkerPool:
 
     def is_done(self, task: Task[Any, Any]) -> bool:
         """Return whether `take` need not wait for a task: it is done, or would have to be started again."""
+        if self._is_overdue():
+            self._end_processes()
         return task.future.done() or self._is_broken()
 
     def _is_lost(self, task: Task[Any, Any]) -> bool:
@@ -159,6 +176,15 @@ class WorkerPool:
         while not self.is_done(task):
             wait([task.future], timeout=LOOK_SECONDS)
         return _was_lost(task.future)
+
+    def _is_overdue(self) -> bool:
+        """Return whether tasks are under way and none has ended for so long that each has had its time."""
+        if self.timeout is None or time.monotonic() - self._last_end <= self.timeout:
+            return False
+        return any(not task.future.done() for task in self._under_way)
+
+    def _note_end(self, future: Future[Any]) -> None:
+        self._last_end = time.monotonic()
 
     def _is_broken(self) -> bool:
         return self._executor is not None and bool(self._executor._broken)
@@ -173,11 +199,17 @@ class WorkerPool:
             return done
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(
-                self.workers, mp_context=context, initializer=_set_up_worker, initargs=(self.memory,)
-            )
+            require_processes(without=Setting("run.workers", 0))
+            self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=worker.set_up)
+        if all(task.future.done() for task in self._under_way):
+            self._last_end = time.monotonic()  # nobody was at work
         with interrupts.held_back():  # this may start a process
-            return self._executor.submit(function, argument)
+            if self.memory is None:
+                future = self._executor.submit(function, argument)
+            else:
+                future = self._executor.submit(worker.run_limited, function, argument, self.memory)
+        future.add_done_callback(self._note_end)
+        return future
 
     def _first_of(
         self, waiting: deque[tuple[_Item, Task[_Argument, _Result] | None]]
@@ -190,17 +222,18 @@ class WorkerPool:
         self._drop_processes()
         for task in [task for task in self._under_way if _was_lost(task.future)]:
             for _ in range(ATTEMPTS):
+                began = time.monotonic()
                 task.future = self._submit(task.function, task.argument)
                 process = self._only_process()
                 if not self._is_lost(task):
                     break
                 self._drop_processes()
+                if self.timeout is not None and time.monotonic() - began > self.timeout:
+                    _give_up(task, f"it took longer than {self.timeout:g} seconds, see ", Setting("run.worker_timeout"))
+                    break
             else:
-                self._check_that_workers_live(task.function)
-                task.future = Future()
-                task.future.set_exception(
-                    SampleError(f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
-                )
+                self.check_that_workers_live(task.function)
+                _give_up(task, f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
 
     def _drop_processes(self) -> None:
         """End all processes, one of which has died; the next task starts new ones."""
@@ -219,8 +252,15 @@ class WorkerPool:
         processes = list((self._executor._processes or {}).values()) if self._executor else []
         return processes[0] if len(processes) == 1 else None
 
-    def _check_that_workers_live(self, function: Callable[..., Any]) -> None:
-        """Raise WorkerDiedError if a process dies even of importing what it is to run."""
+    def check_that_workers_live(self, function: Callable[..., Any]) -> None:
+        """Start a process, and wait until it has imported what it is to run.
+
+        Args:
+            function: of the tasks to come.
+
+        Raises:
+            WorkerDiedError: the process dies of it.
+        """
         try:
             self._submit(_name_of, function).result()
         except BrokenProcessPool as error:
@@ -274,6 +314,12 @@ def numerics_of_one_image() -> Iterator[None]:
         raise SampleError(f"it could not be computed: {type(error).__name__}: {first_line(error)}") from error
 
 
+def _give_up(task: Task[Any, Any], *reason: Part) -> None:
+    """Let a task fail for a reason."""
+    task.future = Future()
+    task.future.set_exception(SampleError(*reason))
+
+
 def _was_lost(future: Future[Any]) -> bool:
     """Return whether a future of a broken pool has no result."""
     return not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
@@ -294,35 +340,3 @@ def _cause(process: BaseProcess | None) -> str:
         name = f"signal {-code}"
     more = ", as the system does for want of memory" if code == -signal.SIGKILL else ""
     return f"killed by {name}{more}"
-
-
-def _set_up_worker(memory: int | None) -> None:
-    # Before NumPy comes with the first task: idle threads of several workers would still fight for the cores.
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    # The main process decides what becomes of the workers, by ending them or by its own end, however that comes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if memory is not None:
-        _limit_memory(memory)
-
-
-def _limit_memory(megabytes: int) -> None:
-    """Let this process allocate no more than this.
-
-    RLIMIT_DATA, not RLIMIT_AS: address space counts hundreds of megabytes of libraries and of space that is merely set
-    aside (OpenBLAS, the arenas of malloc), so that a limit on it would refuse images that need little memory.
-    """
-    try:
-        import resource
-    except ImportError:  # not on POSIX
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = megabytes * _MB
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, RunConfig
+from cuts3d_cli.engine.driver import stage_result
+from cuts3d_cli.engine.replacing import compare_settings
 from cuts3d_cli.engine.results import Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Sharing, without_split
-from cuts3d_cli.errors import Cuts3dError, Setting, UsageError
+from cuts3d_cli.errors import Cuts3dError, Message, Setting, ShardError, UnwritableError, UsageError
 from cuts3d_cli.wording import first_line
 
 RETRIES = 3
@@ -52,6 +54,7 @@ def run_on_ray(
         The results of all shards.
 
     Raises:
+        OtherSettingsError: sidecars are of other settings, and `run.if_exists` is "resume".
         UsageError: Ray is not installed, the cluster cannot be reached, or a task raised it.
         Cuts3dError: a task raised it, or its process died again and again.
     """
@@ -65,6 +68,8 @@ def run_on_ray(
     part = [Path(os.path.abspath(shard)) for shard in Sharing.from_config(config.run).part_of(shards)]
     inside = _inside(config)
     arguments = {name: _absolute(value) for name, value in arguments.items()}
+    # Results of other settings are refused, or announced, before any task begins.
+    compare_settings(lambda comparing: run(part, config=inside, progress=comparing, **arguments), progress=progress)
     progress.begin([(shard, None) for shard in part])
     with _cluster(ray, config.run.ray_address):
         task = ray.remote(_run_shard).options(
@@ -79,9 +84,12 @@ def run_on_ray(
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_POLL)
             for reference in ready:
                 shard = waiting.pop(reference)
-                (found[shard],) = _result(ray, reference, shard).shards
-                (progress.skip if found[shard].status == "skipped" else progress.elsewhere)(shard)
-    return StageResult(stage=stage, shards=[found[shard] for shard in part], seconds=time.perf_counter() - begun)
+                found[shard] = _result(ray, reference, shard)
+                if (why := found[shard].reason) is not None:
+                    progress.broken(shard, why=why)
+                else:
+                    (progress.skip if found[shard].status == "skipped" else progress.elsewhere)(shard)
+    return stage_result(stage, [found[shard] for shard in part], begun=begun)
 
 
 def _run_shard(
@@ -94,15 +102,23 @@ def _run_shard(
         return error
 
 
-def _result(ray: Any, reference: Any, shard: Path) -> StageResult:
+def _result(ray: Any, reference: Any, shard: Path) -> ShardResult:
+    """Return the result of a shard's task; one that cannot be done is broken.
+
+    Raises:
+        Cuts3dError: what the task raised that concerns the whole run, or its process died again and again.
+    """
     try:
         found: StageResult | Cuts3dError = ray.get(reference)
     except ray.exceptions.RayError as error:
         reason = first_line(error, otherwise=_NO_REASON)
         raise Cuts3dError(f"{shard}: its task on the Ray cluster failed: {reason}") from error
+    if isinstance(found, ShardError) and not isinstance(found, UnwritableError):
+        return ShardResult(shard=shard, status="broken", reason=Message(*found.parts))
     if isinstance(found, Cuts3dError):
         raise found
-    return found
+    (result,) = found.shards
+    return result
 
 
 @contextmanager

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cuts3d_cli.errors import Message, ShardError, parts_of
+from cuts3d_cli.wording import listed
+
+Status = Literal["done", "skipped", "elsewhere", "held", "broken"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -38,16 +43,19 @@ class ShardResult:
     Attributes:
         shard: the base shard.
         status: "done" by this run; "skipped", since it was finished before; "elsewhere", finished by another process
-            that runs beside this one; "held" by another process, and nobody waited for it.
-        counts, failed, dropped, seconds: of its manifest; empty where it is held.
+            that runs beside this one; "held" by another process, and nobody waited for it; "broken", since it cannot be
+            done, for the `reason`.
+        counts, failed, dropped, seconds: of its manifest; empty where it is held or broken.
+        reason: why it is broken.
     """
 
     shard: Path
-    status: Literal["done", "skipped", "elsewhere", "held"]
-    counts: Mapping[str, int]
-    failed: Sequence[Mapping[str, str]]
-    dropped: Sequence[Mapping[str, Any]]
-    seconds: Mapping[str, float]
+    status: Status
+    counts: Mapping[str, int] = field(default_factory=dict)
+    failed: Sequence[Mapping[str, str]] = ()
+    dropped: Sequence[Mapping[str, Any]] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    reason: Message | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,25 @@ class StageResult:
     def failed(self) -> list[dict[str, str]]:
         """Return all failed samples, each with its shard."""
         return [{"shard": str(shard.shard), **item} for shard in self.shards for item in shard.failed]
+
+    @property
+    def broken(self) -> list[ShardResult]:
+        """Return the shards that could not be done."""
+        return [shard for shard in self.shards if shard.status == "broken"]
+
+    def check_complete(self) -> None:
+        """Check that no shard is broken, where what follows needs all of them.
+
+        Raises:
+            ShardError: some are; the line names them, or the reason of the only one.
+        """
+        broken = self.broken
+        if broken and len(broken) == len(self.shards):
+            more = f" (and {len(broken) - 1} more shards likewise)" if len(broken) > 1 else ""
+            raise ShardError(*parts_of(broken[0].reason), more)
+        if broken:
+            names = listed([item.shard.name for item in broken])
+            raise ShardError(f"{len(broken)} of {len(self.shards)} shards could not be done: {names}")
 
     def count(self, name: str) -> int:
         """Return a count, added up over the shards."""
@@ -101,7 +128,12 @@ class StageResult:
             "failed": self.failed,
             "step_seconds": {step: round(value, 3) for step, value in self.step_seconds().items()},
             "shards": [
-                {"shard": str(shard.shard), "status": shard.status, "counts": dict(shard.counts)}
+                {
+                    "shard": str(shard.shard),
+                    "status": shard.status,
+                    "counts": dict(shard.counts),
+                    **({"reason": str(shard.reason)} if shard.reason is not None else {}),
+                }
                 for shard in self.shards
             ],
         }
@@ -112,6 +144,12 @@ class Progress:
 
     The number of a shard's samples is None where the shard has no manifest.
     """
+
+    def compared(self) -> None:
+        """Receive that no finished results of other settings forbid the work; nothing is touched yet."""
+
+    def replacing(self, what: Message) -> None:
+        """Receive a line that says which finished results of other settings are about to be replaced."""
 
     def begin(self, shards: Sequence[tuple[Path, int | None]]) -> None:
         """Receive the shards to come, each with the number of its samples."""
@@ -143,6 +181,9 @@ class Progress:
 
     def elsewhere(self, shard: Path) -> None:
         """Receive a shard that another process has finished."""
+
+    def broken(self, shard: Path, *, why: Message) -> None:
+        """Receive a shard that cannot be done; the others are done nevertheless."""
 
     def give_up(self, shard: Path, *, why: str) -> None:
         """Receive that another process has taken the current shard over."""

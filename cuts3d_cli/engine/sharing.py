@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from cuts3d_cli.config import IfExists, RunConfig
 from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
-from cuts3d_cli.engine.results import Progress, ShardResult
-from cuts3d_cli.errors import Setting, SettingError, UsageError
-from cuts3d_cli.shards.manifest import Freshness, Manifest, load_manifest
+from cuts3d_cli.engine.results import Progress, ShardResult, Status
+from cuts3d_cli.errors import Message, Setting, SettingError, ShardError, UnwritableError, UsageError
+from cuts3d_cli.shards.freshness import Freshness
+from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path
 
 _T = TypeVar("_T")
@@ -94,41 +95,74 @@ class Done(NamedTuple):
 
 State = Callable[[Job], Freshness | None]
 """Checks whether an existing tar is what would be written now; None where there is none."""
+IsOfOthers = Callable[[Job], bool]
+"""Tells whether an existing tar is finished, and of other settings."""
 Work = Callable[[Job, Claim], Manifest]
 """Writes a tar and its manifest. Raises ClaimLostError before it publishes what another process has taken over."""
 
 
 def share(
-    jobs: Sequence[Job], *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, progress: Progress
+    jobs: Sequence[Job],
+    *,
+    state: State,
+    is_of_others: IsOfOthers,
+    work: Work,
+    if_exists: IfExists,
+    sharing: Sharing,
+    progress: Progress,
 ) -> list[ShardResult]:
     """Do the jobs that are to be done, each shard in one process at a time.
+
+    A shard that cannot be done, or that another run of other settings has written meanwhile, is broken. At the end all
+    others are of this run's settings.
 
     Args:
         jobs: of this process's part.
         state: checks a tar.
+        is_of_others: compares a tar's settings.
         work: does one job.
-        if_exists: "resume" leaves what is fresh; else only that is left which another process, that does the same, has
-            finished since this function began.
+        if_exists: "resume" and "replace" leave what is fresh; else only that is left which another process, that does
+            the same, has finished since this function began. "resume" and "fail" replace nothing of other settings.
         sharing: with other processes.
         progress: receives progress events.
 
     Returns:
         The results of the shards, in order.
+
+    Raises:
+        UnwritableError: nothing can be written.
     """
-    queue = _ShardQueue(state=state, work=work, if_exists=if_exists, sharing=sharing, progress=progress)
+    queue = _ShardQueue(
+        state=state, is_of_others=is_of_others, work=work, if_exists=if_exists, sharing=sharing, progress=progress
+    )
     return queue.run(jobs)
+
+
+_OTHER_RUN = Message("another run has written it meanwhile, with other settings: let one of them end first")
 
 
 class _ShardQueue:
     """Goes over the shards that are left, again and again, until each is finished by this process or another."""
 
-    def __init__(self, *, state: State, work: Work, if_exists: IfExists, sharing: Sharing, progress: Progress) -> None:
+    def __init__(
+        self,
+        *,
+        state: State,
+        is_of_others: IsOfOthers,
+        work: Work,
+        if_exists: IfExists,
+        sharing: Sharing,
+        progress: Progress,
+    ) -> None:
         self._state = state
+        self._is_of_others = is_of_others
         self._work = work
-        self._resumes = if_exists == "resume"
+        self._resumes = if_exists in ("resume", "replace")
+        self._replaces = if_exists in ("replace", "overwrite")
         self._sharing = sharing
         self._progress = progress
         self._stamps_before: dict[Path, _Stamp] = {}
+        self._stamps_after: dict[Path, _Stamp] = {}
         self._has_leftovers: set[Path] = set()
 
     def run(self, jobs: Sequence[Job]) -> list[ShardResult]:
@@ -153,9 +187,22 @@ class _ShardQueue:
                 self._progress.wait([job.shard for job in held], owners=list(held.values()))
                 time.sleep(min(max(self._sharing.timeout / 10, _SHORTEST_POLL), _LONGEST_POLL))
             left = list(held)
+        # What was finished first may have been replaced while the rest was done.
+        for job in jobs:
+            if _stamp(job.tar) != self._stamps_after.get(job.tar, _stamp(job.tar)) and self._is_of_others(job):
+                results[job.tar] = self._broken(job, _OTHER_RUN).result
         return [results[job.tar] for job in jobs]
 
     def _try_shard(self, job: Job) -> Done | HeldElsewhere:
+        """Do a shard if that is to be done and possible; one that is damaged, or lacks an input, is broken."""
+        try:
+            return self._do_shard(job)
+        except UnwritableError:
+            raise
+        except ShardError as error:
+            return self._broken(job, Message(*error.parts))
+
+    def _do_shard(self, job: Job) -> Done | HeldElsewhere:
         # Look before claiming: what is finished needs no claim.
         found = self._check(job)
         if isinstance(found, Done):
@@ -177,6 +224,7 @@ class _ShardQueue:
             except ClaimLostError as error:
                 self._progress.give_up(job.shard, why=str(error))
                 return HeldElsewhere(owner="another process")
+            self._stamps_after[job.tar] = _stamp(job.tar)
             self._progress.finish(job.shard)
             return Done(_result(job, "done", manifest))
 
@@ -186,11 +234,16 @@ class _ShardQueue:
 
     def _check(self, job: Job) -> Done | Freshness | None:
         """Return the result of a shard that needs no work, else what is wrong with the tar, or None without one."""
-        is_new = _stamp(job.tar) != self._stamps_before[job.tar]
+        stamp = _stamp(job.tar)
+        is_new = stamp != self._stamps_before[job.tar]
         if not (self._resumes or is_new):
             return None
         freshness = self._state(job)
-        if freshness is None or not freshness.is_current:
+        if freshness is None:
+            return None
+        if not freshness.is_current:
+            if not self._replaces and self._is_of_others(job):
+                return self._broken(job, _OTHER_RUN)
             return freshness
         if is_new:
             self._progress.elsewhere(job.shard)
@@ -198,7 +251,12 @@ class _ShardQueue:
             self._progress.skip(job.shard)
             if job.tar in self._has_leftovers:
                 tidy(job.tar, timeout=self._sharing.timeout)
+        self._stamps_after[job.tar] = stamp
         return Done(_result(job, "elsewhere" if is_new else "skipped", load_manifest(manifest_path(job.tar))))
+
+    def _broken(self, job: Job, why: Message) -> Done:
+        self._progress.broken(job.shard, why=why)
+        return Done(ShardResult(shard=job.shard, status="broken", reason=why))
 
 
 _Stamp = tuple[int, int, int] | None
@@ -213,14 +271,14 @@ def _stamp(tar: Path) -> _Stamp:
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _result(
-    job: Job, status: Literal["done", "skipped", "elsewhere", "held"], manifest: Manifest | None = None
-) -> ShardResult:
+def _result(job: Job, status: Status, manifest: Manifest | None = None) -> ShardResult:
+    if manifest is None:
+        return ShardResult(shard=job.shard, status=status)
     return ShardResult(
         shard=job.shard,
         status=status,
-        counts=manifest.counts if manifest else {},
-        failed=manifest.failed if manifest else (),
-        dropped=manifest.dropped if manifest else (),
-        seconds=manifest.seconds if manifest else {},
+        counts=manifest.counts,
+        failed=manifest.failed,
+        dropped=manifest.dropped,
+        seconds=manifest.seconds,
     )

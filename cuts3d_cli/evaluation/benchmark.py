@@ -6,30 +6,32 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.config import RunConfig
+from cuts3d_cli.config import PredictConfig, RunConfig
 from cuts3d_cli.detector.card import describes, record_results
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import UsageError, WeightsError
-from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, detect_photos, pending_photos
+from cuts3d_cli.errors import UsageError
+from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, pending_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
-from cuts3d_cli.evaluation.metrics import Evaluator, Prediction, sort_predictions
+from cuts3d_cli.evaluation.metrics import Evaluator, Metrics, Prediction, sort_predictions
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
-from cuts3d_cli.files import atomic_file
+from cuts3d_cli.exports.coco import result
+from cuts3d_cli.exports.json_lists import JsonList
+from cuts3d_cli.files import atomic_file, make_folder
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.sidecars.detections import Detections
+from cuts3d_cli.wording import Say, did_you_mean
 
 DETECTIONS = "detections"
 """Folder beside a checkpoint for the journals of its detections."""
@@ -71,7 +73,10 @@ class Selection:
         own = [name for name in names if name not in BENCHMARKS]
         for name in own:
             if not _is_file(name):
-                raise UsageError(f"there is no dataset '{name}', nor a file of that name: the datasets are {known}")
+                meant = did_you_mean(name, (*BENCHMARKS, *GROUPS))
+                raise UsageError(
+                    f"there is no dataset '{name}', nor a file of that name: the datasets are {known}{meant}"
+                )
         if self.images is None and own:
             raise UsageError(f"{own[0]}: name the folder of its photos (images)")
         if self.images is not None and len(own) != 1:
@@ -110,9 +115,10 @@ def run_checkpoint(
     selection: Selection,
     *,
     config: RunConfig,
+    wanted: PredictConfig | None = None,
     export: Path | None = None,
     detections: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Evaluate a trained detector on datasets.
@@ -121,9 +127,10 @@ def run_checkpoint(
     resumes where it was, and a finished one has nothing left to detect.
 
     Args:
-        checkpoint: as `cuts3d train` writes it.
+        checkpoint: as `cuts3d train` or detectron2 writes it.
         selection: what to evaluate it on.
         config: the device, the precision and the batch size.
+        wanted: what the user says of the detector's settings; None for nothing.
         export: a folder for all detections, as NAME.json in COCO's format of results.
         detections: the folder in which detections are kept; `detections` beside the checkpoint by default.
         say: prints a status line or a warning.
@@ -135,22 +142,25 @@ def run_checkpoint(
     Raises:
         UsageError: the names or the device are wrong, or a user's own JSON is unusable.
         WeightsError: the checkpoint is missing, damaged, or not of a detector.
+        FileError: a configuration of the detector cannot be read, or describes another one.
+        SettingError: a setting of the detector cannot take effect.
         DatasetError: a dataset is missing, incomplete or damaged.
+        FileError: the folder for all detections cannot be written to.
         Cuts3dError: detectron2 is not installed.
     """
     # Check the arguments before torch and detectron2 are loaded.
     selection.names()
-    if not checkpoint.is_file():
-        raise WeightsError(
-            f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
-        )
+    if export is not None:
+        make_folder(export)
     device = choose_device(config.device)
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
+    from cuts3d_cli.detector.loading import load_detector
 
     # Load the detector; its detections are kept under a digest of all that can change them.
-    detector = Detector.load(checkpoint, device=device, half=config.half)
-    shaping = [digest_file(checkpoint).sha256, __version__, detector.device.type, detector.half]
+    stored = load_detector(checkpoint, wanted or PredictConfig(), say=say)
+    detector = Detector.of(stored, device=device, half=config.half)
+    shaping = [digest_file(checkpoint).sha256, stored.recorded(), __version__, detector.device.type, detector.half]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
     folder = detections or checkpoint.parent / DETECTIONS
     return run(
@@ -259,35 +269,61 @@ def _evaluate(
 ) -> DatasetResult:
     """Evaluate the detector on the numbered images of one dataset, which is a shard to the progress."""
     begun = time.perf_counter()
-    evaluator = Evaluator(masks=dataset.masks)
-    failed: list[dict[str, str]] = []
     # Announce the dataset, unless all its detections are known.
     left = pending_photos(dataset, numbers, journal=journal, batch_size=batch_size)
     if left:
         progress.start(shard, why="")
     else:
         progress.skip(shard)
-    # Compare image by image; one that failed counts as an image without detections.
-    with _results_file(export, dataset.name) as write:
-        for photo in detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size):
-            predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
-            evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
-            if photo.failure:
-                failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
-            write(_records(photo.number, predictions))
+    # Compare image by image.
+    with _results_file(export, dataset.name) as results:
+
+        def judged(photo: PhotoResult, predictions: Sequence[Prediction]) -> None:
+            if results is not None:
+                _add_results(results, dataset.truth.images[photo.number].id or photo.number, predictions)
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
+
+        photos = detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size)
+        metrics, failed = compare_photos(dataset, photos, judged=judged)
     if left:
         progress.finish(shard)
     return DatasetResult(
         name=dataset.name,
         title=dataset.title,
-        metrics=evaluator.metrics(),
+        metrics=metrics,
         missing=dataset.missing + len(dataset.paths) - len(numbers),
         failed=failed,
         seconds=time.perf_counter() - begun,
         warnings=dataset.truth.warnings,
     )
+
+
+def compare_photos(
+    dataset: Dataset,
+    photos: Iterable[PhotoResult],
+    *,
+    judged: Callable[[PhotoResult, Sequence[Prediction]], None] = lambda photo, predictions: None,
+) -> tuple[Metrics, list[dict[str, str]]]:
+    """Compare detections with the ground truth of their photos; one that failed counts as one without detections.
+
+    Args:
+        dataset: of the photos.
+        photos: each once.
+        judged: receives each photo with its predictions.
+
+    Returns:
+        The figures, and {"file": ..., "reason": ...} of each photo that failed.
+    """
+    evaluator = Evaluator(masks=dataset.masks)
+    failed: list[dict[str, str]] = []
+    for photo in photos:
+        predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
+        evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
+        if photo.failure:
+            failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
+        judged(photo, predictions)
+    return evaluator.metrics(), failed
 
 
 def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
@@ -301,9 +337,10 @@ def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
     boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as detectron2 does
     scores = np.asarray(found.scores, dtype=np.float32).tolist()
     codes = found.masks if masks else [None] * len(boxes)
+    classes = [None] * len(boxes) if found.classes is None else found.classes.tolist()
     return [
-        Prediction(box=(x, y, width, height), score=score, mask=code)
-        for (x, y, width, height), score, code in zip(boxes.tolist(), scores, codes, strict=True)
+        Prediction(box=(x, y, width, height), score=score, mask=code, class_id=class_id)
+        for (x, y, width, height), score, code, class_id in zip(boxes.tolist(), scores, codes, classes, strict=True)
     ]
 
 
@@ -334,30 +371,20 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
     return True
 
 
-def _records(number: int, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return results in COCO's format, in the order in which they are judged."""
-    return [
-        {"image_id": number, "category_id": 1, "bbox": list(item.box), "score": item.score}
-        | ({"segmentation": item.mask} if item.mask is not None else {})
-        for item in sort_predictions(predictions)
-    ]
+def _add_results(results: JsonList, image_id: int | str, predictions: Sequence[Prediction]) -> None:
+    """Add the predictions of an image, in the order in which they are judged."""
+    for item in sort_predictions(predictions):
+        results.add(result(image_id=image_id, box=item.box, score=item.score, mask=item.mask, class_id=item.class_id))
 
 
 @contextmanager
-def _results_file(folder: Path | None, name: str) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-    """Write the results of each call to FOLDER/NAME.json, which appears only when it is complete."""
+def _results_file(folder: Path | None, name: str) -> Iterator[JsonList | None]:
+    """Write results in COCO's format to FOLDER/NAME.json, which appears only when it is complete."""
     if folder is None:
-        yield lambda records: None
+        yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    first = True
-
-    def write(records: Sequence[Mapping[str, Any]], file: BinaryIO) -> None:
-        nonlocal first
-        for record in records:
-            file.write((("[\n" if first else ",\n") + json.dumps(record)).encode("ascii"))
-            first = False
-
+    make_folder(folder)
     with atomic_file(folder / f"{name}.json") as file:
-        yield lambda records: write(records, file)
-        file.write(b"[]\n" if first else b"\n]\n")
+        results = JsonList(file)
+        yield results
+        results.close()

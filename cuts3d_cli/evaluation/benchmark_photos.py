@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.errors import SampleError
@@ -170,9 +169,9 @@ def _pixels(dataset: Dataset, number: int) -> NDArray[np.uint8]:
     if pixels.shape[:2] == (image.height, image.width):
         return pixels
     # Some annotations ignore the EXIF orientation.
-    with Image.open(path) as plain:
-        if plain.size == (image.width, image.height):
-            return np.asarray(plain.convert("RGB"), dtype=np.uint8)
+    plain = decode_image(data, upright=False)
+    if plain.size == (image.width, image.height):
+        return np.asarray(plain, dtype=np.uint8)
     # Boxes may be of another size than the photo, masks may not.
     if dataset.masks:
         raise SampleError(

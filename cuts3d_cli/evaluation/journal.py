@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.errors import DatasetError
+from cuts3d_cli.json_reading import parse_json
 from cuts3d_cli.sidecars.detections import Detections
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
@@ -91,11 +92,12 @@ class DetectionJournal:
         if place is None:
             return None
         self._lines.seek(place)
-        record = json.loads(self._lines.readline())
+        record = parse_json(self._lines.readline())
         return Detections(
             boxes=np.array(record["boxes"], dtype=np.float32).reshape(-1, 4),
             scores=np.array(record["scores"], dtype=np.float32),
             masks=[{"size": [state.height, state.width], "counts": counts} for counts in record["masks"]],
+            classes=np.array(record["classes"], dtype=np.int64) if "classes" in record else None,
         )
 
     def has(self, state: PhotoState) -> bool:
@@ -119,6 +121,8 @@ class DetectionJournal:
             "boxes": [_shortest(box) for box in np.asarray(found.boxes)],
             "masks": [mask["counts"] for mask in found.masks] if state.masks else [],
         }
+        if found.classes is not None:
+            record["classes"] = found.classes.tolist()
         try:
             # One write a line, so that two runs that share the file do not break each other's lines.
             self._end.write(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
@@ -145,7 +149,7 @@ def journal_path(folder: Path, *, dataset: str, detector: str) -> Path:
 def _photo_of(line: bytes) -> tuple[Any, ...] | None:
     """Return the photo of a line; None if the line was cut off."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         photo = record["photo"]
         complete = len(record["scores"]) == len(record["boxes"]) and isinstance(record["masks"], list)
         return tuple(photo) if complete else None

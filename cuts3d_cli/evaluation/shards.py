@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.errors import SampleError, ShardError, UsageError
-from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
-from cuts3d_cli.evaluation.metrics import Instance, Metrics, Prediction, evaluate
+from cuts3d_cli.evaluation.datasets.coco_json import id_of
+from cuts3d_cli.evaluation.datasets.files import photo_head
+from cuts3d_cli.evaluation.datasets.frames import PhotoHead
+from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, ListedGroundTruth, TrueImage, list_ground_truth
+from cuts3d_cli.evaluation.metrics import Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
-from cuts3d_cli.images import IMAGE_EXTENSIONS
+from cuts3d_cli.json_reading import is_whole
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import in_generation, manifest_path, sidecar
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
-from cuts3d_cli.sidecars import Known, StoredDetections, StoredMasks, confidence, detections, masks
-from cuts3d_cli.sidecars.confidence import current_confidence
-from cuts3d_cli.sidecars.finished import require
-from cuts3d_cli.sidecars.photos import photo_facts
+from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.reader import Sample, read_shard
+from cuts3d_cli.sidecars.finished import mixed_settings, require
+from cuts3d_cli.sidecars.found import Found, FoundReader, have_confidence, stage_of
+from cuts3d_cli.sidecars.photos import image_member, photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
 
@@ -28,12 +29,13 @@ UNSCORED = 0.0
 
 
 @dataclass
-class _Found:
-    """The predictions in sidecars by image id, and the file names of images that failed or have no scores."""
+class _Collected:
+    """The predictions in sidecars by image, the file names of images that failed or have no scores, and other masks."""
 
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     unscored: list[str] = field(default_factory=list)
+    unmatched: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,13 @@ class Evaluation:
         scores: what ranks the masks: the mean confidence of each, the score 1.0 for all, or the detector's scores.
         failed: number of images of the ground truth that have no masks because `cuts3d pseudo` or `cuts3d predict`
             failed on them.
-        missing: number of images of the ground truth that are in none of the shards, and left out.
+        missing: number of images of the ground truth that are left out: they are in none of the shards, or of another
+            size there.
         extra: number of images of the shards that are not in the ground truth, and left out.
+        empty: number of images that are compared and have no annotation in the ground truth.
+        unmatched: number of masks of images that are left out.
+        annotations: number of annotations of the images that are compared, and of no image.
+        dropped: how many of them are left out, since they are unusable or of no image.
         metrics: of the images that are in both.
         warnings: one line each.
     """
@@ -58,6 +65,10 @@ class Evaluation:
     failed: int
     missing: int
     extra: int
+    empty: int
+    unmatched: int
+    annotations: int
+    dropped: int
     metrics: Metrics
     warnings: Sequence[str]
 
@@ -70,6 +81,10 @@ class Evaluation:
             "failed": self.failed,
             "missing": self.missing,
             "extra": self.extra,
+            "empty": self.empty,
+            "unmatched": self.unmatched,
+            "annotations": self.annotations,
+            "dropped": self.dropped,
             **self.metrics.to_json(),
             "warnings": list(self.warnings),
         }
@@ -106,31 +121,41 @@ def run(
         UsageError: the ground truth is unusable, or does not fit the shards.
         ShardError: a sidecar is missing, damaged or stale, or only some of the shards have confidence.
     """
-    # Read the ground truth, and require finished sidecars.
-    truth = read_ground_truth(ground_truth)
-    stage = in_generation("predict", generation) if predicted else "pseudo"
-    for base in shards:
-        require(base, stage)
-    scored = not predicted and _all_scored(shards)
-    # Find the images of the ground truth among the photos of the shards.
+    # Load the ground truth, and require finished sidecars.
+    listing = list_ground_truth(ground_truth)
+    stage = stage_of("detections", generation) if predicted else stage_of("masks")
+    mixed = mixed_settings([require(base, stage) for base in shards])
+    scored = have_confidence(shards, stage)
+    # Find the images of the ground truth among the photos of the shards, and read their annotations.
     photos = [photo for base in shards for photo in _photos(base)]
-    pairing = pair_images(truth.images, photos, path=ground_truth)
+    pairing = pair_images(listing.images, photos, path=ground_truth)
     if not pairing.photos:
-        names = listed([image.file for image in truth.images.values()]) or "none"
+        names = listed([image.file for image in listing.images.values()]) or "none"
         raise UsageError(
-            f"{ground_truth}: none of its {len(truth.images)} images ({names}) is in the shards"
+            f"{ground_truth}: none of its {len(listing.images)} images ({names}) is in the shards"
             f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
         )
+    truth = listing.read(_heads(pairing, listing))
+    if all(item.crowd for items in truth.instances.values() for item in items):
+        raise UsageError(
+            f"{ground_truth}: none of the {len(truth.images)} images that are in the shards has an annotation of a"
+            " single object (iscrowd 0): there is nothing to compare with"
+        )
     # Collect the masks of these images.
-    found = _Found()
+    found = _Collected()
+    made_by: Literal["pseudo", "predict"] = "predict" if predicted else "pseudo"
     for base in shards:
-        if predicted:
-            _collect_predictions(base, pairing, truth, into=found, stage=stage)
-        else:
-            _collect(base, pairing, truth, into=found, scored=scored)
+        wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
+        wanted = {key: image for key, image in wanted.items() if image in truth.images}
+        _collect(FoundReader(base, stage, scored=scored), wanted, truth, into=found)
+    if len(found.failed) == len(truth.images):
+        raise ShardError(
+            f"all {len(truth.images)} images that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
+            f" ({listed(found.failed)}): there is nothing to compare"
+        )
     # Report what was left out, and compare.
-    truths: dict[int, Sequence[Instance]] = {image: truth.instances[image] for image in pairing.photos}
-    warnings = _warnings(ground_truth, truth, pairing, found, made_by="predict" if predicted else "pseudo")
+    warnings = [mixed] if mixed else []
+    warnings += _warnings(ground_truth, listing, truth, pairing, found, made_by=made_by)
     for line in warnings:
         say(f"warning: {line}")
     source: Literal["confidence", "one", "detector"] = "detector" if predicted else "confidence" if scored else "one"
@@ -140,14 +165,17 @@ def run(
         shards=len(shards),
         scores=source,
         failed=len(found.failed),
-        missing=len(pairing.missing),
+        missing=len(listing.images) - len(truth.images),
         extra=len(pairing.extra),
-        metrics=evaluate(found.predictions, truths),
+        empty=sum(not items for items in truth.instances.values()),
+        unmatched=found.unmatched,
+        annotations=truth.annotations,
+        dropped=truth.dropped,
+        metrics=evaluate(found.predictions, truth.instances),
         warnings=warnings,
     )
 
 
-_RECOMPUTE = "run `cuts3d confidence` again with if_exists=overwrite"
 _SCORES = {
     "detector": "scores: the detector's",
     "confidence": "scores: the mean confidence of each mask",
@@ -155,31 +183,43 @@ _SCORES = {
 }
 
 
-def _all_scored(shards: Sequence[Path]) -> bool:
-    """Tell whether the shards have current confidence sidecars, which must be all of them or none."""
-    scored = [base for base in shards if current_confidence(base) is not None]
-    if scored and len(scored) < len(shards):
-        without = next(base for base in shards if base not in scored)
-        raise ShardError(
-            f"{sidecar(without, 'confidence')} is missing or unfinished, while {len(scored)} of {len(shards)} shards"
-            " have theirs, but scores must be of one kind: run `cuts3d confidence` on all shards, or delete them all"
-        )
-    return bool(scored)
-
-
 def _photos(base: Path) -> Iterator[ShardImage]:
     """Yield the photos of a base shard, with what is recorded of them."""
     from_coco = _is_packed_from_coco(base)
     for sample in read_shard(base):
         facts = photo_facts(sample)
-        width, height, number = facts.get("width"), facts.get("height"), facts.get("id")
+        width, height = facts.get("width"), facts.get("height")
         yield ShardImage(
             shard=base,
             key=sample.key,
-            source=str(facts.get("source") or _file_name(sample)),
-            coco_id=number if from_coco and isinstance(number, int) else None,
-            size=(width, height) if isinstance(width, int) and isinstance(height, int) else None,
+            source=facts["source"],
+            coco_id=id_of(facts.get("id")) if from_coco else None,
+            size=(width, height) if is_whole(width) and is_whole(height) else _head(sample).size,
         )
+
+
+def _heads(pairing: Pairing, listing: ListedGroundTruth) -> dict[int, PhotoHead]:
+    """Return what each photo says of itself; its orientation only where the sizes differ."""
+    heads = {image: PhotoHead(size=photo.size) for image, photo in pairing.photos.items()}
+    unlike = {
+        (photo.shard, photo.key): image
+        for image, photo in pairing.photos.items()
+        if photo.size is not None and listing.images[image].size not in (None, photo.size)
+    }
+    for base in dict.fromkeys(shard for shard, _ in unlike):
+        for sample in read_shard(base):
+            image = unlike.get((base, sample.key))
+            if image is not None:
+                heads[image] = PhotoHead(size=heads[image].size, orientation=_head(sample).orientation)
+    return heads
+
+
+def _head(sample: Sample) -> PhotoHead:
+    """Read the head of the photo of a sample."""
+    try:
+        return photo_head(image_member(sample)[1])
+    except SampleError:  # it has no photo, or several
+        return PhotoHead(size=None)
 
 
 def _is_packed_from_coco(base: Path) -> bool:
@@ -190,93 +230,65 @@ def _is_packed_from_coco(base: Path) -> bool:
     return manifest.stage == PACK and manifest.config.get("source") == "coco"
 
 
-def _file_name(sample: Sample) -> str:
-    """Return the likely file name of a sample whose source is not recorded: its key, with the photo's extension."""
-    extension = next((item for item in IMAGE_EXTENSIONS if item in sample.members), None)
-    return sample.key if extension is None else f"{sample.key}.{extension}"
-
-
-def _collect(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, scored: bool) -> None:
-    """Add the pseudo-masks of one shard, with their scores."""
-    wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
-    with ExitStack() as stack:
-        scores = stack.enter_context(SidecarReader(sidecar(base, "confidence"))) if scored else None
-        for sample in read_shard(sidecar(base, "pseudo")):
-            image = wanted.pop(sample.key, None)
+def _collect(reader: FoundReader, wanted: dict[str, int], truth: GroundTruth, *, into: _Collected) -> None:
+    """Add what was found in the photos of one shard, with scores."""
+    with reader:
+        for key in reader.keys:
+            found = reader.get(key)
+            assert found is not None, "the key is one of the sidecar's"
+            image = wanted.pop(key, None)
             if image is None:
+                into.unmatched += len(found.instances)
                 continue
-            stored = masks.decode(sample)
-            _check_size(stored, sample, truth.images[image])
-            found = stored.instances
-            values = _scores(sample.key, scores, len(found))
-            if values is None:
+            _check_size(found, truth.images[image])
+            if found.scores is None:
                 into.unscored.append(truth.images[image].file)
+            scores = [UNSCORED] * len(found.instances) if found.scores is None else found.scores
             into.predictions[image] = [
-                Prediction.of_mask(item.segmentation, score=score)
-                for item, score in zip(found, values or [UNSCORED] * len(found), strict=True)
+                Prediction(box=item.box, score=score, mask=item.segmentation)
+                for item, score in zip(found.instances, scores, strict=True)
             ]
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 
-def _collect_predictions(base: Path, pairing: Pairing, truth: GroundTruth, *, into: _Found, stage: str) -> None:
-    """Add the detections of one shard."""
-    wanted = {photo.key: image for image, photo in pairing.photos.items() if photo.shard == base}
-    for sample in read_shard(sidecar(base, stage)):
-        image = wanted.pop(sample.key, None)
-        if image is None:
-            continue
-        stored = detections.decode(sample)
-        _check_size(stored, sample, truth.images[image])
-        into.predictions[image] = [
-            Prediction(box=item.box, score=item.score or 0.0, mask=item.segmentation) for item in stored.instances
-        ]
-    into.failed += [truth.images[image].file for image in wanted.values()]
-
-
-def _check_size(stored: StoredMasks | StoredDetections, sample: Sample, image: TrueImage) -> None:
+def _check_size(found: Found, image: TrueImage) -> None:
     """Check that masks are of the size of the photo in the ground truth.
 
     Raises:
         UsageError: they are not.
     """
-    height, width = stored.size
-    if stored.instances and (width, height) != (image.width, image.height):
+    height, width = found.size
+    if found.instances and (width, height) != (image.width, image.height):
         raise UsageError(
-            f"{sample.file}: a mask of {sample.key} is {width}x{height}, {image.file} of the ground truth is"
-            f" {image.width}x{image.height}: they must be the same photo at the same size"
+            f"{found.sample.file}: a mask of {found.sample.key} is {width}x{height}, {image.file} of the ground truth"
+            f" is {image.width}x{image.height}: they must be the same photo at the same size"
         )
 
 
-def _scores(key: str, scores: SidecarReader | None, count: int) -> Sequence[float] | None:
-    """Return a score for each mask; None if the image failed in `cuts3d confidence`."""
-    if scores is None or count == 0:
-        return [1.0] * count
-    sample = scores.get(key)
-    if sample is None:
-        return None
-    try:
-        return confidence.decode(sample, Known(masks=count)).scores
-    except SampleError as error:
-        raise ShardError(f"{scores.path}: {key}: {error}: {_RECOMPUTE}") from error
-
-
 def _warnings(
-    ground_truth: Path, truth: GroundTruth, pairing: Pairing, found: _Found, *, made_by: Literal["pseudo", "predict"]
+    ground_truth: Path,
+    listing: ListedGroundTruth,
+    truth: GroundTruth,
+    pairing: Pairing,
+    found: _Collected,
+    *,
+    made_by: Literal["pseudo", "predict"],
 ) -> list[str]:
     """Return a line for each kind of image that is left out, or counts without masks or scores."""
     warnings = list(truth.warnings)
     if pairing.missing:
-        names = [truth.images[image].file for image in pairing.missing]
+        names = [listing.images[image].file for image in pairing.missing]
         warnings.append(
-            f"{len(names)} of {len(truth.images)} images of {ground_truth} are in none of the shards and left out:"
+            f"{len(names)} of {len(listing.images)} images of {ground_truth} are in none of the shards and left out:"
             f" {listed(names)}"
         )
     if pairing.extra:
         names = [photo.source for photo in pairing.extra]
         warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {listed(names)}")
-    if pairing.by_base_name:
-        pairs = [f"{pairing.photos[image].source} as {truth.images[image].file}" for image in pairing.by_base_name]
-        warnings.append(f"{len(pairs)} images were recognised by their base name alone: {listed(pairs)}")
+    for how, images in (("base name alone", pairing.by_base_name), ("base name as it once was", pairing.by_old_name)):
+        if images:
+            pairs = [f"{pairing.photos[image].source} as {listing.images[image].file}" for image in images]
+            warnings.append(f"{len(pairs)} images were recognised by their {how}: {listed(pairs)}")
     if found.failed:
         warnings.append(
             f"{len(found.failed)} images failed in `cuts3d {made_by}` and count as images without a mask:"

@@ -13,7 +13,7 @@ from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError
 from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM, EXACT, OFFSET, Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, choose_one
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,6 +208,8 @@ _SPECS = (
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 """Every backbone by name. To add one of another kind than those here, write its loader into a file of its own, and a
 function here that imports it."""
+ANY_BACKBONES = (f"{ANY_TIMM}NAME", f"{ANY_HUB}OWNER/NAME")
+"""How the names of further backbones are written."""
 
 
 def is_backbone(name: str) -> bool:
@@ -233,8 +235,7 @@ def backbone_spec(name: str) -> BackboneSpec:
         architecture, facts = timm_backbone(name) if name.startswith(ANY_TIMM) else hub_backbone(name)
         sizes = [spec.size for spec in BACKBONES.values() if spec.architecture == architecture]
         return from_timm(name, architecture=architecture, **{**facts, "size": sizes[0] if sizes else facts["size"]})
-    names = ", ".join(BACKBONES)
-    raise UsageError(f"unknown backbone {name!r}: use one of {names}, or {ANY_TIMM}NAME or {ANY_HUB}OWNER/NAME")
+    raise UsageError(f"unknown backbone {name!r}: {choose_one(name, (*BACKBONES, *ANY_BACKBONES))}")
 
 
 def with_tensor(spec: BackboneSpec, tensor: str | None) -> BackboneSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,9 +215,22 @@ def compare(
 
 def png_bytes(image: Image.Image) -> bytes:
     """Encode a picture as PNG without metadata: equal pixels give equal bytes."""
+    return _encoded(image, "PNG", compress_level=6)
+
+
+def jpeg_bytes(image: Image.Image) -> bytes:
+    """Encode a picture as JPEG without metadata, fine enough for its letters."""
+    return _encoded(image, "JPEG", quality=92, subsampling=0)
+
+
+ENCODERS: Mapping[str, Callable[[Image.Image], bytes]] = {".png": png_bytes, ".jpg": jpeg_bytes, ".jpeg": jpeg_bytes}
+"""The ending of a picture's file, in small letters -> what encodes it."""
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     plain = Image.fromarray(np.asarray(image.convert("RGB")))
-    plain.save(buffer, format="PNG", compress_level=6)
+    plain.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Command, Cuts3dError, Message, Setting, parts_of
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.inspection.verify import Problem, VerifyReport, run, sidecar_order
-from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
+from cuts3d_cli.shards.manifest import Manifest, digest_file
 from cuts3d_cli.shards.names import maker_of, manifest_path, sidecar
 from cuts3d_cli.stages import STAGES, pack
 from cuts3d_cli.wording import Say
@@ -33,6 +33,7 @@ class Fix:
         file: the damaged file.
         command: writes it again; None where it is to be deleted.
         config: of that command; None where it is not known.
+        source: the folder of photos that "pack" reads.
         obstacle: why the command cannot be run without the user; None if it can.
     """
 
@@ -41,6 +42,7 @@ class Fix:
     file: Path
     command: Command | None
     config: Config | None = None
+    source: Path | None = None
     obstacle: Message | None = None
 
 
@@ -86,6 +88,7 @@ def repair(
                 if str(line) not in told:
                     say(line)
                 told.add(str(line))
+        shards = list(dict.fromkeys([*shards, *(item.base for item in todo if item.base.exists())]))
         report = run(shards)
     return report
 
@@ -99,9 +102,16 @@ def _fix(problem: Problem, report: VerifyReport, run_config: RunConfig) -> Fix:
     if not stage:
         return Fix(base=base, stage="", file=problem.file, command=None)
     if stage == pack.STAGE:
-        manifest = report.manifests.get(base)
-        command = _packing(base, manifest)
-        return Fix(base=base, stage=stage, file=base, command=command, obstacle=_packing_obstacle(manifest))
+        manifest = report.manifests.get(base) or _manifest_beside(base, report)
+        return Fix(
+            base=base,
+            stage=stage,
+            file=base,
+            command=_packing(base, manifest),
+            config=_pack_config(manifest) if manifest else None,
+            source=Path(_root_of(manifest)) if manifest else None,
+            obstacle=_packing_obstacle(manifest),
+        )
     tar = sidecar(base, stage)
     own = report.manifests.get(tar)
     manifest = own or next((other for other in report.manifests.values() if other.stage == stage), None)
@@ -114,6 +124,14 @@ def _fix(problem: Problem, report: VerifyReport, run_config: RunConfig) -> Fix:
         config=config,
         obstacle=_obstacle(stage, manifest, config),
     )
+
+
+def _manifest_beside(base: Path, report: VerifyReport) -> Manifest | None:
+    """Return the manifest of a base shard that was packed together with one that is gone; None if there is none."""
+    if base.exists():
+        return None
+    others = ((other, manifest) for other, manifest in report.manifests.items() if manifest.stage == pack.STAGE)
+    return next((manifest for other, manifest in others if _set_of(other) == _set_of(base)), None)
 
 
 def _config(manifest: Manifest, run_config: RunConfig) -> Config | None:
@@ -174,11 +192,13 @@ def _obstacle(stage: str, manifest: Manifest | None, config: Config | None) -> M
 
 def _packing(base: Path, manifest: Manifest | None) -> Command:
     """Return the command that packs a base shard again."""
-    root = str(manifest.info.get("root", "SOURCE")) if manifest else "SOURCE"
+    root = (_root_of(manifest) if manifest else "") or "SOURCE"
     config: Mapping[str, Any] = manifest.config if manifest else {}
     settings = [Setting("out", str(base.parent)), Setting("name", _set_of(base))]
     settings += [Setting("pack.shard_size", config["shard_size"])] if "shard_size" in config else []
     settings += [Setting("depth_dir", "FOLDER")] if config.get("depth") else []
+    of_maps = ("depth_scale", "depth_invalid", "depth_orientation")
+    settings += [Setting(f"pack.{name}", config[name]) for name in of_maps if name in config]
     return Command("pack", arguments=(root,), settings=tuple(settings))
 
 
@@ -188,8 +208,26 @@ def _packing_obstacle(manifest: Manifest | None) -> Message | None:
         return Message("no manifest says what it was packed from: restore the file, or pack its photos again")
     if manifest.config.get("source") != "folder" or manifest.config.get("depth"):
         return Message("its manifest does not say where the COCO JSON or the depth maps lie")
-    root = str(manifest.info.get("root", "SOURCE"))
-    return None if Path(root).is_dir() else Message(f"the photos are no longer in {root}")
+    if _pack_config(manifest) is None:
+        return Message("its configuration is of another version of cuts3d")
+    root = _root_of(manifest)
+    return None if root and Path(root).is_dir() else Message(f"the photos are no longer in {root or 'a known folder'}")
+
+
+def _pack_config(manifest: Manifest) -> Config | None:
+    """Return the configuration that a base shard was packed with; None if this version cannot take it."""
+    recorded = manifest.config
+    values = {"pack": {"shard_size": recorded.get("shard_size")}, "run": recorded.get("run", {})}
+    try:
+        return resolve(preset="paper", overrides=values, environment={}, folder=_NOWHERE)
+    except (Cuts3dError, AttributeError, TypeError):
+        return None
+
+
+def _root_of(manifest: Manifest) -> str:
+    """Return the folder that a base shard was packed from; empty where the manifest does not say it."""
+    root = manifest.info.get("root")
+    return root if isinstance(root, str) else ""
 
 
 def _set_of(base: Path) -> str:
@@ -208,14 +246,9 @@ def _run(item: Fix, *, progress: Progress | None, say: Say) -> None:
 
 
 def _pack_again(item: Fix, *, progress: Progress | None) -> None:
-    path = manifest_path(item.base)
-    manifest = load_manifest(path)
-    path.unlink()  # a tar without a manifest is unfinished: of all shards of the source, this one is packed again
-    limits = manifest.config.get("run", {})
-    config = replace(
-        PAPER,
-        pack=replace(PAPER.pack, shard_size=manifest.config["shard_size"]),
-        run=replace(PAPER.run, **{name: limits[name] for name in ("max_image_pixels",) if name in limits}),
-    )
-    packing = pack.Packing(source=Path(manifest.info["root"]), out=item.base.parent, name=_set_of(item.base))
-    pack.run(packing, config=config, progress=progress)
+    assert item.config is not None
+    assert item.source is not None
+    # A tar without a manifest is unfinished: of all shards of the source, this one is packed again.
+    manifest_path(item.base).unlink(missing_ok=True)
+    packing = pack.Packing(source=item.source, out=item.base.parent, name=_set_of(item.base))
+    pack.run(packing, config=item.config, progress=progress)

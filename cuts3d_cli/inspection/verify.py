@@ -10,10 +10,12 @@ from pathlib import Path
 
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import SampleError, ShardError
+from cuts3d_cli.inspection.missing import missing_shards
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest
 from cuts3d_cli.shards.names import base_of, manifest_path, sidecar, stage_names, stage_of
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import Flaw, Known, kind_of, masks, photos
+from cuts3d_cli.sidecars.finished import FinishedSidecar, mixed_settings
 from cuts3d_cli.stages.pack import STAGE as PACK
 from cuts3d_cli.wording import listed
 
@@ -55,6 +57,7 @@ class VerifyReport:
         samples: how many samples they hold.
         problems: all of them, file by file.
         notes: what could not be checked, and what is odd without being wrong.
+        mixed: a line for each stage whose sidecars were not made with the same settings.
         manifests: of the sidecars and base shards that have one.
     """
 
@@ -62,7 +65,13 @@ class VerifyReport:
     samples: int = 0
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
     manifests: dict[Path, Manifest] = field(default_factory=dict)
+
+    @property
+    def is_well(self) -> bool:
+        """Return whether nothing is wrong."""
+        return not (self.problems or self.mixed)
 
 
 def run(shards: Sequence[Path], *, progress: Progress | None = None) -> VerifyReport:
@@ -70,7 +79,8 @@ def run(shards: Sequence[Path], *, progress: Progress | None = None) -> VerifyRe
 
     Of every tar: its structure; size and SHA-256, numbers and stage against its manifest; that what it was made from is
     still the same; that it has the samples of its base shard, in their order, less those that failed; and that every
-    member can be decoded. Holds one sample at a time, and the keys of one shard.
+    member can be decoded. Of all together: that no base shard is gone, and that the sidecars of a stage were made with
+    the same settings. Holds one sample at a time, and the keys of one shard.
 
     Args:
         shards: base shards.
@@ -87,7 +97,20 @@ def run(shards: Sequence[Path], *, progress: Progress | None = None) -> VerifyRe
         watcher.start(base, why="")
         _Shard(base, around.get(base.resolve(), []), found, watcher).check()
         watcher.finish(base)
+    _check_together(shards, found)
     return found
+
+
+def _check_together(shards: Sequence[Path], found: VerifyReport) -> None:
+    """Look for base shards that are gone, and for sidecars of mixed settings."""
+    for base, reason in missing_shards(shards, found.manifests):
+        found.problems.append(Problem(base=base, stage=PACK, file=base, member=None, reason=reason))
+    by_stage: dict[str, list[FinishedSidecar]] = {}
+    for tar, manifest in found.manifests.items():
+        if stage := stage_of(tar):
+            by_stage.setdefault(stage, []).append(FinishedSidecar(tar, manifest))
+    lines = (mixed_settings(by_stage[stage]) for stage in sorted(by_stage, key=sidecar_order))
+    found.mixed += [line for line in lines if line]
 
 
 def sidecar_order(stage: str) -> tuple[int, int]:
@@ -146,7 +169,7 @@ class _Shard:
         count = before = 0
         self.found.files += 1
         try:
-            for sample in read_shard(self.base):
+            for sample in read_shard(self.base, whole=False):
                 before = len(self.found.problems)
                 flaws, size = photos.flaws_and_size(sample)
                 self._flaws(PACK, self.base, sample, flaws)
@@ -187,7 +210,7 @@ class _Shard:
         keys: list[str] = []
         counts = _mask_counts(sidecar(self.base, kind.FOLLOWS)) if kind.FOLLOWS else {}
         try:
-            for sample in read_shard(tar):
+            for sample in read_shard(tar, whole=False):
                 keys.append(sample.key)
                 known = Known(size=(self.sizes or {}).get(sample.key), masks=counts.get(sample.key))
                 self._flaws(stage, tar, sample, kind.flaws(sample, known))

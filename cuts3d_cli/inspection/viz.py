@@ -1,4 +1,4 @@
-"""`cuts3d viz`: draws how one photo is cut, or what a trained detector finds in it, as one PNG."""
+"""`cuts3d viz`: draws how one photo is cut, or what a trained detector finds in it, as one picture."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.cutter import PhotoCutter
-from cuts3d_cli.api.detector import Detector
+from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
 from cuts3d_cli.config import PAPER, Config
+from cuts3d_cli.depth.fitting import MapRules
+from cuts3d_cli.depth.maps import DepthMap
+from cuts3d_cli.detector.train import require_detectron2
+from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import (
     Cuts3dError,
     DepthMissingError,
@@ -30,11 +33,11 @@ from cuts3d_cli.errors import (
 )
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.figures.segmentation_sheet import draw
-from cuts3d_cli.figures.sheet import png_bytes
-from cuts3d_cli.files import atomic_write_bytes
-from cuts3d_cli.images import decode_image
+from cuts3d_cli.figures.sheet import ENCODERS
+from cuts3d_cli.files import atomic_write_bytes, check_target
+from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.segmentation import Segmentation
-from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png
+from cuts3d_cli.sidecars.depth_files import read_depth_file
 from cuts3d_cli.wording import Say
 
 MIN_SCORE = 0.5
@@ -46,7 +49,7 @@ class Picture:
     """A picture that was made.
 
     Attributes:
-        path: of the PNG.
+        path: of the PNG or JPEG.
         masks: number of masks that it shows.
         notes: what is not as asked for, such as a missing depth map.
     """
@@ -86,9 +89,9 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
 
     Args:
         path: the photo.
-        depth_file: its depth map, a 16-bit PNG or a .npy, larger is farther, 0 is no measurement.
+        depth_file: its depth map, as `depth_files.read_depth_file` takes it; larger is farther.
         out: the picture; NAME.cuts3d.png in the working folder by default.
-        config: all sections.
+        config: all sections; of `pack` what depth maps mean.
         say: prints a status line.
 
     Returns:
@@ -99,10 +102,11 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         WeightsError: neither the chosen nor the offline backbone is available.
         UsageError: a setting does not fit.
     """
+    target = picture_path(out, path.stem)
     notes = Notes(say)
-    photo = read_photo(path, max_pixels=config.run.max_image_pixels)
+    photo, orientation = read_photo(path, max_pixels=config.run.max_image_pixels)
+    depth = _depth_of_file(depth_file, Upright(photo, orientation), config=config, say=say) if depth_file else None
     cutter = _cutter(config, notes=notes, say=say)
-    depth = _depth_of_file(depth_file, photo) if depth_file else None
     if depth is None and cutter.needs_depth:
         depth = _estimated_depth(cutter, photo, notes=notes)
         if depth is None:
@@ -111,7 +115,7 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         result = cutter.cut(cutter.prepare(photo, depth), confidence=False)
     except SampleError as error:
         raise Cuts3dError(f"{path}: {error}") from error
-    return save(result, out or Path(f"{path.stem}.cuts3d.png"), title=f"{path.name}: {result.title}", notes=notes.lines)
+    return save(result, target, title=f"{path.name}: {result.title}", notes=notes.lines)
 
 
 def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: Config, say: Say) -> Picture:
@@ -119,9 +123,9 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
 
     Args:
         path: the photo.
-        checkpoint: written by `cuts3d train`.
+        checkpoint: written by `cuts3d train` or detectron2.
         out: the picture; NAME.cuts3d.png in the working folder by default.
-        config: section `run`.
+        config: sections `predict` and `run`.
         say: prints a status line.
 
     Returns:
@@ -130,30 +134,59 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
     Raises:
         Cuts3dError: the photo cannot be read, or detectron2 is not installed.
         WeightsError: the checkpoint cannot be read.
+        FileError: its configuration cannot be read, or describes another detector.
+        SettingError: a setting of the detector cannot take effect.
     """
+    target = picture_path(out, path.stem)
+    require_detectron2()
+    from cuts3d_cli.detector.inference import Detector
+
     notes = Notes(say)
-    photo = read_photo(path, max_pixels=config.run.max_image_pixels)
-    every = Detector(checkpoint, device=config.run.device, half=config.run.half)(photo)
-    found = every[every.scores >= MIN_SCORE]
+    photo = read_photo(path, max_pixels=config.run.max_image_pixels).image
+    device = choose_device(config.run.device)
+    detector = Detector.load(checkpoint, device=device, half=config.run.half, wanted=config.predict, say=say)
+    image = np.asarray(photo)
+    every = as_segmentation(detector.detect([image])[0], image=image, title=str(checkpoint))
+    # A score that the user named is the detector's own limit already.
+    least = MIN_SCORE if config.predict.min_score is None else config.predict.min_score
+    found = every[every.scores >= least]
     if not len(found):
         best = f", the best has {every.scores[0]:.2f}" if len(every) else ""
-        notes.add(f"nothing was found with a score of {MIN_SCORE:g}{best}")
+        notes.add(f"nothing was found with a score of {least:g}{best}")
         found = every[:1]
-    target = out or Path(f"{path.stem}.cuts3d.png")
     return save(found, target, title=f"{path.name}: {checkpoint}", notes=notes.lines)
 
 
+def picture_path(out: Path | None, name: str) -> Path:
+    """Return where a picture goes, before the work for it begins.
+
+    Args:
+        out: the file that the user named; None for NAME.cuts3d.png in the working folder.
+        name: of what is drawn.
+
+    Raises:
+        SettingError: the ending is of no kind of picture that is written, or no file can be written there.
+    """
+    path = out or Path(f"{name}.cuts3d.png")
+    if path.suffix.lower() not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        raise SettingError("out", f"is {path}, whose ending names no kind of picture: use one of {known}")
+    check_target(path, setting="out")
+    return path
+
+
 def save(segmentation: Segmentation, path: Path, *, title: str, notes: Sequence[str]) -> Picture:
-    """Draw a segmentation into a PNG.
+    """Draw a segmentation into a file of the kind that its ending names.
 
     Raises:
         FileError: the file cannot be written.
     """
-    atomic_write_bytes(path, png_bytes(draw(segmentation, title=title, notes=notes)))
+    encode = ENCODERS[path.suffix.lower()]
+    atomic_write_bytes(path, encode(draw(segmentation, title=title, notes=notes)))
     return Picture(path=path, masks=len(segmentation), notes=notes)
 
 
-def read_photo(path: Path, *, max_pixels: int) -> Image.Image:
+def read_photo(path: Path, *, max_pixels: int) -> Upright:
     """Read a photo.
 
     Args:
@@ -164,7 +197,7 @@ def read_photo(path: Path, *, max_pixels: int) -> Image.Image:
         Cuts3dError: it cannot be read.
     """
     try:
-        return decode_image(_read(path), max_pixels=max_pixels)
+        return decode_upright(_read(path), max_pixels=max_pixels)
     except SampleError as error:
         raise Cuts3dError(f"{path}: {error}") from error
 
@@ -195,7 +228,7 @@ def _in_2d(config: Config, *, say: Say) -> PhotoCutter:
     return flat
 
 
-def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> NDArray[np.float32] | None:
+def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
     """Estimate depth; None, with a note, if that is not possible."""
     try:
         return cutter.estimate_depth(photo)
@@ -212,16 +245,18 @@ def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -
     return None
 
 
-def _depth_of_file(path: Path, photo: Image.Image) -> NDArray[np.float32]:
+def _depth_of_file(path: Path, photo: Upright, *, config: Config, say: Say) -> DepthMap:
     """Read a depth map.
 
     Raises:
         Cuts3dError: it cannot be read, or is of another view.
+        SettingError: the values that mean "not measured" are no numbers.
     """
-    data = _read(path)
+    pack = config.pack
+    rules = MapRules.of(invalid=pack.depth_invalid, orientation=pack.depth_orientation, section="pack.")
     try:
-        raw = decode_sensor_npy(data) if path.suffix == ".npy" else decode_sensor_png(data, scale=1.0)
-        return to_depth(raw, size=(photo.height, photo.width), unit="relative", larger_is_nearer=False)
+        raw = read_depth_file(_read(path), max_pixels=config.run.max_image_pixels).values
+        return to_depth(raw, photo, unit="metre", larger_is_nearer=False, rules=rules, say=say)
     except SettingError as error:
         raise Cuts3dError(f"{path}: the ", *error.parts) from error
     except SampleError as error:

@@ -14,10 +14,11 @@ from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, UsageError
 from cuts3d_cli.figures.overlay import upsample_grid
-from cuts3d_cli.inspection.viz import Notes, Picture, save
+from cuts3d_cli.inspection.viz import Notes, Picture, picture_path, save
 from cuts3d_cli.segmentation import Cut, Segmentation
 from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars import Known
 from cuts3d_cli.sidecars.confidence import StoredConfidence, current_confidence
 from cuts3d_cli.sidecars.confidence import decode as decode_confidence
@@ -45,6 +46,7 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         Cuts3dError: no shard holds the key, or the sample cannot be drawn.
         ShardError: a shard is damaged.
     """
+    target = picture_path(out, key.replace("/", "_"))
     base, sample = _find(shards, key)
     notes = Notes(say)
     # Read the photo and what the sidecars hold of it.
@@ -76,7 +78,6 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         cuts=_cuts(stored),
         stopped=cut.stopped if cut else None,
     )
-    target = out or Path(f"{key.replace('/', '_')}.cuts3d.png")
     return save(segmentation, target, title=f"{base.name}: {key}", notes=notes.lines)
 
 
@@ -103,7 +104,7 @@ def _importance(
     """Compute the Spatial Importance of a sample by the recorded settings; None where nothing was sharpened."""
     if depth is None or manifest is None or grid is None or "pseudo" not in manifest.config:
         return None
-    settings = resolve_recorded(base, "pseudo", manifest.config["pseudo"]).pseudo
+    settings = resolve_recorded(sidecar(base, "pseudo"), "pseudo", manifest.config["pseudo"]).pseudo
     if settings.method not in METHODS:
         return None
     on_grid = patch_depth(depth, grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
@@ -120,7 +121,7 @@ def _confidence(base: Path, key: str, stored: StoredMasks | None) -> StoredConfi
     found = current_confidence(base) if stored and stored.instances else None
     if found is None or stored is None:
         return None
-    with SidecarReader(found.tar) as reader:
+    with found.open() as reader:
         sample = reader.get(key)
     if sample is None:
         return None
@@ -150,7 +151,7 @@ def _stored(base: Path, stage: str, key: str, notes: Notes) -> tuple[Sample | No
     if found is None:
         notes.add(f"no {stage}", way_out=[": run ", Command(stage, shards=base)])
         return None, None
-    with SidecarReader(found.tar) as reader:
+    with found.open() as reader:
         sample = reader.get(key)
     if sample is None:
         notes.add(f"no {stage}: {found.failures.get(key, 'it is not in the sidecar')}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM
-from cuts3d_cli.features.catalogue import BACKBONES, backbone_spec, is_backbone
+from cuts3d_cli.features.catalogue import ANY_BACKBONES, BACKBONES, backbone_spec, is_backbone
 from cuts3d_cli.weights.cache import cached_names
 from cuts3d_cli.weights.specs import WeightsSpec
+from cuts3d_cli.wording import choose_one
 
 
 def all_weights() -> dict[str, WeightsSpec]:
@@ -32,6 +32,6 @@ def weights_spec(name: str) -> WeightsSpec:
     if name in RESNETS:
         return RESNETS[name]
     if not is_backbone(name):
-        names = ", ".join((*BACKBONES, *RESNETS))
-        raise UsageError(f"unknown backbone {name!r}: use one of {names}, or {ANY_TIMM}NAME or {ANY_HUB}OWNER/NAME")
+        known = (*all_weights(), *ANY_BACKBONES)
+        raise UsageError(f"unknown backbone {name!r}: {choose_one(name, known)}")
     return backbone_spec(name)

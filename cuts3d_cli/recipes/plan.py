@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, TrainConfig
+from cuts3d_cli.engine.replacing import OtherSettingsError, compare_settings
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, ShardError
 from cuts3d_cli.shards.manifest import load_manifest
@@ -61,12 +62,17 @@ def look(run: Callable[[Progress], object]) -> tuple[list[Path], str | None]:
 
     Returns:
         The shards that it skips, and why it would work on the next one; None where it would skip them all.
+
+    Raises:
+        OtherSettingsError: it would not work, over results of other settings.
     """
     dry = DryRun()
     try:
         run(dry)
     except _NotDoneError as stopped:
         return dry.skipped, stopped.why
+    except OtherSettingsError:
+        raise
     except Cuts3dError as error:
         return dry.skipped, str(error)
     return dry.skipped, None
@@ -83,6 +89,7 @@ class Part:
         unfinished: receives the base shards that do not wait for other parts; returns the unfinished ones, each with
             the reason.
         bytes_of: receives the unfinished base shards; returns an estimate of the disk space they will take.
+        compare: finds results that the part would refuse to replace, also where it still waits for other parts.
     """
 
     name: str
@@ -90,6 +97,7 @@ class Part:
     needs: Sequence[str] = ()
     unfinished: Callable[[Sequence[Path]], Mapping[Path, str]]
     bytes_of: Callable[[Collection[Path]], int]
+    compare: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +111,7 @@ class PartPlan:
         note: why the rest is unfinished, in a few words; empty where nothing is.
         bytes: disk space that the rest will take, by estimate.
         open: the unfinished base shards.
+        refused: why the part would not begin, over results of other settings; None where there are none.
     """
 
     name: str
@@ -111,6 +120,7 @@ class PartPlan:
     note: str
     bytes: int
     open: frozenset[Path] = field(default=frozenset())
+    refused: Cuts3dError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -178,7 +188,12 @@ def _look_at(part: Part, needed: Sequence[PartPlan]) -> PartPlan:
             # A training waits for all shards, and all shards wait for a training.
             if unit in plan.open or (plan.open and TRAINING in (unit, *plan.open)):
                 waiting.setdefault(unit, f"after {plan.name}")
-    why = {**waiting, **part.unfinished([unit for unit in units if unit not in waiting])}
+    why, refused = dict(waiting), None
+    try:
+        part.compare()
+        why |= part.unfinished([unit for unit in units if unit not in waiting])
+    except OtherSettingsError as error:
+        why, refused = dict.fromkeys(units, "there are results of other settings"), error
     return PartPlan(
         name=part.name,
         shards=len(units),
@@ -186,6 +201,7 @@ def _look_at(part: Part, needed: Sequence[PartPlan]) -> PartPlan:
         note=next(iter(why.values()), ""),
         bytes=part.bytes_of(why.keys()) if why else 0,
         open=frozenset(why),
+        refused=refused,
     )
 
 
@@ -210,6 +226,28 @@ def unfinished_sidecars(
             if reason is not None:
                 why[base] = reason or "to be overwritten"
     return why
+
+
+def compare_sidecars(bases: Sequence[Path], *, stage: str, run: Callable[[Sequence[Path], Progress], object]) -> None:
+    """Find sidecars that a stage would refuse to replace.
+
+    Args:
+        bases: base shards.
+        stage: of the sidecars.
+        run: runs the stage over some shards with a progress.
+
+    Raises:
+        OtherSettingsError: there are some.
+    """
+    there = [base for base in bases if sidecar(base, stage).exists()]
+    if not there:
+        return
+    try:
+        compare_settings(lambda progress: run(there, progress))
+    except OtherSettingsError:
+        raise
+    except Cuts3dError:  # it waits for another part, or the plan says what it lacks
+        return
 
 
 def sidecar_bytes(

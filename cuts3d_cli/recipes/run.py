@@ -19,10 +19,12 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
+from cuts3d_cli.recipes.needs import RecipeNeeds
 from cuts3d_cli.recipes.plan import Plan, make_plan
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.recipes.steps import Bar, Reports, Steps, uses_depth
 from cuts3d_cli.shards.manifest import digest_file
+from cuts3d_cli.stages.pack import name_problem
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -99,20 +101,33 @@ class RecipeRun:
             grid=grid,
             reports=Reports(bar=bar, events=events, say=say, failures=failures),
         )
+        for training in (self._config.train, self._config.selftrain):
+            if (wanted := self._steps.evaluation(training)) is not None:
+                wanted.check(say=say)
 
     def plan(self) -> Plan:
         """Return what is left to do; nothing is written."""
         return make_plan([part for step in self._steps.all() for part in step.parts], out=self.out)
 
-    def run(self) -> RecipeResult:
-        """Do what is left to do, then evaluate.
+    def needs(self, plan: Plan) -> RecipeNeeds:
+        """Return what a plan needs before its first step."""
+        return RecipeNeeds(recipe=self.recipe, config=self._config, plan=plan)
+
+    def run(self, plan: Plan) -> RecipeResult:
+        """Check what the work needs, do what is left to do, then evaluate.
+
+        Args:
+            plan: as `plan` returned it.
 
         Returns:
             The results, which are also written to `results.json` in the recipe's `out` and to the model cards.
 
         Raises:
-            Cuts3dError: a stage cannot continue; what is finished is kept.
+            Cuts3dError: something that the work needs is missing, or a stage cannot continue; what is finished is kept.
         """
+        needs = self.needs(plan)
+        needs.check()
+        needs.fetch(say=self._say)
         failed = {}
         for step in self._steps.all():
             self._say(f"== {step.name}")
@@ -132,17 +147,19 @@ class RecipeRun:
         """
         train.require_detectron2()
         recipe, config = self.recipe, self._config
-        # Settings of the cut, and the device.
+        # Settings of the cut, the device, and the processes that train.
         try:
             extractor = FeatureExtractor(config)
             get_method(config.pseudo.method).check(config.pseudo, extractor.grid)
             if uses_depth(config):
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
+            for training in (config.train, config.selftrain):
+                train.check_processes(training, gpus=recipe.source.gpus, device=device)
         except UsageError as error:
             raise UsageError(f"{recipe.file}: ", *error.parts) from error
-        if recipe.source.gpus > 1 and not device.startswith("cuda"):
-            raise recipe.error("recipe.gpus", f"is {recipe.source.gpus}, but training is on {device}")
+        if problem := name_problem(recipe.source.name):
+            raise recipe.error("recipe.name", problem)
         # Sensor maps, wherever masks are cut.
         if uses_depth(config) and config.depth.backend == "sensor":
             if recipe.source.depth_dir is None:

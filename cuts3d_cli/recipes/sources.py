@@ -20,6 +20,7 @@ class Source:
         files: bytes of the photos of each base shard.
         images_of: number of photos of each base shard.
         map_bytes: bytes of a sensor's map, on average; 0 without maps.
+        root: the folder that the photos' file names start from.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Source:
     files: Mapping[Path, int] = field(default_factory=dict)
     images_of: Mapping[Path, int] = field(default_factory=dict)
     map_bytes: float = 0.0
+    root: Path = Path()
 
     @property
     def bases(self) -> list[Path]:
@@ -37,7 +39,7 @@ class Source:
         return list(self.images_of)
 
     def listed(self, *, shard_size: int) -> Source:
-        """Return the source with `files`, `images_of` and `map_bytes`.
+        """Return the source with `files`, `images_of`, `map_bytes` and `root`.
 
         Args:
             shard_size: images per shard.
@@ -54,6 +56,7 @@ class Source:
             files={base: sum(_size(listing.root / photo.file) for photo in photos) for base, photos in planned.items()},
             images_of={base: len(photos) for base, photos in planned.items()},
             map_bytes=sum(maps) / len(maps) if maps else 0.0,
+            root=listing.root,
         )
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import Config, CutSettings, TrainConfig
 from cuts3d_cli.config.recipe import Recipe
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
 from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.recipes.plan import (
     MEMBER_BYTES,
     TRAINING,
     Part,
+    compare_sidecars,
     confidence_bytes,
     depth_bytes,
     detection_record_bytes,
@@ -132,6 +136,20 @@ class Steps:
             return wanted.pseudo
         return not uses_depth(self.config) or self.config.depth.backend != "sensor" or wanted.depth_dir is not None
 
+    def evaluation(self, config: TrainConfig) -> TrainingEvaluation | None:
+        """Return the evaluation that a training asks for: of its data sets, else of all evaluation sets.
+
+        Raises:
+            UsageError: a field has no effect without another, or a name is unknown.
+        """
+        own = {
+            name: Selection(
+                dataset=[str(self.recipe.evaluate[name].ground_truth)], images=source.root, limit=config.eval_limit
+            )
+            for name, source in self.sets.items()
+        }
+        return evaluation_of(config, root=self.config.eval.root, own=own)
+
     # ---------------------------------------------------------------------------------------------- steps
 
     def _pack(self, source: Source, *, title: str = "") -> Step:
@@ -157,19 +175,20 @@ class Steps:
 
         name = f"{title}pack"
         part = Part(name=name, bases=source.bases, unfinished=unfinished, bytes_of=needed)
-        return Step(name=name, parts=[part], run=lambda: self._with_bar(name, lambda bar: run(progress=bar)))
+        say = self.reports.say
+        return Step(name=name, parts=[part], run=lambda: self._with_bar(name, lambda bar: run(progress=bar, say=say)))
 
     def _masks(self, source: Source, *, title: str) -> list[Step]:
         """Estimate depth, cut pseudo-masks and compute their Spatial Confidence, as far as they are used."""
-        config, masks = self.config, self.config.pseudo.instances
-        stages: dict[str, float] = {}
-        if uses_depth(config):
-            stages["depth"] = depth_bytes(config, sensor=source.map_bytes)
-        stages["pseudo"] = mask_record_bytes(masks)
-        if train.uses_confidence(config.train):
-            stages["confidence"] = confidence_bytes(masks, grid=self.grid)
+        config, masks = self.config, _masks_of(self.config.pseudo)
+        sizes = {
+            "depth": depth_bytes(config, sensor=source.map_bytes),
+            "pseudo": mask_record_bytes(masks),
+            "confidence": confidence_bytes(masks, grid=self.grid),
+        }
         steps, before = [], f"{title}pack"
-        for stage, otherwise in stages.items():
+        for stage in self._mask_stages():
+            otherwise = sizes[stage]
             name = f"{title}{stage}"
             configured = partial(STAGES[stage].run, config=config, say=self.reports.say)
             part = self._sidecars(name, source, stage=stage, run=configured, needs=[before], otherwise=otherwise)
@@ -194,12 +213,33 @@ class Steps:
                     if_exists="complete",
                     init=None,
                     events=self.reports.events,
+                    evaluation=self.evaluation(self.config.train),
                 )
             )
             return 0
 
         needs = ["confidence" if train.uses_confidence(self.config.train) else "pseudo"]
         return Step(name=name, parts=[self._training_part(name, round=0, needs=needs)], run=run)
+
+    def _replaces_masks(self, round: int) -> bool:
+        """Return whether the masks that a training learned from are of other settings than this recipe's."""
+        asking = replace(self.config, run=replace(self.config.run, if_exists="resume"))
+        runs: dict[str, Callable[..., StageResult]] = {}
+        if round:
+            runs[masks_of(round)] = partial(STAGES["merge"].run, config=asking, round=round)
+        else:
+            runs |= {stage: partial(STAGES[stage].run, config=asking) for stage in self._mask_stages()}
+        try:
+            for stage, run in runs.items():
+                compare_sidecars(self.photos.bases, stage=stage, run=lambda some, bar, run=run: run(some, progress=bar))  # type: ignore[misc]
+        except OtherSettingsError:
+            return True
+        return False
+
+    def _mask_stages(self) -> list[str]:
+        """Return the stages that lead to masks and their confidence, as far as they are used."""
+        stages = ["depth"] if uses_depth(self.config) else []
+        return [*stages, "pseudo", *(["confidence"] if train.uses_confidence(self.config.train) else [])]
 
     def _round(self, number: int) -> Step:
         """Run a round of self-training: predictions, the masks that they are merged into, and a training on these."""
@@ -210,7 +250,7 @@ class Steps:
         # The stages within the round, so that the plan can ask what they would do.
         def predicted(shards: Sequence[Path], *, progress: Progress) -> StageResult:
             return STAGES["predict"].run(
-                shards, config=predicting, progress=progress, checkpoint=checkpoint, generation=before
+                shards, config=predicting, progress=progress, checkpoint=checkpoint, generation=before, chosen=False
             )
 
         def merged(shards: Sequence[Path], *, progress: Progress) -> StageResult:
@@ -234,7 +274,7 @@ class Steps:
                 stage=masks_of(number),
                 run=merged,
                 needs=[masks, f"{name}: predictions"],
-                otherwise=record + mask_record_bytes(self.config.pseudo.instances),
+                otherwise=record + mask_record_bytes(_masks_of(self.config.pseudo)),
             ),
             self._training_part(name, round=number, needs=[f"{name}: masks"]),
         ]
@@ -250,6 +290,7 @@ class Steps:
                     config=self.config,
                     gpus=self.recipe.source.gpus,
                     events=self.reports.events,
+                    evaluation=self.evaluation(self.config.selftrain),
                     progress=self.reports.bar,
                 )
             ).failed
@@ -260,7 +301,11 @@ class Steps:
         """Predict with one detector on an evaluation set."""
         name = f"{source.name}: predictions of {generation}"
         run = partial(
-            STAGES["predict"].run, checkpoint=self.weights[generation], config=self.config, generation=generation
+            STAGES["predict"].run,
+            checkpoint=self.weights[generation],
+            config=self.config,
+            generation=generation,
+            chosen=False,
         )
         part = self._sidecars(
             name,
@@ -268,7 +313,7 @@ class Steps:
             stage=in_generation("predict", generation),
             run=run,
             needs=[f"{source.name}: pack", generation],
-            otherwise=detection_record_bytes(self.config.predict.max_detections),
+            otherwise=detection_record_bytes(self.config.predict.max_detections or self.config.train.test_detections),
         )
         return Step(name=name, parts=[part], run=self._over(name, source, run))
 
@@ -292,6 +337,9 @@ class Steps:
             unfinished=lambda bases: unfinished_sidecars(
                 bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
             ),
+            compare=lambda: compare_sidecars(
+                source.bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
+            ),
             bytes_of=lambda missing: sidecar_bytes(
                 missing, bases=source.bases, stage=stage, images=source.images_of, otherwise=otherwise
             ),
@@ -302,6 +350,14 @@ class Steps:
         config = self.config.selftrain if round else self.config.train
         init = self.weights[generation_of(round - 1)] if round else None
         folder = self.out / train.default_out(round)
+
+        def compare() -> None:
+            try:
+                train.check_settings(folder, config, max_image_pixels=self.config.run.max_image_pixels)
+                if train.has_checkpoint(folder) and self._replaces_masks(round):
+                    raise UsageError(f"{folder} learned from masks that would be replaced: train into another folder")
+            except UsageError as error:
+                raise OtherSettingsError(*self._not_resumed(error).parts) from error
 
         def unfinished(units: Sequence[Path]) -> dict[Path, str]:
             if not units:
@@ -319,7 +375,12 @@ class Steps:
             return {TRAINING: "goes on from a checkpoint" if train.has_checkpoint(folder) else "not there yet"}
 
         return Part(
-            name=name, bases=[], needs=needs, unfinished=unfinished, bytes_of=lambda missing: training_bytes(config)
+            name=name,
+            bases=[],
+            needs=needs,
+            unfinished=unfinished,
+            compare=compare,
+            bytes_of=lambda missing: training_bytes(config),
         )
 
     # ---------------------------------------------------------------------------------------------- running
@@ -329,10 +390,15 @@ class Steps:
         return lambda: self._with_bar(name, lambda bar: run(source.bases, progress=bar))
 
     def _with_bar(self, name: str, run: Callable[[Progress], StageResult]) -> int:
-        """Run a stage under a progress bar, report its failed samples and return their number."""
+        """Run a stage under a progress bar, report its failed samples and return their number.
+
+        Raises:
+            ShardError: shards could not be done; what follows needs them.
+        """
         with self.reports.bar(name) as bar:
             result = run(bar)
         self.reports.failures(result.failed)
+        result.check_complete()
         return len(result.failed)
 
     def _training_of_recipe(self, run: Callable[[], _Result]) -> _Result:
@@ -340,4 +406,16 @@ class Steps:
         try:
             return run()
         except UsageError as error:
-            raise self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts) from error
+            raise self._not_resumed(error) from error
+
+    def _not_resumed(self, error: UsageError) -> UsageError:
+        return self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts)
+
+
+USUAL_MASKS = 10
+"""So many masks an image are planned for where their number is not limited."""
+
+
+def _masks_of(settings: CutSettings) -> int:
+    """Return how many masks an image may have, for estimates."""
+    return USUAL_MASKS if settings.instances == "all" else settings.instances

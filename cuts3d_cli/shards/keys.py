@@ -1,7 +1,8 @@
 """What a sample's key and its members' extensions may be, so that every WebDataset reader sees the same samples.
 
 WebDataset takes a member's name up to the first dot of its base name as the key and the rest, in lower case, as the
-extension; it skips folders and files named `__...__`. A key with a dot would be torn apart in silence.
+extension; it skips folders and files named `__...__`. A key with a dot behind its folders would be torn apart in
+silence.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def is_meta(name: str) -> bool:
     """Tell whether WebDataset's readers would skip a member (or key) of this name: `__x__` or anything in `__x__/`."""
     return _META.match(name) is not None
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a name can be written as UTF-8; one with bytes that Python has put aside as surrogates cannot."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -49,19 +59,15 @@ def key_problem(key: str) -> str | None:
         return "is an absolute path"
     if ".." in key.split("/"):
         return "leads out of its folder"
-    if "." in key:
+    if "." in key.rpartition("/")[2]:
         return "has a dot, and WebDataset ends a key at its first dot"
-    if "" in key.split("/"):
+    if not {"", "."}.isdisjoint(key.split("/")):
         return "has a folder without a name"
     if _CONTROL.search(key):
         return "has a control character"
     if is_meta(key):
         return "is skipped by WebDataset, as any name __...__ is"
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        return "is not valid UTF-8"
-    return None
+    return None if is_utf8(key) else "is not valid UTF-8"
 
 
 def extension_problem(extension: str) -> str | None:

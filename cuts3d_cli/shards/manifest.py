@@ -1,4 +1,4 @@
-"""The manifest beside each tar: how it was made, from what, what failed and why, and whether it is still current."""
+"""The manifest beside each tar: how it was made, from what, and what failed and why."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.errors import Command, Setting, ShardError
+from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.shards.names import base_of, command_for, manifest_path
+from cuts3d_cli.json_reading import Fields, JsonError, is_anything, is_number, is_text, is_whole, read_json
+from cuts3d_cli.shards.names import command_for
 
 FORMAT_VERSION = 1
 """Version of the on-disk format. A manifest of another version is refused."""
@@ -94,18 +96,9 @@ class Manifest:
         if not self.config_hash:
             object.__setattr__(self, "config_hash", config_hash(self.config))
 
-
-@dataclass(frozen=True, kw_only=True)
-class Freshness:
-    """Whether a finished tar is what a stage would write now.
-
-    Attributes:
-        is_current: True if nothing need be done.
-        reason: one line that says why not, or `up to date`.
-    """
-
-    is_current: bool
-    reason: str
+    def identity(self, tar: Path) -> InputDigest:
+        """Return what identifies the tar that was written."""
+        return InputDigest(file=tar.name, size=self.size, mtime_ns=self.mtime_ns, sha256=self.sha256)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -152,33 +145,6 @@ def digest_file(path: Path, *, known: InputDigest | None = None) -> InputDigest:
     return InputDigest(file=path.name, size=before.st_size, mtime_ns=before.st_mtime_ns, sha256=sha256)
 
 
-def digest_input(path: Path) -> InputDigest:
-    """Identify an input by its content, and make sure that a shard is still what its manifest says.
-
-    Args:
-        path: a base shard, a sidecar, or any other file.
-
-    Returns:
-        The digest.
-
-    Raises:
-        ShardError: the file cannot be read, or it is a tar whose content has changed since it was written.
-    """
-    digest = digest_file(path)
-    if path.suffix == ".tar" and manifest_path(path).exists():
-        try:
-            manifest = load_manifest(manifest_path(path))
-        except ShardError:  # a JSON of another program, or what whoever reads it tells
-            return digest
-        if manifest.sha256 != digest.sha256:
-            raise ShardError(
-                f"{path} has changed since it was written, its SHA-256 is not that of its manifest: run ",
-                Command("verify", shards=base_of(path), settings=(Setting("fix", True),)),
-                f", or delete {manifest_path(path).name} if you changed it on purpose",
-            )
-    return digest
-
-
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest beside its tar, which must be in place. Done last, it marks the tar as finished.
 
@@ -197,7 +163,7 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
     if state.st_size != manifest.size:
         raise ShardError(f"{tar} has {state.st_size} bytes, not the {manifest.size} written: does another run use it?")
     values = asdict(manifest) | {"mtime_ns": state.st_mtime_ns}
-    atomic_write_json(path, {name: values[name] for name in _TYPES})
+    atomic_write_json(path, {name: values[name] for name in _ORDER})
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -213,38 +179,14 @@ def load_manifest(path: Path) -> Manifest:
         ShardError: it is missing, damaged, or of another format version.
     """
     try:
-        values = json.loads(path.read_bytes())
+        value = read_json(path)
     except FileNotFoundError as error:
         raise ShardError(f"{path} does not exist: its tar is not finished, run the stage again") from error
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise _DamagedManifestError(f"{path} is not JSON ({error}): move it away and run the stage again") from error
-    return _from_json(values, path)
-
-
-def check_freshness(
-    tar: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path | InputDigest]
-) -> Freshness:
-    """Check whether a tar is finished and was made from these inputs with this configuration.
-
-    A tar without a manifest is unfinished: the run ended between the two. Files are hashed only where their size or
-    time of change differs from what the manifest says.
-
-    Args:
-        tar: the base shard or sidecar that would be written.
-        stage: the stage that would write it.
-        config: its configuration.
-        inputs: what it would read, by role: files, or digests of what is no single file.
-
-    Returns:
-        The verdict and its reason.
-
-    Raises:
-        ShardError: the manifest is of another format version, or an input cannot be read.
-    """
-    reason = _staleness(tar, stage, config, inputs)
-    return Freshness(is_current=reason is None, reason=reason or "up to date")
+    except JsonError as error:
+        raise DamagedManifestError(f"{path} {error}: move it away and run the stage again") from error
+    return _from_json(value, path)
 
 
 def package_versions() -> dict[str, str]:
@@ -259,111 +201,90 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _staleness(
-    tar: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path | InputDigest]
-) -> str | None:
-    if not tar.is_file():
-        return "not there yet"
-    path = manifest_path(tar)
-    if not path.exists():
-        return "unfinished: it has no manifest"
-    try:
-        manifest = load_manifest(path)
-    except _DamagedManifestError as error:
-        return f"its manifest is unreadable: {error}"
-    if manifest.stage != stage:
-        return f"written by stage {manifest.stage}, not {stage}"
-    if manifest.config_hash != config_hash(config):
-        return f"config changed: {_differences(manifest.config, config)}"
-    if set(manifest.inputs) != set(inputs):
-        return f"inputs changed: {_names(manifest.inputs)} -> {_names(inputs)}"
-    for role, given in inputs.items():
-        known = manifest.inputs[role]
-        now = given if isinstance(given, InputDigest) else digest_file(given, known=known)
-        if now.sha256 != known.sha256:
-            return f"input changed: {role} ({now.file})"
-    own = InputDigest(file=tar.name, size=manifest.size, mtime_ns=manifest.mtime_ns, sha256=manifest.sha256)
-    if tar.stat().st_size != own.size:
-        return f"damaged: {tar.stat().st_size} bytes, {own.size} were written"
-    if digest_file(tar, known=own).sha256 != own.sha256:
-        return "changed since it was written"
-    return None
-
-
-def _names(roles: Mapping[str, Any]) -> str:
-    return "+".join(sorted(roles)) or "none"
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *, shown: int = 3) -> str:
-    before, after = _flat(old), _flat(new)
-    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    texts = [f"{name} {before.get(name, '(unset)')} -> {after.get(name, '(unset)')}" for name in changed[:shown]]
-    more = f", and {len(changed) - shown} more" if len(changed) > shown else ""
-    return ", ".join(texts) + more
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = json.dumps(value, sort_keys=True)
-    return flat
-
-
-class _DamagedManifestError(ShardError):
+class DamagedManifestError(ShardError):
     """A manifest that is as good as none, unlike one of another format version."""
 
 
-_TYPES: dict[str, type] = {
-    "format_version": int,
-    "stage": str,
-    "config": dict,
-    "config_hash": str,
-    "inputs": dict,
-    "counts": dict,
-    "failed": list,
-    "dropped": list,
-    "info": dict,
-    "versions": dict,
-    "seconds": dict,
-    "sha256": str,
-    "size": int,
-    "mtime_ns": int,
-}
+_ORDER = (
+    "format_version",
+    "stage",
+    "config",
+    "config_hash",
+    "inputs",
+    "counts",
+    "failed",
+    "dropped",
+    "info",
+    "versions",
+    "seconds",
+    "sha256",
+    "size",
+    "mtime_ns",
+)
+"""The fields of the file, one after the other."""
+_COUNTS = ("samples_in", "samples_out", "failed")
+"""Counts that every manifest has."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def _from_json(values: Any, path: Path) -> Manifest:
-    if not isinstance(values, dict) or "format_version" not in values:
-        raise _DamagedManifestError(f"{path} is not a manifest of cuts3d: move it away and run the stage again")
-    version = values["format_version"]
-    if version != FORMAT_VERSION:
-        raise ShardError(
-            f"{path} has format version {version}, this cuts3d reads {FORMAT_VERSION}: use the cuts3d that wrote it, or"
-            " run ",
-            command_for(path, again=True),
-        )
+def _from_json(value: Any, path: Path) -> Manifest:
+    if not isinstance(value, dict) or "format_version" not in value:
+        raise DamagedManifestError(f"{path} is not a manifest of cuts3d: move it away and run the stage again")
+    fields = Fields(value)
     try:
-        kept = {name: values[name] for name in _TYPES}
-        for name, value in kept.items():
-            if not isinstance(value, _TYPES[name]):
-                raise TypeError(f"{name} is not of type {_TYPES[name].__name__}")
-        kept["inputs"] = {role: _input_digest(value) for role, value in kept["inputs"].items()}
-        manifest = Manifest(**kept)
-        if manifest.config_hash != config_hash(manifest.config):
-            raise ValueError("its configuration was edited by hand")
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        message = f"{path} is damaged ({what}): move it away and run the stage again"
-        raise _DamagedManifestError(message) from error
-    return manifest
+        version = fields.whole("format_version")
+        if version != FORMAT_VERSION:
+            raise ShardError(
+                f"{path} has format version {version}, this cuts3d reads {FORMAT_VERSION}: use the cuts3d that wrote"
+                " it, or run ",
+                command_for(path, again=True),
+            )
+        return _from_fields(fields)
+    except ValueError as error:
+        message = f"{path} is damaged ({error}): move it away and run the stage again"
+        raise DamagedManifestError(message) from error
 
 
-def _input_digest(value: Any) -> InputDigest:
-    if not isinstance(value, dict):
-        raise TypeError("an input is not an object")
-    digest = InputDigest(**{f.name: value[f.name] for f in fields(InputDigest)})
-    if not (isinstance(digest.sha256, str) and isinstance(digest.file, str) and isinstance(digest.size, int)):
-        raise TypeError("an input has a field of the wrong type")
-    return digest
+def _from_fields(fields: Fields) -> Manifest:
+    """Check every field. Raises ValueError."""
+    counts = Fields(fields.table_of("counts", is_whole), where="counts: ")
+    for name in _COUNTS:
+        counts.whole(name, least=0)
+    for item in fields.objects("failed", each="failed sample "):
+        for name in {"key", "reason"}.union(item.values):
+            item.text(name)
+    for item in fields.objects("dropped", each="dropped mask "):
+        for name in ("key", "reason"):
+            item.text(name)
+    config = fields.table_of("config", is_anything)
+    if fields.text("config_hash") != config_hash(config):
+        fields.refuse("its configuration was edited by hand")
+    return Manifest(
+        stage=fields.text("stage"),
+        config=config,
+        config_hash=fields.text("config_hash"),
+        inputs={role: _input_digest(fields.object("inputs").object(role)) for role in fields.object("inputs").values},
+        counts=fields.table_of("counts", is_whole),
+        failed=[dict(item.values) for item in fields.objects("failed", each="failed sample ")],
+        dropped=[dict(item.values) for item in fields.objects("dropped", each="dropped mask ")],
+        info=fields.table_of("info", is_anything),
+        versions=fields.table_of("versions", is_text),
+        seconds=fields.table_of("seconds", is_number),
+        sha256=_sha256(fields),
+        size=fields.whole("size", least=0),
+        mtime_ns=fields.whole("mtime_ns"),
+    )
+
+
+def _input_digest(fields: Fields) -> InputDigest:
+    file = fields.text("file")
+    if not Path(file).name:
+        fields.fail("file")
+    return InputDigest(
+        file=file, size=fields.whole("size", least=0), mtime_ns=fields.whole("mtime_ns"), sha256=_sha256(fields)
+    )
+
+
+def _sha256(fields: Fields) -> str:
+    digest = fields.text("sha256")
+    return digest if _SHA256.fullmatch(digest) else fields.fail("sha256")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import ShardError
+from cuts3d_cli.errors import ShardError, UnwritableError
 from cuts3d_cli.files import explained, rename, sweep, temporary_name, to_disk
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES, extension_problem, key_problem
 from cuts3d_cli.shards.names import manifest_path
@@ -71,7 +71,7 @@ class ShardWriter:
         self._noted = ExitStack()
 
     def __enter__(self) -> ShardWriter:
-        with ExitStack() as stack, explained(self.path, error=ShardError):
+        with ExitStack() as stack, explained(self.path, error=UnwritableError):
             stack.enter_context(interrupts.unfinished(self._temporary))
             self._file = open(self._temporary, "xb")
             sweep(self.path)
@@ -103,7 +103,7 @@ class ShardWriter:
             if len(data) > MAX_MEMBER_BYTES:
                 raise ShardError(f"{self.path}: {key}.{extension} has {len(data)} bytes, more than {MAX_MEMBER_BYTES}")
         self._whole = False
-        with explained(self.path, error=ShardError):
+        with explained(self.path, error=UnwritableError):
             for extension in sorted(members):
                 self._append(f"{key}.{extension}", members[extension])
         self._whole = True
@@ -129,7 +129,7 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                with explained(self.path, error=ShardError):
+                with explained(self.path, error=UnwritableError):
                     self._finish()
         finally:
             if self._file is not None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from cuts3d_cli.cut.confidence import spatial_confidence
 from cuts3d_cli.errors import Command, ShardError
 from cuts3d_cli.files import to_json_bytes
+from cuts3d_cli.json_reading import is_share
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.finished import FinishedSidecar, finished, require
 from cuts3d_cli.sidecars.npy import encode_npy
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_array, read_record, stray_members
@@ -125,11 +126,11 @@ def _read(sample: Sample, known: Known) -> Reading[StoredConfidence | None]:
     return replace(facts, counts=counts) if facts else None
 
 
-def _parse(fields: Fields) -> StoredConfidence:
+def _parse(fields: Record) -> StoredConfidence:
     """Return all that the JSON of a sample says, without the maps."""
     return StoredConfidence(
         counts=np.empty((0, 0, 0), dtype=np.uint8),
-        scores=fields.shares("scores"),
+        scores=tuple(map(float, fields.list_of("scores", is_share))),
         levels=fields.whole("levels", least=1, most=MAX_LEVELS),
         floor=fields.share("floor"),
         source=fields.text("source"),

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from cuts3d_cli.depth.maps import distance_of
 from cuts3d_cli.errors import SampleError, Setting
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.finished import FinishedSidecar, require
-from cuts3d_cli.sidecars.png import decode_gray16
+from cuts3d_cli.sidecars.png import decode_gray16, encode_gray16
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 
 MEMBERS = ("depth.png", "depth.json")
@@ -51,6 +50,16 @@ class StoredDepth:
     conversion: str
     model: str
     backend: str
+
+    def distance(self) -> NDArray[np.float64] | None:
+        """Return the metric depth, (h, w), NaN where there is no measurement; None where the source is relative."""
+        return distance_of(
+            self.depth,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            direction="disparity" if self.direction == "disparity" else "distance",
+            unit="metre" if self.unit == "metre" else "relative",
+        )
 
 
 def encode(stored: StoredDepth) -> dict[str, bytes]:
@@ -102,15 +111,12 @@ def finished_depth(base: Path) -> FinishedSidecar:
     )
 
 
-def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float32]:
-    """Return the depth map of a sample of a depth sidecar.
+def stored_depth(sample: Sample | None, reason: str | None) -> StoredDepth:
+    """Return the depth of a sample of a depth sidecar.
 
     Args:
         sample: of the sidecar; None if it holds none of that key.
         reason: why it failed there, if that is known.
-
-    Returns:
-        (h, w) float32 in [0, 1], NaN where there is no measurement.
 
     Raises:
         SampleError: there is none, or it is damaged.
@@ -118,7 +124,7 @@ def stored_depth(sample: Sample | None, reason: str | None) -> NDArray[np.float3
     """
     if sample is None or "depth.png" not in sample.members:
         raise SampleError(f"it has no depth: {reason or 'the depth sidecar has nothing for it'}")
-    return decode(sample).depth
+    return decode(sample)
 
 
 def encode_depth_png(depth: NDArray[np.float32]) -> bytes:
@@ -140,9 +146,7 @@ def encode_depth_png(depth: NDArray[np.float32]) -> bytes:
         raise ValueError(f"a depth map to store is two-dimensional and in [0, 1], not {values.shape}")
     levels = np.rint(values * PNG_STEPS).astype(np.uint16) + np.uint16(1)
     levels[missing] = 0
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+    return encode_gray16(levels)
 
 
 def decode_depth_png(data: bytes) -> NDArray[np.float32]:
@@ -181,7 +185,7 @@ def _read(sample: Sample) -> Reading[StoredDepth | None]:
     return replace(facts, depth=depth)
 
 
-def _parse(fields: Fields) -> tuple[tuple[int, int], StoredDepth]:
+def _parse(fields: Record) -> tuple[tuple[int, int], StoredDepth]:
     """Return the (height, width) of a map and all that its JSON says, without the map itself."""
     facts = StoredDepth(
         depth=np.empty((0, 0), dtype=np.float32),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.cut.masks import Rle, rle_area
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.masks import StoredMask, mask_record, parse_mask, photo_flaw
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 
@@ -31,16 +31,13 @@ class Detections:
         boxes: (N, 4) float32, x0, y0, x1, y1 in pixels of the photo.
         scores: (N,) float32 in [0, 1].
         masks: N masks at the photo's size; empty where only boxes are compared.
+        classes: (N,) int64, the detector's number of each class, from 0; None where it knows one class.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: Sequence[Rle]
-
-    def over(self, score: float) -> Detections:
-        """Return those of at least this score."""
-        kept = np.flatnonzero(self.scores >= score).tolist()
-        return Detections(boxes=self.boxes[kept], scores=self.scores[kept], masks=[self.masks[i] for i in kept])
+    classes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,10 @@ def encode(stored: StoredDetections) -> dict[str, bytes]:
     record: dict[str, Any] = {
         "height": stored.size[0],
         "width": stored.size[1],
-        "instances": [mask_record(item) | {"score": item.score} for item in stored.instances],
+        "instances": [
+            mask_record(item) | {"score": item.score} | ({} if item.class_id is None else {"class_id": item.class_id})
+            for item in stored.instances
+        ],
     }
     return {"predict.json": to_json_bytes(record)}
 
@@ -85,29 +85,26 @@ def flaws(sample: Sample, known: Known = NOTHING) -> list[Flaw]:
     return list(_read(sample, known))
 
 
-def from_detections(
-    found: Detections, *, size: tuple[int, int], min_score: float, max_detections: int
-) -> StoredDetections:
+def from_detections(found: Detections, *, size: tuple[int, int]) -> StoredDetections:
     """Return what is stored of the detections of a photo; those with an empty mask are left out.
 
     Args:
         found: in the photo, best first.
         size: (height, width) of the photo.
-        min_score: detections of a lower score are left out.
-        max_detections: the most that are stored.
     """
-    kept = found.over(min_score)
+    classes = [None] * len(found.masks) if found.classes is None else found.classes.tolist()
     instances = [
         StoredMask(
             segmentation=mask,
             box=_rounded(box[0], box[1], box[2] - box[0], box[3] - box[1]),
             area=rle_area(mask),
             score=round(float(score), 6),
+            class_id=class_id,
         )
-        for box, score, mask in zip(kept.boxes, kept.scores, kept.masks, strict=True)
+        for box, score, mask, class_id in zip(found.boxes, found.scores, found.masks, classes, strict=True)
         if rle_area(mask) > 0
     ]
-    return StoredDetections(size=size, instances=instances[:max_detections])
+    return StoredDetections(size=size, instances=instances)
 
 
 def _rounded(x: np.float32, y: np.float32, width: np.float32, height: np.float32) -> tuple[float, float, float, float]:
@@ -122,12 +119,16 @@ def _read(sample: Sample, known: Known) -> Reading[StoredDetections | None]:
     return stored
 
 
-def _parse(fields: Fields) -> StoredDetections:
+def _parse(fields: Record) -> StoredDetections:
     size = fields.size()
     return StoredDetections(
         size=size,
         instances=[
-            replace(parse_mask(item, size), score=item.share("score"))
+            replace(
+                parse_mask(item, size),
+                score=item.share("score"),
+                class_id=item.whole("class_id", least=0) if item.has("class_id") else None,
+            )
             for item in fields.objects("instances", each="instance")
         ],
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.npy import encode_npy
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_array, read_record, stray_members
 
@@ -91,7 +91,7 @@ def _read(sample: Sample) -> Reading[StoredFeatures | None]:
     return replace(facts, features=array) if facts else None
 
 
-def _parse(fields: Fields) -> StoredFeatures:
+def _parse(fields: Record) -> StoredFeatures:
     """Return all that the JSON of a sample says, without the features."""
     return StoredFeatures(
         features=np.empty((0, 0, 0), dtype=np.float16),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class StoredMask:
         box: x, y, width, height, pixels.
         area: pixels.
         score: the detector's, in [0, 1]; None where no detector found the mask.
+        class_id: the detector's number of its class, from 0; None where the detector knows one class.
         origin: "prediction" or "previous" for a mask of a round of self-training, else None.
         cut: how it was cut; None for a mask of a detector or of a round of self-training.
     """
@@ -69,6 +70,7 @@ class StoredMask:
     box: tuple[float, float, float, float]
     area: int
     score: float | None = None
+    class_id: int | None = None
     origin: str | None = None
     cut: InstanceCut | None = None
 
@@ -196,7 +198,7 @@ def mask_record(item: StoredMask) -> dict[str, Any]:
     return {"segmentation": item.segmentation, "bbox": list(item.box), "area": item.area}
 
 
-def parse_mask(fields: Fields, size: tuple[int, int]) -> StoredMask:
+def parse_mask(fields: Record, size: tuple[int, int]) -> StoredMask:
     """Read the fields that `mask_record` writes.
 
     Raises:
@@ -258,7 +260,7 @@ def _read(sample: Sample, known: Known) -> Reading[StoredMasks | None]:
     return stored
 
 
-def _parse(fields: Fields) -> StoredMasks:
+def _parse(fields: Record) -> StoredMasks:
     size = fields.size()
     cut = None
     if any(name in fields.values for name in ("grid", "stopped", "dropped")):
@@ -282,14 +284,14 @@ def _parse(fields: Fields) -> StoredMasks:
     )
 
 
-def _parse_grid(fields: Fields) -> tuple[int, int] | None:
+def _parse_grid(fields: Record) -> tuple[int, int] | None:
     if not fields.has("grid"):
         return None
     grid = fields.pair("grid")
     return grid if min(grid) > 0 else fields.fail("grid")
 
 
-def _parse_instance(fields: Fields, size: tuple[int, int], grid: tuple[int, int] | None) -> StoredMask:
+def _parse_instance(fields: Record, size: tuple[int, int], grid: tuple[int, int] | None) -> StoredMask:
     mask = parse_mask(fields, size)
     if grid is not None and any(fields.has(name) for name in _CUT_FIELDS):
         return replace(mask, cut=_parse_cut(fields, grid))
@@ -300,7 +302,7 @@ def _parse_instance(fields: Fields, size: tuple[int, int], grid: tuple[int, int]
     )
 
 
-def _parse_cut(fields: Fields, grid: tuple[int, int]) -> InstanceCut:
+def _parse_cut(fields: Record, grid: tuple[int, int]) -> InstanceCut:
     return InstanceCut(
         iteration=fields.whole("iteration", least=0),
         patch_mask=fields.mask("patch_mask", grid),
@@ -312,6 +314,6 @@ def _parse_cut(fields: Fields, grid: tuple[int, int]) -> InstanceCut:
     )
 
 
-def _parse_node(fields: Fields, name: str, grid: tuple[int, int]) -> tuple[int, int]:
+def _parse_node(fields: Record, name: str, grid: tuple[int, int]) -> tuple[int, int]:
     row, column = fields.pair(name)
     return (row, column) if row < grid[0] and column < grid[1] else fields.fail(name)

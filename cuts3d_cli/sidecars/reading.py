@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from cuts3d_cli.errors import Command, SampleError, ShardError
+from cuts3d_cli.json_reading import JsonError, as_object, parse_json
 from cuts3d_cli.shards.names import base_of
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.fields import Fields, parse_object
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.npy import decode_npy
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ def stray_members(sample: Sample, members: Sequence[str]) -> Iterator[Flaw]:
             yield Flaw(name, "it does not belong here")
 
 
-def read_record(sample: Sample, extension: str, parse: Callable[[Fields], T]) -> Reading[T | None]:
+def read_record(sample: Sample, extension: str, parse: Callable[[Record], T]) -> Reading[T | None]:
     """Read a JSON member.
 
     Args:
@@ -149,7 +150,10 @@ def read_record(sample: Sample, extension: str, parse: Callable[[Fields], T]) ->
     if extension not in sample.members:
         return None
     try:
-        return parse(parse_object(sample.members[extension]))
+        return parse(Record(as_object(parse_json(sample.members[extension]))))
+    except JsonError as error:
+        yield Flaw(extension, f"it {error}")
+        return None
     except ValueError as error:
         yield Flaw(extension, str(error))
         return None

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +16,35 @@ from threadpoolctl import threadpool_limits
 from cuts3d_cli.config import (
     ConfidenceConfig,
     Config,
+    CutSettings,
     PseudoConfig,
-    output_dict,
     recorded_limits,
     resolve_recorded,
 )
-from cuts3d_cli.cut.confidence import CRF_LEVELS, confidence_counts, crf_counts, mean_confidence
+from cuts3d_cli.cut.cloud import points_in_perspective, surface_of
+from cuts3d_cli.cut.confidence import (
+    CRF_LEVELS,
+    Thresholds,
+    choose_thresholds,
+    confidence_counts,
+    crf_counts,
+    mean_confidence,
+)
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
-from cuts3d_cli.devices import worker_count
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
-from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import Command, SampleError, Setting, SettingError, ShardError
+from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.manifest import Manifest
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
-from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
+from cuts3d_cli.sidecars.depth import StoredDepth, finished_depth, stored_depth
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.sidecars.masks import InstanceCut, StoredMasks, node_index
 from cuts3d_cli.sidecars.masks import decode as decode_masks
@@ -49,14 +58,14 @@ class ScoreTask:
 
     Attributes:
         masks: that are scored, with how they were cut.
-        depth: (h, w) float32 in [0, 1], NaN where nothing was measured; for source "depth".
+        depth: for source "depth".
         image: (s, s, 3) uint8, RGB, the square image of the CRF; for source "crf".
         config: the section of the configuration, tau_knn resolved.
         cut: the settings that the masks were cut with.
     """
 
     masks: StoredMasks
-    depth: NDArray[np.float32] | None
+    depth: StoredDepth | None
     image: NDArray[np.uint8] | None
     config: ConfidenceConfig
     cut: PseudoConfig
@@ -90,24 +99,34 @@ def run(
     if from_depth and settings.tau_knn is None:
         settings = replace(settings, tau_knn=_common_tau_knn(shards))
 
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    limits = {} if from_depth else recorded_limits(config.run)
+    with WorkerPool.of(config.run) as pool:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             pairs = _tasks(base, config=settings, max_pixels=config.run.max_image_pixels)
             for item, future in pool.in_order(score_masks, pairs):
                 yield _outcome(item, future, config=settings)
 
-        return run_shards(
+        result = run_shards(
             shards,
             stage="confidence",
-            config={"confidence": output_dict(settings), **({} if from_depth else recorded_limits(config.run))},
+            config={"confidence": recorded("confidence", settings), **limits},
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            derived=("confidence.tau_knn",) if config.confidence.tau_knn is None else (),
             sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers},
             progress=progress,
         )
+    return replace(result, shards=[_with_failed_before(shard) for shard in result.shards])
+
+
+def _with_failed_before(result: ShardResult) -> ShardResult:
+    """Return a result that counts the images that `pseudo` could not cut, and that were not looked at here."""
+    if result.status in ("held", "broken"):
+        return result
+    return replace(result, counts={**result.counts, "failed_before": len(require(result.shard, "pseudo").failures)})
 
 
 def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
@@ -132,11 +151,19 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
         return _from_depth(task, cuts, grid)
 
 
-def _common_tau_knn(shards: Sequence[Path]) -> float:
-    """Return the tau_knn that all masks were cut with; they must have been cut in 3D."""
-    found = set()
+def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
+    """Return the tau_knn that all masks were cut with; they must have been cut in 3D.
+
+    Shards without masks are passed over, as long as there are others: the run lists them.
+    """
+    found: set[float | Literal["auto"]] = set()
+    missing: ShardError | None = None
     for base in shards:
-        tar, manifest = require(base, "pseudo")
+        try:
+            tar, manifest = require(base, "pseudo")
+        except ShardError as error:
+            missing = error
+            continue
         cut = _recorded_cut(tar, manifest)
         if cut.method not in METHODS:
             raise ShardError(
@@ -145,7 +172,11 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
                 f", or cut them again with one of {', '.join(METHODS)}",
             )
         if not get_method(cut.method).cuts_in_3d(cut):
-            in_3d = (Setting("pseudo.method", "cuts3d"), Setting("pseudo.cut", "local"))
+            in_3d = (
+                Setting("pseudo.method", "cuts3d"),
+                Setting("pseudo.cut", "local"),
+                Setting("run.if_exists", "replace"),
+            )
             raise ShardError(
                 f"{tar} holds masks that were cut in 2D, without a threshold to vary: run ",
                 Command("pseudo", shards=base, settings=in_3d),
@@ -153,9 +184,11 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
                 Setting("confidence.source", "crf"),
             )
         found.add(cut.tau_knn)
+    if not found and missing is not None:
+        raise missing
     if len(found) != 1:
         raise ShardError(
-            f"the shards were cut with different tau_knn ({', '.join(f'{tau:g}' for tau in sorted(found))}): set ",
+            f"the shards were cut with different tau_knn ({', '.join(sorted(map(str, found)))}): set ",
             Setting("confidence.tau_knn"),
             ", or score them in runs of their own",
         )
@@ -164,44 +197,45 @@ def _common_tau_knn(shards: Sequence[Path]) -> float:
 
 def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:
     """Return the settings that the masks of a pseudo sidecar were cut with."""
-    return resolve_recorded(tar, "pseudo", manifest.config["pseudo"]).pseudo
+    return resolve_recorded(tar, "pseudo", manifest.config.get("pseudo")).pseudo
 
 
-def _check_thresholds(config: ConfidenceConfig, grid: tuple[int, int]) -> None:
-    assert config.tau_knn is not None
-    spacing = grid_spacing(grid)
-    if config.tau_knn_min > config.tau_knn:
-        raise SettingError(
-            "confidence.tau_knn_min",
-            f"{config.tau_knn_min:g} is over the masks' tau_knn {config.tau_knn:g}: lower it, but not under"
-            f" {spacing:.4f}, the diagonal spacing of the {grid[0]}x{grid[1]} grid",
-        )
-    if config.tau_knn_min < spacing:
-        raise SettingError(
-            "confidence.tau_knn_min",
-            f"{config.tau_knn_min:g} is under the diagonal spacing of the {grid[0]}x{grid[1]} grid, {spacing:.4f}, and"
-            " would take every object apart: raise it",
-        )
+def check_thresholds(config: ConfidenceConfig, cut: CutSettings, grid: tuple[int, int]) -> None:
+    """Check that the thresholds fit each other and the grid.
+
+    Args:
+        config: the section.
+        cut: the settings that the masks are cut with.
+        grid: (H, W) of the features.
+
+    Raises:
+        SettingError: the lowest threshold is over the highest, or under the distance of diagonal neighbours.
+    """
+    _thresholds(config, cut, spacing=grid_spacing(grid))
+
+
+def _thresholds(config: ConfidenceConfig, cut: CutSettings, *, spacing: float) -> list[Thresholds]:
+    return choose_thresholds(
+        cut, spacing=spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
+    )
 
 
 def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, int]) -> NDArray[np.uint8]:
     assert task.depth is not None
-    assert task.config.tau_knn is not None
-    _check_thresholds(task.config, grid)
-    cut = task.cut
-    depth = patch_depth(task.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
+    cut, config = task.cut, task.config
+    depth = patch_depth(task.depth.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
+    points = points_in_perspective(task.depth.distance(), grid=grid, settings=cut)
+    surface = surface_of(depth, points, settings=cut)
+    thresholds = _thresholds(config, cut, spacing=surface.spacing)
     return np.stack(
         [
             confidence_counts(
-                depth,
+                surface,
                 decode_rle(item.bipartition),
                 source=_source(item, grid),
                 sink=None if item.sink is None else node_index(item.sink, grid),
-                tau_knn_min=task.config.tau_knn_min,
-                tau_knn=task.config.tau_knn,
-                cuts=task.config.cuts,
+                thresholds=thresholds,
                 k=cut.knn,
-                background_level=cut.background_level,
                 capacity=cut.capacity,
             )
             for item in cuts
@@ -234,13 +268,13 @@ _Key = tuple[str, str | None, StoredMasks | None]
 
 def _tasks(base: Path, *, config: ConfidenceConfig, max_pixels: int) -> Iterator[tuple[_Key, ScoreTask | None]]:
     """A task an image that has masks on record; the others were reported by `pseudo` already."""
-    pseudo_tar, pseudo = require(base, "pseudo")
-    cut = _recorded_cut(pseudo_tar, pseudo)
+    pseudo = require(base, "pseudo")
+    cut = _recorded_cut(pseudo.tar, pseudo.manifest)
     with ExitStack() as stack:
         # Of depth and photos only what the source asks for is read.
-        depths = stack.enter_context(SidecarReader(finished_depth(base)[0])) if config.source == "depth" else None
+        depths = stack.enter_context(finished_depth(base).open()) if config.source == "depth" else None
         photos = stack.enter_context(SidecarReader(base)) if config.source == "crf" else None
-        for sample in read_shard(pseudo_tar):
+        for sample in pseudo.samples():
             try:
                 stored = decode_masks(sample)
                 depth = stored_depth(depths.get(sample.key), None) if depths else None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, DepthConfig, output_dict, recorded_limits
+from cuts3d_cli.config import Config, DepthConfig, recorded_limits
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.catalogue import depth_spec, load_depth
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -26,11 +28,11 @@ from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import StoredDepth, encode
 from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
+from cuts3d_cli.stages.pack_notes import missing_counts, missing_notes
 from cuts3d_cli.wording import Say
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
 """A photo, and the map of a sensor for a network that needs one."""
-_OF_SOME_NETWORKS = ("marigold_steps", "marigold_ensemble", "seed", "gives", "zoedepth_flip")
 _LATER_FIELDS = ("gives", "zoedepth_flip")
 """Fields that older manifests lack: they are recorded where they are set, so that finished shards stay finished."""
 
@@ -76,7 +78,7 @@ def run(
             backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for
 
             def prepare(sample: Sample) -> _Given:
-                return decode(sample), sensor_map(sample) if backend.spec.prompted else None
+                return decode(sample), sensor_map(sample).metres if backend.spec.prompted else None
 
             def predict(given: Sequence[_Given]) -> Sequence[NDArray[np.float32]]:
                 prompts = [prompt for _, prompt in given if prompt is not None]
@@ -96,29 +98,31 @@ def run(
         def info() -> Mapping[str, Any]:
             return {"device": device, "network": _provenance(loaded())}
 
-    return run_shards(
+    result = run_shards(
         shards,
         stage="depth",
         config={"depth": _recorded(settings, spec), **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, **weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"weights": "depth.weights"},
         sharing=Sharing.from_config(config.run),
         info=info,
         progress=progress,
     )
+    if say:
+        done = replace(result, shards=[shard for shard in result.shards if shard.status == "done"])
+        for note in missing_notes(done, command="pack"):
+            say(note)
+    return result
 
 
 def _recorded(settings: DepthConfig, spec: DepthSpec) -> dict[str, Any]:
-    """Return what the manifest records and hashes: what the network does not use stands at its default."""
-    values, defaults = output_dict(settings), output_dict(DepthConfig())
+    """Return what the manifest records and hashes."""
     # Given weights are inputs: what they hold decides, not where they lie.
-    del values["weights"]
-    for name in _OF_SOME_NETWORKS:
-        if name not in spec.settings:
-            values[name] = defaults[name]
+    values = {name: value for name, value in recorded("depth", settings).items() if name != "weights"}
     for name in _LATER_FIELDS:
-        if values[name] == defaults[name]:
+        if not values[name]:
             del values[name]
     return {**values, "backend": spec.name}
 
@@ -145,12 +149,15 @@ def _provenance(backend: DepthBackend) -> dict[str, Any]:
 
 def _from_sensor(sample: Sample, spec: DepthSpec) -> Outcome:
     try:
-        return _to_outcome(sample.key, sensor_map(sample), spec)
+        found = sensor_map(sample)
     except SampleError as error:
         return Outcome(key=sample.key, failure=str(error))
+    return _to_outcome(sample.key, found.metres, spec, counts=missing_counts(found.missing))
 
 
-def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
+def _to_outcome(
+    key: str, raw: NDArray[np.float32], spec: DepthSpec, *, counts: Mapping[str, int] | None = None
+) -> Outcome:
     try:
         normalised = normalise(raw, direction=spec.direction, unit=spec.unit, zero_is_missing=spec.name == "sensor")
     except SampleError as error:
@@ -165,4 +172,4 @@ def _to_outcome(key: str, raw: NDArray[np.float32], spec: DepthSpec) -> Outcome:
         model=spec.model if spec.name != "sensor" else "sensor",
         backend=spec.name,
     )
-    return Outcome(key=key, members=encode(stored))
+    return Outcome(key=key, members=encode(stored), counts=counts or {})

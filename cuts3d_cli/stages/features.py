@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def run(
         inputs=lambda base: {"base": base, "weights": extractor.weights},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"weights": "features.weights"},
         sharing=Sharing.from_config(config.run),
         info={"device": extractor.device},
         progress=progress,
@@ -89,7 +90,7 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
     if found is None:
         return None
     tar, manifest = found
-    recorded = manifest.config.get("features", {})
+    recorded = manifest.config.get("features")
     if recorded != extractor.recorded:
         raise ShardError(
             f"{tar} holds features of {_described(recorded)}, this run asks for {_described(extractor.recorded)}: set ",
@@ -103,12 +104,21 @@ def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar 
         if used is None or digest_file(extractor.weights, known=used).sha256 != used.sha256:
             raise ShardError(
                 f"{tar} holds features of other weights than {extractor.weights}: run ",
-                Command("features", shards=base, settings=(Setting("features.weights", str(extractor.weights)),)),
+                Command(
+                    "features",
+                    shards=base,
+                    settings=(
+                        Setting("features.weights", str(extractor.weights)),
+                        Setting("run.if_exists", "replace"),
+                    ),
+                ),
                 ", or delete the file",
             )
     return found
 
 
-def _described(recorded: Mapping[str, Any]) -> str:
-    tensor = f"{recorded['tensor']} of " if "tensor" in recorded else ""
-    return f"{tensor}{recorded.get('backbone')} at {recorded.get('size')}"
+def _described(recorded: Any) -> str:
+    """Return which features a manifest says that it is of, which another program may have written."""
+    known = recorded if isinstance(recorded, dict) else {}
+    tensor = f"{known['tensor']} of " if "tensor" in known else ""
+    return f"{tensor}{known.get('backbone', 'an unknown backbone')} at {known.get('size', 'an unknown size')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import posixpath
 import re
@@ -14,8 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.errors import SettingError, UsageError
+from cuts3d_cli.image_kinds import EXTENSION_OF, image_kind, no_photo
 from cuts3d_cli.images import IMAGE_EXTENSIONS
+from cuts3d_cli.json_reading import JsonError, is_whole, read_json
+from cuts3d_cli.lookalikes import HEAD_BYTES
 from cuts3d_cli.shards.keys import is_meta
+from cuts3d_cli.stages.coco_names import first_guess, leads_outside, locate
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
     "avif bmp cr2 dng gif heic heif jfif jp2 jxl nef pgm pnm ppm tga tif tiff".split()  # noqa: SIM905
@@ -32,12 +35,14 @@ class Photo:
         file: its path from the root, `/` between folders, as recorded in the sample.
         id: the image id of the COCO JSON, else its place among all photos, from 1.
         key: the sample's key, unique in the listing.
-        problem: why it cannot be packed, where that is known without opening it.
+        extension: the ending that it is stored with, one of `IMAGE_EXTENSIONS`.
+        problem: why it cannot be packed, where its name or its first bytes tell.
     """
 
     file: str
     id: int
     key: str
+    extension: str = "jpg"
     problem: str | None = None
 
 
@@ -50,19 +55,34 @@ class Listing:
         kind: what the source is.
         photos: in the order of their paths (folder) or ids (COCO JSON), whatever the file system's order.
         renamed: how many keys had to be made longer because another file has the same.
+        passed_over: files of a folder that are no photos, as paths from the root.
     """
 
     root: Path
     kind: Literal["folder", "coco"]
     photos: Sequence[Photo]
     renamed: int
+    passed_over: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What a file looks like, from outside.
+
+    Attributes:
+        extension: the ending that it is stored with; None if it is no photo that is read.
+        problem: why it is not read, though it is named or begins like an image; None if it is, or is no image.
+    """
+
+    extension: str | None
+    problem: str | None = None
 
 
 def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path] = ()) -> Listing:
     """List the photos of a folder or of a COCO JSON.
 
-    Of a folder all photos are taken, however deep and whatever the case of their extensions; links are followed, hidden
-    files and folders are not.
+    Of a folder all photos are taken, however deep and whatever the case of their extensions; where the extension tells
+    nothing, the first bytes of the file do. Links are followed, hidden files and folders are not taken.
 
     Args:
         source: the folder or the JSON.
@@ -79,27 +99,25 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
     if source.is_dir():
         if images is not None:
             raise SettingError("images", "belongs to a COCO JSON: for a folder, name the folder of the images itself")
-        files = _files_in(source, leave_out)
         kind: Literal["folder", "coco"] = "folder"
-        root, problems = source, [_extension_problem(file) for file in files]
-        ids = list(range(1, len(files) + 1))
+        root, (found, passed_over) = source, _photos_in(source, leave_out)
+        ids = list(range(1, len(found) + 1))
     elif source.is_file():
         entries = _coco_entries(source)
-        files = [posixpath.normpath(file) for _, file in entries]
         kind, ids = "coco", [image_id for image_id, _ in entries]
-        root = _image_root(source, images, files)
-        files = [posixpath.relpath(file, root) if posixpath.isabs(file) else file for file in files]
-        problems = [_outside_problem(file) or _extension_problem(file) for file in files]
+        root = _image_root(source, images, [name for _, name in entries])
+        found, passed_over = [_named_photo(root, name) for _, name in entries], []
     else:
         raise UsageError(f"{source} does not exist: pass a folder of photos, or a COCO JSON")
-    if not files:
-        raise UsageError(f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)})")
-    keys, renamed = assign_keys(files)
+    if not found:
+        others = f", only {len(passed_over)} other files" if passed_over else ""
+        raise UsageError(f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)}){others}")
+    keys, renamed = assign_keys([file for file, _ in found])
     photos = [
-        Photo(file=file, id=image_id, key=key, problem=problem)
-        for file, image_id, key, problem in zip(files, ids, keys, problems, strict=True)
+        Photo(file=file, id=image_id, key=key, extension=looks.extension or "", problem=looks.problem)
+        for (file, looks), image_id, key in zip(found, ids, keys, strict=True)
     ]
-    return Listing(root=root, kind=kind, photos=photos, renamed=renamed)
+    return Listing(root=root, kind=kind, photos=photos, renamed=renamed, passed_over=passed_over)
 
 
 def assign_keys(files: Sequence[str]) -> tuple[list[str], int]:
@@ -147,19 +165,70 @@ def _extension(file: str) -> str:
     return posixpath.splitext(file)[1][1:].lower()
 
 
-def _extension_problem(file: str) -> str | None:
-    extension = _extension(file)
+def _looks(path: Path) -> _Looks:
+    """Look at the ending of a file, and where that does not name a photo that is read, at its first bytes."""
+    extension = _extension(path.name)
     if extension in IMAGE_EXTENSIONS:
-        return None
-    return f"files of kind {extension or '(none)'!r} are not read: convert it to PNG or JPEG"
+        return _Looks(extension)
+    head = _head(path)
+    kind = image_kind(head)
+    if kind is not None:
+        return _Looks(EXTENSION_OF.get(kind), no_photo(head))
+    if extension in OTHER_IMAGE_EXTENSIONS:
+        return _Looks(None, f"files of kind {extension!r} are not read: convert it to JPEG, PNG or WebP")
+    return _Looks(None)
 
 
-def _outside_problem(file: str) -> str | None:
-    return "its name leads out of the image folder" if file.split("/")[0] == ".." else None
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a plain file; none where it is something else or cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would wait for its writer
+            return b""
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
 
 
-def _files_in(root: Path, leave_out: Collection[Path]) -> list[str]:
-    """List the image files of a folder, as paths from it, sorted by their characters."""
+def _named_photo(root: Path, name: str) -> tuple[str, _Looks]:
+    """Find the photo that a COCO JSON names: its path from the root, and what it looks like."""
+    file = locate(root, name)
+    if file is not None:
+        looks = _looks(root / file)
+        if looks == _Looks(None):
+            return file, _Looks(None, "it is no image, by its name and its first bytes")
+        return file, looks
+    file = first_guess(root, name)
+    if leads_outside(file):
+        return file, _Looks(None, "its name leads out of the image folder")
+    looks = _looks(root / file)
+    return file, _Looks("jpg") if looks == _Looks(None) else looks  # that it is missing is told when it is to be read
+
+
+def _photos_in(root: Path, leave_out: Collection[Path]) -> tuple[list[tuple[str, _Looks]], list[str]]:
+    """List the photos of a folder, with what they look like, and its other files; both by their paths."""
+    photos, others = [], []
+    for file in files_in(root, leave_out):
+        looks = _looks(root / file)
+        if looks == _Looks(None):
+            others.append(file)
+        else:
+            photos.append((file, looks))
+    return photos, others
+
+
+def files_in(root: Path, leave_out: Collection[Path] = ()) -> list[str]:
+    """List the files of a folder, however deep, as paths from it, sorted by their characters.
+
+    Links are followed, but not round in circles; hidden files and folders are left out.
+
+    Args:
+        root: the folder.
+        leave_out: folders in it that are left out.
+
+    Raises:
+        UsageError: a folder cannot be listed.
+    """
     unwanted = {_identity(folder) for folder in leave_out}
     files = []
     # Of each folder to do: its path from the root, and the identities of those around it, for links that lead back.
@@ -177,7 +246,7 @@ def _files_in(root: Path, leave_out: Collection[Path]) -> list[str]:
                         continue
                     if entry.is_dir():
                         todo.append((path, around | {identity}))
-                    elif _extension(path) in IMAGE_EXTENSIONS or _extension(path) in OTHER_IMAGE_EXTENSIONS:
+                    else:
                         files.append(path)
         except OSError as error:
             raise UsageError(f"folder {root / folder} cannot be listed: {error.strerror}") from error
@@ -190,21 +259,22 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _coco_entries(path: Path) -> list[tuple[int, str]]:
-    """Read ids and file names of a COCO JSON, sorted by id."""
+    """Read ids and file names of a COCO JSON, sorted by id; in LVIS's, URLs take the place of file names."""
     try:
         # All else, which is most of such a file, is let go of while it is being read.
-        content = json.loads(path.read_bytes(), object_hook=_only_images)
+        content = read_json(path, max_bytes=None, lenient=True, object_hook=_only_images)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON ({error}): pass a folder of photos, or a COCO JSON") from error
+    except JsonError as error:
+        raise UsageError(f"{path} {error}: pass a folder of photos, or a COCO JSON") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise UsageError(f"{path} is not a COCO JSON: it has no list 'images'")
     entries: dict[int, str] = {}
     for place, image in enumerate(images):
-        image_id, file = (image.get("id"), image.get("file_name")) if isinstance(image, dict) else (None, None)
-        if not isinstance(image_id, int) or isinstance(image_id, bool) or not isinstance(file, str) or not file:
+        facts = image if isinstance(image, dict) else {}
+        image_id, file = facts.get("id"), facts.get("file_name") or facts.get("coco_url")
+        if not is_whole(image_id) or not isinstance(file, str) or not file:
             raise UsageError(f"{path}: entry {place} of 'images' needs a whole number 'id' and a 'file_name'")
         if image_id in entries:
             raise UsageError(f"{path}: two images have the id {image_id}: make the ids unique")
@@ -215,16 +285,19 @@ def _coco_entries(path: Path) -> list[tuple[int, str]]:
 def _only_images(value: dict[str, Any]) -> dict[str, Any] | None:
     if "images" in value:
         return {"images": value["images"]}
-    return {name: value.get(name) for name in ("id", "file_name")} if "file_name" in value else None
+    names = ("id", "file_name", "coco_url")
+    kept: dict[str, Any] = {name: value[name] for name in names if name in value}
+    return kept if "file_name" in kept or "coco_url" in kept else None
 
 
-def _image_root(source: Path, images: Path | None, files: Sequence[str]) -> Path:
+def _image_root(source: Path, images: Path | None, names: Sequence[str]) -> Path:
+    """Return the folder that the file names of a COCO JSON start from."""
     if images is not None:
         if not images.is_dir():
             problem = f"{images} is not a folder: name the one that the JSON's file names start from"
             raise SettingError("images", problem)
         return images
     beside = source.parent / "images"
-    if files and not (source.parent / files[0]).exists() and (beside / files[0]).exists():
+    if names and locate(source.parent, names[0]) is None and locate(beside, names[0]) is not None:
         return beside
     return source.parent

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.cut.cloud import points_in_perspective
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.engine.batches import Failed, infer_each
@@ -20,11 +21,11 @@ from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
+from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.sidecars.finished import FinishedSidecar
-from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.sidecars.photos import check_facts, photo
 from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.timing import StepTimer, add_seconds
 
@@ -46,6 +47,7 @@ class Loaded:
         features: (C, H, W) float16; None before the network.
         crf_image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
         depth: (H, W) float32 in [0, 1], no NaN, at patch resolution; None where the method needs none.
+        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
         failure: why it cannot be cut; the other fields need not be set then.
         seconds: by step.
     """
@@ -56,6 +58,7 @@ class Loaded:
     features: NDArray[np.float16] | None = None
     crf_image: NDArray[np.uint8] | None = None
     depth: NDArray[np.float32] | None = None
+    points: NDArray[np.float64] | None = None
     failure: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -99,19 +102,19 @@ def load_shard(
     settings, timer = config.pseudo, StepTimer()
     with ExitStack() as stack:
         depths = _Beside(finished_depth(base), stack=stack) if with_depth else None
-        stored = stored_features(base, extractor)
-        features = _Beside(stored, stack=stack) if stored else None
+        finished = stored_features(base, extractor)
+        features = _Beside(finished, stack=stack) if finished else None
 
         def load(sample: Sample) -> Loaded:
+            check_facts(sample)  # exports and evaluation need them, which come after the cut
             image = photo(sample, max_pixels=config.run.max_image_pixels)
-            depth = None
+            depth = points = None
             if depths:
+                stored = stored_depth(*depths.get(sample.key))
                 depth = patch_depth(
-                    stored_depth(*depths.get(sample.key)),
-                    extractor.grid,
-                    clip=settings.depth_clip,
-                    sampling=settings.depth_sampling,
+                    stored.depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling
                 )
+                points = points_in_perspective(stored.distance(), grid=extractor.grid, settings=settings)
             return Loaded(
                 key=sample.key,
                 size=(image.height, image.width),
@@ -119,6 +122,7 @@ def load_shard(
                 features=read_features(*features.get(sample.key)) if features else None,
                 crf_image=resize_square(image, settings.crf_size),
                 depth=depth,
+                points=points,
             )
 
         for sample in read_shard(base):
@@ -199,7 +203,7 @@ class _Beside:
     """A sidecar, read in step with its base shard; the stack closes it."""
 
     def __init__(self, sidecar: FinishedSidecar, *, stack: ExitStack) -> None:
-        self._reader = stack.enter_context(SidecarReader(sidecar.tar))
+        self._reader = stack.enter_context(sidecar.open())
         self._reasons = sidecar.failures
 
     def get(self, key: str) -> tuple[Sample | None, str | None]:

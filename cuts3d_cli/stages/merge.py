@@ -10,8 +10,7 @@ from cuts3d_cli.detector.merging import merge_instances
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.shards.names import generation_of, in_generation, masks_of, sidecar
-from cuts3d_cli.shards.reader import SidecarReader, read_shard
+from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
 from cuts3d_cli.sidecars import detections, masks
 from cuts3d_cli.sidecars.finished import require
 from cuts3d_cli.wording import Say
@@ -54,8 +53,8 @@ def run(
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         predictions = require(base, predicted)
-        with SidecarReader(sidecar(base, previous)) as previous_masks:
-            for sample in read_shard(sidecar(base, predicted)):
+        with require(base, previous).open() as previous_masks:
+            for sample in predictions.samples():
                 found, before = detections.decode(sample), previous_masks.get(sample.key)
                 merged = merge_instances(
                     # An image without a record of masks, where nothing could be cut, gets the predictions alone.

@@ -11,24 +11,30 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cuts3d_cli.config import Config, IfExists, PackConfig, recorded_limits
-from cuts3d_cli.depth.maps import has_aspect_of
-from cuts3d_cli.engine.driver import refuse_existing, run_jobs
-from cuts3d_cli.engine.results import Outcome, Progress, StageResult
+from cuts3d_cli.config import Config, IfExists, PackConfig, as_dict, recorded_limits
+from cuts3d_cli.depth.fitting import FittedMap, MapRules, TurnedMapError, fit_map
+from cuts3d_cli.engine.driver import refuse_existing, run_jobs, stage_result
+from cuts3d_cli.engine.replacing import OwnSettings, settle
+from cuts3d_cli.engine.results import Outcome, Progress
 from cuts3d_cli.engine.sharing import Job, Sharing
 from cuts3d_cli.errors import SampleError, Setting, SettingError, ShardError, UsageError
-from cuts3d_cli.images import decode_image
+from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import InputDigest
-from cuts3d_cli.sidecars.photos import SensorFile, decode_sensor_npy, decode_sensor_png, encode
-from cuts3d_cli.stages.listing import Photo, list_source
+from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, as_sensor_file, read_depth_file
+from cuts3d_cli.sidecars.photos import SensorFile, encode
+from cuts3d_cli.stages.depth_pairs import Pairs, pair_maps
+from cuts3d_cli.stages.listing import Listing, Photo, list_source
+from cuts3d_cli.stages.pack_notes import NEEDS_TURN, PackResult, map_counts, pack_notes
+from cuts3d_cli.wording import Say
 
 STAGE = "pack"
 _MIN_DIGITS = 3
+_TO_KEEP = ("to keep them, choose another ", Setting("name"), " or ", Setting("out"))
 _UNFIT_NAME = re.compile(r"^[-.\s]|[/\\<>{}*?\[\]\x00-\x1f\x7f]|^$")
 
 
@@ -41,8 +47,8 @@ class Packing:
         out: folder for the shards, made if missing.
         name: first part of the shards' names.
         images: the folder that the COCO JSON's file names start from; see `listing.list_source`.
-        depth_dir: a folder that holds a map under the same path as each photo, ending in `.png` (16 bits, one channel)
-            or `.npy` (floats, metres). Photos without a map are packed and counted.
+        depth_dir: a folder of depth maps, see `depth_pairs.pair_maps` and `depth_files.read_depth_file`. Photos without
+            a map are packed and counted.
     """
 
     source: Path
@@ -54,51 +60,59 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Maps:
-    """Where the depth maps of photos lie, and how they and the photos are read."""
+    """The depth maps of photos, and how they and the photos are read.
 
-    folder: Path | None
+    Attributes:
+        pairs: which map belongs to which photo; None where there are no maps.
+        rules: how maps are to be understood.
+        scale: metres a unit of maps of integers.
+        max_image_pixels: photos and maps with more fail.
+        top_heavy: the first map of which many pixels have the largest value, and that value, once there is one.
+    """
+
+    pairs: Pairs | None
+    rules: MapRules
     scale: float
     max_image_pixels: int
+    top_heavy: list[tuple[str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _DepthMap:
-    path: Path
-    kind: Literal["png", "npy"]
-
-
-def run(packing: Packing, *, config: Config, progress: Progress | None = None) -> StageResult:
+def run(packing: Packing, *, config: Config, progress: Progress | None = None, say: Say | None = None) -> PackResult:
     """Pack photos, as they are, into `NAME-000.tar`, `NAME-001.tar`, ...
 
     Each sample is `KEY.jpg|png|webp`, the file's own bytes, and `KEY.json`: `id`, `source` (path from the root), and
     `width` and `height` of the upright photo in pixels. A depth map is added as `KEY.sensor.png` or `KEY.sensor.npy`,
-    again the file's own bytes, and as `depth` in the JSON, with `scale` and `unit`: value times scale is metres. See
-    `listing.assign_keys` for KEY. The order and number of photos in a shard are settled by the listing: a photo that
-    cannot be read leaves a gap and moves no other.
+    again the file's own bytes unless it is of another format or turned along with its photo, and as `depth` in the
+    JSON, with `scale` and `unit`: value times scale is metres; and with `missing`, where values besides 0 mean "not
+    measured". See `listing.assign_keys` for KEY. The order and number of photos in a shard are settled by the listing:
+    a photo that cannot be read leaves a gap and moves no other.
 
     Args:
         packing: photos and shards.
         config: sections `pack` and `run`.
         progress: receives progress events.
+        say: receives, at the end, what is doubtful about the depth maps.
 
     Returns:
         The results of all shards. Failed are photos that could not be read, or whose depth map is damaged or of another
         aspect ratio; each carries its `file`.
 
     Raises:
-        UsageError: a path or number is impossible, or there is no photo.
+        UsageError: a path or number is impossible, there is no photo, or not one depth map belongs to a photo.
+        OtherSettingsError: shards are of other settings, and `run.if_exists` is "resume".
         ShardError: shards exist and `run.if_exists` is "fail", shards of another packing have the same name, or the
             disk is full.
     """
     begun = time.perf_counter()
     progress, sharing, if_exists = progress or Progress(), Sharing.from_config(config.run), config.run.if_exists
-    _check(packing, config.pack)
+    rules = _check(packing, config.pack)
     # List all photos before anything is written: which of them go into which shard depends on all.
     leave_out = [packing.depth_dir] if packing.depth_dir is not None else []
     listing = list_source(packing.source, images=packing.images, leave_out=leave_out)
+    pairs = pair_maps(listing.photos, packing.depth_dir) if packing.depth_dir is not None else None
     plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
     _make_room(plan, packing=packing, if_exists=if_exists)
-    maps = _Maps(folder=packing.depth_dir, scale=config.pack.depth_scale, max_image_pixels=config.run.max_image_pixels)
+    maps = _Maps(pairs=pairs, rules=rules, scale=config.pack.depth_scale, max_image_pixels=config.run.max_image_pixels)
 
     @functools.cache  # it asks the system about every photo
     def inputs(tar: Path) -> dict[str, InputDigest]:
@@ -110,32 +124,58 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None) -
 
     # Pack this process's part.
     jobs = [Job(tar, tar) for tar in sharing.part_of(list(plan))]
+    recorded = _recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None)
+    own = OwnSettings(stage=STAGE, config=recorded)
+    others = {job.tar: own.other_values(job.tar) for job in jobs}
+    settle(others, if_exists=if_exists, progress=progress, to_keep=_TO_KEEP)
+    progress.compared()
     progress.begin([(job.tar, len(plan[job.tar])) for job in jobs])
     results = run_jobs(
         jobs,
-        stage=STAGE,
-        config=_recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None),
+        own=own,
         inputs=inputs,
         outcomes=outcomes,
         if_exists=if_exists,
         sharing=sharing,
-        info={"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed},
+        info=_info(listing),
         progress=progress,
     )
-    return StageResult(stage=STAGE, shards=results, seconds=time.perf_counter() - begun)
+    done = stage_result(STAGE, results, begun=begun)
+    result = PackResult(
+        stage=done.stage,
+        shards=done.shards,
+        seconds=done.seconds,
+        passed_over=len(listing.passed_over),
+        keys_made_longer=listing.renamed,
+    )
+    # What is doubtful, of shards that were finished before too.
+    if say:
+        for note in pack_notes(result, pairs=pairs, top_heavy=next(iter(maps.top_heavy), None)):
+            say(note)
+    return result
+
+
+def _info(listing: Listing) -> dict[str, Any]:
+    """Return the facts of a listing for the manifests."""
+    facts = {"root": str(listing.root.absolute()), "keys_made_longer": listing.renamed}
+    return facts | ({"passed_over": len(listing.passed_over)} if listing.kind == "folder" else {})
 
 
 def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:
     """Return what a manifest records of how photos were packed."""
     recorded = {"source": kind, "shard_size": config.pack.shard_size, "depth": with_maps}
     recorded |= recorded_limits(config.run)
-    return recorded | ({"depth_scale": config.pack.depth_scale} if with_maps else {})
+    if with_maps:
+        own, usual = as_dict(config.pack), as_dict(PackConfig())
+        recorded["depth_scale"] = own["depth_scale"]
+        recorded |= {name: own[name] for name in ("depth_invalid", "depth_orientation") if own[name] != usual[name]}
+    return recorded
 
 
-def _check(packing: Packing, config: PackConfig) -> None:
-    """Check names, numbers and folders. Raises UsageError."""
-    if _UNFIT_NAME.search(packing.name):
-        raise SettingError("name", f"{packing.name!r} cannot be a shard's name: use letters, digits, '_' and '-'")
+def _check(packing: Packing, config: PackConfig) -> MapRules:
+    """Check names, numbers and folders. Returns how depth maps are to be understood. Raises UsageError."""
+    if problem := name_problem(packing.name):
+        raise SettingError("name", problem)
     if config.shard_size < 1:
         raise SettingError("pack.shard_size", f"is {config.shard_size}: a shard needs at least one image")
     if not (math.isfinite(config.depth_scale) and config.depth_scale > 0):
@@ -147,6 +187,13 @@ def _check(packing: Packing, config: PackConfig) -> None:
             raise SettingError("depth_dir", f"{maps} is not a folder")
         if packing.source.is_dir() and maps.samefile(packing.source):
             raise SettingError("depth_dir", f"{maps} is the folder of the photos: keep maps in their own")
+    return MapRules.of(invalid=config.depth_invalid, orientation=config.depth_orientation, section="pack.")
+
+
+def name_problem(name: str) -> str | None:
+    """Return why shards cannot be named NAME-000.tar, to follow the name of the setting; None if they can."""
+    fits = not _UNFIT_NAME.search(name)
+    return None if fits else f"{name!r} cannot be a shard's name: use letters, digits, '_' and '-'"
 
 
 def plan_shards(photos: Sequence[Photo], *, out: Path, name: str, shard_size: int) -> dict[Path, Sequence[Photo]]:
@@ -194,7 +241,7 @@ def _digest(root: Path, photos: Sequence[Photo], maps: _Maps) -> InputDigest:
     hasher, size = hashlib.sha256(), 0
     for photo in photos:
         own = _depth_maps(photo, maps)
-        files = [_state(root / photo.file), *([found.kind, *_state(found.path)] for found in own)]
+        files = [_state(root / photo.file), *([_role(path), *_state(path)] for path in own)]
         line = json.dumps([photo.file, photo.id, photo.key, *files]).encode("ascii") + b"\n"
         hasher.update(line)
         size += len(line)
@@ -209,22 +256,39 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
+def _role(path: Path) -> str:
+    return path.suffix[1:].lower()
+
+
 def _pack(photo: Photo, root: Path, maps: _Maps) -> Outcome:
     """Read a photo with its depth map, and count."""
-    failure, members = None, None
+    failure, members, counts = None, None, {}
+    fitted: FittedMap | None = None
     try:
-        members = _members(photo, root, maps)
+        data, decoded = _photo(photo, root, maps)
+        sensor, fitted = _sensor(photo, decoded, maps)
+        image = decoded.image
+        members = encode(
+            data,
+            extension=photo.extension,
+            id=photo.id,
+            source=photo.file,
+            size=(image.height, image.width),
+            sensor=sensor,
+        )
+    except TurnedMapError as error:
+        failure, counts = str(error), {NEEDS_TURN: 1}
     except SampleError as error:
         failure = str(error)
-    counts = {}
-    if maps.folder is not None:
-        with_depth = members is not None and any(extension.startswith("sensor.") for extension in members)
-        counts = {"with_depth": int(with_depth), "without_depth": int(members is not None and not with_depth)}
+    if maps.pairs is not None and members is not None:
+        counts = map_counts(fitted, rules=maps.rules)
+    elif maps.pairs is not None:
+        counts = {"with_depth": 0, "without_depth": 0, **counts}
     return Outcome(key=photo.key, members=members, failure=failure, facts={"file": photo.file}, counts=counts)
 
 
-def _members(photo: Photo, root: Path, maps: _Maps) -> dict[str, bytes]:
-    """Read a photo and its depth map.
+def _photo(photo: Photo, root: Path, maps: _Maps) -> tuple[bytes, Upright]:
+    """Read a photo: its file, and what it shows.
 
     Raises:
         SampleError: with the reason why the photo is left out.
@@ -232,23 +296,42 @@ def _members(photo: Photo, root: Path, maps: _Maps) -> dict[str, bytes]:
     if photo.problem is not None:
         raise SampleError(photo.problem)
     data = _read(root / photo.file)
-    width, height = decode_image(data, max_pixels=maps.max_image_pixels).size
-    sensor = None
-    own = list(_depth_maps(photo, maps))
+    return data, decode_upright(data, max_pixels=maps.max_image_pixels)
+
+
+def _sensor(photo: Photo, decoded: Upright, maps: _Maps) -> tuple[SensorFile | None, FittedMap | None]:
+    """Read and check the depth map of a photo; nothing where it has none.
+
+    Raises:
+        SampleError: with the reason why the photo is left out.
+    """
+    own = _depth_maps(photo, maps)
+    if not own:
+        return None, None
+    path = own[0]
     if len(own) > 1:
-        raise SampleError(f"there are two depth maps, {own[0].path.name} and {own[1].path.name}: keep one")
-    for found in own:
-        content = _read(found.path)
-        _check_map(found, content, maps, width=width, height=height)
-        sensor = SensorFile(data=content, kind=found.kind, scale=maps.scale)
-    return encode(
-        data,
-        extension=photo.file.rpartition(".")[2].lower(),
-        id=photo.id,
-        source=photo.file,
-        size=(height, width),
-        sensor=sensor,
-    )
+        raise SampleError(f"there are two depth maps, {path.name} and {own[1].name}: keep one")
+    data = _read(path)
+    try:
+        found = read_depth_file(data, max_pixels=maps.max_image_pixels)
+    except SampleError as error:
+        raise SampleError(f"depth map {path.name}: {error}") from error
+    try:
+        fitted = fit_map(found.values, decoded, rules=maps.rules)
+    except SampleError as error:
+        raise type(error)(f"depth map {path.name} {error}") from error
+    named = maps.rules.invalid is not None
+    if fitted.is_top_heavy and not maps.top_heavy:
+        maps.top_heavy.append((path.name, fitted.missing.top))
+    return as_sensor_file(data, found, fitted, scale=maps.scale, named=named), fitted
+
+
+def _depth_maps(photo: Photo, maps: _Maps) -> list[Path]:
+    """Return the depth maps of a photo, in the order of the kinds."""
+    if maps.pairs is None:
+        return []
+    own = [maps.pairs.folder / file for file in maps.pairs.maps.get(photo.file, ())]
+    return sorted(own, key=lambda path: MAP_EXTENSIONS.index(_role(path)))
 
 
 def _read(path: Path) -> bytes:
@@ -265,33 +348,3 @@ def _read(path: Path) -> bytes:
         raise SampleError(f"{path.name} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in a COCO JSON's file name
         raise SampleError(f"its name cannot be a file's: {error}") from error
-
-
-def _depth_maps(photo: Photo, maps: _Maps) -> Iterator[_DepthMap]:
-    """List the depth maps of a photo, one of each kind: same path, `.png` or `.npy` in small or capital letters."""
-    if maps.folder is None or photo.problem is not None or "\0" in photo.file:
-        return
-    stem = maps.folder / photo.file.rpartition(".")[0]
-    kinds: tuple[Literal["png", "npy"], ...] = ("png", "npy")
-    for kind in kinds:
-        for ending in (kind, kind.upper()):
-            path = stem.with_name(f"{stem.name}.{ending}")
-            if path.exists():
-                yield _DepthMap(path=path, kind=kind)
-                break
-
-
-def _check_map(found: _DepthMap, data: bytes, maps: _Maps, *, width: int, height: int) -> None:
-    try:
-        if found.kind == "png":
-            depth = decode_sensor_png(data, scale=maps.scale, max_pixels=maps.max_image_pixels)
-        else:
-            depth = decode_sensor_npy(data)
-    except SampleError as error:
-        raise SampleError(f"depth map {found.path.name}: {error}") from error
-    rows, columns = depth.shape
-    if not has_aspect_of((height, width), (rows, columns)):
-        raise SampleError(
-            f"depth map {found.path.name} is {columns}x{rows}, the upright photo {width}x{height}: "
-            "they differ in aspect ratio"
-        )

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuts3d_cli.config import Config, output_dict, recorded_limits
+from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.detections import encode, from_detections
@@ -32,6 +32,7 @@ def run(
     say: Say | None = None,
     checkpoint: Path,
     generation: str | None = None,
+    chosen: bool = True,
 ) -> StageResult:
     """Detect the instances of every image.
 
@@ -40,20 +41,24 @@ def run(
         config: sections `predict` and `run`.
         progress: receives progress events.
         say: prints a status line.
-        checkpoint: what `cuts3d train` wrote.
+        checkpoint: what `cuts3d train` or detectron2 wrote.
         generation: names the sidecars, as in "initial" or "st1"; None for `NAME-000.predict.tar`.
+        chosen: the user chose the checkpoint, so that predictions of another one are of other settings; else it is a
+            result itself, and predictions of an older one are redone.
 
     Returns:
         The results of all shards.
 
     Raises:
         WeightsError: the checkpoint is missing, damaged, or no detector's.
+        FileError: a configuration cannot be read, or describes another detector.
+        SettingError: a setting cannot take effect.
         ShardError: a shard is missing or damaged.
     """
-    if not checkpoint.is_file():
-        raise WeightsError(
-            f"{checkpoint} does not exist: pass the checkpoint of a detector, as `cuts3d train` wrote it"
-        )
+    require_detectron2()
+    from cuts3d_cli.detector.loading import load_detector
+
+    stored = load_detector(checkpoint, config.predict, say=say or (lambda line: None))
     device = choose_device(config.run.device)
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
@@ -61,7 +66,7 @@ def run(
     def loaded() -> Detector:
         from cuts3d_cli.detector.inference import Detector
 
-        return Detector.load(checkpoint, device=device, half=config.run.half)
+        return Detector.of(stored, device=device, half=config.run.half)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         detector = loaded()  # not before a shard needs it
@@ -72,21 +77,17 @@ def run(
             if item.output is None or item.prepared is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
             else:
-                stored = from_detections(
-                    item.output,
-                    size=(item.prepared.shape[0], item.prepared.shape[1]),
-                    min_score=config.predict.min_score,
-                    max_detections=config.predict.max_detections,
-                )
-                yield Outcome(key=item.sample.key, members=encode(stored), counts={"masks": len(stored.instances)})
+                kept = from_detections(item.output, size=(item.prepared.shape[0], item.prepared.shape[1]))
+                yield Outcome(key=item.sample.key, members=encode(kept), counts={"masks": len(kept.instances)})
 
     return run_shards(
         shards,
         stage=in_generation("predict", generation),
-        config={"predict": output_dict(config.predict), **recorded_limits(config.run)},
+        config={"predict": stored.recorded(), **recorded_limits(config.run)},
         inputs=lambda base: {"base": base, "checkpoint": checkpoint},
         outcomes=outcomes,
         if_exists=config.run.if_exists,
+        files={"checkpoint": "checkpoint"} if chosen else {},
         sharing=Sharing.from_config(config.run),
         info={"device": device},
         progress=progress,

@@ -7,11 +7,12 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from cuts3d_cli.config import Config, PseudoConfig, output_dict, recorded_limits
+from cuts3d_cli.config import Config, PseudoConfig, recorded_limits
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
-from cuts3d_cli.devices import graph_device, worker_count
+from cuts3d_cli.devices import graph_device
+from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.prefetch import prefetched
@@ -73,7 +74,7 @@ def run(
         return files
 
     device = graph_device(config.run.graphs, device=config.run.device)
-    with WorkerPool(worker_count(config.run.workers), memory=config.run.worker_memory) as pool:
+    with WorkerPool.of(config.run) as pool:
         cut = _cutter(settings, extractor=extractor, batch_size=config.run.batch_size, device=device, pool=pool)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
@@ -88,13 +89,14 @@ def run(
             shards,
             stage="pseudo",
             config={
-                "pseudo": output_dict(settings),
+                "pseudo": recorded("pseudo", settings),
                 "features": extractor.recorded,
                 **recorded_limits(config.run),
             },
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
+            files={"weights": "features.weights"},
             sharing=Sharing.from_config(config.run),
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
@@ -116,7 +118,12 @@ def _cutter(
         if image.features is None or image.crf_image is None:
             return None
         return CutTask(
-            image=image.crf_image, size=image.size, features=image.features, depth=image.depth, config=settings
+            image=image.crf_image,
+            size=image.size,
+            features=image.features,
+            depth=image.depth,
+            points=image.points,
+            config=settings,
         )
 
     def cut(images: Iterable[Loaded]) -> Iterator[ImageCut]:

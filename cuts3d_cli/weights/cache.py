@@ -5,7 +5,6 @@ The cache knows files and digests, not networks: each call is given the specs th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -17,8 +16,9 @@ from typing import Any
 
 from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
+from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.kinds import weights_file
-from cuts3d_cli.weights.sources import fetch, file_sha256
+from cuts3d_cli.weights.sources import check_source, fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
 
@@ -104,6 +104,25 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
         if say is not None:
             say(f"{cached.path} {problem}: fetching it again")
     return pull(spec, say=say)
+
+
+def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
+    """Make sure that `resolve_weights` will find weights, as far as that can be known without fetching any.
+
+    Args:
+        spec: the network.
+        weights: as for `resolve_weights`.
+
+    Raises:
+        WeightsError: a file is missing, or the network's own weights are in no public place.
+        HubUnreachableError: they are not cached, and downloads are switched off or the hub does not answer.
+    """
+    if weights is not None:
+        weights_file(weights)
+        return
+    cached = _cached(spec.name, _read_index())
+    if cached is None or _problem(cached, spec) is not None:
+        check_source(spec)
 
 
 def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = False, say: Say | None = None) -> Path:
@@ -226,12 +245,12 @@ def _read_index() -> dict[str, Any]:
     """Return the entries of the index by name, unknown networks included; empty where there is no index."""
     path = _index_path()
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}): {_OTHER_FOLDER}") from error
-    except ValueError as error:
+    except JsonError as error:
         raise _damaged_index() from error
     if not isinstance(content, dict) or "format" not in content:
         raise _damaged_index()

@@ -117,7 +117,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file cannot be read (see `read_checkpoint`), or holds no tensors by name.
     """
-    content = read_checkpoint(path)
+    return tensors_within(read_checkpoint(path), path=path)
+
+
+def tensors_within(content: object, *, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint, wherever they lie in it, as `read_tensors` does.
+
+    Args:
+        content: as `read_checkpoint` gives it.
+        path: the file that it is from; only for the error.
+
+    Raises:
+        WeightsError: it holds no tensors by name.
+    """
     return tensors_of(_with_tensors(content, levels=_MAX_NESTS) or content, path=path)
 
 

@@ -77,6 +77,19 @@ def require_hub(what: str, way_out: Parts) -> None:
         raise HubUnreachableError(f"{what} are not in the cache and {problem}: ", *way_out)
 
 
+def hub_cached(repo: str, filename: str) -> Path | None:
+    """Return one file of a hub repository if the hub client's local cache has it; the hub is not asked.
+
+    Args:
+        repo: owner/name.
+        filename: the file's path inside the repository.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repo, filename)
+    return Path(path) if isinstance(path, str) else None
+
+
 def hub_file(repo: str, filename: str, *, what: str, way_out: Parts) -> Path:
     """Return one file of a hub repository, from the hub client's local cache or else fetched into it.
 

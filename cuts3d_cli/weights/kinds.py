@@ -6,23 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
 
 Kind = Literal["safetensors", "torch zip", "pickle"]
 """`torch zip`: what `torch.save` writes since torch 1.6. `pickle`: what it wrote before, or `pickle.dump` writes."""
 
 OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights in a folder that `save_pretrained` wrote, the first that is there."""
-_HEAD = 512
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # begins pickles of protocol 2 and above
 _TAR_MAGIC = slice(257, 262)
 _IN_PLACE_OF_WEIGHTS = (
-    (b"version https://git-lfs", "it is a Git LFS pointer, not the file that it points to", "run `git lfs pull` there"),
-    (b"<!doctype html", "it is a web page (HTML), not weights", "download the file itself"),
-    (b"<html", "it is a web page (HTML), not weights", "download the file itself"),
-    (b"<?xml", "it is a message in XML, as servers send in place of a file", "download it again"),
     (b"{", "it is JSON, not weights", "give the file or folder of the weights that it describes"),
-    (b"\x1f\x8b", "it is packed with gzip", "unpack it with `gunzip`"),
     (b"\x89hdf", "it is HDF5, as Keras writes", "give weights of torch"),
 )
 """How files begin, in lower case, that are taken for weights; what they are, and the way out."""
@@ -71,8 +66,8 @@ def what_instead(path: Path) -> tuple[str, str]:
         path: a file for which `kind_of` is None.
     """
     head = _head(path)
-    if not head:
-        return "it is empty", "fetch it again"
+    if other := lookalike(head):
+        return f"it is {other.what}", other.way_out
     if head[_TAR_MAGIC] == b"ustar":
         return "it is a tar archive", "unpack it with `tar -xf` and give the file inside"
     begin = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -82,4 +77,4 @@ def what_instead(path: Path) -> tuple[str, str]:
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_HEAD)
+        return file.read(HEAD_BYTES)

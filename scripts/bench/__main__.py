@@ -173,9 +173,20 @@ def _costs(options: argparse.Namespace) -> Report:
 
 def _train(options: argparse.Namespace) -> Report:
     size = train.Size(
-        scenes=options.scenes or 200, test_scenes=options.test_scenes or 60, iterations=options.iterations
+        scenes=options.scenes or 200,
+        test_scenes=options.test_scenes or 60,
+        iterations=options.iterations,
+        clip=options.clip,
     )
-    return train.ablation(options.out / "train", size=size, seeds=range(options.seeds), threads=options.threads)
+    if unknown := set(options.rows or ()) - set(train.ROWS):
+        raise BenchError(f"--rows: there is no row '{unknown.pop()}': the rows are {', '.join(train.ROWS)}")
+    return train.ablation(
+        options.out / "train",
+        size=size,
+        seeds=range(options.seeds),
+        rows=options.rows or tuple(train.ROWS),
+        threads=options.threads,
+    )
 
 
 def _train_step(options: argparse.Namespace) -> Report:
@@ -259,6 +270,13 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--iterations", type=_positive, default=300, help="of each training (300)")
     group.add_argument("--scenes", type=_positive, help="scenes to train on (train 200, selftrain 120)")
     group.add_argument("--test-scenes", type=_positive, help="held-out scenes (train 60, selftrain 50)")
+    group.add_argument(
+        "--clip",
+        choices=("parameter", "model"),
+        default="parameter",
+        help="for train: whose gradient is clipped (parameter)",
+    )
+    group.add_argument("--rows", type=_words, help="for train: some rows of the table, as in 'none,+ soft loss' (all)")
     group.add_argument("--threads", type=_positive, default=1, help="of a training (1)")
     group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
     group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")

@@ -16,9 +16,10 @@ from bench.data import Features, Photo
 from bench.peer import PeerResult, peer_maskcut
 from bench.speed import INSTANCES, cut_task, names_of, table_top
 from cuts3d_cli.config import ConfidenceConfig, Config
-from cuts3d_cli.cut.confidence import confidence_counts
+from cuts3d_cli.cut.cloud import surface_of
+from cuts3d_cli.cut.confidence import choose_thresholds, confidence_counts
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
-from cuts3d_cli.cut.localcut import knn_graph, point_cloud
+from cuts3d_cli.cut.localcut import knn_graph
 from cuts3d_cli.cut.masks import decode_rle
 
 METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")
@@ -149,18 +150,23 @@ def _time_image(
 def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[NDArray[np.uint8]]:
     """Compute the Spatial Confidence of the masks of one image, as `cuts3d confidence` does."""
     assert task.depth is not None
+    surface = surface_of(task.depth, task.points, settings=task.config)
+    thresholds = choose_thresholds(
+        task.config,
+        spacing=surface.spacing,
+        tau_knn_min=config.tau_knn_min,
+        tau_knn=config.tau_knn,
+        cuts=config.cuts,
+    )
     cuts = [instance.candidate for instance in result.instances]
     return [
         confidence_counts(
-            task.depth,
+            surface,
             cut.bipartition,
             source=cut.source if cut.core is None else np.flatnonzero(cut.core),
             sink=cut.sink,
-            tau_knn_min=config.tau_knn_min,
-            tau_knn=task.config.tau_knn,
-            cuts=config.cuts,
+            thresholds=thresholds,
             k=task.config.knn,
-            background_level=task.config.background_level,
             capacity=task.config.capacity,
         )
         for cut in cuts
@@ -170,8 +176,8 @@ def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[N
 def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
     """Return the point clouds of an image's cuts."""
     assert task.depth is not None
-    level = task.config.background_level
-    return [point_cloud(task.depth, item.bipartition, background_level=level) for item in result.extraction.candidates]
+    surface = surface_of(task.depth, task.points, settings=task.config)
+    return [surface.masked(item.bipartition) for item in result.extraction.candidates]
 
 
 def _knn_alone(clouds: Sequence[NDArray[np.float64]], k: int) -> None:

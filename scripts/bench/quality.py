@@ -236,7 +236,8 @@ class PackedSets:
             networks = ["depth", "features"] if variant.in_3d else ["features"]
             for command in (*networks, "pseudo", *(["confidence"] if variant.ranked else [])):
                 workers = ("--workers", self._workers) if command in ("pseudo", "confidence") else ()
-                self._run(command, "--shards", self._shards, "--preset", variant.preset, *workers)
+                words = ("--preset", variant.preset, "--if-exists", "replace")
+                self._run(command, "--shards", self._shards, *words, *workers)
             self._known[known] = {name: self._evaluate(truth) for name, truth in self._truths.items()}
             # Masks without confidence all have the score 1; what is there now would be stale for the next variant.
             for path in self._shards.glob("*.confidence.*"):

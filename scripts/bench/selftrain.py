@@ -138,7 +138,7 @@ def _one_seed(out: Path, seed: int, *, plan: Plan, shards: Mapping[str, Path]) -
     weights |= {item["name"]: Path(item["weights"]) for item in rounds}
     figures = {}
     for name, file in weights.items():
-        cuts3d("predict", "--shards", shards["test"], "--checkpoint", file, "--preset", "tiny")
+        cuts3d("predict", "--shards", shards["test"], "--checkpoint", file, "--if-exists", "replace")
         figures[name] = _evaluate(shards["test"], out, predicted=True)
     content = {"plan": asdict(plan), "seed": seed, "figures": figures, "rounds": rounds}
     write_json(kept, content)

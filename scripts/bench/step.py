@@ -23,7 +23,7 @@ from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.model import build_model, model_config
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
-from cuts3d_cli.detector.schedule import descend, make_optimizer
+from cuts3d_cli.detector.schedule import make_optimizer, update
 from cuts3d_cli.sidecars.confidence import StoredConfidence
 from cuts3d_cli.sidecars.masks import StoredMask
 
@@ -79,7 +79,9 @@ class _Way:
             with torch.autocast(self.device.type, enabled=amp):
                 losses: dict[str, torch.Tensor] = self.model(batch)
             total = torch.stack(list(losses.values())).sum()
-            descend(total, model=self.model, optimizer=optimizer, scaler=scaler, clip_norm=config.clip_norm)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(total).backward()
+            update(model=self.model, optimizer=optimizer, scaler=scaler, config=config)
             loss = float(total.detach())  # waits for the device
             return loss, time.process_time() - begun
 

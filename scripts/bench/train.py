@@ -49,11 +49,13 @@ class Size:
         scenes: number of rendered scenes to train on.
         test_scenes: number of held-out scenes.
         iterations: of each training; the learning rate drops after four fifths of them.
+        clip: whose gradient is clipped: "parameter" or "model".
     """
 
     scenes: int
     test_scenes: int
     iterations: int
+    clip: str = "parameter"
 
     def to_json(self) -> dict[str, Any]:
         """Return all that determines the result of a run, except its row and seed."""
@@ -61,12 +63,15 @@ class Size:
             "scenes": self.scenes,
             "test_scenes": self.test_scenes,
             "iterations": self.iterations,
+            "clip": self.clip,
             "blur": BLUR,
             "tau_knn": TAU_KNN,
         }
 
 
-def ablation(out: Path, *, size: Size, seeds: Sequence[int], threads: int = 1) -> Report:
+def ablation(
+    out: Path, *, size: Size, seeds: Sequence[int], rows: Sequence[str] = tuple(ROWS), threads: int = 1
+) -> Report:
     """Train preset `tiny` with the parts of each row and each seed, and evaluate it on held-out scenes.
 
     The scenes, their masks by `cuts3d pseudo` and `cuts3d confidence`, and the result of every finished run are kept in
@@ -76,6 +81,7 @@ def ablation(out: Path, *, size: Size, seeds: Sequence[int], threads: int = 1) -
         out: the folder.
         size: of the benchmark.
         seeds: of the trainings; each row is trained with each.
+        rows: names of some of `ROWS`.
         threads: of a training; another number may change the last digits.
 
     Returns:
@@ -90,7 +96,7 @@ def ablation(out: Path, *, size: Size, seeds: Sequence[int], threads: int = 1) -
     train, test = _data(out / "data", size, commands)
     runs: list[Row] = []
     for seed in seeds:  # all rows of a seed first, so that the results so far can be compared after an interruption
-        for row in ROWS:
+        for row in rows:
             runs.append(_run(out, row, seed, size=size, train=train, test=test, commands=commands))
     return _report(runs, masks_row(train), size=size)
 
@@ -172,8 +178,9 @@ def _report(runs: Sequence[Row], masks: Row, *, size: Size) -> Report:
             Table("each run, percent", runs),
         ],
         notes=[
-            f"Preset tiny, {size.iterations} iterations, masks of {size.scenes} rendered scenes by `pseudo` and"
-            f" `confidence`, depth blurred by {BLUR:g} pixels; evaluated on {size.test_scenes} held-out scenes.",
+            f"Preset tiny, {size.iterations} iterations, --clip {size.clip}, masks of {size.scenes} rendered scenes by"
+            f" `pseudo` and `confidence`, depth blurred by {BLUR:g} pixels; evaluated on {size.test_scenes} held-out"
+            " scenes.",
             "Rows as in the paper's Table 6, each adding to the one before; 'none' pastes at random. std is that of the"
             " sample, over seeds; 'over none' is of pairs with the same seed.",
         ],
@@ -248,6 +255,7 @@ def _run(out: Path, row: str, seed: int, *, size: Size, train: Path, test: Path,
         commands(
             *("train", "--shards", train, "--preset", "tiny", "--out", folder, "--seed", seed, *ROWS[row]),
             *("--device", "cpu", "--max-iter", size.iterations, f"--set=decay_steps={size.iterations * 4 // 5}"),
+            *("--clip", size.clip),
             *(["--resume"] if resumed else []),
         )
         commands("predict", "--shards", test, "--checkpoint", folder / FINAL_WEIGHTS, "--if-exists", "overwrite")

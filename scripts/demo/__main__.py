@@ -69,7 +69,8 @@ def cut_and_compare(out: Path) -> None:
     for method in METHODS:
         cuts3d(
             *("pseudo", "--shards", shards, "--preset", "offline", "--method", method),
-            *("-n", CUTS, "--tau-knn", TAU_KNN, "--export-coco", out / f"{method}.json"),
+            *("-n", CUTS, *(("--tau-knn", TAU_KNN) if method == "cuts3d" else ())),
+            *("--if-exists", "replace", "--export-coco", out / f"{method}.json"),
         )
 
     headline("3. Pictures of every step")

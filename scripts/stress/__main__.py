@@ -1,8 +1,7 @@
 """Stress tests of the commands and readers of cuts3d.
 
 fuzz           damaged input for everything that reads files or arguments; counts what does not end well
-torture        kills stages at random moments, and compares their output with that of undisturbed runs
-torture-train  kills trainings at random moments, and compares their weights with those of an undisturbed one
+torture        interrupts commands, mostly while they write, and compares their output with that of undisturbed runs
 golden         records what the commands write, or compares it with an earlier record
 
 `bash scripts/stress.sh TEST --help` shows the options of each.
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 TESTS = {
     "fuzz": "stress.fuzz",
     "torture": "stress.torture",
-    "torture-train": "stress.torture_train",
     "golden": "stress.golden",
 }
 """Name -> module, which is imported when it is needed."""

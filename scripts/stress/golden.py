@@ -32,6 +32,7 @@ SMALL = ("--size", 476)
 """A small grid, 34x34 patches of 14 pixels."""
 BACKBONE = ("--backbone", "dinov2-vits14-pypi")
 OVERWRITE = ("--if-exists", "overwrite")
+REPLACE = ("--if-exists", "replace")
 TRAINING = (
     *("--preset", "tiny", "--device", "cpu", "--set", "max_iter=2", "--set", "decay_steps="),
     *("--set", "images_per_batch=2", "--set", "precise_bn=2"),
@@ -108,14 +109,14 @@ class Recorder:
         self.note_keys("eval", "--shards", "shards", "--gt", "annotations.json")
         self.run("viz", "--shards", "shards", "--key", "rendered-0", "--out", "viz-of-shard.png")
         self.note_file("viz-of-shard.png")
-        self.run("confidence", *common, "--source", "crf")
+        self.run("confidence", *common, "--source", "crf", *REPLACE)
         self.note_shards("confidence of the CRF")
         for label, words in {
             "best": (*SMALL, "--preset", "best", *BACKBONE, "--source", "core", "--tau-knn", 0.1),
             "maskcut": (*SMALL, "--preset", "maskcut", *BACKBONE),
             "in 2D": (*OFFLINE, *SMALL, "--cut", "component", "--no-sharpen", "--no-crf"),
         }.items():
-            self.run("pseudo", *common, *words)
+            self.run("pseudo", *common, *words, *REPLACE)
             self.note_shards(label)
 
         # Graphs of a batch at once, from stored features.

@@ -1,57 +1,34 @@
-"""Runs of real commands on small shards of rendered scenes, for `torture`: how each ended, and what it left."""
+"""Runs of commands on small shards of rendered scenes, for `torture`: how each ended, and what it left."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import resource
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
-from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.shards.reader import read_shard
-from executable import command, neutral_environment
+from cuts3d_cli.detector import METRICS
 from scenes import render_scene
 from scenes.files import write_photo
+from stress.forks import Fork, HungError, fork, learn, start, wait_for
+from stress.moments import FileOperations, Note
+from stress.torture_stages import IMAGES, STAGES
+from stress.troubles import Trouble, prepare
 
-SHARDS, IMAGES = 3, 3
-"""Number of shards, and of images in each."""
+SHARDS = 3
+"""Number of shards."""
 HEIGHT, WIDTH = 96, 128
-FULL = "full disk"
-KINDS = ("SIGKILL", "SIGINT", "SIGKILL", "SIGTERM", "SIGINT", FULL, "SIGKILL", "SIGINT", "SIGTERM", "SIGINT")
-"""Kinds of interruption, taken in turn."""
-_NETWORK = ("--backbone", "dino-vits16", "--size", "224", "--device", "cpu")
-STAGES: dict[str, tuple[str, ...]] = {
-    "pack": (
-        *("pack", "{source}/images", "--out", ".", "--name", "s"),
-        *("--depth-dir", "{source}/depth", "--shard-size", str(IMAGES)),
-    ),
-    "depth": ("depth", "--shards", ".", "--backend", "sensor"),
-    "features": ("features", "--shards", ".", *_NETWORK, "--weights", "{weights}"),
-    "pseudo": (
-        *("pseudo", "--shards", ".", *_NETWORK, "--weights", "{weights}"),
-        *("--crf-size", "64", "--tau-knn", "0.2", "-j", "2"),
-    ),
-    "confidence": ("confidence", "--shards", ".", "--tau-knn-min", "0.12", "-j", "1"),
-}
-"""The commands, with settings that compute as little as the method allows."""
-_ROOM = "64m"
-"""Size of the small file system."""
-_PATIENCE = 120.0
-"""Seconds after which a run is considered hung."""
-_VOLATILE = ("seconds", "mtime_ns", "info", "inputs")
-"""Fields of a manifest that differ from run to run."""
+_VOLATILE = ("seconds", "mtime_ns", "info", "inputs", "versions")
+"""Fields of a manifest that differ from run to run; versions are of what the process has imported, and this one has
+imported everything."""
+_SHORT_TIMEOUT = "1"
+"""Seconds after which a claim from another machine is taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,310 +37,282 @@ class Ended:
 
     Attributes:
         stage: of the run.
-        kind: of the interruption; empty for a run that was left to finish.
+        trouble: what happened to it; None for a run that was left alone.
         code: its exit code, negative for a signal.
-        undisturbed: it finished before it could be interrupted.
-        after: seconds from its start to the signal, or to its end.
-        latency: seconds from the signal to the end.
+        struck: where it was struck, as in "rename s-000.tar"; empty if that never came.
+        latency: seconds from the strike to the end.
         line: its last line on stderr.
-        complaints: lines that do not belong on stderr.
+        complaints: what else was wrong: lines that do not belong on stderr, processes that are left.
         left: unfinished files that were not there before.
-        processes_left: some of its processes are still alive.
+        iterations: of its training, as far as they are in its metrics.
+        checkpoints: of its training.
     """
 
     stage: str
-    kind: str = ""
+    trouble: Trouble | None = None
     code: int
-    undisturbed: bool
-    after: float
+    struck: str = ""
     latency: float = 0.0
-    line: str
+    line: str = ""
     complaints: Sequence[str] = ()
     left: Sequence[str] = ()
-    processes_left: bool = False
+    iterations: int = 0
+    checkpoints: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """What an undisturbed run of a stage tells.
+
+    Attributes:
+        points: number of its operations on files.
+        seconds: that it takes.
+    """
+
+    points: int
+    seconds: float
 
 
 class Bench:
-    """Runs stages on small shards. A context manager.
+    """Runs stages on small shards.
 
     Args:
         folder: working folder.
-        stages: of `STAGES`.
         log: prints a status line.
 
     Attributes:
-        folder: of the shards: a small file system where it may be mounted, else the size of files is limited to
-            simulate a full disk.
-        stages: that are run, in order.
+        folder: of the shards.
+        undisturbed: facts of the undisturbed runs, by stage.
     """
 
-    def __init__(self, folder: Path, *, stages: Sequence[str], log: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, *, log: Callable[[str], None]) -> None:
         """Name the folders; create nothing."""
+        folder = folder.resolve()
         self.folder = folder / "shards"
-        self.stages = stages
+        self.undisturbed: dict[str, Undisturbed] = {}
         self._source = folder / "source"
         self._weights = folder / "weights.pth"
-        self._reference = folder / "reference"
-        self._packed = folder / "packed"
+        self._references = folder / "references"
         self._log = log
-        self._stack = ExitStack()
-        self._mounted = False
-        self._seconds: dict[str, float] = {}
 
-    def __enter__(self) -> Bench:
-        self._source.mkdir(parents=True)
-        self.folder.mkdir()
-        self._mounted = self._mount()
-        self._log("a full disk is " + ("a small file system" if self._mounted else "a limit on the size of files"))
-        self._write_photos()
-        _write_weights(self._weights)
-        return self
+    def prepare(self, stages: Sequence[str]) -> None:
+        """Make the inputs; run stages, and those before them, undisturbed; keep their output.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+        Raises:
+            RuntimeError: a command fails.
+        """
+        wanted = {name for stage in stages for name in (*STAGES[stage].before, stage)}
+        self.folder.mkdir(parents=True)
+        for make in (self._write_photos, *([self._write_weights] if "features" in wanted else [])):
+            if (code := fork(make).wait()) != 0:
+                raise RuntimeError(f"{make.__name__} ended with {code}")
+        for stage in (name for name in STAGES if name in wanted):
+            self._log(f"an undisturbed run of {stage}")
+            with tempfile.TemporaryFile() as modules:
+                self._run_undisturbed(stage, modules)
+                learn(modules)
+            # Once more, as quick as all that follow.
+            self._run_undisturbed(stage)
+            shutil.copytree(self.folder, self._references / stage)
 
-    def reset(self) -> None:
-        """Start again with base shards only, or with an empty folder if `pack` is among the stages."""
-        for path in self.folder.iterdir():
-            path.unlink()
-        if "pack" in self.stages:
-            return
-        if self._packed.is_dir():
-            for path in self._packed.iterdir():
-                shutil.copy2(path, self.folder)
+    def reset(self, stage: str) -> None:
+        """Bring the folder to the state in which a stage starts."""
+        shutil.rmtree(self.folder)
+        if (before := STAGES[stage].after) is None:
+            self.folder.mkdir()
         else:
-            self._must("pack")
-            shutil.copytree(self.folder, self._packed)
+            shutil.copytree(self._references / before, self.folder, copy_function=_copy_or_link)
 
-    def run_undisturbed(self) -> None:
-        """Run all stages undisturbed; keep their output, and how long they take."""
-        self.reset()
-        for stage in self.stages:
-            self._seconds[stage] = self._must(stage).after
-        shutil.copytree(self.folder, self._reference)
-
-    def run(self, stage: str, *, kind: str = "", chance: random.Random | None = None) -> Ended:
-        """Run a stage.
+    def run(self, stage: str, trouble: Trouble | None = None, *, impatient: bool = False) -> Ended:
+        """Run a stage. What it writes is not looked at here.
 
         Args:
-            stage: one of `STAGES`.
-            kind: one of `KINDS`; empty lets it finish.
-            chance: draws the moment: at any time of the run, or once it writes.
+            stage: a name of `STAGES`.
+            trouble: what happens to it; None lets it finish.
+            impatient: take over claims from other machines soon.
         """
-        with ExitStack() as stack:
-            limit = None
-            if kind == FULL and chance is not None:
-                limit = self._fill(stack, chance.randrange(self._written_by(stage)))
-            before, begun = set(unfinished(self.folder)), time.monotonic()
-            # Not a pipe, which worker processes would keep open.
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            process = self._start(stage, errors=errors, limit=limit)
-            signalled = None
-            if kind not in ("", FULL) and chance is not None:
-                signalled = self._signal(process, getattr(signal, kind), stage=stage, chance=chance, before=before)
-            code = process.wait(timeout=_PATIENCE)
-            ended = time.monotonic()
-            processes_left = not _group_ends(process.pid)
-            errors.seek(0)
-            lines = errors.read().decode().splitlines()
+        note, before, begun = Note(), set(unfinished(self.folder)), time.monotonic()
+        complaints: list[str] = []
+        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as its_errors:
+            # Run it, beside another one if so, and wait for both.
+            run = self._start(stage, errors, note=note, trouble=trouble, impatient=impatient)
+            other = self._start(stage, its_errors) if trouble is not None and trouble.beside else None
+            if trouble is not None and trouble.after is not None:
+                _strike(run, trouble, at=begun + trouble.after, note=note)
+            code, ended = _wait(run, complaints), time.monotonic()
+            if other is not None and _wait(other, complaints) != 0:
+                complaints.append(f"the process beside it: {_last_line(its_errors)}")
+
+            # See what it leaves, apart from its results.
+            complaints += ["processes are left" for each in (run, other) if each is not None and not each.group_ends()]
+            lines = _lines(errors)
+        if trouble is not None and trouble.kind != "SIGKILL":
+            complaints += unexpected_lines(lines, code=code)
+        training = self.folder / (STAGES[stage].training or "none")
         return Ended(
             stage=stage,
-            kind=kind,
+            trouble=trouble,
             code=code,
-            undisturbed=code == 0,
-            after=(signalled or ended) - begun,
-            latency=ended - signalled if signalled else 0.0,
+            struck=note.struck,
+            latency=ended - note.struck_at if note.struck else 0.0,
             line=lines[-1] if lines else "",
-            complaints=_complaints(lines, stage=stage, kind=kind),
+            complaints=complaints,
             left=sorted(set(unfinished(self.folder)) - before),
-            processes_left=processes_left,
+            iterations=len(training_losses(training / METRICS)),
+            checkpoints=len(list(training.glob("checkpoint-*.pth"))),
         )
 
-    def differing_bytes(self) -> int:
-        """Count the bytes of tars, and of manifests without their times, that differ from the undisturbed run."""
-        names = {path.name for folder in (self.folder, self._reference) for path in folder.iterdir()}
-        return sum(_difference(self.folder / name, self._reference / name) for name in names if name[0] != ".")
+    def verify(self) -> str:
+        """Run `cuts3d verify`. Returns what it complains of."""
+        with tempfile.TemporaryFile() as errors:
+            code = start(["verify", "--shards", "."], folder=self.folder, errors=errors).wait()
+            return "" if code == 0 else f"verify ends with {code}: {_last_line(errors)}"
 
-    def lost_samples(self) -> int:
-        """Count the samples of base shards that a stage neither wrote nor listed as failed."""
-        lost = 0
-        for base in sorted(self.folder.glob("s-[0-9][0-9][0-9].tar")):
-            keys = {sample.key for sample in read_shard(base)}
-            for stage in self.stages:
-                tar = base if stage == "pack" else sidecar(base, stage)
-                if not manifest_path(tar).exists():
-                    lost += len(keys)
-                    continue
-                failed = {item["key"] for item in load_manifest(manifest_path(tar)).failed}
-                lost += len(keys - failed - {sample.key for sample in read_shard(tar)})
-        return lost
+    def differences(self, stage: str) -> list[str]:
+        """Name the files that differ from those of the undisturbed run, apart from times in them."""
+        reference = self._references / stage
+        names = {path.relative_to(folder) for folder in (self.folder, reference) for path in _results(folder)}
+        return sorted(str(name) for name in names if content(self.folder / name) != content(reference / name))
 
-    def _must(self, stage: str) -> Ended:
-        """Run a stage that must not fail."""
-        ended = self.run(stage)
-        if ended.code != 0:
-            raise RuntimeError(f"cuts3d {stage} ended with {ended.code}: {ended.line}")
-        return ended
+    def _run_undisturbed(self, stage: str, modules: IO[bytes] | None = None) -> None:
+        self.reset(stage)
+        note, begun = Note(), time.monotonic()
+        with tempfile.TemporaryFile() as errors:
+            code = self._start(stage, errors, note=note, modules=modules).wait()
+            if code != 0:
+                raise RuntimeError(f"cuts3d {stage} ended with {code}: {_last_line(errors)}")
+        self.undisturbed[stage] = Undisturbed(points=note.number, seconds=time.monotonic() - begun)
 
-    def _start(self, stage: str, *, errors: IO[bytes], limit: int | None) -> subprocess.Popen[bytes]:
-        places = {"source": self._source, "weights": self._weights}
-        words = command(*(word.format(**places) for word in STAGES[stage]))
-
-        def limit_files() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        return subprocess.Popen(
-            words,
-            cwd=self.folder,
-            env=neutral_environment(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"),
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-            preexec_fn=limit_files,
-        )
-
-    def _signal(
+    def _start(
         self,
-        process: subprocess.Popen[bytes],
-        number: int,
-        *,
         stage: str,
-        chance: random.Random,
-        before: set[str],
-    ) -> float | None:
-        """Signal the whole group at a random moment. Returns when, or None if the run had finished before."""
-        begun, length = time.monotonic(), self._seconds[stage]
-        once_it_writes = chance.random() < 0.5
-        delay = chance.uniform(0, 1.3 * length)
-        if number != signal.SIGKILL:  # before it has a handler, Python itself answers
-            _until(lambda: _handles(process.pid, signal.SIGTERM) or process.poll() is not None)
-        if once_it_writes:
-            _until(lambda: bool(set(unfinished(self.folder)) - before) or process.poll() is not None)
-            begun, delay = time.monotonic(), chance.uniform(0, 0.4 * length)
-        _until(lambda: time.monotonic() >= begun + delay or process.poll() is not None)
-        if process.poll() is not None:
-            return None
-        now = time.monotonic()
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return None
-        return now
+        errors: IO[bytes],
+        *,
+        note: Note | None = None,
+        trouble: Trouble | None = None,
+        modules: IO[bytes] | None = None,
+        impatient: bool = False,
+    ) -> Fork:
+        # Find the words: a training has to be told to resume.
+        words = [word.format(source=self._source, weights=self._weights) for word in STAGES[stage].words]
+        if impatient or (trouble is not None and trouble.elsewhere):
+            words += ["--claim-timeout", _SHORT_TIMEOUT]
+        if stage == "train":
+            out = self.folder / str(STAGES[stage].training)
+            if any(out.glob("checkpoint-*.pth")):
+                words.append("--resume")
+            elif out.exists() and any(out.iterdir()):
+                words.append("--overwrite")
 
-    def _written_by(self, stage: str) -> int:
-        """Return how many bytes a stage writes."""
-        ending = "" if stage == "pack" else f".{stage}"
-        return sum(path.stat().st_size for path in self._reference.glob(f"s-[0-9][0-9][0-9]{ending}.tar"))
+        def before() -> None:
+            if note is not None:
+                operations = FileOperations(self.folder, note, trouble.moment if trouble else None)
+                prepare(trouble, operations, folder=self.folder)
+                operations.watch()
 
-    def _fill(self, stack: ExitStack, room: int) -> int | None:
-        """Fill the file system but for `room` bytes until the stack unwinds; without one, return a limit per file."""
-        if not self._mounted:
-            return room // SHARDS
-        filler = self.folder.with_name("shards") / "filler.bin"
-        state = os.statvfs(self.folder)
-        with open(filler, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(state.f_bavail * state.f_frsize - room, 1))
-        stack.callback(filler.unlink)
-        return None
+        anew = trouble is not None and trouble.anew
+        return start(words, folder=self.folder, errors=errors, prepare=before, modules=modules, anew=anew)
 
-    def _mount(self) -> bool:
-        """Mount a small file system in memory. Returns whether this process may."""
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "cuts3d-torture", str(self.folder)]
-        try:
-            done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-        except OSError:
-            return False
-        if done:
-            self._stack.callback(subprocess.run, ["umount", "-l", str(self.folder)], check=False)
-        return done
-
-    def _write_photos(self) -> None:
+    def _write_photos(self) -> int:
         for part in ("images", "depth"):
-            (self._source / part).mkdir()
+            (self._source / part).mkdir(parents=True)
         for number in range(SHARDS * IMAGES):
             scene = render_scene(number, height=HEIGHT, width=WIDTH, objects=3)
             write_photo(self._source, f"{number:03d}.png", scene.image, scene.depth)
+        return 0
+
+    def _write_weights(self) -> int:
+        """Write a checkpoint of dino-vits16 with random weights: enough to tell objects from the wall."""
+        import timm
+        import torch
+
+        torch.manual_seed(0)
+        network = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0)
+        torch.save(network.state_dict(), self._weights)
+        return 0
 
 
 def unfinished(folder: Path) -> list[str]:
-    """List the files that are neither shards nor manifests, and the tars without a manifest."""
-    names = {path.name for path in folder.iterdir()} - {"filler.bin"}
+    """List the hidden files below a folder, and the tars without a manifest."""
+    found = [path.relative_to(folder) for path in folder.rglob("*")]
+    names = set(found)
     return sorted(
-        name
-        for name in names
-        if name.startswith(".")
-        or not name.endswith((".tar", ".json"))
-        or (name.endswith(".tar") and f"{name[:-4]}.json" not in names)
+        str(path)
+        for path in found
+        if path.name.startswith(".") or (path.suffix == ".tar" and path.with_suffix(".json") not in names)
     )
 
 
-def _complaints(lines: Sequence[str], *, stage: str, kind: str) -> list[str]:
-    """Return the lines on stderr that are neither progress nor the one line on how the run ended."""
-    if kind in ("", "SIGKILL"):
-        return []
-    progress = [line for line in lines if line.startswith(("s-0", "shards: "))]
-    others = [line for line in lines if line not in progress]
-    return others if len(others) != 1 or not others[0].startswith("cuts3d: ") else []
+def unexpected_lines(lines: Sequence[str], *, code: int) -> list[str]:
+    """Return the lines on stderr that are neither progress nor the one line on how a run ended."""
+    ends = [line for line in lines if line.startswith("cuts3d: ")]
+    bad = [line for line in lines if "Traceback" in line or "Error" in line.split(":")[0]]
+    if code != 0 and len(ends) != 1:
+        return [f"{len(ends)} lines say how it ended: {' | '.join(lines[-3:])}"]
+    return bad
 
 
-def _difference(first: Path, second: Path) -> int:
-    """Count the bytes in which two files differ; a missing file is empty."""
-    contents = [_content(path) for path in (first, second)]
-    shorter = min(map(len, contents))
-    same = sum(a == b for a, b in zip(*contents, strict=False)) if contents[0] != contents[1] else shorter
-    return max(map(len, contents)) - same
+def content(path: Path) -> bytes:
+    """Read a file; of a manifest and of a training's metrics, only what does not change from run to run.
 
-
-def _content(path: Path) -> bytes:
-    """Read a file; of a manifest, only what does not change from run to run."""
+    Args:
+        path: of a file; one that is missing has no content.
+    """
     if not path.exists():
-        return b""
+        return b"missing"
     data = path.read_bytes()
-    if path.suffix != ".json":
+    if path.name == METRICS:
+        return json.dumps(training_losses(path)).encode()
+    manifest = json.loads(data) if path.suffix == ".json" else None
+    if not isinstance(manifest, dict) or "inputs" not in manifest:
         return data
-    facts: dict[str, Any] = json.loads(data)
-    inputs = {role: item["sha256"] for role, item in facts["inputs"].items()}
-    kept = {name: value for name, value in facts.items() if name not in _VOLATILE}
+    inputs = {role: item["sha256"] for role, item in manifest["inputs"].items()}
+    kept: dict[str, Any] = {name: value for name, value in manifest.items() if name not in _VOLATILE}
     return json.dumps({**kept, "inputs": inputs}, sort_keys=True).encode()
 
 
-def _write_weights(path: Path) -> None:
-    """Write a checkpoint of dino-vits16 with random weights: enough to tell objects from the wall."""
-    import timm
-    import torch
-
-    torch.manual_seed(0)
-    torch.save(timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0).state_dict(), path)
+def training_losses(metrics: Path) -> list[tuple[int, Any]]:
+    """Read the iterations of a training and their losses, without an incomplete line at the end of the file."""
+    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
+    whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [(each["iteration"], each["losses"]) for each in whole]
 
 
-def _handles(process: int, number: int) -> bool:
-    """Return whether a process has a handler for a signal; True where the system does not tell."""
+def _results(folder: Path) -> Iterator[Path]:
+    """Find the files that must not depend on interruptions: a training that is stopped writes further checkpoints."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.name.startswith((".", "events.out.", "checkpoint-")):
+            yield path
+
+
+def _copy_or_link(source: str, target: str) -> None:
+    """Copy a file; detectors, which are large, and only read by the stages that follow, are linked."""
+    (os.link if Path(source).parent.name.startswith("detector-") else shutil.copy2)(source, target)
+
+
+def _strike(run: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
+    """Send a run a signal at a random time, unless it has ended before."""
+    number = getattr(signal, trouble.kind)
+    if number != signal.SIGKILL:
+        wait_for(run.answers_signals)
+    wait_for(lambda: time.monotonic() >= at or run.has_ended())
+    if not run.has_ended():
+        note.struck = "at a random time" if not trouble.anew else "a program that starts"
+        run.send(number, alone=trouble.alone)
+
+
+def _wait(run: Fork, complaints: list[str]) -> int:
     try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return True
-    return any(line.startswith("SigCgt:") and int(line.split()[1], 16) >> (number - 1) & 1 for line in lines)
+        return run.wait()
+    except HungError as error:
+        complaints.append(str(error))
+        return -signal.SIGKILL
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise RuntimeError(f"a run has been hanging for {_PATIENCE:g} s")
-        time.sleep(0.002)
+def _lines(errors: IO[bytes]) -> list[str]:
+    errors.seek(0)
+    return errors.read().decode(errors="replace").splitlines()
 
 
-def _group_ends(group: int, *, seconds: float = 5.0) -> bool:
-    """Wait for all processes of a group to end. Returns whether they did."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except (ProcessLookupError, PermissionError):
-            return True
-        time.sleep(0.01)
-    return False
+def _last_line(errors: IO[bytes]) -> str:
+    return (_lines(errors) or [""])[-1]

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -15,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli import (
-    Cuts3dError,
     DepthMissingError,
     SampleError,
     Segmentation,
@@ -29,7 +31,6 @@ from cuts3d_cli.api import cutter as cutting
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.engine.pool import WorkerDiedError
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
 from tests.support.running import Ran
@@ -152,7 +153,7 @@ class TestDepth:
         ("depth", "problem"),
         [
             (np.ones((60, 80, 3)), "depth is an array"),
-            (np.ones((80, 60)), "depth is 60x80, the image 80x60"),
+            (np.ones((80, 60)), "depth is 60x80, the upright photo 80x60: they differ in aspect ratio"),
             (np.array([["a"]]), "depth is an array"),
             ([[1.0, 2.0], [3.0]], "depth is no array"),
             (torch.ones(60, 80, requires_grad=True), "depth is no array"),
@@ -173,6 +174,33 @@ class TestDepth:
         assert np.isnan(found).any()
         integers = segmenter(SCENE.image, depth=np.ma.masked_array(SCENE.depth[..., None], missing[..., None])).depth
         assert np.array_equal(found, integers, equal_nan=True)
+
+    def test_the_largest_value_of_the_type_is_not_measured(
+        self, segmenter: Segmenter, caplog: pytest.LogCaptureFixture
+    ):
+        marked = np.where(SCENE.depth == 0, np.uint16(65535), SCENE.depth)
+        assert_same(segmenter(SCENE.image, depth=marked), segmenter(SCENE.image, depth=SCENE.depth))
+        assert "65535 is taken as 'not measured'; if it is a distance, give depth_invalid='0'" in caplog.text
+        kept = segmenter(SCENE.image, depth=marked, depth_invalid=0).depth
+        assert kept is not None
+        assert not np.isnan(kept).any()
+        assert_same(
+            segmenter(SCENE.image, depth=marked, depth_invalid=[65535]), segmenter(SCENE.image, depth=SCENE.depth)
+        )
+
+    def test_a_map_is_turned_along_with_its_photo(self, segmenter: Segmenter, tmp_path: Path):
+        turned = Image.Exif()
+        turned[0x0112] = 3
+        Image.fromarray(SCENE.image).save(tmp_path / "turned.png", exif=turned)
+        expected = segmenter(SCENE.image[::-1, ::-1], depth=SCENE.depth[::-1, ::-1])
+        assert_same(segmenter(tmp_path / "turned.png", depth=SCENE.depth, depth_orientation="stored"), expected)
+        upright = SCENE.depth[::-1, ::-1]
+        assert_same(segmenter(tmp_path / "turned.png", depth=upright, depth_orientation="upright"), expected)
+
+    @pytest.mark.parametrize(("name", "value"), [("depth_invalid", "x"), ("depth_orientation", "left")])
+    def test_wrong_rules_are_named(self, segmenter: Segmenter, name: str, value: str):
+        with pytest.raises(SettingError, match=f"{name} is '{value}'"):
+            segmenter(SCENE.image, depth=SCENE.depth, **{name: value})  # type: ignore[arg-type]
 
     def test_a_switch_is_no_text(self, segmenter: Segmenter):
         with pytest.raises(SettingError, match="larger_is_nearer is 'no'"):
@@ -332,13 +360,19 @@ class TestBatch:
         with pytest.raises(ValueError, match="of the caller"):
             list(segmenter.batch(photos(), depths=[SCENE.depth] * 2))
 
-    def test_a_script_that_its_workers_cannot_import(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
-        def die(*_: object) -> None:
-            raise WorkerDiedError
-
-        monkeypatch.setattr("cuts3d_cli.engine.pool.WorkerPool.in_order", die)
-        with pytest.raises(Cuts3dError, match=r'call batch under `if __name__ == "__main__":`'):
-            list(segmenter.batch([SCENE.image], depths=[SCENE.depth], workers=1))
+    def test_a_script_that_its_workers_cannot_import_is_told_before_any_work(self, alone: Path):
+        """No photo is read, no weights are looked for, and the process that ends prints nothing."""
+        script = alone / "script.py"
+        script.write_text(
+            "from cuts3d_cli import Segmenter\n"
+            "segmenter = Segmenter(backbone='dino-vits16', weights='none.pth', device='cpu')\n"
+            "list(segmenter.batch(['none.jpg'], workers=2))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        assert 'call batch under `if __name__ == "__main__":`' in ran.stderr.splitlines()[-1]
+        assert "none." not in ran.stderr.splitlines()[-1]
 
     def test_photos_are_cut_one_at_a_time_in_this_process(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
         """The number of BLAS threads belongs to the process: two cuts at once would leave it at 1."""

@@ -142,6 +142,7 @@ def test_a_folder_of_photos_to_a_picture_and_a_coco_file(cuts3d: Callable[..., R
     )
     assert packed.code == 3
     assert json.loads(packed.out)["counts"] == {
+        "depth_top_heavy": 3,  # the wall behind the boxes
         "failed": 1,
         "samples_in": 4,
         "samples_out": 3,
@@ -224,7 +225,7 @@ def test_weights_options_of_viz(cuts3d: Callable[..., Ran], alone: Path, monkeyp
         return viz.Picture(path=image, masks=0, notes=[])
 
     monkeypatch.setattr(viz, "draw_photo", draw)
-    ran = cuts3d("viz", "a.jpg", "--weights", "vit.pth", "--depth-weights", "depth.pt", "--depth", "a.png")
+    ran = cuts3d("viz", "a.jpg", "--weights", "vit.pth", "--depth-weights", "depth.pt")
     assert (ran.code, ran.out) == (0, "a.jpg\n")
     assert (asked[0].features.weights, asked[0].depth.weights) == (Path("vit.pth"), Path("depth.pt"))
 

@@ -10,18 +10,19 @@ import pytest
 import typer
 
 from cuts3d_cli.cli.app import app
-from cuts3d_cli.cli.common import SHARING_FIELDS
+from cuts3d_cli.cli.common import NETWORK_FIELDS, OUTPUT_FIELDS, RAY_FIELDS, SHARING_FIELDS, WORKER_FIELDS
 from cuts3d_cli.cli.options import SomeFields, fields, with_config
 from cuts3d_cli.cli.viz import VIZ_FIELDS
 from cuts3d_cli.config import PAPER, PRESETS, Config, section_fields
 from tests.support.running import Ran
 
+NETWORK = (*NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS)
 COMMANDS = {
-    "pack": ("pack", "run"),
-    "depth": ("depth", "run"),
-    "features": ("features", "run"),
+    "pack": ("pack", fields("run", *OUTPUT_FIELDS, *SHARING_FIELDS, "engine")),
+    "depth": ("depth", fields("run", *NETWORK)),
+    "features": ("features", fields("run", *NETWORK)),
     "pseudo": ("pseudo", "features", "run"),
-    "confidence": ("confidence", "run"),
+    "confidence": ("confidence", fields("run", *WORKER_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS)),
     "viz": ("pseudo", "features", "depth", fields("run", *VIZ_FIELDS)),
     "train": ("train", fields("run", "device")),
     "selftrain": ("selftrain", fields("run", "device", "batch_size", "half", "if_exists", "claim_timeout")),
@@ -145,10 +146,10 @@ def test_an_option_beats_variable_and_file(seen: Callable[..., Config], alone: P
 
 
 def test_set_reaches_every_field(seen: Callable[..., Config]):
-    line = "--set tau_knn=0.2 --set run.workers=0 --set train.min_sizes=240,320 --set crf=no"
+    line = "--set tau_knn=0.2 --set run.workers=0 --set run.graphs=device --set crf=no"
     config = seen(*line.split())
     assert (config.pseudo.tau_knn, config.pseudo.crf, config.run.workers) == (0.2, False, 0)
-    assert config.train.min_sizes == (240, 320)
+    assert config.run.graphs == "device"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from cuts3d_cli import Detector, Segmenter
 from cuts3d_cli.cli.app import app  # noqa: F401 - registers the commands
-from cuts3d_cli.cli.options import flag_of
+from cuts3d_cli.cli.flags import flag_of
 from cuts3d_cli.cli.spelling import COMMANDS, command_line, set_running, spelled
 from cuts3d_cli.config import Config, section_fields, section_types
 from cuts3d_cli.errors import Command, Cuts3dError, Message, Setting, SettingError, ShardError
@@ -51,6 +51,7 @@ def _none_is_running() -> Iterator[None]:
         # What a command does not take keeps its name; a recipe holds sections and fields.
         ("confidence", Setting("pseudo.method", "maskcut"), "pseudo.method='maskcut'"),
         ("run", Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
+        ("run", Setting("run.if_exists", "replace"), "--set run.if_exists=replace"),
         ("weights", Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
         (None, Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
     ],

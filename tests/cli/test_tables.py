@@ -16,11 +16,11 @@ def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
     return Console(file=text, width=120, force_terminal=terminal, color_system=None), text
 
 
-def shard(status: str, *, masks: int = 5) -> ShardResult:
+def shard(status: str, *, masks: int = 5, **counts: int) -> ShardResult:
     return ShardResult(
         shard=Path("a[b].tar"),
         status=status,  # type: ignore[arg-type]
-        counts={"samples_in": 3, "samples_out": 2, "failed": 1, "masks": masks, "without_mask": 1},
+        counts={"samples_in": 3, "samples_out": 2, "failed": 1, "masks": masks, "without_mask": 1, **counts},
         failed=[{"key": "k[/x]", "reason": "it is [red]broken"}],
         dropped=[{"key": "k", "iteration": 1, "reason": "too small"}],
         seconds={"total": 8.0, "cut": 3.0},
@@ -53,6 +53,14 @@ def test_where_nothing_was_done_there_is_no_rate():
     empty = StageResult(stage="pseudo", shards=[], seconds=0.0)
     print_stage(empty, rows=mask_rows(empty), console=out, errors=console()[0])
     assert rows(shown.getvalue())["masks per image"] == "-"
+
+
+def test_every_count_of_the_manifests_is_shown():
+    out, shown = console()
+    result = StageResult(stage="merge", shards=[shard("done", masks=4, taken_over=1)], seconds=1.0)
+    print_stage(result, console=out, errors=console()[0])
+    found = rows(shown.getvalue())
+    assert (found["masks"], found["taken over"]) == ("4", "1")
 
 
 def test_many_failures_are_cut_short():

@@ -5,20 +5,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuts3d_cli.cut.confidence import confidence_counts, mean_confidence, spatial_confidence
-from cuts3d_cli.cut.localcut import local_cut
-from tests.support.clouds import touching_blobs
+from cuts3d_cli.cut.confidence import Thresholds, confidence_counts, mean_confidence, spatial_confidence
+from tests.support.clouds import local_cut, surface, touching_blobs
 
 SOURCE, SINK = 5 * 12 + 3, 0
-OPTIONS = {"k": 16, "background_level": 1.0, "capacity": "gaussian"}
+OPTIONS = {"k": 16}
+
+
+def count(
+    depth: np.ndarray, mask: np.ndarray, *, source: int, low: float = 0.15, high: float = 0.4, cuts: int = 6
+) -> np.ndarray:
+    thresholds = [Thresholds(tau_knn=tau) for tau in np.linspace(low, high, cuts)]
+    return confidence_counts(
+        surface(depth), mask, source=source, sink=SINK, thresholds=thresholds, capacity="gaussian", **OPTIONS
+    )
 
 
 def counts(step: float, *, low: float = 0.15, high: float = 0.4, cuts: int = 6) -> np.ndarray:
     left, right = touching_blobs()
     depth = np.where(left, 0.2, np.where(right, 0.2 + step, 0.95))
-    return confidence_counts(
-        depth, left | right, source=SOURCE, sink=SINK, tau_knn_min=low, tau_knn=high, cuts=cuts, **OPTIONS
-    )
+    return count(depth, left | right, source=SOURCE, low=low, high=high, cuts=cuts)
 
 
 def test_a_clear_border_is_certain():
@@ -46,9 +52,7 @@ def test_it_equals_so_many_single_cuts():
     generator = np.random.default_rng(0)
     left, right = touching_blobs()
     depth = np.clip(np.where(left, 0.2, np.where(right, 0.5, 0.9)) + generator.normal(0, 0.05, left.shape), 0, 1)
-    found = confidence_counts(
-        depth, left | right, source=SOURCE, sink=SINK, tau_knn_min=0.15, tau_knn=0.4, cuts=4, **OPTIONS
-    )
+    found = count(depth, left | right, source=SOURCE, cuts=4)
     single = [
         local_cut(depth, left | right, source=SOURCE, sink=SINK, tau_knn=tau, **OPTIONS)
         for tau in np.linspace(0.15, 0.4, 4)
@@ -85,6 +89,6 @@ def test_cuts_nest_where_the_sink_is_out_of_reach(seed: int):
     ]
     for smaller, larger in pairwise(cuts):
         assert not (smaller & ~larger).any()
-    counts = confidence_counts(depth, mask, source=source, sink=SINK, tau_knn_min=0.15, tau_knn=0.4, cuts=6, **OPTIONS)
+    counts = count(depth, mask, source=source)
     for level, found in enumerate(reversed(cuts), start=1):
         np.testing.assert_array_equal(counts >= level, found)

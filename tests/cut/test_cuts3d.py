@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.cuts3d import CutS3D, check_tau_knn
+from cuts3d_cli.cut.cuts3d import PATIENCE, CutS3D, check_tau_knn
 from cuts3d_cli.cut.iterations import extract
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.errors import SampleError, UsageError
@@ -177,3 +177,44 @@ def test_bad_input():
         cut(features, np.full(GRID, np.nan))
     with pytest.raises(SampleError):
         cut(np.full((3, *GRID), np.nan), depth)
+
+
+def test_all_instances_are_found_without_a_number():
+    blobs = np.zeros((4, *GRID), dtype=bool)
+    for blob, (row, column) in zip(blobs, ((1, 1), (1, 8), (8, 1), (8, 8)), strict=True):
+        blob[row : row + 3, column : column + 3] = True
+    depth = np.where(blobs.any(axis=0), 0.2, 0.9)
+    features = two_class_features(blobs.any(axis=0))
+    three = cut(features, depth, instances=3)
+    every = cut(features, depth, instances="all")
+    assert len(masks_of(three)) == 3
+    assert {mask.tobytes() for mask in masks_of(every)} == {blob.tobytes() for blob in blobs}
+    assert every.stopped == "the cut predicts the rest of the image"
+
+
+def test_all_instances_stop_when_nothing_but_background_is_left():
+    generator = np.random.default_rng(0)
+    features = generator.normal(0, 1, (8, *GRID)).astype(np.float32)
+    found = cut(features, np.zeros(GRID), instances="all", min_area=0.9, tau_knn="auto", concavity="off")
+    assert not masks_of(found)
+    assert found.stopped is not None
+    assert len(found.candidates) <= PATIENCE
+
+
+def test_a_mask_along_the_border_is_background():
+    floor = np.zeros(GRID, dtype=bool)
+    floor[8:] = True
+    depth = np.where(floor, 0.2, 0.9)
+    features = two_class_features(floor)
+    (kept,) = cut(features, depth, instances=1).candidates
+    (dropped,) = cut(features, depth, instances=1, border=0.25).candidates
+    assert kept.dropped is None
+    assert dropped.dropped == "background: it lies along the border of the photo"
+    np.testing.assert_array_equal(dropped.mask, kept.mask)
+
+
+def test_the_threshold_of_the_grid_separates_what_a_fixed_one_does_not():
+    # Neighbours are 1/11 apart, and the step is 0.1: over 1.05 times the spacing of the grid, under a threshold of 0.2.
+    features, depth, left, right = scene(near=0.2, far=0.3)
+    np.testing.assert_array_equal(masks_of(cut(features, depth, tau_knn=0.2))[0], left | right)
+    np.testing.assert_array_equal(masks_of(cut(features, depth, tau_knn="auto"))[0], left)

@@ -7,12 +7,10 @@ from cuts3d_cli.cut.localcut import (
     edge_capacity,
     grid_spacing,
     knn_graph,
-    local_cut,
-    point_cloud,
 )
-from tests.support.clouds import GRID, touching_blobs
+from tests.support.clouds import GRID, local_cut, surface, touching_blobs
 
-OPTIONS = {"k": 8, "background_level": 1.0, "capacity": "gaussian"}
+OPTIONS = {"k": 8}
 LEFT, RIGHT, CORNER = 5 * 12 + 3, 5 * 12 + 8, 0
 
 
@@ -24,7 +22,7 @@ def test_points_by_hand():
     depth = np.array([[0.1, 0.2], [0.3, 0.4]])
     mask = np.array([[True, False], [True, True]])
     expected = [[0, 0, 0.1], [1, 0, 1.0], [0, 1, 0.3], [1, 1, 0.4]]
-    np.testing.assert_allclose(point_cloud(depth, mask, background_level=1.0), expected)
+    np.testing.assert_allclose(surface(depth).masked(mask), expected)
 
 
 def test_neighbours_by_hand():

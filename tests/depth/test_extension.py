@@ -88,9 +88,11 @@ def test_depth_by_the_command_line(cuts3d: Callable[..., Ran], alone: Path, fake
     (alone / "cuts3d.toml").write_text('[depth]\nbackend = "fake"\nweights = "gain.safetensors"\n')
     ran = cuts3d("depth", "--shards", base, "--json")
     assert [item["status"] for item in json.loads(ran.out)["shards"]] == ["skipped"]
-    # Other weights give other values, so the shard is done again
+    # Other weights give other values, so the shard is done again where the user says so
     write_weights(weights, 3.0)
     ran = cuts3d("depth", "--shards", base, "--json")
+    assert (ran.code, "--if-exists replace" in ran.line) == (2, True)
+    ran = cuts3d("depth", "--shards", base, "--if-exists", "replace", "--json")
     assert [item["status"] for item in json.loads(ran.out)["shards"]] == ["done"]
     again = records(sidecar(base, "depth"), "depth.json")["p0"]
     assert again["max"] == pytest.approx(1.5 * facts["max"])
@@ -156,4 +158,4 @@ def test_a_name_that_is_not_in_the_catalogue_lists_those_that_are(
 def test_the_help_page_lists_the_catalogue(cuts3d: Callable[..., Ran]):
     for command in ("depth", "viz"):
         page = "".join(cuts3d(command, "--help").out.replace("│", " ").split())
-        assert "[zoedepth|depth-anything-v2-small|midas-small|marigold|kbr|sensor]" in page
+        assert f"[{'|'.join(catalogue.DEPTHS)}|hf:...]" in page

@@ -18,9 +18,12 @@ from cuts3d_cli.detector.data import Batches, SampleStream, SkippedSample, train
 from cuts3d_cli.detector.order import Position, SampleOrder
 from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.manifest import load_manifest, save_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.confidence import StoredConfidence
 from cuts3d_cli.sidecars.masks import StoredMask
+from tests.support.photos import write_shard
 from tests.support.training_data import GRID, cut_of, make_shards, mask_of, photo_of
 
 IMAGES = 13
@@ -53,6 +56,30 @@ def test_an_epoch_holds_every_sample_once(counts: list[int], window: int):
         assert [item[1:] for item in epochs[0]] != [item[1:] for item in epochs[1]]
     # Any place can be asked for at any time.
     assert SampleOrder(counts, seed=3, window=window).at(order.total + 1 % order.total) == epochs[1][1 % order.total]
+
+
+def test_masks_of_mixed_settings_are_told(tmp_path: Path):
+    bases = make_shards(tmp_path, images=4, shard_size=2)
+    path = manifest_path(sidecar(bases[0], "pseudo"))
+    values = load_manifest(path)
+    told: list[str] = []
+    training_shards(bases, with_confidence=False, say=lambda line: told.append(str(line)))
+    assert told == []
+    save_manifest(path, replace(values, config={**values.config, "pseudo": {"n": 7}}, config_hash=""))
+    training_shards(bases, with_confidence=False, say=lambda line: told.append(str(line)))
+    assert len(told) == 1
+    assert told[0].startswith(f"warning: {len(bases)} sidecars of stage pseudo were made with 2 different settings: ")
+
+
+def test_masks_of_photos_that_the_shard_does_not_have_are_refused(tmp_path: Path):
+    bases = make_shards(tmp_path, images=4, shard_size=2)
+    shards = training_shards(bases, with_confidence=False)
+    for base in bases:
+        (first, *_) = read_shard(base)
+        write_shard(base, {first.key: first.members})
+    stream = SampleStream(shards, config=config(shuffle_window=1), rank=0, world_size=1, start=Position())
+    with pytest.raises(ShardError, match=r"\.pseudo\.tar has masks of .*, which .*\.tar has not"):
+        list(islice(stream, 4))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -39,6 +39,11 @@ def losses(model: torch.nn.Module, samples: list[dict[str, Any]]) -> dict[str, f
         return {name: float(value) for name, value in model(samples).items()}
 
 
+def predictors_of(model: torch.nn.Module) -> list[Any]:
+    predictors: Any = model.roi_heads.box_predictor  # type: ignore[union-attr]
+    return list(predictors) if isinstance(predictors, torch.nn.ModuleList) else [predictors]
+
+
 def plain_losses(model: torch.nn.Module, samples: list[dict[str, Any]]) -> dict[str, float]:
     """What detectron2's own heads and masks say."""
     from detectron2.modeling.roi_heads import FastRCNNOutputLayers, MaskRCNNConvUpsampleHead
@@ -47,7 +52,7 @@ def plain_losses(model: torch.nn.Module, samples: list[dict[str, Any]]) -> dict[
         sample["instances"].gt_masks = BitMasks(sample["instances"].gt_masks.dense())
     heads: Any = model.roi_heads
     heads.mask_head.__class__ = MaskRCNNConvUpsampleHead
-    for predictor in heads.box_predictor:
+    for predictor in predictors_of(model):
         predictor.__class__ = FastRCNNOutputLayers
     return losses(model, samples)
 
@@ -116,10 +121,16 @@ def test_batch_norm_is_synchronised_between_gpus(monkeypatch: pytest.MonkeyPatch
     assert [tree.backbone.bottom_up.stem.norm for tree in asked] == ["BN", "SyncBN", "BN"]
 
 
-def test_without_our_losses_it_is_the_plain_cascade_to_the_bit():
+@pytest.mark.parametrize("head", ["cascade", "standard"])
+def test_without_our_losses_it_is_detectron2s_own_to_the_bit(head: Any):
+    from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+
     torch.manual_seed(0)
-    model = build_model(config(drop_loss=False, soft_loss=False), device="cpu")
-    assert losses(model, batch(0.5)) == plain_losses(model, batch(0.5))
+    model: Any = build_model(config(drop_loss=False, soft_loss=False, head=head), device="cpu")
+    ours = losses(model, batch(0.5))
+    assert isinstance(model.roi_heads, CascadeROIHeads if head == "cascade" else StandardROIHeads)
+    assert len(ours) == (9 if head == "cascade" else 5)
+    assert ours == plain_losses(model, batch(0.5))
 
 
 def test_full_confidence_changes_nothing_and_half_halves_the_mask_loss():
@@ -137,16 +148,17 @@ def test_full_confidence_changes_nothing_and_half_halves_the_mask_loss():
     }
 
 
-def build_like(model: torch.nn.Module) -> torch.nn.Module:
-    copy = build_model(config(drop_loss=False, soft_loss=False), device="cpu")
+def build_like(model: torch.nn.Module, **changes: Any) -> torch.nn.Module:
+    copy = build_model(config(drop_loss=False, soft_loss=False, **changes), device="cpu")
     copy.load_state_dict(model.state_dict())
     return copy
 
 
-def test_drop_loss_knows_all_instances_and_spares_the_boxes_loss():
+@pytest.mark.parametrize("head", ["cascade", "standard"])
+def test_drop_loss_knows_all_instances_and_spares_the_boxes_loss(head: Any):
     torch.manual_seed(0)
-    with_drop = build_model(config(drop_loss=True, soft_loss=False), device="cpu")
-    without = build_like(with_drop)
+    with_drop = build_model(config(drop_loss=True, soft_loss=False, head=head), device="cpu")
+    without = build_like(with_drop, head=head)
     seen: list[list[int]] = []
     before = BoxPredictor.losses
 
@@ -158,11 +170,12 @@ def test_drop_loss_knows_all_instances_and_spares_the_boxes_loss():
         patch.setattr(BoxPredictor, "losses", noted)
         dropped = losses(with_drop, batch())
     plain = losses(without, batch())
-    assert seen == [[2]] * 3
-    for stage in range(3):
-        assert dropped[f"loss_cls_stage{stage}"] < plain[f"loss_cls_stage{stage}"]
-        assert dropped[f"loss_box_reg_stage{stage}"] == plain[f"loss_box_reg_stage{stage}"]
-    assert all(predictor.true_boxes is None for predictor in with_drop.roi_heads.box_predictor)
+    stages = ["_stage0", "_stage1", "_stage2"] if head == "cascade" else [""]
+    assert seen == [[2]] * len(stages)
+    for stage in stages:
+        assert dropped[f"loss_cls{stage}"] < plain[f"loss_cls{stage}"]
+        assert dropped[f"loss_box_reg{stage}"] == plain[f"loss_box_reg{stage}"]
+    assert all(predictor.true_boxes is None for predictor in predictors_of(with_drop))
 
 
 def test_an_image_without_instances_can_be_learned_from():

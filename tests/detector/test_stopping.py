@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from cuts3d_cli import interrupts
+from cuts3d_cli.detector import stopping
 from cuts3d_cli.detector.stopping import StoppedError, stop_signals
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(Exception):
@@ -48,11 +50,16 @@ def test_a_signal_is_put_off_until_the_block_stops(received: list[int], number: 
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
 
 
-def test_a_second_signal_is_passed_on_at_once(received: list[int]):
+def test_a_second_signal_is_passed_on_at_once_but_not_the_echo_of_the_first(
+    received: list[int], monkeypatch: pytest.MonkeyPatch
+):
     def block() -> None:
         with stop_signals() as stop:
             signal.raise_signal(signal.SIGTERM)
-            assert stop.signal == signal.SIGTERM
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
+            assert (stop.signal, received) == (signal.SIGTERM, [])
+            monkeypatch.setattr(stopping, "ONE_REQUEST", 0.0)
             signal.raise_signal(signal.SIGINT)
             pytest.fail("the second signal was swallowed")
 
@@ -67,14 +74,27 @@ def test_a_signal_that_the_block_did_not_look_at_is_not_passed_on(received: list
     assert received == []
 
 
-def test_a_training_stops_also_where_the_handler_from_before_ignores_the_signal():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_stops_also_where_the_handler_from_before_ignores_the_signal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(interrupts, "_state", interrupts._State())
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        with pytest.raises(KeyboardInterrupt), stop_signals():
-            raise StoppedError(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended, stop_signals():
+            raise StoppedError(number)
+        assert getattr(ended.value, "code", 130) == 128 + number
+        assert interrupts.asked() == 128 + number
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def test_an_ignored_hangup_stays_ignored(received: list[int]):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.signal is None
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone(received: list[int]):

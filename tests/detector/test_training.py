@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,27 @@ import numpy as np
 import pytest
 import torch
 
-from cuts3d_cli.cli.progress import TrainingProgress
-from cuts3d_cli.config import PRESETS, TrainConfig, output_dict
-from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
+from cuts3d_cli.config import output_dict
 from cuts3d_cli.detector import train as stage
+from cuts3d_cli.detector import training
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     config_of,
+    digest_path,
     find_checkpoints,
     load_checkpoint,
-    load_trained,
+    read_trained,
     save_checkpoint,
 )
-from cuts3d_cli.detector.data import training_shards
 from cuts3d_cli.detector.inference import Detector
-from cuts3d_cli.detector.run_log import Step
 from cuts3d_cli.detector.schedule import learning_rate
-from cuts3d_cli.detector.task import Task
-from cuts3d_cli.detector.training import TrainingError, train
-from cuts3d_cli.errors import UsageError, WeightsError
+from cuts3d_cli.detector.task import TrainingError
+from cuts3d_cli.detector.team import Team
+from cuts3d_cli.detector.training import train
+from cuts3d_cli.errors import ShardError, UsageError, WeightsError
 from tests.support.running import Ran
-from tests.support.training_data import make_shards, mask_of, photo_of
-
-SMALL: dict[str, Any] = {
-    "images_per_batch": 2,
-    "min_sizes": (48, 64),
-    "max_size": 96,
-    "test_min_size": 64,
-    "max_iter": 4,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "precise_bn": 2,
-    "rpn_pre_nms": 50,
-    "rpn_post_nms": 20,
-    "rpn_test_proposals": 20,
-    "roi_batch": 16,
-    "fpn_channels": 16,
-    "box_head_width": 16,
-    "mask_head_width": 16,
-    "warmup_iter": 2,
-    "checkpoints_kept": 10,
-}
-
-
-class Noted:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[Step] = []
-
-    def begin(self, *, start: int, total: int) -> None:
-        self.begun = (start, total)
-
-    def advance(self, iteration: int) -> None:
-        pass
-
-    def step(self, step: Step) -> None:
-        self.steps.append(step)
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
+from tests.support.training_data import make_shards, photo_of
+from tests.support.trainings import LINE, Noted, command, ground_truth, same, small, task, trained_config, weights
 
 
 @pytest.fixture(scope="module")
@@ -89,30 +52,17 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def small(**changes: Any) -> TrainConfig:
-    return replace(PRESETS["tiny"].train, **{**SMALL, **changes})
-
-
-def task(bases: list[Path], out: Path, *, resume: bool = False, **changes: Any) -> Task:
-    out.mkdir(exist_ok=True, parents=True)
-    shards = training_shards(bases, with_confidence=True)
-    return Task(config=small(**changes), shards=shards, out=out, device="cpu", resume=resume)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_trained(path)[0]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_a_run_that_goes_on_ends_as_one_that_never_stopped(bases: list[Path], tmp_path: Path):
     whole = Noted()
     straight = train(task(bases, tmp_path / "a"), whole)
     lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
     assert {"total", "loss_mask", "loss_cls_stage2", "loss_rpn_cls"} <= set(lines[0]["losses"])
+    counted = {"stage2/fast_rcnn/cls_accuracy", "roi_head/num_fg_samples", "rpn/num_pos_anchors", "mask_rcnn/accuracy"}
+    assert counted <= set(lines[0]["metrics"])
+    assert 0 <= lines[0]["metrics"]["mask_rcnn/accuracy"] <= 1
+    assert lines[0]["memory_mb"] > 10
+    assert lines[0]["seconds"] > lines[0]["data_seconds"] > 0
     assert (tmp_path / "a" / "samples.png").stat().st_size > 1000
     assert list((tmp_path / "a").glob("events.*"))
     assert whole.begun == (0, 4)
@@ -170,10 +120,120 @@ def test_a_signal_while_batch_norm_is_recomputed_ends_the_run(bases: list[Path],
     assert same(weights(resumed), weights(train(task(bases, tmp_path / "b", max_iter=2), Noted())))
 
 
+def test_batch_norm_settles_on_photos_without_copy_paste(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The training goes on with the same images and draws as if it had not been settled."""
+    seen: list[list[dict[str, Any]]] = []
+    settle = training.settle
+
+    def noted(model: torch.nn.Module, batches: Any, **named: Any) -> None:
+        kept = list(islice(batches, named["count"]))
+        seen.extend(kept)
+        settle(model, iter(kept), **named)
+
+    monkeypatch.setattr(training, "settle", noted)
+    straight = train(task(bases, tmp_path / "a", max_iter=3), Noted())
+    assert [len(batch) for batch in seen] == [2, 2]
+    assert not any(item["instances"].has("gt_pasted") for batch in seen for item in batch)
+    train(task(bases, tmp_path / "b", max_iter=2), Noted())
+    longer = train(task(bases, tmp_path / "b", max_iter=3, resume=True), Noted())
+    assert same(weights(longer), weights(straight))
+    again = train(task(bases, tmp_path / "b", max_iter=3, resume=True), Noted())  # nothing is left to do
+    assert (len(seen), again.read_bytes()) == (6, longer.read_bytes())
+
+
+def test_gradients_add_up_over_the_parts_of_a_batch(bases: list[Path], tmp_path: Path):
+    changes = {"images_per_batch": 4, "norm": "FrozenBN", "group_by_aspect": False}
+    run = training._Training(task(bases, tmp_path, accumulate=2, **changes), Noted(), Team(), lambda: None)
+    run.model.train()
+    run.state.join()
+    batch = run._next(iter(run.batches))
+    # Every image has got something of another one, also of one in another part.
+    assert all(item["instances"].gt_pasted.any() for item in batch)
+    torch.manual_seed(1)
+    losses, facts = run._losses(batch)
+    found = {name: value.grad.clone() for name, value in run.model.named_parameters() if value.grad is not None}
+    assert facts["roi_head/num_fg_samples"] > 0
+
+    # The same by hand: the mean of the losses of both halves.
+    run.model.zero_grad()
+    torch.manual_seed(1)
+    with training.EventStorage():
+        halves = [torch.stack(list(run.model(batch[start : start + 2]).values())).sum() for start in (0, 2)]
+    torch.stack(halves).mean().backward()
+    assert float(losses["total"]) == pytest.approx(sum(float(half.detach()) for half in halves) / 2)
+    assert found.keys() == {name for name, value in run.model.named_parameters() if value.grad is not None}
+    for name, value in run.model.named_parameters():
+        if value.grad is not None:
+            assert torch.allclose(found[name], value.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_with_its_clipping(bases: list[Path], tmp_path: Path):
+    """0.1.0 recorded neither how gradients are clipped nor how a batch is shared."""
+    straight = train(task(bases, tmp_path / "a", clip="model"), Noted())
+    train(task(bases, tmp_path / "b", clip="model", max_iter=2), Noted())
+    path = checkpoint_path(tmp_path / "b", 2)
+    content = load_checkpoint(path)
+    del content["split"], content["settled"]
+    for name in ("clip", "accumulate"):
+        del content["fingerprint"]["config"][name]
+    save_checkpoint(path, content)
+    with pytest.raises(UsageError, match=r"another configuration \(clip model -> parameter\): set it back"):
+        train(task(bases, tmp_path / "b", resume=True), Noted())
+    resumed = train(task(bases, tmp_path / "b", clip="model", resume=True), Noted())
+    assert same(weights(resumed), weights(straight))
+
+
+def test_an_error_of_a_loader_process_is_a_line(bases: list[Path], tmp_path: Path):
+    run = task(bases, tmp_path, loader_workers=1)
+    wrong = [replace(shard, samples=shard.samples + 1) for shard in run.shards]
+    with pytest.raises(ShardError, match=r"^.*pseudo.tar holds \d samples, but its manifest says \d: overwrite it by"):
+        train(replace(run, shards=wrong), Noted())
+
+
 def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
     train(task(bases, tmp_path, max_iter=5, checkpoint_every=1, checkpoints_kept=2), Noted())
     assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-0000004.pth", "checkpoint-0000005.pth"]
     assert not list(tmp_path.glob(".*"))
+
+
+def flip_a_bit(path: Path) -> None:
+    """Damage a file in its middle, so that it is as long as before."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(bases: list[Path], tmp_path: Path):
+    final = train(task(bases, tmp_path / "a"), Noted())
+    again = train(task(bases, tmp_path / "b", max_iter=4), Noted())
+    last = checkpoint_path(tmp_path / "b", 4)
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", *(digest_path(path).name for path in (last, again))],
+        cwd=tmp_path / "b",
+        check=True,
+    )
+    for path in (last, again):
+        flip_a_bit(path)
+        with pytest.raises(WeightsError, match=rf"{path.name} is damaged \(its SHA-256"):
+            read_trained(path)
+    assert stage.finished_weights(task(bases, tmp_path / "b")) is None
+    noted = Noted()
+    resumed = train(task(bases, tmp_path / "b", resume=True), noted)
+    assert noted.begun == (2, 4)
+    assert "resuming from" in str(noted.said[0])
+    assert "checkpoint-0000002.pth" in str(noted.said[0])
+    assert "checkpoint-0000004.pth is damaged" in str(noted.said[1])
+    assert (tmp_path / "b" / "checkpoint-0000004.pth.damaged").exists()
+    assert same(weights(resumed), weights(final))
+    # Nothing is resumed where all are damaged; a checkpoint without a digest is taken as it is.
+    for path in find_checkpoints(tmp_path / "b"):
+        flip_a_bit(path)
+    with pytest.raises(WeightsError, match="holds no sound checkpoint"):
+        train(task(bases, tmp_path / "b", resume=True), Noted())
+    digest_path(checkpoint_path(tmp_path / "a", 4)).unlink()
+    assert stage.finished_weights(task(bases, tmp_path / "a")) == final
 
 
 def test_a_loss_that_is_no_number_keeps_its_batch(bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -195,14 +255,14 @@ def test_a_loss_that_is_no_number_keeps_its_batch(bases: list[Path], tmp_path: P
 
 
 def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
-    final = train(task(bases, tmp_path, precise_bn=0), Noted())
+    final = train(task(bases, tmp_path), Noted())
     last = find_checkpoints(tmp_path)[-1]
     assert same(weights(final), weights(last))
-    config = small(precise_bn=0)
-    assert load_trained(last)[1] == config
-    assert output_dict(load_trained(final)[1]) == output_dict(config)
+    config = small()
+    assert read_trained(last)[1] == config
+    assert output_dict(trained_config(final)) == output_dict(config)
     shaping = {"loader_workers": 1, "log_every": 3, "checkpoint_every": 4}  # none of these shapes the result
-    other = train(task(bases, tmp_path / "other", precise_bn=0, **shaping), Noted())
+    other = train(task(bases, tmp_path / "other", **shaping), Noted())
     assert other.read_bytes() == final.read_bytes()
     assert oct(final.stat().st_mode & 0o044) != "0o0"
     images = [photo_of(1, (48, 64)), photo_of(2, (64, 48))]
@@ -210,7 +270,6 @@ def test_both_files_hold_the_same_detector(bases: list[Path], tmp_path: Path):
         assert len(found.scores) == len(found.masks) == len(found.boxes) > 0
         assert (np.diff(found.scores) <= 0).all()
         assert all(tuple(mask["size"]) == image.shape[:2] for mask in found.masks)
-        assert len(found.over(2.0).scores) == 0
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
@@ -221,7 +280,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     save_checkpoint(path, {"model": {"a": torch.zeros(1000)}})
     path.write_bytes(path.read_bytes()[:-700])
     with pytest.raises(
-        WeightsError, match=r"checkpoint-0000005.pth is damaged.*delete it to resume from checkpoint-00"
+        WeightsError, match=r"checkpoint-0000005.pth is damaged \(its SHA-256.*take checkpoint-0000003.pth in"
     ):
         load_checkpoint(path)
 
@@ -229,6 +288,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
         def __reduce__(self) -> Any:
             return (os.mkdir, (str(tmp_path / "owned"),))
 
+    digest_path(path).unlink()
     torch.save({"format": 1, "model": Evil()}, path)
     with pytest.raises(WeightsError, match="no file of tensors alone"):
         load_checkpoint(path)
@@ -237,8 +297,8 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match="is no checkpoint of `cuts3d train`"):
         load_checkpoint(path)
     (tmp_path / "x.safetensors").write_bytes(b"junk")
-    with pytest.raises(WeightsError, match=r"x.safetensors is damaged, or no file of tensors"):
-        load_trained(tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"x.safetensors cannot be read: it is of an unknown kind"):
+        read_trained(tmp_path / "x.safetensors")
     assert config_of({"max_iter": 7, "min_sizes": [48], "of_another_version": 1}, path=path).min_sizes == (48,)
     for hostile in ({"fpn_channels": 10**9}, {"min_sizes": 7}, {"norm": "x"}, {"max_iter": None}, {"amp": "perhaps"}):
         with pytest.raises(WeightsError, match="a configuration that no detector can have"):
@@ -251,9 +311,6 @@ def test_the_learning_rate_rises_and_falls():
     )
     rates = [learning_rate(iteration, config) for iteration in (0, 5, 10, 19, 20, 29, 30, 39)]
     assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.5, 0.5, 0.25, 0.25])
-
-
-LINE = ["--preset", "tiny", *(f"--set={name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in SMALL.items())]  # fmt: skip  # noqa: E501
 
 
 def test_the_command_trains_and_predicts(
@@ -301,20 +358,6 @@ def test_the_command_trains_and_predicts(
     assert "--checkpoint goes with one photo" in cuts3d("viz", "--shards", ".", "--key", "001", "-c", out).err
 
 
-def ground_truth(folder: Path) -> Path:
-    """The masks of the photos as COCO JSON."""
-    images, annotations = [], []
-    for number in range(8):
-        size = (48, 64) if number % 2 else (64, 48)
-        code = encode_rle(mask_of(number, size))
-        images.append({"id": number + 1, "file_name": f"{number:03d}.png", "height": size[0], "width": size[1]})
-        facts = {"bbox": rle_box(code), "area": rle_area(code), "segmentation": code, "iscrowd": 0}
-        annotations.append({"id": number + 1, "image_id": number + 1, "category_id": 1, **facts})
-    path = folder / "gt.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "fg"}]}))
-    return path
-
-
 def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):
     shards = ("--shards", bases[0].parent)
     assert (
@@ -326,50 +369,12 @@ def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cut
     line = cuts3d("train", *shards, *LINE, "--out", tmp_path / "mine", "--overwrite").line
     assert "holds no run of `cuts3d train`" in line
     assert (tmp_path / "mine" / "thesis.tex").exists()
-    assert "training on 2 GPUs needs CUDA" in cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
+    line = cuts3d("train", *shards, *LINE, "--gpus", "2", "--device", "cpu").line
+    assert line == "cuts3d: --gpus is 2, which needs CUDA, but training is on cpu"
+    line = cuts3d("train", *shards, *LINE, "--gpus", "8").line
+    assert "--images-per-batch is 2, which 8 processes cannot share equally: set it to 8 and --learning-rate in" in line
+    assert line.endswith("or start 2 processes (--gpus 2)")
     assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
-
-
-def spawned(main: Callable[..., None], processes: int, dist_url: str, args: tuple[Any, ...]) -> None:
-    """detectron2's `launch` without CUDA: one process, started and watched in the same way."""
-    torch.multiprocessing.spawn(called, nprocs=1, args=(main, args))
-
-
-def called(number: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
-    main(*args)
-
-
-def test_an_error_in_a_process_of_a_gpu_is_the_users_error(
-    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("detectron2.engine.launch", spawned)
-    task_of = replace(task(bases, tmp_path / "out", max_iter=1, precise_bn=0), init=tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match=r"none.pth does not exist: name a checkpoint") as told:
-        stage._launch(task_of, TrainingProgress(), gpus=2)
-    assert told.value.exit_code == 1
-    final = stage._launch(replace(task_of, init=None), TrainingProgress(), gpus=2)
-    assert load_trained(final)[1].max_iter == 1
-
-
-def killed(main: Callable[..., None], processes: int, dist_url: str, args: tuple[Any, ...]) -> None:
-    """A launch whose process is killed, as for want of memory."""
-    torch.multiprocessing.spawn(kill_itself, nprocs=1)
-
-
-def kill_itself(number: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_process_of_a_gpu_that_is_killed_is_told_in_a_line(
-    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("detectron2.engine.launch", killed)
-    with pytest.raises(TrainingError, match=r"training ended unexpectedly: .*SIGKILL"):
-        stage._launch(task(bases, tmp_path / "out", max_iter=1), TrainingProgress(), gpus=2)
-
-
-def command(*arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("cuts3d")), *map(str, arguments)]
 
 
 def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
@@ -377,74 +382,21 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rest = ("train", "--shards", bases[0].parent, *LINE, "--max-iter", "8")
     subprocess.run(command(*rest, "--out", tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    endings = {signal.SIGINT: (130, "cuts3d: interrupted"), signal.SIGTERM: (143, "cuts3d: terminated")}
+    endings = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
     for how in (signal.SIGKILL, *endings):
         out = tmp_path / how.name
         running = subprocess.Popen(command(*rest, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not find_checkpoints(out) and time.monotonic() < until:
             time.sleep(0.02)
         running.send_signal(how)
         said = running.communicate()[1]
         if how in endings:
-            code, line = endings[how]
-            assert running.returncode == code, said
+            assert running.returncode == 128 + how, said
             assert "which is saved: resume from there" in said
-            assert said.splitlines()[-1].startswith(line)
+            kept = "what is finished is kept, run the same command with --resume to go on"
+            assert said.splitlines()[-1] == f"cuts3d: {endings[how]}; {kept}"
             assert "Traceback" not in said
         subprocess.run(command(*rest, "--out", out, "--resume"), env=environment, check=True, capture_output=True)
         final = "model-final.safetensors"
         assert same(weights(tmp_path / "whole" / final), weights(out / final))
-
-
-TWO = """
-import sys
-from pathlib import Path
-import torch
-from cuts3d_cli.cli.app import exit_code
-from cuts3d_cli.detector.training import _Training
-
-out, arguments = Path(sys.argv[1]), sys.argv[2:]
-run, following = _Training.run, _Training._next
-keys = []
-
-def noted(self, batches, **named):
-    batch = following(self, batches, **named)
-    keys.extend(sample["key"] for sample in batch)
-    return batch
-
-def kept(self):
-    final = run(self)
-    parameters = {name: value.detach() for name, value in self.model.named_parameters()}
-    torch.save({"parameters": parameters, "keys": keys}, out / f"rank{self.rank}.pth")
-    return final
-
-_Training.run, _Training._next = kept, noted
-sys.exit(exit_code(arguments))
-"""
-
-
-def test_two_processes_hold_the_same_weights(bases: list[Path], tmp_path: Path):
-    """Under torchrun, on CPUs: what one has learned the other has too, and each image was seen by one of them."""
-    script, out = tmp_path / "two.py", tmp_path / "two"
-    script.write_text(TWO)
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
-    line += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script), str(tmp_path)]
-    line += ["train", "--shards", str(bases[0].parent), *LINE, "--out", str(out), "--device", "cpu"]
-    # Four iterations of two images are the eight images of an epoch.
-    done = subprocess.run(
-        [*line, "--set=precise_bn=0", "--set=group_by_aspect=no"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
-    assert same(first["parameters"], second["parameters"])
-    assert len(first["keys"]) == len(second["keys"]) == 4
-    assert sorted(first["keys"] + second["keys"]) == [f"{number:03d}" for number in range(8)]
-    content = load_checkpoint(find_checkpoints(out)[-1])
-    assert [item["position"]["taken"] for item in content["processes"]] == [4, 4]
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(item)["iteration"] for item in lines] == [1, 2, 3, 4]

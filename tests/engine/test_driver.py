@@ -12,11 +12,12 @@ import pytest
 from cuts3d_cli.config import RunConfig
 from cuts3d_cli.engine import driver
 from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.replacing import OtherSettingsError, compare_settings
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.errors import FileError, Message, ShardError, UnwritableError, UsageError
 from cuts3d_cli.shards import manifest as manifest_module
-from cuts3d_cli.shards.manifest import load_manifest
+from cuts3d_cli.shards.manifest import Manifest, load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import write_shard
@@ -45,6 +46,12 @@ class Watcher(Progress):
 
     def elsewhere(self, shard: Path) -> None:
         self.told.append(("elsewhere", shard.name))
+
+    def replacing(self, what: Message) -> None:
+        self.told.append(("replacing", str(what)))
+
+    def broken(self, shard: Path, *, why: Message) -> None:
+        self.told.append(("broken", shard.name, str(why)))
 
     def give_up(self, shard: Path, *, why: str) -> None:
         self.told.append(("give up", shard.name, why))
@@ -173,13 +180,105 @@ def test_a_damaged_sidecar_is_redone_and_said(bases: list[Path]):
     assert tar.read_bytes() == whole
 
 
-def test_a_changed_configuration_is_redone_and_said(bases: list[Path]):
+def test_results_of_other_settings_are_refused_before_anything_is_done(bases: list[Path]):
+    run(bases[:1], config={"depth": {"a": 1, "b": 1}})
+    before = state(bases)
+    with pytest.raises(
+        OtherSettingsError,
+        match=r"^1 of 2 shards holds finished results of other settings \(s-0\.depth\.tar\): "
+        r"depth\.a 1 -> 2: run\.if_exists='replace' replaces them; to keep them, work in another folder",
+    ) as refused:
+        run(bases, config={"depth": {"a": 2, "b": 1}})
+    assert refused.value.exit_code == 2
+    assert state(bases) == before
+    # What is unfinished or of other inputs is no result of other settings.
+    manifest_path(sidecar(bases[0], "depth")).unlink()
+    assert [shard.status for shard in run(bases).shards] == ["done", "done"]
+
+
+def test_results_of_other_settings_are_replaced_where_asked_and_that_is_said_first(bases: list[Path]):
     run(bases)
     watcher = Watcher()
-    run(bases, config={"depth": {"a": 2}}, progress=watcher)
+    run(bases, config={"depth": {"a": 2}}, if_exists="replace", progress=watcher)
+    assert watcher.told[0] == (
+        "replacing",
+        "replacing in 2 of 2 shards finished results of other settings (s-0.depth.tar, s-1.depth.tar): depth.a 1 -> 2",
+    )
     assert [event for event in watcher.told if event[0] == "start"] == [
         ("start", f"s-{n}.tar", "redone, config changed: depth.a 1 -> 2") for n in range(2)
     ]
+    # A run that was stopped goes on: what has the new settings is left.
+    again = Watcher()
+    result = run(bases, config={"depth": {"a": 2}}, if_exists="replace", progress=again)
+    assert [shard.status for shard in result.shards] == ["skipped", "skipped"]
+    assert again.told[0][0] == "begin"
+    overwriting = Watcher()
+    run(bases, config={"depth": {"a": 3}}, if_exists="overwrite", progress=overwriting)
+    assert "depth.a 2 -> 3" in overwriting.told[0][1]
+
+
+def test_a_file_that_the_user_names_is_a_setting(bases: list[Path], tmp_path: Path):
+    def with_weights(content: bytes, **changes: Any) -> StageResult:
+        (tmp_path / "w.bin").write_bytes(content)
+        inputs = {"inputs": lambda base: {"base": base, "weights": tmp_path / "w.bin"}}
+        return run(bases, **inputs, files={"weights": "depth.weights"}, **changes)
+
+    with_weights(b"1")
+    assert [shard.status for shard in with_weights(b"1").shards] == ["skipped", "skipped"]
+    with pytest.raises(OtherSettingsError, match=r"depth\.weights w\.bin \(6b86b273\) -> w\.bin \(d4735e3a\): "):
+        with_weights(b"2")
+    with_weights(b"2", if_exists="replace")
+    with pytest.raises(OtherSettingsError, match=r"depth\.weights w\.bin \(d4735e3a\) -> \(unset\)"):
+        run(bases, files={"weights": "depth.weights"})
+    # Weights that come or go with another input are no choice of the user's.
+    found = run(bases, inputs=lambda base: {"base": base, "features": base}, files={"weights": "depth.weights"})
+    assert [shard.status for shard in found.shards] == ["done", "done"]
+
+
+def test_whether_a_stage_would_refuse_is_told_without_work(bases: list[Path]):
+    def compare(**changes: Any) -> None:
+        compare_settings(lambda progress: run(bases, progress=progress, **changes))
+
+    def no_inputs(base: Path) -> Mapping[str, Path]:
+        raise UsageError("it would look for weights")
+
+    compare(inputs=no_inputs)
+    assert not sidecar(bases[0], "depth").exists()
+    run(bases)
+    with pytest.raises(OtherSettingsError):
+        compare(config={"depth": {"a": 2}}, inputs=no_inputs)
+    watcher = Watcher()
+    compare_settings(
+        lambda progress: run(bases, progress=progress, config={"depth": {"a": 2}}, if_exists="replace"),
+        progress=watcher,
+    )
+    assert [event[0] for event in watcher.told] == ["replacing"]
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "replace", "overwrite", "fail"])
+def test_a_run_ends_well_only_over_its_own_settings(bases: list[Path], if_exists: str):
+    """Another run of other settings takes the second shard before this one and, replacing, the first one after it."""
+
+    def other_run(base: Path) -> Iterator[Outcome]:
+        if base == bases[0]:
+            run(bases[1:], config={"depth": {"a": 2}})
+        else:
+            run(bases[:1], config={"depth": {"a": 2}}, if_exists="replace")
+        yield from outcomes(base)
+
+    watcher = Watcher()
+    result = run(bases, outcomes=other_run, if_exists=if_exists, progress=watcher)
+    first, second = result.shards
+    if if_exists in ("resume", "fail"):  # the other's shard stays
+        assert (first.status, second.status) == ("done", "broken")
+        assert load_manifest(manifest_path(sidecar(bases[1], "depth"))).config == {"depth": {"a": 2}}
+    else:
+        assert (first.status, second.status) == ("broken", "done")
+    why = "another run has written it meanwhile, with other settings: let one of them end first"
+    assert [event[2] for event in watcher.told if event[0] == "broken"] == [why]
+    assert [str(shard.reason) for shard in result.broken] == [why]
+    with pytest.raises(ShardError, match=r"1 of 2 shards could not be done: s-[01]\.tar"):
+        result.check_complete()
 
 
 def test_overwrite_redoes_all_and_gives_the_same_bytes(bases: list[Path]):
@@ -204,8 +303,10 @@ def test_a_manifest_of_another_format_is_not_touched_unless_told(bases: list[Pat
     run(bases)
     path = manifest_path(sidecar(bases[0], "depth"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(ShardError, match=r"format version 99.* run `cuts3d depth` with run.if_exists='overwrite'"):
-        run(bases)
+    result = run(bases)
+    assert [shard.status for shard in result.shards] == ["broken", "skipped"]
+    assert "format version 99" in str(result.shards[0].reason)
+    assert "run `cuts3d depth` with run.if_exists='overwrite'" in str(result.shards[0].reason)
     run(bases, if_exists="overwrite")
     assert load_manifest(path).format_version == 1
 
@@ -223,16 +324,69 @@ def test_what_goes_wrong_in_a_shard_leaves_the_old_one_as_it_was(bases: list[Pat
     assert state(bases) == before
 
 
-def test_all_inputs_are_looked_for_before_the_work_begins(bases: list[Path]):
+def test_a_shard_without_its_input_is_named_before_the_work_and_stops_no_other(bases: list[Path]):
     def inputs(base: Path) -> Mapping[str, Path]:
-        if base == bases[1]:
-            raise ShardError("no depth")
+        if base in missing:
+            raise ShardError(f"{base.name} has no depth")
         return {"base": base}
 
-    before = state(bases)
-    with pytest.raises(ShardError, match="no depth"):
+    before, missing = state(bases), list(bases)
+    with pytest.raises(ShardError, match=r"s-0\.tar has no depth \(and 1 more shards likewise\)"):
         run(bases, inputs=inputs)
     assert state(bases) == before
+    watcher, missing = Watcher(), bases[:1]
+    result = run(bases, inputs=inputs, progress=watcher)
+    assert watcher.told[1:3] == [("broken", "s-0.tar", "s-0.tar has no depth"), ("start", "s-1.tar", "")]
+    assert [shard.status for shard in result.shards] == ["broken", "done"]
+    assert result.to_json()["shards"][0] == {
+        "shard": str(bases[0]),
+        "status": "broken",
+        "counts": {},
+        "reason": "s-0.tar has no depth",
+    }
+
+
+def test_a_damaged_base_shard_is_blamed_itself(bases: list[Path]):
+    """What was made of it earlier is not."""
+    for base in bases:
+        manifest_of_base(base)
+    run(bases)
+    bases[0].write_bytes(bases[0].read_bytes().replace(b"a0.jpg", b"a0.jqg"))
+    result = run(bases)
+    assert [shard.status for shard in result.shards] == ["broken", "skipped"]
+    assert "s-0.tar has changed since it was written" in str(result.shards[0].reason)
+    assert "run `cuts3d verify` with fix=True" in str(result.shards[0].reason)
+
+
+def manifest_of_base(base: Path) -> None:
+    digest = manifest_module.digest_file(base)
+    facts: dict[str, Any] = {"stage": "pack", "config": {}, "inputs": {}, "counts": {"samples_out": 2}}
+    save_manifest(manifest_path(base), Manifest(**facts, sha256=digest.sha256, size=digest.size))
+
+
+def test_damage_that_shows_during_the_work_stops_no_other_shard(bases: list[Path]):
+    def damaged(base: Path) -> Iterator[Outcome]:
+        yield from outcomes(base)
+        if base == bases[0]:
+            raise ShardError("truncated")
+
+    result = run(bases, outcomes=damaged)
+    assert [shard.status for shard in result.shards] == ["broken", "done"]
+    assert not sidecar(bases[0], "depth").exists()
+    assert hidden(bases) == []
+
+
+def test_a_full_disk_stops_all(bases: list[Path], monkeypatch: pytest.MonkeyPatch):
+    begun = []
+
+    def full(base: Path) -> Iterator[Outcome]:
+        begun.append(base)
+        raise UnwritableError("no space left")
+        yield
+
+    with pytest.raises(UnwritableError):
+        run(bases, outcomes=full)
+    assert begun == bases[:1]
 
 
 def test_an_input_of_many_shards_is_hashed_once(bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -346,10 +500,10 @@ def test_without_waiting_what_is_left_is_reported(bases: list[Path]):
     assert hidden(bases) == [path.name]
 
 
-@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+@pytest.mark.parametrize("if_exists", ["replace", "overwrite"])
 def test_what_another_process_finishes_meanwhile_is_not_done_again(bases: list[Path], if_exists: str):
     run(bases)
-    config = {"depth": {"a": 2}} if if_exists == "resume" else {"depth": {"a": 1}}
+    config = {"depth": {"a": 2}} if if_exists == "replace" else {"depth": {"a": 1}}
 
     def other_first(base: Path) -> Iterator[Outcome]:
         if base == bases[0]:
@@ -392,10 +546,10 @@ def test_a_manifest_that_cannot_be_written_leaves_no_tar(bases: list[Path], monk
     before = state(bases)
 
     def fail(*_: Any) -> None:
-        raise ShardError("no space left")
+        raise FileError("no space left")
 
     monkeypatch.setattr(driver, "save_manifest", fail)
-    with pytest.raises(ShardError, match="no space left"):
+    with pytest.raises(FileError, match="no space left"):
         run(bases)
     assert state(bases) == before
 

@@ -170,6 +170,44 @@ def test_memory_over_the_limit_is_that_images_failure():
     assert pool.deaths == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not limit a process's memory")
+@pytest.mark.parametrize("memory", [64, 100, 200])
+def test_linear_algebra_works_under_the_smallest_limit(memory: int):
+    """Without its buffers, OpenBLAS asks for memory again and again."""
+    symmetric = "__import__('numpy').eye({0}) + __import__('numpy').ones({0})"
+    task = f"float(__import__('scipy').linalg.eigh({symmetric})[0][-1])"
+    with WorkerPool(1, memory=memory, timeout=60) as pool:
+        tasks = [task.format(400), task.format(10_000), task.format(300)]
+        futures = [future for _, future in pool.in_order(eval, enumerate(tasks)) if future]
+        assert [futures[0].result(), futures[2].result()] == pytest.approx([401, 301])
+        with pytest.raises(SampleError, match="MemoryError"):
+            result_of(futures[1])
+    assert pool.deaths == 0
+
+
+def test_a_task_that_takes_too_long_fails_alone():
+    hanging = "__import__('time').sleep(600)"
+    found: list[object] = []
+    with WorkerPool(2, timeout=2) as pool:
+        for _, future in pool.in_order(eval, enumerate(["1", hanging, "2", "3", "4", "5", "6"])):
+            assert future is not None
+            try:
+                found.append(result_of(future))
+            except SampleError as error:
+                found.append(str(error))
+    late = "it took longer than 2 seconds, see run.worker_timeout"
+    assert found == [1, late, 2, 3, 4, 5, 6]
+    assert pool.deaths == 2
+
+
+def test_time_without_a_task_does_not_count():
+    with WorkerPool(1, timeout=5) as pool:
+        assert pool.take(pool.start(abs, -1)).result() == 1
+        pool._last_end -= 60
+        assert pool.take(pool.start(abs, -2)).result() == 2
+    assert pool.deaths == 0
+
+
 def test_interrupts_are_the_main_processs_affair_from_the_first_moment_on():
     with WorkerPool(1) as pool:
         future = pool.start(abs, -1).future

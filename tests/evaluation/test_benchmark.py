@@ -15,17 +15,18 @@ from PIL import Image
 from rich.console import Console
 
 from cuts3d_cli.cli.evaluate_tables import print_datasets, print_report
+from cuts3d_cli.config import RunConfig
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.card import write_card
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import DatasetError, UsageError
-from cuts3d_cli.evaluation.benchmark import Selection, record_benchmarks, run
+from cuts3d_cli.errors import DatasetError, FileError, UsageError
+from cuts3d_cli.evaluation.benchmark import Selection, record_benchmarks, run, run_checkpoint
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, PAPER
 from cuts3d_cli.evaluation.datasets.loading import list_datasets
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, evaluate
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
 from tests.support.adversarial import Seen, seen
-from tests.support.datasets import kitti_line, write
+from tests.support.datasets import coco, kitti_line, write
 from tests.support.shapes import annotation, coco_file, image
 
 WIDTH, HEIGHT = 80, 60
@@ -106,10 +107,39 @@ def test_a_photo_that_cannot_be_read_is_one_without_detections(own: Path):
     assert evaluated(own).failed == [{"shard": "own", **failed}]
 
 
-def test_a_photo_of_another_size_than_its_masks_fails(own: Path):
+def test_a_photo_of_another_size_than_its_annotations_is_left_out(own: Path):
     Image.new("RGB", (40, 30)).save(own.parent / "photos/3.png")
     (result,) = evaluated(own).results
-    assert [item["reason"] for item in result.failed] == ["it is 40x30, its annotations are for 80x60"]
+    assert (result.metrics.images, result.missing, result.whole, result.failed) == (2, 1, False, [])
+    (warning,) = result.warnings
+    assert warning.endswith("left out: 3.png (80x60, its photo 40x30)")
+
+
+def test_a_published_photo_of_another_size_than_its_masks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BENCHMARKS, "coco", replace(BENCHMARKS["coco"], images=2))
+    coco(tmp_path / "coco")
+    Image.new("RGB", (40, 30)).save(tmp_path / "coco/val2017/000000000285.jpg")
+    (result,) = run(Selection(dataset=["coco"], root=tmp_path), detector=White(), label="white.pth").results
+    assert [item["reason"] for item in result.failed] == ["it is 40x30, its annotations are for 64x48"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_detector_is_loaded(own: Path):
+    (own.parent / "x.pth").write_text("no detector")
+    selection = Selection(dataset=[str(own)], images=own.parent / "photos")
+    for out in (own, own / "out"):
+        with pytest.raises(FileError, match="is not a folder, and a folder is needed"):
+            run_checkpoint(own.parent / "x.pth", selection, config=RunConfig(device="cpu"), export=out)
+
+
+def test_exported_detections_have_the_ids_of_the_file(own: Path):
+    content = json.loads(own.read_text())
+    content["images"] = [item | {"id": f"photo-{item['id']}"} for item in content["images"]]
+    content["annotations"] = [item | {"image_id": f"photo-{item['image_id']}"} for item in content["annotations"]]
+    own.write_text(json.dumps(content))
+    (result,) = evaluated(own, export=own.parent / "out").results
+    assert result.metrics.box.ap == pytest.approx(1)
+    found = json.loads((own.parent / "out/own.json").read_text())
+    assert [item["image_id"] for item in found] == ["photo-1", "photo-2", "photo-3"]
 
 
 def test_a_photo_is_turned_as_its_annotations_have_it(own: Path):

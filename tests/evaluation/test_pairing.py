@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.datasets.ground_truth import TrueImage
+from cuts3d_cli.evaluation.datasets.ground_truth import ListedImage
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
+from cuts3d_cli.paths import plain_path
 
 
-def true_images(files: Mapping[int, str]) -> dict[int, TrueImage]:
-    return {number: TrueImage(file=file, width=30, height=20) for number, file in files.items()}
+def true_images(files: Mapping[int, str]) -> dict[int, ListedImage]:
+    return {number: ListedImage(file=plain_path(file), id=number, size=None) for number, file in files.items()}
 
 
 def photo(
@@ -97,10 +98,55 @@ def test_two_photos_of_one_image_are_refused():
         pair({1: "x.jpg"}, [photo("x.jpg"), photo("x.jpg", shard="t-000.tar")])
 
 
-def test_a_photo_of_another_size_is_refused():
-    with pytest.raises(UsageError, match=r"gt\.json: image 5 \(x\.jpg\) is 30x20, x of s-000\.tar is 20x30 upright"):
-        pair({5: "x.jpg"}, [photo("x.jpg", size=(20, 30))])
-    assert sources(pair({5: "x.jpg"}, [photo("x.jpg", size=None)])) == {5: "x.jpg"}
+def test_ids_that_are_texts_tell_images_too():
+    images = {
+        0: ListedImage(file="val/x.jpg", id="b7", size=None),
+        1: ListedImage(file="train/x.jpg", id="a7", size=None),
+    }
+    pairing = pair_images(images, [photo("one/x.jpg", coco_id="a7")], path=Path("gt.json"))
+    assert sources(pairing) == {1: "one/x.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("sub\\caf\u00e9.jpg", "sub/cafe\u0301.jpg"),
+        ("./sub/cafe\u0301.jpg", "sub/caf\u00e9.jpg"),
+        ("C:\\data\\sub\\a.jpg", "sub/a.jpg"),
+        ("/data/photos/sub/a.jpg", "photos/sub/a.jpg"),
+    ],
+)
+def test_paths_may_be_written_in_many_ways(file: str, source: str):
+    pairing = pair({1: file, 2: "other/a.jpg"}, [photo(source), photo("none/a.jpg"), photo("other/a.jpg")][:1])
+    assert (sources(pairing), pairing.by_base_name, pairing.by_old_name) == ({1: source}, [], [])
+
+
+def test_absolute_paths_are_told_apart_by_their_folders():
+    files = {1: "/data/a/x.jpg", 2: "/data/b/x.jpg", 3: "/data/b/y.jpg"}
+    pairing = pair(files, [photo("b/x.jpg"), photo("a/x.jpg"), photo("c/y.jpg")])
+    assert sources(pairing) == {1: "a/x.jpg", 2: "b/x.jpg", 3: "c/y.jpg"}
+    assert pairing.by_base_name == [3]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("a_b_jpg.rf.0123456789abcdef0123456789abcdef.jpg", "photos/a_b.jpg"),
+        ("dog_png.rf.0123456789abcdef.jpg", "dog.png"),
+        ("images/1/90fbb0c7-dog.jpg", "dog.jpg"),
+        ("IMG_1.JPG", "img_1.jpg"),
+        ("a%20b.jpg", "a b.jpg"),
+    ],
+)
+def test_a_name_that_a_tool_has_changed_is_recognised(file: str, source: str):
+    pairing = pair({1: file, 2: "z.jpg"}, [photo(source), photo("z.jpg")])
+    assert (sources(pairing), pairing.by_old_name) == ({1: source, 2: "z.jpg"}, [1])
+
+
+def test_changed_names_that_are_not_unique_tell_nothing():
+    files = {1: f"dog_jpg.rf.{'0' * 16}.jpg", 2: f"dog_jpg.rf.{'1' * 16}.jpg"}
+    pairing = pair(files, [photo("dog.jpg")])
+    assert (sources(pairing), pairing.missing, [item.source for item in pairing.extra]) == ({}, [1, 2], ["dog.jpg"])
 
 
 def test_the_order_of_images_and_photos_does_not_matter():

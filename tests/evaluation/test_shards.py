@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cuts3d_cli.cut.masks import Rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.engine.driver import run_shards
@@ -16,10 +17,11 @@ from cuts3d_cli.shards.manifest import Manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.finished import require
-from cuts3d_cli.stages.export import export_coco
+from cuts3d_cli.sidecars.photos import FACTS
 from tests.support.photos import scene_of, write_shard
 from tests.support.running import Ran
 from tests.support.shapes import annotation, coco_file, image, rectangle
+from tests.support.tars import agree
 
 LEFT, RIGHT, SMALL = (20, 20, 100, 100), (180, 50, 100, 100), (5, 5, 10, 10)
 WIDTH, HEIGHT = 300, 200
@@ -32,7 +34,7 @@ def shard(path: Path, masks: Mapping[str, Boxes | None], **facts: Any) -> Path:
     samples = {}
     for number, key in enumerate(masks, start=1):
         known = {"id": number, "source": f"{key}.jpg", "width": WIDTH, "height": HEIGHT} | facts
-        samples[key] = {"jpg": b"x", "json": json.dumps(known).encode()}
+        samples[key] = {"jpg": b"x", FACTS: json.dumps(known).encode()}
     write_shard(path, samples)
     return cut(path, masks)
 
@@ -175,7 +177,7 @@ def test_a_stale_confidence_is_refused(cuts3d: Eval, alone: Path):
     cut(base, {"a": [RIGHT]})
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.confidence.tar scores other masks than s-000.pseudo.tar holds now: run `cuts3d confidence" in ran.line
+    assert "s-000.confidence.tar was made from another s-000.pseudo.tar: run `cuts3d confidence" in ran.line
 
 
 def test_scores_of_two_kinds_are_refused(cuts3d: Eval, alone: Path):
@@ -208,9 +210,10 @@ def test_a_damaged_confidence_is_told(cuts3d: Eval, alone: Path):
     base = score(shard(alone / "s-000.tar", {"a": [LEFT]}), {"a": [0.9]})
     tar = sidecar(base, "confidence")
     tar.write_bytes(tar.read_bytes().replace(b'"levels"', b'"LEVELS"'))
+    agree(tar)
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
-    assert "s-000.confidence.tar: member a.confidence.json is damaged: its levels is" in ran.line
+    assert "s-000.confidence.tar: member a.confidence.json is damaged: it has no levels" in ran.line
 
 
 # ---------------------------------------------------------------------------------------------- which images
@@ -281,10 +284,10 @@ def test_ids_count_only_in_shards_packed_from_a_coco_json(cuts3d: Eval, alone: P
     ran = cuts3d("eval", "--shards", base, "--gt", path)
     assert ran.code == 2
     assert "several of its images or of the photos are called q.jpg" in ran.line
-    data = base.read_bytes()
+    data, counts = base.read_bytes(), {"samples_in": 1, "samples_out": 1, "failed": 0}
     save_manifest(
         manifest_path(base),
-        Manifest(stage="pack", config={"source": "coco"}, inputs={}, counts={}, sha256="0" * 64, size=len(data)),
+        Manifest(stage="pack", config={"source": "coco"}, inputs={}, counts=counts, sha256="0" * 64, size=len(data)),
     )
     assert result(cuts3d("eval", "--shards", base, "--gt", path, "--json"))["mask"]["ap"] == near(1)
 
@@ -308,17 +311,113 @@ def test_shards_of_other_programs_go_by_their_keys(cuts3d: Eval, alone: Path):
     assert (found["images"], found["mask"]["recall50"], found["warnings"]) == (3, 1, [])
 
 
-def test_another_size_is_refused(cuts3d: Eval, alone: Path):
-    path = ground_truth(alone, {"a": [LEFT]})
-    shard(alone / "s-000.tar", {"a": [LEFT]}, width=HEIGHT, height=WIDTH)
+def test_an_image_of_another_size_is_left_out_and_nothing_else_is_an_error(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT]})
+    path = coco_file(
+        alone / "gt.json",
+        [image(1, "a.jpg"), image(2, "b.jpg", width=150, height=100)],
+        [annotation(1, 1, LEFT), annotation(2, 2, SMALL)],
+    )
+    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json")
+    found = result(ran)
+    assert (found["images"], found["missing"], found["unmatched"], found["mask"]["ap"]) == (1, 1, 1, near(1))
+    assert "1 of 2 images are of another size than their photo" in ran.err
+    shard(alone / "s-000.tar", {"b": [LEFT]})
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path)
     assert ran.code == 2
-    assert "image 1 (a.jpg) is 300x200, a of s-000.tar is 200x300 upright" in ran.line
-    shard(alone / "s-000.tar", {"a": [LEFT]}, width=None, height=None)
-    smaller = coco_file(alone / "gt.json", [image(1, "a.jpg", width=150, height=100)], [])
-    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", smaller)
+    assert "left out: b.jpg (150x100, its photo 300x200): they must be the same photos at the same size" in ran.line
+
+
+def test_masks_of_another_size_than_the_photo_are_refused(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": [LEFT]}, width=150, height=100)
+    path = coco_file(alone / "gt.json", [image(1, "a.jpg", width=150, height=100)], [annotation(1, 1, SMALL)])
+    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path)
     assert ran.code == 2
     assert "s-000.pseudo.tar: a mask of a is 300x200, a.jpg of the ground truth is 150x100" in ran.line
+
+
+def test_annotations_of_the_sensors_frame_are_turned_along(cuts3d: Eval, alone: Path):
+    """The photo is stored as 200x300 and turned by EXIF; the tool that made the ground truth ignores that."""
+    base = shard(alone / "s-000.tar", {"a": [LEFT]})
+    facts = {"id": 1, "source": "a.jpg", "width": WIDTH, "height": HEIGHT}
+    write_shard(base, {"a": {"jpg": turned_photo(), "json": json.dumps(facts).encode()}})
+    cut(base, {"a": [LEFT]})
+    x, y, width, height = LEFT
+    path = coco_file(
+        alone / "gt.json",
+        [image(1, "a.jpg", width=HEIGHT, height=WIDTH)],
+        [annotation(1, 1, (y, WIDTH - x - width, height, width))],
+    )
+    ran = cuts3d("eval", "--shards", base, "--gt", path, "--json")
+    assert (result(ran)["mask"]["ap"], result(ran)["box"]["ap"]) == near((1, 1))
+    assert "1 photos are turned by their EXIF orientation and their annotations are not" in ran.err
+
+
+def turned_photo() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (HEIGHT, WIDTH)).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_the_size_may_come_from_the_photo_alone(cuts3d: Eval, alone: Path):
+    base = write_shard(alone / "s-000.tar", {"a": {"jpg": turned_photo()}})
+    cut(base, {"a": [LEFT]})
+    path = coco_file(alone / "gt.json", [{"id": "a", "file_name": "a.jpg"}], [annotation(0, "a", LEFT)])  # type: ignore[arg-type]
+    assert result(cuts3d("eval", "--shards", base, "--gt", path, "--json"))["mask"]["ap"] == near(1)
+
+
+def test_what_is_left_out_is_counted(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT, RIGHT], "c": [SMALL], "d": []})
+    path = coco_file(
+        alone / "gt.json",
+        [image(1, "a.jpg"), image(2, "c.jpg"), image(3, "x.jpg")],
+        [
+            annotation(1, 1, LEFT),
+            annotation(2, 1, LEFT, bbox=None, segmentation=[[1, 2, 3]]),
+            annotation(3, 8, LEFT),
+            annotation(4, 3, LEFT),
+        ],
+    )
+    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path)
+    assert ran.code == 0
+    assert ran.out.splitlines()[:2] == [
+        f"{path}: 2 images (1 without annotations), 1 instances, 0 crowd regions, 2 masks; percent",
+        "left out: 1 of 3 images of the ground truth, 2 images of the shards, 2 masks of such images, 2 of 3"
+        " annotations",
+    ]
+    found = result(cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json"))
+    names = ("images", "empty", "missing", "extra", "unmatched", "annotations", "dropped")
+    assert [found[name] for name in names] == [2, 1, 1, 2, 2, 3, 2]
+    assert "1 of 3 annotations are unusable and left out: annotations 2 (" in ran.err
+    assert "1 of 3 annotations belong to no image of the file and are left out: annotations 3 (image_id 8)" in ran.err
+
+
+def test_a_ground_truth_of_these_images_without_a_single_object_is_an_error(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": [LEFT]})
+    images = [image(1, "a.jpg"), image(2, "b.jpg")]
+    for boxes in ([annotation(1, 2, LEFT)], [annotation(1, 1, LEFT, iscrowd=1)], []):
+        ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", coco_file(alone / "gt.json", images, boxes))
+        assert ran.code == 2
+        assert "none of the 1 images that are in the shards has an annotation of a single object" in ran.line
+
+
+def test_shards_in_which_every_image_failed_are_an_error(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": None, "b": None})
+    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", ground_truth(alone, {"a": [LEFT], "b": []}))
+    assert ran.code == 1
+    assert "all 2 images that" in ran.line
+    assert "failed in `cuts3d pseudo` (a.jpg, b.jpg): there is nothing to compare" in ran.line
+
+
+def test_a_bad_polygon_costs_its_annotation_at_most(cuts3d: Eval, alone: Path):
+    shard(alone / "s-000.tar", {"a": [LEFT, RIGHT]})
+    boxes = [annotation(0, 0, LEFT, segmentation=[[20, 20, 120, 120]], category_id=0), annotation(1, 0, RIGHT)]
+    path = coco_file(alone / "gt.json", [image(0, ".\\photos\\a.jpg")], boxes, categories=[{"id": 0}, {"id": 1}])
+    ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json")
+    assert result(ran)["mask"]["ap"] == near(1)
+    assert "1 of 2 annotations have a damaged segmentation, and their box takes its place: annotations 0 (" in ran.err
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -339,6 +438,7 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
     tar = sidecar(base, "pseudo")
     assert old in tar.read_bytes()
     tar.write_bytes(tar.read_bytes().replace(old, new))
+    agree(tar)
     ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT]}))
     assert ran.code == 1
     assert "s-000.pseudo.tar: member a.pseudo.json is damaged: " in ran.line
@@ -347,7 +447,7 @@ def test_damaged_masks_are_told(cuts3d: Eval, alone: Path, old: bytes, new: byte
 
 def test_the_masks_themselves_are_no_ground_truth(cuts3d: Eval, alone: Path):
     base = shard(alone / "s-000.tar", {"a": [LEFT]})
-    export_coco([base], alone / "masks.json")
+    assert cuts3d("export", base, "--to", "coco", "--out", "masks.json").code == 0
     ran = cuts3d("eval", "--shards", base, "--gt", "masks.json")
     assert ran.code == 2
     assert "masks.json holds pseudo-masks, not a ground truth" in ran.line

@@ -16,7 +16,7 @@ def test_defaults_are_in_the_catalogue() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, "):
+    with pytest.raises(UsageError, match=r"unknown backbone 'resnet50': choose one of dino-vitb8, "):
         backbone_spec("resnet50")
 
 

@@ -68,7 +68,7 @@ def test_other_means_and_deviations() -> None:
         ),
         ("timm:", "timm has no network ''"),
         ("hf-hub:dinov2", r"names no repository: write it as hf-hub:OWNER/NAME"),
-        ("resnet50", r"unknown backbone 'resnet50': use one of .*, or timm:NAME or hf-hub:OWNER/NAME"),
+        ("resnet50", r"unknown backbone 'resnet50': choose one of .*, timm:NAME, hf-hub:OWNER/NAME"),
     ],
 )
 def test_wrong_names(name: str, told: str) -> None:

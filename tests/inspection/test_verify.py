@@ -89,17 +89,18 @@ def test_what_was_written_is_well(alone: Path, weights: Path, cuts3d: Callable[.
         "samples": 15,
         "problems": [],
         "remedies": [],
+        "mixed": [],
         "notes": [],
     }
 
 
 FLAWS: Mapping[str, tuple[str, Callable[[list[Sample]], list[Sample]], str]] = {
     "photo": ("", with_member("jpg", b"\xff\xd8\xff"), "s-000.tar: p0.jpg: this is not an image of a known format"),
-    "facts": ("", with_member("json", b"["), "s-000.tar: p0.json: it is no JSON"),
+    "facts": ("", with_member("cuts3d.json", b"["), "s-000.tar: p0.cuts3d.json: it is not JSON"),
     "size": (
         "",
-        lambda s: with_member("json", edited(s, "json", width=9))(s),
-        "p0.json: it says 9x60, the photo is 80x60",
+        lambda s: with_member("cuts3d.json", edited(s, "cuts3d.json", width=9))(s),
+        "p0.cuts3d.json: it says 9x60, the photo is 80x60",
     ),
     "sensor": ("", with_member("sensor.png", b"x"), "p0.sensor.png: the depth map is not a PNG file"),
     "depth": ("depth", with_member("depth.png", b""), "s-000.depth.tar: p0.depth.png: the depth map is empty"),
@@ -124,7 +125,7 @@ FLAWS: Mapping[str, tuple[str, Callable[[list[Sample]], list[Sample]], str]] = {
         with_member("features.npy", npy(np.array([{}], dtype=object))),
         "p0.features.npy: it holds Python objects, not numbers",
     ),
-    "masks": ("pseudo", with_member("pseudo.json", b"{}"), 'p0.pseudo.json: its height is "(missing)"'),
+    "masks": ("pseudo", with_member("pseudo.json", b"{}"), "p0.pseudo.json: it has no height"),
     "confidence": (
         "confidence",
         with_member("confidence.npy", npy(np.zeros((9, 14, 14), np.uint8))),

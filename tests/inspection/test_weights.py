@@ -14,7 +14,7 @@ def test_weights_are_known_by_names_of_their_own() -> None:
     assert weights_spec("dino-resnet50") is RESNETS["dino-resnet50"]
     assert weights_spec("dino-vitb8") is BACKBONES["dino-vitb8"]
     with pytest.raises(
-        UsageError, match=r"unknown backbone 'resnet50': use one of dino-vitb8, .*, dino-resnet50, or timm:NAME"
+        UsageError, match=r"unknown backbone 'resnet50': choose one of dino-vitb8, .*, dino-resnet50, timm:NAME"
     ):
         weights_spec("resnet50")
     with pytest.raises(UsageError, match="unknown backbone 'dino-resnet50'"):  # it gives no features to cut

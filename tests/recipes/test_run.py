@@ -81,6 +81,7 @@ rpn_post_nms = 20
 rpn_test_proposals = 20
 checkpoint_every = 1
 log_every = 1
+eval_every = 3
 """
 PHOTOS = 5
 
@@ -162,9 +163,12 @@ def test_cards_say_what_a_detector_learned_from_and_how_good_it_is(straight: Pat
     assert st1["learned_from"]["stage"] == "pseudo.st1"
     assert 0 < st1["learned_from"]["predicted"] <= st1["learned_from"]["masks"]
     assert st1["config"]["max_iter"] == st1["training"]["iterations"] == 3
-    last = json.loads((out / "detector-st1" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert st1["training"]["losses"] == last["losses"]
     printed = json.loads((straight / "printed.json").read_text())["results"]["val"]
+    *_, last, scores = (json.loads(line) for line in (out / "detector-st1" / "metrics.jsonl").read_text().splitlines())
+    assert st1["training"]["losses"] == last["losses"]
+    # The evaluation while training is on the recipe's own set.
+    assert scores["results"]["val"]["mask"] == printed["st1"]["mask"]
+    assert (out / "detector-st1" / "model-best.safetensors").is_file()
     for name, one in (("initial", initial), ("st1", st1)):
         assert one["results"]["val"]["box"] == printed[name]["box"]
         assert one["results"]["val"]["ground_truth"]["file"] == "truth.json"
@@ -188,13 +192,18 @@ def test_a_finished_recipe_does_nothing_and_says_so(straight: Path, alone: Path,
 
     # What is to be done again, and what has to wait for it.
     line = ("run", "recipe.toml", "--dry-run", "--json", "--set", "pseudo.beta=0.5")
+    refused = cuts3d(*line)
+    assert refused.code == 2
+    assert "pseudo.beta 0.45 -> 0.5: --set run.if_exists=replace replaces them" in refused.err
+    line = (*line, "--set", "run.if_exists=replace")
     changed = {part["name"]: part for part in json.loads(cuts3d(*line).out)["parts"]}
     assert (changed["depth"]["finished"], changed["val: depth"]["finished"]) == (2, 1)
     assert changed["pseudo"]["finished"] == 0
     assert "pseudo.beta 0.45 -> 0.5" in changed["pseudo"]["note"]
     assert changed["confidence"]["note"] == changed["st1: masks"]["note"] == "after pseudo"
-    assert changed["initial"]["note"] == "after confidence"
+    assert changed["initial"]["note"] == "there are results of other settings"
     assert changed["val: predictions of st1"]["note"] == "after st1"
+    assert "detector-initial learned from masks that would be replaced: train into another" in cuts3d(*line).err
     assert after == {
         path: path.stat().st_mtime_ns for path in (straight / "out").rglob("*") if path.name != "results.json"
     }
@@ -228,7 +237,8 @@ class Interruptions:
         self.part = ""
         init = recipe.RecipeRun.__init__
 
-        def told(line: str) -> None:
+        def told(said: object) -> None:
+            line = str(said)
             if line.startswith("== "):
                 self.part = line
                 self.at(f"{line} begins")
@@ -321,8 +331,12 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
     [
         ('photos = "photos"\ndepth_dir = "maps"\nname', 'depth_dir = "maps"\nname', "recipe.photos is missing"),
         ('name = "boxes"', 'title = "boxes"', "recipe.title is no field: it has photos, images, depth_dir, name"),
+        ('name = "boxes"', 'name = "../boxes"', "recipe.name '../boxes' cannot be a shard's name"),
         ('out = "out"', "gpus = 0", "recipe.gpus is 0: it must lie between 1 and 1024"),
         ('out = "out"', 'gpus = "two"', "recipe.gpus is 'two': it must be a whole number"),
+        ('out = "out"', "gpus = 8", "train.images_per_batch is 2, which 8 processes cannot share equally: set it to 8"),
+        ("[train]", "[train]\naccumulate = 4", "train.accumulate is 4, but a process has 2 images of the batch"),
+        ("[train]", "[train]\neval_limit = 3", "train.eval_limit has no effect: also set train.eval_every"),
         ('depth_dir = "maps"\nname', 'depth_dir = "nowhere"\nname', "recipe.depth_dir is nowhere, which is no folder"),
         ('depth_dir = "maps"\nname', "name", "recipe.depth_dir is missing: depth.backend is 'sensor'"),
         ('ground_truth = "truth.json"', "", "recipe.evaluate.val.ground_truth is missing"),
@@ -331,6 +345,8 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ("tau_knn = 0.15", "tau_knn = 0.01", "pseudo.tau_knn 0.01 is under the diagonal spacing"),
         ("[recipe.evaluate.val]", '[recipe.evaluate."a b"]', "recipe.evaluate.a b: use letters"),
         ("[run]", '[run]\nif_exists = "fail"', "run.if_exists is 'fail'"),
+        ("[run]", '[run]\nengine = "ray"', "run.engine is 'ray': a recipe runs on this machine"),
+        ('ground_truth = "truth.json"', 'ground_truth = "photos"', "photos, which is a folder: name a COCO JSON"),
         ('preset = "tiny"', 'preset = "huge"', "there is no preset 'huge'"),
         ('preset = "tiny"', "preset = ", "is not valid TOML"),
     ],

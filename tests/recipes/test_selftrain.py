@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cuts3d_cli.cut.masks import rle_area
-from cuts3d_cli.detector.checkpoints import load_trained
+from cuts3d_cli.detector.checkpoints import read_trained
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of, sidecar
 from cuts3d_cli.stages.merge import min_score_of
@@ -45,10 +45,13 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     shards = ("--shards", base)
     before = cuts3d("selftrain", *shards, *SMALL)
     assert before.code == 1
-    assert "does not exist: name a detector that `cuts3d train` wrote" in before.line
+    assert "does not exist: name a detector, from `cuts3d train`" in before.line
     lacking = cuts3d("train", *shards, *SMALL, "--round", "1")
     assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
     assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
+
+    refused = cuts3d("selftrain", *shards, *SMALL, "--gpus", "4").line  # before it predicts
+    assert "--images-per-batch is 2, which 4 processes cannot share equally" in refused
 
     # A detector that has learned nothing is sure of nothing: every prediction counts in the first round, none later.
     line = ("selftrain", *shards, *SMALL, "--rounds", "2", "--score-thresholds", "0,1", "--json")
@@ -80,6 +83,6 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     # By hand it is the same round.
     by_hand = cuts3d("train", *shards, *SMALL, "--round", "1", "--out", "mine")
     assert by_hand.code == 0, by_hand.err
-    mine, theirs = (load_trained(Path(folder, "model-final.safetensors"))[0] for folder in ("mine", "detector-st1"))
+    mine, theirs = (read_trained(Path(folder, "model-final.safetensors"))[0] for folder in ("mine", "detector-st1"))
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)

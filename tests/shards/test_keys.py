@@ -9,7 +9,7 @@ from cuts3d_cli.shards.keys import extension_problem, is_meta, key_problem, spli
 
 
 @pytest.mark.parametrize(
-    "key", ["a", "a/b/c", "n01440764/n01440764_10026", "Straße 1", "猫", "a-b_c+d", "__a", "a__/__b__"]
+    "key", ["a", "a/b/c", "n01440764/n01440764_10026", "v1.0/a", "Straße 1", "猫", "a-b_c+d", "__a", "a__/__b__"]
 )
 def test_good_keys(key: str) -> None:
     assert key_problem(key) is None
@@ -24,8 +24,8 @@ def test_good_keys(key: str) -> None:
         ("../a", "leads out"),
         ("a/../b", "leads out"),
         ("a.b", "dot"),
-        ("v1.0/a", "dot"),
-        ("./a", "dot"),
+        ("v1.0/a.b", "dot"),
+        ("./a", "folder without a name"),
         ("a//b", "folder without a name"),
         ("a\nb", "control"),
         ("a\0", "control"),

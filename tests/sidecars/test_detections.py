@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from cuts3d_cli.cut.masks import encode_rle
-from cuts3d_cli.sidecars.detections import Detections, encode, from_detections
+from cuts3d_cli.errors import ShardError
+from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.detections import Detections, decode, encode, from_detections
 
 SIZE = (20, 30)
 
@@ -23,26 +27,28 @@ def detections() -> Detections:
     )
 
 
-def test_the_best_are_kept_and_empty_masks_are_not():
-    stored = from_detections(detections(), size=SIZE, min_score=0.1, max_detections=9)
+def test_empty_masks_are_left_out():
+    stored = from_detections(detections(), size=SIZE)
     assert [item.score for item in stored.instances] == [0.9, 0.8, 0.123457]
     assert [item.area for item in stored.instances] == [18, 24, 36]
-    assert [
-        item.score for item in from_detections(detections(), size=SIZE, min_score=0.5, max_detections=9).instances
-    ] == [
-        0.9,
-        0.8,
-    ]
-    assert len(from_detections(detections(), size=SIZE, min_score=0.0, max_detections=1).instances) == 1
+    assert {item.class_id for item in stored.instances} == {None}
 
 
 def test_the_record_of_a_photo():
     found = detections()
-    content = json.loads(encode(from_detections(found, size=SIZE, min_score=0.85, max_detections=9))["predict.json"])
-    assert content == {
-        "height": 20,
-        "width": 30,
-        "instances": [
-            {"score": 0.9, "bbox": [3.12, 2.46, 6.67, 2.64], "segmentation": found.masks[0], "area": 18},
-        ],
-    }
+    content = json.loads(encode(from_detections(found, size=SIZE))["predict.json"])
+    first = {"score": 0.9, "bbox": [3.12, 2.46, 6.67, 2.64], "segmentation": found.masks[0], "area": 18}
+    assert (content["height"], content["width"], content["instances"][0]) == (20, 30, first)
+
+
+def test_the_classes_of_a_detector_that_knows_several_are_kept():
+    found = replace(detections(), classes=np.array([7, 0, 3, 79]))
+    members = encode(from_detections(found, size=SIZE))
+    assert [item["class_id"] for item in json.loads(members["predict.json"])["instances"]] == [7, 0, 79]
+    read = decode(Sample(key="a", members=members))
+    assert [item.class_id for item in read.instances] == [7, 0, 79]
+    record = json.loads(members["predict.json"])
+    record["instances"][2]["class_id"] = -1
+    damaged = json.dumps(record).encode()
+    with pytest.raises(ShardError, match="instance 2: its class_id is -1"):
+        decode(Sample(key="a", members={"predict.json": damaged}))

@@ -29,7 +29,7 @@ from cuts3d_cli.sidecars.detections import StoredDetections
 from cuts3d_cli.sidecars.features import StoredFeatures
 from cuts3d_cli.sidecars.masks import DroppedCut, ImageCut, InstanceCut, StoredMask, StoredMasks
 from cuts3d_cli.sidecars.npy import encode_npy
-from cuts3d_cli.sidecars.photos import SensorFile
+from cuts3d_cli.sidecars.photos import FACTS, SensorFile
 
 Members = dict[str, bytes]
 SIZE, GRID = (24, 32), (6, 8)
@@ -472,10 +472,10 @@ def test_what_contradicts_other_tars_is_a_flaw():
 def test_a_damaged_record_is_named_with_its_file_and_the_way_out():
     members = KINDS["pseudo"].encode(WHOLE["pseudo"])
     for data, reason in (
-        (b"{", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
-        (b"[]", "it is no JSON object"),
-        (b"{}", 'its height is "(missing)"'),
+        (b"{", "it is not JSON"),
+        (b"[" * 100_000, "it is nested deeper than 100 levels"),
+        (b"[]", "it is not a JSON object"),
+        (b"{}", "it has no height"),
         (members["pseudo.json"].replace(b'"iteration": 0', b'"iteration": null'), "instance 0: its iteration is null"),
         (members["pseudo.json"].replace(b'"area": ', b'"area": 1'), "instance 0: its area is not that of its mask"),
     ):
@@ -530,7 +530,7 @@ def test_a_photo_is_decoded_as_it_was_packed(seed: int, sensor: SensorFile | Non
     else:
         assert found.facts == {**expected, "depth": {"scale": {"png": 0.001, "npy": 1.0}[sensor.kind], "unit": "metre"}}
         assert found.sensor is not None
-        np.testing.assert_array_equal(found.sensor, photos.sensor_map(sample(members)))
+        np.testing.assert_array_equal(found.sensor, photos.sensor_map(sample(members)).metres)
 
 
 @settings(deadline=None, max_examples=200)
@@ -544,8 +544,25 @@ def test_a_photo_with_a_flaw_is_refused_and_no_other(data: st.DataObject):
 def test_members_of_the_users_own_and_photos_without_facts_are_no_flaws():
     members = {"jpg": photo_file(0, "JPEG"), "txt": b"x", "cls": b"7"}
     assert photos.flaws(sample(members)) == []
-    assert photos.decode(sample(members)).facts == photos.photo_facts(sample(members)) == {}
-    assert photos.flaws(sample({**members, "json": b'{"whatever": [1]}'})) == []
+    assert photos.decode(sample(members)).facts == photos.photo_facts(sample(members)) == {"source": "a.jpg"}
+    for text in (b'{"source": "laion", "id": 7}', b'["a caption"]', b'{"path": "M\xf6bel"}', b"{", b"[" * 10**6):
+        assert photos.flaws(sample({**members, "json": text})) == []
+        assert photos.photo_facts(sample({**members, "json": text})) == {"source": "a.jpg"}
+
+
+@pytest.mark.parametrize("depth", [{}, {"depth": {"scale": 0.001, "unit": "metre"}}])
+def test_facts_as_version_0_1_wrote_them_are_read(depth: Mapping[str, Any]):
+    facts = {"id": 3, "source": "b/A.JPG", "width": 32, "height": 24, **depth}
+    members = {"jpg": photo_file(0, "JPEG")}
+    assert photos.photo_facts(sample({**members, "json": json.dumps(facts).encode()})) == facts
+    for other in ({**facts, "url": "x"}, {**facts, "source": "laion"}, {**facts, "id": "3"}, {**facts, "width": -1}):
+        assert photos.photo_facts(sample({**members, "json": json.dumps(other).encode()})) == {"source": "a.jpg"}
+
+
+def test_the_name_of_a_photo_is_the_one_it_has_in_its_tar():
+    stored = Sample(key="x/a", members={"jpeg": b"", "cls": b""}, names={"jpeg": "x/a.JPEG", "cls": "x/a.cls"})
+    assert photos.photo_facts(stored) == {"source": "x/a.JPEG"}
+    assert photos.photo_facts(Sample(key="x/a", members={"txt": b""})) == {"source": "x/a"}
 
 
 FLAWS_OF_PHOTOS: Sequence[tuple[Members, str | None, str]] = [
@@ -553,20 +570,37 @@ FLAWS_OF_PHOTOS: Sequence[tuple[Members, str | None, str]] = [
     ({"jpg": photo_file(0), "png": photo_file(0)}, None, "the sample has several images: jpg, png"),
     ({"jpg": b""}, "jpg", "the image file is empty"),
     ({"jpg": photo_file(0)[:200]}, "jpg", "the image cannot be decoded"),
-    ({"png": photo_file(0), "json": b"["}, "json", "it is no JSON"),
-    ({"png": photo_file(0), "json": b'{"width": 9, "height": 24}'}, "json", "it says 9x24, the photo is 32x24"),
+    (
+        {"a.png": b"", "b.png": b""},
+        None,
+        "the sample has no image, only a.png, b.png: WebDataset ends a key at its first",
+    ),
+    ({"": b"x"}, None, "the sample has no image, only a file without an extension"),
+    ({"png": photo_file(0), FACTS: b"["}, FACTS, "it is not JSON"),
+    ({"png": photo_file(0), FACTS: b'{"width": 9, "height": 24}'}, FACTS, "it says 9x24, the photo is 32x24"),
     ({"png": photo_file(0), "sensor.npy": b"x"}, "sensor.npy", "the depth map is not a whole .npy file"),
     ({**packed(0, sensor_png(0)), "sensor.png": b"x"}, "sensor.png", "the depth map is not a PNG file"),
     *(
         (
             {"png": photo_file(0), "sensor.png": sensor_png(0).data, **facts},
-            "json",
+            FACTS,
             "the sample's JSON does not say what a unit of its sensor map stands for",
         )
         for facts in (
             {},
-            *({"json": json.dumps({"depth": depth}).encode()} for depth in (None, 1, {}, {"scale": "1"}, {"scale": 0})),
-            *({"json": json.dumps({"depth": {"scale": scale}}).encode()} for scale in (-1, float("nan"), 1e999, True)),
+            {"json": json.dumps({"depth": {"scale": 0.001}}).encode()},
+            {FACTS: json.dumps({"depth": None}).encode()},
+        )
+    ),
+    *(
+        ({"png": photo_file(0), FACTS: json.dumps(facts).encode()}, FACTS, reason)
+        for facts, reason in (
+            ({"depth": 1}, "its depth is 1"),
+            ({"depth": {}}, "depth: it has no scale"),
+            *(({"depth": {"scale": scale}}, "depth: its scale is ") for scale in (-1, 0, 1e301, True, "1", [1])),
+            ({"id": "7"}, 'its id is "7"'),
+            ({"source": 5}, "its source is 5"),
+            ({"width": 5}, "it has no height"),
         )
     ),
 ]

@@ -11,7 +11,15 @@ from PIL import Image
 
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.reader import Sample
-from cuts3d_cli.sidecars.photos import decode_sensor_npy, decode_sensor_png, image_member, photo_facts, sensor_map
+from cuts3d_cli.sidecars.photos import (
+    FACTS,
+    decode_sensor_npy,
+    decode_sensor_png,
+    flaws,
+    image_member,
+    photo_facts,
+    sensor_map,
+)
 
 NAN = float("nan")
 
@@ -32,35 +40,62 @@ def test_image_member() -> None:
     assert image_member(Sample(key="a", members={"json": b"", "webp": b"1", "sensor.png": b"2"})) == ("webp", b"1")
     with pytest.raises(SampleError, match=r"no image, only json, sensor\.png"):
         image_member(Sample(key="a", members={"sensor.png": b"", "json": b""}))
+    assert image_member(Sample(key="a", members={"input.jpg": b"1", "seg.png": b"2"})) == ("input.jpg", b"1")
+    assert image_member(Sample(key="a", members={"input.jpg": b"1", "png": b"2"})) == ("png", b"2")
+    with pytest.raises(SampleError, match=r"several images: image\.jpg, rgb\.png"):
+        image_member(Sample(key="a", members={"rgb.png": b"", "image.jpg": b""}))
     with pytest.raises(SampleError, match="several images: jpg, png"):
         image_member(Sample(key="a", members={"png": b"", "jpg": b""}))
 
 
 def test_a_map_in_metres_is_taken_before_one_in_units():
     members = {"sensor.npy": npy(np.ones((2, 2), np.float32)), "sensor.png": png(np.full((2, 2), 2000, np.uint16))}
-    assert sensor_map(Sample(key="a", members=members)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert sensor_map(Sample(key="a", members=members)).metres.tolist() == [[1.0, 1.0], [1.0, 1.0]]
     del members["sensor.npy"]
-    for facts in ({}, {"json": b"{"}, {"json": b"[]"}, {"json": b'{"depth": {"scale": "x"}}'}):
+    for facts in ({}, {"json": b"{"}, {"json": b'{"depth": {"scale": 0.001}}'}, {FACTS: b"{}"}):
         with pytest.raises(
             SampleError, match="the sample's JSON does not say what a unit of its sensor map stands for"
         ):
             sensor_map(Sample(key="a", members={**members, **facts}))
-    facts = {"json": json.dumps({"depth": {"scale": 0.001}}).encode()}
-    assert sensor_map(Sample(key="a", members={**members, **facts})).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    facts = {FACTS: json.dumps({"depth": {"scale": 0.001}}).encode()}
+    assert sensor_map(Sample(key="a", members={**members, **facts})).metres.tolist() == [[2.0, 2.0], [2.0, 2.0]]
     with pytest.raises(SampleError, match="no sensor map is packed"):
         sensor_map(Sample(key="a", members={"jpg": b""}))
 
 
+@pytest.mark.parametrize("missing", ["65535", [True], ["x"], [None], [1] * 100])
+def test_what_the_facts_say_of_missing_values_must_be_a_few_numbers(missing: object):
+    facts = {FACTS: json.dumps({"depth": {"scale": 0.001, "missing": missing}}).encode()}
+    members = {
+        "jpg": png(np.zeros((20, 20, 3), np.uint8)),
+        "sensor.png": png(np.full((2, 2), 2000, np.uint16)),
+        **facts,
+    }
+    with pytest.raises(ShardError, match=r"member a\.cuts3d\.json is damaged: depth: its missing is"):
+        photo_facts(Sample(key="a", members=members))
+    assert [flaw.extension for flaw in flaws(Sample(key="a", members=members))] == [FACTS]
+
+
 def test_damaged_facts_are_told():
-    with pytest.raises(ShardError, match=r"member a\.json is damaged: it is no JSON object"):
-        photo_facts(Sample(key="a", members={"json": b"[]"}))
+    with pytest.raises(ShardError, match=r"member a\.cuts3d\.json is damaged: it is not a JSON object"):
+        photo_facts(Sample(key="a", members={FACTS: b"[]"}))
 
 
 class TestSensor:
     def test_png_in_millimetres(self) -> None:
-        metres = decode_sensor_png(png(np.array([[0, 1500, 65535]], np.uint16)), scale=0.001)
-        np.testing.assert_allclose(metres, np.float32([[NAN, 1.5, 65.535]]))
-        assert metres.dtype == np.float32
+        found = decode_sensor_png(png(np.array([[0, 1500, 2500]], np.uint16)), scale=0.001)
+        np.testing.assert_allclose(found.metres, np.float32([[NAN, 1.5, 2.5]]))
+        assert found.metres.dtype == np.float32
+
+    def test_the_largest_value_of_the_type_is_missing_unless_it_is_said_what_is(self) -> None:
+        data = png(np.array([[0, 1500, 65535, 2500]], np.uint16))
+        found = decode_sensor_png(data, scale=0.001)
+        np.testing.assert_allclose(found.metres, np.float32([[NAN, 1.5, NAN, 2.5]]))
+        assert found.missing == (65535.0,)
+        found = decode_sensor_png(data, scale=0.001, missing=[])
+        np.testing.assert_allclose(found.metres, np.float32([[NAN, 1.5, 65.535, 2.5]]))
+        found = decode_sensor_png(data, scale=0.001, missing=[2500.0])
+        np.testing.assert_allclose(found.metres, np.float32([[NAN, 1.5, 65.535, NAN]]))
 
     def test_png_of_8_bits_is_refused(self) -> None:
         with pytest.raises(SampleError, match="256 levels are too few"):
@@ -73,7 +108,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     def test_npy(self, dtype: type) -> None:
-        metres = decode_sensor_npy(npy(np.array([[0.0, 1.5], [NAN, np.inf], [-1.0, 2.0]], dtype)))
+        metres = decode_sensor_npy(npy(np.array([[0.0, 1.5], [NAN, np.inf], [-1.0, 2.0]], dtype))).metres
         np.testing.assert_array_equal(metres, np.float32([[NAN, 1.5], [NAN, NAN], [NAN, 2.0]]))
         assert metres.dtype == np.float32
 

@@ -127,7 +127,7 @@ def test_a_sensor_that_measured_nothing_is_a_failure_with_its_reason(
 ):
     buffer = io.BytesIO()
     np.save(buffer, np.full((60, 80), value, np.float32))
-    members = {"jpg": encoded(two_boxes().image), "json": b"{}", "sensor.npy": buffer.getvalue()}
+    members = {"jpg": encoded(two_boxes().image), "sensor.npy": buffer.getvalue()}
     base = write_shard(alone / "s-000.tar", {"a": members})
     assert cuts3d("depth", "--backend", "sensor", base).code == 3
     assert manifest_of(base, "depth").failed == [{"key": "a", "reason": "the depth map has no valid pixel"}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.cut.confidence import confidence_counts
 from cuts3d_cli.cut.grid import depth_to_grid, fill_holes
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import read_shard
@@ -19,7 +21,7 @@ from cuts3d_cli.sidecars.confidence import current_confidence, decode
 from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.stages import confidence as stage
 from cuts3d_cli.stages import pseudo
-from tests.support.photos import pack_photos, records, settings
+from tests.support.photos import pack_photos, records, settings, write_shard
 from tests.support.running import Ran
 
 
@@ -32,6 +34,11 @@ def config(weights: Path, *, confidence: dict[str, Any] | None = None, **changes
             "run": {"device": "cpu", "workers": 0},
         }
     )
+
+
+def anew(config: Config) -> Config:
+    """The same, in place of results of other settings."""
+    return replace(config, run=replace(config.run, if_exists="replace"))
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ def test_the_cut_at_the_highest_threshold_is_the_mask_itself(cut: Path, weights:
 
 
 def test_masks_of_several_sources_are_scored_with_them(cut: Path, weights: Path):
-    pseudo.run([cut], config=config(weights, source="core", core_share=0.5))
+    pseudo.run([cut], config=anew(config(weights, source="core", core_share=0.5)))
     masks = records(sidecar(cut, "pseudo"), "pseudo.json")
     assert any(decode_rle(item["core"]).sum() > 1 for record in masks.values() for item in record["instances"])
     stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.2, "cuts": 1}))
@@ -124,12 +131,17 @@ def test_webdataset_reads_it(cut: Path, weights: Path):
 def test_masks_that_were_cut_anew_make_it_stale(cut: Path, weights: Path):
     stage.run([cut], config=config(weights))
     assert current_confidence(cut) is not None
-    pseudo.run([cut], config=config(weights, instances=1))
+    pseudo.run([cut], config=anew(config(weights, instances=1)))
     with pytest.raises(ShardError, match="scores other masks"):
         current_confidence(cut)
     result = stage.run([cut], config=config(weights))  # the run itself notices, and redoes it
     assert result.shards[0].status == "done"
     assert current_confidence(cut) is not None
+    # A threshold that follows from the masks is no setting of the user's.
+    pseudo.run([cut], config=anew(config(weights, tau_knn=0.21)))
+    assert stage.run([cut], config=config(weights)).shards[0].status == "done"
+    with pytest.raises(OtherSettingsError, match=r"confidence\.cuts 6 -> 3"):
+        stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.12, "cuts": 3}))
 
 
 def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
@@ -137,9 +149,27 @@ def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.25}))
     with pytest.raises(UsageError, match=r"under the diagonal spacing of the 14x14 grid, 0\.1088"):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.05}))
-    pseudo.run([cut], config=config(weights, method="maskcut"))
+    pseudo.run([cut], config=anew(config(weights, method="maskcut")))
     with pytest.raises(ShardError, match="cut in 2D"):
         stage.run([cut], config=config(weights))
+
+
+def test_where_no_image_was_cut_it_ends_with_3(cuts3d: Callable[..., Ran], alone: Path):
+    """A few are counted."""
+    write_shard(alone / "bad-000.tar", {"a": {"jpg": b""}, "b": {"jpg": b"no photo"}})
+    write_shard(alone / "empty-000.tar", {})
+    cutting = ("pseudo", "--method", "maskcut", "--backbone", "dino-vits16", "-j", 0)
+    for base, said in (
+        ("bad-000.tar", "there was nothing to do: all 2 images failed in an earlier stage"),
+        ("empty-000.tar", "the shards hold no images"),
+    ):
+        assert cuts3d("depth", base, "--backend", "sensor").code == 3
+        (alone / "w.pth").write_bytes(b"never loaded")
+        assert cuts3d(*cutting, base, "--weights", "w.pth").code == 3
+        ran = cuts3d("confidence", base, "--source", "crf")
+        assert ran.code == 3
+        assert said in ran.err
+    assert "failed before" in cuts3d("confidence", "bad-000.tar", "--source", "crf").out
 
 
 def test_without_masks_it_says_what_to_run(cuts3d: Callable[..., Ran], shards: list[Path]):

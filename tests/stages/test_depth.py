@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.depth import decode_depth_png
+from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth as stage
 from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
 
@@ -82,11 +87,11 @@ def test_what_a_sensor_did_not_give_fails_with_its_reason(alone: Path):
     base = write_shard(
         alone / "s.tar",
         {
-            "blind": {**image, "json": scale, "sensor.png": encoded(np.zeros_like(good), "PNG")},
-            "good": {**image, "json": scale, "sensor.png": encoded(good, "PNG")},
-            "none": {**image, "json": scale},
+            "blind": {**image, FACTS: scale, "sensor.png": encoded(np.zeros_like(good), "PNG")},
+            "good": {**image, FACTS: scale, "sensor.png": encoded(good, "PNG")},
+            "none": {**image, FACTS: scale},
             "npy": {**image, "sensor.npy": npy(good / 1000.0)},
-            "torn": {**image, "json": scale, "sensor.png": encoded(good, "PNG")[:90]},
+            "torn": {**image, FACTS: scale, "sensor.png": encoded(good, "PNG")[:90]},
             "unscaled": {**image, "sensor.png": encoded(good, "PNG")},
         },
     )
@@ -133,19 +138,22 @@ def test_the_content_of_the_weights_decides_not_their_place(alone: Path, midas: 
     state = torch.load(moved, weights_only=True)
     state["scratch.output_conv.4.bias"] += 1.0
     torch.save(state, moved)
-    assert stage.run([base], config=network(moved)).shards[0].status == "done"
+    with pytest.raises(OtherSettingsError, match=r"depth\.weights midas\.pt \([0-9a-f]{8}\) -> moved\.pt \("):
+        stage.run([base], config=network(moved))
+    anew = replace(network(moved), run=replace(network(moved).run, if_exists="replace"))
+    assert stage.run([base], config=anew).shards[0].status == "done"
 
 
 def test_the_files_of_a_folder_of_weights_are_inputs(tmp_path: Path):
     for name in ("model/b.safetensors", "config.json", ".cache/hub.metadata"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    files = stage._weight_files(settings({"depth": {"weights": tmp_path}}).depth)
+    files = stage._weight_files(settings({"depth": {"weights": tmp_path}}).depth, DEPTHS["zoedepth"])
     assert files == {
         "weights/config.json": tmp_path / "config.json",
         "weights/model/b.safetensors": tmp_path / "model/b.safetensors",
     }
-    assert stage._weight_files(SENSOR.depth) == {}
+    assert stage._weight_files(SENSOR.depth, DEPTHS["sensor"]) == {}
 
 
 def test_missing_weights_are_told_before_anything_is_written(alone: Path):
@@ -157,12 +165,19 @@ def test_missing_weights_are_told_before_anything_is_written(alone: Path):
     assert not sidecar(base, "depth").exists()
 
 
-class OneImageBreaksIt:
+class OneImageBreaksIt(DepthBackend):
     """A depth network that fails on any batch with an image 70 pixels wide."""
 
-    spec = stage.DEPTHS["midas-small"]
+    spec = DEPTHS["midas-small"]
 
-    def predict(self, images: Sequence[NDArray[np.uint8]], *, max_side: int) -> list[NDArray[np.float32]]:
+    def predict(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        max_side: int,
+        prompts: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return the red channel."""
         if any(image.shape[1] == 70 for image in images):
             raise IndexError("index 70 is out of bounds")
         return [image[..., 0].astype(np.float32) for image in images]
@@ -194,7 +209,9 @@ def test_where_all_is_finished_no_network_is_loaded(alone: Path, monkeypatch: py
     monkeypatch.setattr(stage, "load_depth", refuse)
     assert stage.run([base], config=config).shards[0].status == "skipped"
     with pytest.raises(WeightsError, match="no weights"):
-        stage.run([base], config=settings({"depth": {"backend": "kbr"}, "run": {"device": "cpu"}}))
+        stage.run(
+            [base], config=settings({"depth": {"backend": "kbr"}, "run": {"device": "cpu", "if_exists": "replace"}})
+        )
 
 
 def test_broken_photos_fail_with_their_reason(alone: Path, midas: Path):

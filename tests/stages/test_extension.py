@@ -27,7 +27,7 @@ from cuts3d_cli.shards.names import sidecar, stage_names
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.shards.writer import ShardWriter
 from cuts3d_cli.sidecars import KINDS
-from cuts3d_cli.sidecars.fields import Fields
+from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_record, stray_members
 from cuts3d_cli.stages import STAGES, Imported, Stage
@@ -78,7 +78,7 @@ def _read(sample: Sample) -> Reading[float | None]:
     return (yield from read_record(sample, "brightness.json", lambda fields: _mean(fields)))
 
 
-def _mean(fields: Fields) -> float:
+def _mean(fields: Record) -> float:
     return fields.number("mean")
 
 
@@ -152,10 +152,12 @@ def test_it_runs_resumes_and_is_verified_and_mended(registered: None, cuts3d: Ca
     assert all(20 < value < 80 for value in values)
     assert "Brightness" in cuts3d("brightness", "--help").out
     assert cuts3d("brightness", "--scale", 0).line.startswith("cuts3d: --scale is 0")
-    # It resumes, and another setting makes it stale.
+    # It resumes, and another setting is refused.
     assert "finished before" in cuts3d("brightness", "--shards", base, "--scale", 100).out
+    refused = cuts3d("brightness", "--shards", base, "--scale", 10)
+    assert "other settings (s-000.brightness.tar): --scale 100.0 -> 10.0: --if-exists replace" in refused.line
     first = tar.read_bytes()
-    assert cuts3d("brightness", "--shards", base, "--scale", 10).code == 0
+    assert cuts3d("brightness", "--shards", base, "--scale", 10, "--if-exists", "replace").code == 0
     assert tar.read_bytes() != first
     # It is verified; its sidecar is none of the base shards that a folder stands for.
     assert cuts3d("verify", "--shards", alone).code == 0
@@ -170,7 +172,7 @@ def test_it_runs_resumes_and_is_verified_and_mended(registered: None, cuts3d: Ca
 
 def test_a_damaged_one_is_written_again(registered: None, cuts3d: Callable[..., Ran], alone: Path):
     (base,) = pack_photos(alone, 2)
-    assert cuts3d("brightness", "--shards", base, "--scale", 100).code == 0
+    assert cuts3d("brightness", "--shards", base, "--scale", 100, "--if-exists", "replace").code == 0
     tar = sidecar(base, "brightness")
     whole = tar.read_bytes()
     tar.write_bytes(whole[:600] + b"#" + whole[601:])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.errors import ShardError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import load_backbone
 from cuts3d_cli.features.extractor import FeatureExtractor
@@ -103,7 +105,7 @@ def test_stored_features_of_other_kinds_are_refused(alone: Path, weights: Path):
         stored_features(base, FeatureExtractor(config(other)))
 
 
-def test_a_changed_file_of_weights_is_redone(alone: Path, weights: Path):
+def test_a_changed_file_of_weights_is_redone_where_that_is_asked_for(alone: Path, weights: Path):
     import torch
 
     (base,) = pack_photos(alone, 1, with_depth=False)
@@ -112,7 +114,11 @@ def test_a_changed_file_of_weights_is_redone(alone: Path, weights: Path):
     state["cls_token"] += 1.0
     torch.save(state, alone / "w.pth")
     assert stage.run([base], config=config(weights)).shards[0].status == "skipped"
-    assert stage.run([base], config=config(alone / "w.pth")).shards[0].status == "done"
+    with pytest.raises(OtherSettingsError, match=r"features\.weights .* -> w\.pth"):
+        stage.run([base], config=config(alone / "w.pth"))
+    asked = config(alone / "w.pth")
+    anew = replace(asked, run=replace(asked.run, if_exists="replace"))
+    assert stage.run([base], config=anew).shards[0].status == "done"
 
 
 def test_the_extractor_checks_names_before_it_loads_anything(alone: Path):

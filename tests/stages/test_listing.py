@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.shards.keys import key_problem
 from cuts3d_cli.stages.listing import assign_keys, list_source
+from tests.support.photos import encoded, two_boxes
 
 
 def touch(root: Path, *files: str) -> None:
@@ -40,8 +41,8 @@ def test_photos_of_other_kinds_are_not_left_out_in_silence(tmp_path: Path) -> No
     problems = [photo.problem for photo in list_source(tmp_path, images=None).photos]
     assert problems == [
         None,
-        "files of kind 'tif' are not read: convert it to PNG or JPEG",
-        "files of kind 'heic' are not read: convert it to PNG or JPEG",
+        "files of kind 'tif' are not read: convert it to JPEG, PNG or WebP",
+        "files of kind 'heic' are not read: convert it to JPEG, PNG or WebP",
     ]
 
 
@@ -149,7 +150,7 @@ def test_coco_file_names_stay_within_the_image_folder(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested deeper than 100 levels"),
         ("[1]", "is not a COCO JSON"),
         ('{"images": 3}', "is not a COCO JSON"),
         ('{"annotations": []}', "is not a COCO JSON"),
@@ -167,3 +168,57 @@ def test_what_is_not_coco(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(UsageError, match=rf"c\.json:? .*{message}|c\.json {message}|c\.json: {message}") as caught:
         list_source(path, images=None)
     assert "\n" not in str(caught.value)
+
+
+def write(root: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        (root / name).write_bytes(data)
+
+
+def test_first_bytes_tell_where_the_ending_does_not(tmp_path: Path) -> None:
+    photo, png = encoded(two_boxes().image), encoded(two_boxes().image, "PNG")
+    names = {
+        "a.jpe": photo, "b.JPG_large": photo, "c.jpg?size=2": photo, "d.jpg ": photo, "e": photo, "f.ARW": photo,
+        "g.heic": png, "h\nh": png, "i.jfif": photo, "gif": b"GIF89a", "raw.ARW": b"II*\0\x08\0\0\0", "notes": b"text",
+        "empty": b"", "list.txt": b"a", "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    }  # fmt: skip
+    write(tmp_path, **names)
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("nowhere", tmp_path / "broken")
+    listing = list_source(tmp_path, images=None)
+    good = {photo.file: photo.extension for photo in listing.photos if photo.problem is None}
+    assert good == dict.fromkeys(list(names)[:6], "jpg") | {"g.heic": "png", "h\nh": "png", "i.jfif": "jpg"}
+    assert {photo.file: photo.problem for photo in listing.photos if photo.problem} == {
+        "gif": "GIF files are not read: convert it to JPEG, PNG or WebP",
+        "raw.ARW": "TIFF files are not read: convert it to JPEG, PNG or WebP",
+    }
+    assert listing.passed_over == ["Thumbs.db", "broken", "empty", "list.txt", "notes", "pipe"]
+    assert [photo.key for photo in listing.photos][:3] == ["a", "b", "c"]
+
+
+def test_a_folder_without_photos_says_what_it_holds(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt", "b.csv")
+    with pytest.raises(UsageError, match=r"holds no photos \(jpg, jpeg, png, webp\), only 2 other files"):
+        list_source(tmp_path, images=None)
+
+
+def test_a_json_of_lvis_names_its_photos_by_their_urls(tmp_path: Path) -> None:
+    url = "http://images.cocodataset.org/val2017/000000397133.jpg"
+    source = coco(
+        tmp_path / "lvis.json", [{"id": 397133, "coco_url": url}, {"id": 5, "coco_url": url.replace("133", "134")}]
+    )
+    touch(tmp_path, "coco/val2017/000000397133.jpg")
+    missing, found = list_source(source, images=tmp_path / "coco").photos
+    assert (found.id, found.file, found.key, found.problem) == (
+        397133, "val2017/000000397133.jpg", "val2017/000000397133", None
+    )  # fmt: skip
+    assert missing.file == "val2017/000000397134.jpg"
+    assert list_source(source, images=tmp_path / "coco/val2017").photos[1].file == "000000397133.jpg"
+
+
+def test_a_json_may_name_photos_without_a_telling_ending(tmp_path: Path) -> None:
+    write(tmp_path, a=encoded(two_boxes().image), b=b"text")
+    source = coco(tmp_path / "c.json", [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "b"}])
+    photo, text = list_source(source, images=tmp_path).photos
+    assert (photo.file, photo.extension, photo.problem) == ("a", "jpg", None)
+    assert text.problem == "it is no image, by its name and its first bytes"

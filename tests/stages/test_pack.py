@@ -14,13 +14,16 @@ import webdataset as wds
 from PIL import Image
 
 from cuts3d_cli.config import Config, PackConfig, RunConfig
+from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import read_shard
-from cuts3d_cli.sidecars.photos import image_member
+from cuts3d_cli.sidecars.photos import FACTS, image_member, sensor_map
 from cuts3d_cli.stages.pack import Packing, run
+from cuts3d_cli.wording import Say
+from tests.support.photos import encoded, two_boxes
 
 
 def photo(width: int = 40, height: int = 30, *, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
@@ -48,18 +51,21 @@ def fill(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def pack(source: Path, out: Path, *, progress: Progress | None = None, **options: Any) -> StageResult:
+def pack(
+    source: Path, out: Path, *, progress: Progress | None = None, say: Say | None = None, **options: Any
+) -> StageResult:
     """Pack; options are fields of `Packing`, `PackConfig` and `RunConfig`."""
 
     def those_of(kind: type) -> dict[str, Any]:
         return {name: options.pop(name) for name in kind.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
 
     config = Config(pack=PackConfig(**those_of(PackConfig)), run=RunConfig(**those_of(RunConfig)))
-    return run(Packing(source=source, out=out, **{"name": "d"} | options), config=config, progress=progress)
+    packing = Packing(source=source, out=out, **{"name": "d"} | options)
+    return run(packing, config=config, progress=progress, say=say)
 
 
 def facts(tar: Path) -> dict[str, dict[str, Any]]:
-    return {sample.key: json.loads(sample.members["json"]) for sample in read_shard(tar)}
+    return {sample.key: json.loads(sample.members[FACTS]) for sample in read_shard(tar)}
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ def test_webdataset_reads_it_unaided(seven: Path, tmp_path: Path) -> None:
     samples = {s["__key__"]: s for s in wds.WebDataset(str(tar), shardshuffle=False).decode("rgb8")}
     assert len(samples) == 7
     assert samples["c0/0"]["jpg"].shape == (30, 40, 3)
-    assert samples["c1/1"]["json"]["source"] == "c1/1.jpg"
+    assert samples["c1/1"][FACTS]["source"] == "c1/1.jpg"
     assert samples["c1/1"]["sensor.npy"].tolist() == np.ones((30, 41)).tolist()
 
 
@@ -160,7 +166,7 @@ def test_unreadable_photos_are_listed_and_nothing_else_is_lost(tmp_path: Path) -
     assert reasons["broken.jpg"] == "broken.jpg does not exist"
     assert reasons["empty.jpg"] == "the image file is empty"
     assert reasons["pipe.jpg"] == "pipe.jpg is not a plain file"
-    assert "tif" in reasons["scan.tif"]
+    assert reasons["scan.tif"] == "TIFF files are not read: convert it to JPEG, PNG or WebP"
     assert result.count("samples_in") == 13 == result.count("samples_out") + result.count("failed")
     recorded = [item for shard in result.shards for item in load_manifest(manifest_path(shard.shard)).failed]
     assert [item["file"] for item in recorded] == list(reasons)
@@ -205,7 +211,7 @@ def test_depth_maps(tmp_path: Path) -> None:
     assert samples["x/same"]["sensor.png"] == maps["x/same.png"]
     assert samples["x/half"]["sensor.png"] == maps["x/half.PNG"]
     assert samples["x/metres"]["sensor.npy"] == metres
-    assert sorted(samples["x/none"]) == ["jpg", "json"]
+    assert sorted(samples["x/none"]) == [FACTS, "jpg"]
     depths = {key: item.get("depth") for key, item in facts(result.shards[0].shard).items()}
     unit = {"unit": "metre"}
     assert depths == {
@@ -222,9 +228,8 @@ def test_depth_maps_that_do_not_fit(tmp_path: Path) -> None:
         "aspect.png": depth_png(41, 30),
         "bits.png": photo(kind="PNG", mode="L"),
         "cut.png": depth_png()[:60],
-        "deep.npy": npy(np.ones((1, 30, 40))),
+        "deep.npy": npy(np.ones((2, 30, 40))),
         "fine.png": depth_png(404, 300),
-        "ints.npy": npy(np.ones((30, 40), np.int32)),
         "pickle.npy": npy(np.array([{}], dtype=object)),
         "two.npy": npy(np.ones((30, 40))),
         "two.png": depth_png(),
@@ -233,7 +238,7 @@ def test_depth_maps_that_do_not_fit(tmp_path: Path) -> None:
     result = pack(source, tmp_path / "out", depth_dir=fill(tmp_path / "depth", maps))
     assert list(facts(result.shards[0].shard)) == ["fine"]
     reasons = {item["key"]: item["reason"] for item in result.failed}
-    assert set(reasons) == {"aspect", "bits", "cut", "deep", "ints", "pickle", "two"}
+    assert set(reasons) == {"aspect", "bits", "cut", "deep", "pickle", "two"}
     assert reasons["aspect"] == "depth map aspect.png is 41x30, the upright photo 40x30: they differ in aspect ratio"
     assert reasons["two"] == "there are two depth maps, two.png and two.npy: keep one"
     assert all(reasons[key].startswith(f"depth map {key}.") for key in reasons if key != "two")
@@ -252,6 +257,126 @@ def test_depth_maps_within_the_source_are_no_photos(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", {"a.jpg": photo(), "depth/a.png": depth_png()})
     result = pack(source, tmp_path / "out", depth_dir=source / "depth")
     assert (result.count("samples_out"), result.count("with_depth")) == (1, 1)
+
+
+def test_maps_of_other_formats_and_names(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", {f"{name}.jpg": photo() for name in ("ints", "npz", "suffixed", "tiff")})
+    levels = np.full((30, 40), 1500, np.uint16)
+    levels[3:9, 3:9] = 900
+    buffer = io.BytesIO()
+    np.savez(buffer, depth=(levels / 1000).astype(np.float32))
+    tiff = io.BytesIO()
+    Image.fromarray(levels).save(tiff, "TIFF")
+    maps = {
+        "ints.npy": npy(levels),
+        "npz.npz": buffer.getvalue(),
+        "suffixed_depth.PNG": depth_png(),
+        "tiff.TIFF": tiff.getvalue(),
+        "other.exr": b"",
+    }
+    said: list[str] = []
+    result = pack(
+        source, tmp_path / "out", depth_dir=fill(tmp_path / "maps", maps), say=lambda line: said.append(str(line))
+    )
+    assert (result.count("with_depth"), result.failed) == (4, [])
+    stored = {sample.key: sensor_map(sample).metres for sample in read_shard(result.shards[0].shard)}
+    for key in ("ints", "npz", "tiff"):
+        np.testing.assert_array_equal(stored[key], (levels / 1000).astype(np.float32))
+    assert "1 of 5 files" in said[0]
+    assert said[0].endswith("are no photo's depth map, as other.exr; .exr files are not read")
+
+
+def test_values_that_are_missing_are_recorded_and_told(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", {"a.jpg": photo(), "b.jpg": photo(), "c.jpg": photo()})
+    levels = np.linspace(500, 5000, 1200).reshape(30, 40).astype(np.uint16)
+    marked = levels.copy()
+    marked[:5] = 65535
+    maps = fill(tmp_path / "maps", {"a.png": encoded(marked, "PNG"), "b.png": encoded(levels, "PNG")})
+    said: list[str] = []
+    options = {"depth_dir": maps, "say": lambda line: said.append(str(line))}
+    result = pack(source, tmp_path / "out", **options)
+    manifest = load_manifest(manifest_path(result.shards[0].shard))
+    assert manifest.counts["depth_missing_65535"] == 1
+    assert "depth_invalid" not in manifest.config
+    assert {key: item.get("depth", {}).get("missing") for key, item in facts(result.shards[0].shard).items()} == {
+        "a": [65535.0], "b": None, "c": None,
+    }  # fmt: skip
+    a, *_ = read_shard(result.shards[0].shard)
+    assert a.members["sensor.png"] == encoded(marked, "PNG")
+    np.testing.assert_array_equal(np.isnan(sensor_map(a).metres), marked == 65535)
+    assert said == [
+        f"1 of 3 photos have no depth map in {maps}",
+        "65535 is taken as 'not measured' in 1 depth map: if it is a distance, pack with pack.depth_invalid='0'",
+    ]
+    # A run that skips the shard tells the same.
+    pack(source, tmp_path / "out", **options)
+    assert said[2:] == said[:2]
+    # The user's word goes before the rule, is recorded, and makes the shard anew.
+    result = pack(source, tmp_path / "out", depth_invalid="0", **options)
+    assert load_manifest(manifest_path(result.shards[0].shard)).config["depth_invalid"] == "0"
+    a, *_ = read_shard(result.shards[0].shard)
+    assert sensor_map(a).metres.max() == np.float32(65.535)
+    assert said[4:] == said[:1]
+
+
+def test_many_pixels_with_the_largest_value_are_told(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", {"a.jpg": photo()})
+    levels = np.linspace(500, 4000, 1200).reshape(30, 40).astype(np.uint16)
+    levels[:8] = 5000
+    maps = fill(tmp_path / "maps", {"a.png": encoded(levels, "PNG")})
+    said: list[str] = []
+    for _ in range(2):
+        pack(source, tmp_path / "out", depth_dir=maps, say=lambda line: said.append(str(line)))
+    problem = "in 1 depth map a tenth of the pixels or more have the largest value"
+    assert said == [
+        f"{problem}, as 5000 in a.png: if it means 'not measured', name it by pack.depth_invalid",
+        f"{problem}: if it means 'not measured', name it by pack.depth_invalid",
+    ]
+
+
+def test_maps_of_photos_that_exif_turns(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    scene = two_boxes()
+    buffer, flat = io.BytesIO(), photo(80, 60, exif=turned)
+    Image.fromarray(scene.image[::-1, ::-1]).save(buffer, "PNG", exif=turned)
+    source = fill(tmp_path / "in", {"flat.jpg": flat, "scene.png": buffer.getvalue()})
+    stored = encoded(scene.depth[::-1, ::-1], "PNG")
+    maps = fill(tmp_path / "maps", {"flat.png": stored, "scene.png": stored})
+    said: list[str] = []
+    options = {"depth_dir": maps, "depth_invalid": "0", "say": lambda line: said.append(str(line))}
+    result = pack(source, tmp_path / "out", depth_orientation="stored", **options)
+    for sample in read_shard(result.shards[0].shard):
+        np.testing.assert_array_equal(np.isnan(sensor_map(sample).metres), scene.depth == 0)
+    assert load_manifest(manifest_path(result.shards[0].shard)).config["depth_orientation"] == "stored"
+    said.clear()
+    pack(source, tmp_path / "out", **options)
+    assert said[-1].endswith("taken as upright: EXIF turns the photo, and the edges do not tell how the map lies; "
+                             "pack.depth_orientation='stored' turns such maps along")  # fmt: skip
+
+
+def test_a_map_that_fits_before_the_turn_alone_names_exif(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    source = fill(tmp_path / "in", {"a.jpg": photo(exif=turned)})
+    maps = fill(tmp_path / "maps", {"a.png": depth_png()})
+    said: list[str] = []
+    result = pack(source, tmp_path / "out", depth_dir=maps, say=lambda line: said.append(str(line)))
+    assert result.failed[0]["reason"] == (
+        "depth map a.png is 40x30, the upright photo 30x40: it fits the photo as it is stored, before its EXIF"
+        " orientation 6 turns it"
+    )
+    assert said == [
+        "1 depth map would fit the photo as it is stored, before EXIF turns it: "
+        "pack.depth_orientation='stored' turns such maps along"
+    ]
+
+
+def test_a_folder_of_maps_of_which_none_is_used(seven: Path, tmp_path: Path) -> None:
+    maps = fill(tmp_path / "maps", {"other.png": depth_png()})
+    with pytest.raises(UsageError, match=r"holds no map of any photo: that of c0/0\.jpg would be c0/0\.png"):
+        pack(seven, tmp_path / "out", depth_dir=maps)
+    assert not (tmp_path / "out").exists()
 
 
 class Watcher(Progress):
@@ -318,7 +443,9 @@ def test_resume_keeps_what_matches(seven: Path, tmp_path: Path) -> None:
 def test_resume_notices_depth_maps(seven: Path, tmp_path: Path) -> None:
     pack(seven, tmp_path / "out", shard_size=3)
     maps = fill(tmp_path / "depth", {"c0/0.png": depth_png()})
-    reasons = again(seven, tmp_path, depth_dir=maps)
+    with pytest.raises(OtherSettingsError, match=r"depth false -> true.*to keep them, choose another name or out"):
+        again(seven, tmp_path, depth_dir=maps)
+    reasons = again(seven, tmp_path, depth_dir=maps, if_exists="replace")
     assert set(reasons.values()) == {"redone, config changed: depth false -> true, depth_scale (unset) -> 0.001"}
     fill(maps, {"c1/5.png": depth_png(45, 30)})
     assert again(seven, tmp_path, depth_dir=maps) == {

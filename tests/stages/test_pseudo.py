@@ -27,6 +27,7 @@ from cuts3d_cli.errors import ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from tests.support.killers import cut_or_die
@@ -82,7 +83,7 @@ def test_touching_boxes_are_told_apart_by_depth_and_not_without(alone: Path, wei
         masks = [decode_rle(item["segmentation"]) for item in record["instances"]]
         for box in scene.boxes:
             assert max(mask_iou(mask, box) for mask in masks) > 0.7
-    stage.run([base], config=config(weights, method="maskcut"))
+    stage.run([base], config=config(weights, method="maskcut", run={"if_exists": "replace"}))
     for number, record in enumerate(pseudo_records(base).values()):
         both = scene_of(number).boxes[0] | scene_of(number).boxes[1]
         assert mask_iou(decode_rle(record["instances"][0]["segmentation"]), both) > 0.7
@@ -138,6 +139,17 @@ def test_the_export_is_a_coco_file(cuts3d: Callable[..., Ran], shards: list[Path
     annotations = coco.dataset["annotations"]
     assert [item["id"] for item in annotations] == list(range(1, len(annotations) + 1))
     assert f"m.json: {len(annotations)} masks of 4 images" in ran.err
+    # What is stored is exported by other settings, without weights and without a word of them; nothing is cut again.
+    before = {path: sidecar(path, "pseudo").read_bytes() for path in shards}
+    again = cuts3d("pseudo", "--shards", ".", "--export-coco", "again.json")
+    assert again.code == 0, again.err
+    assert f"again.json: {len(annotations)} masks of 4 images, as they are stored" in again.err
+    assert Path("again.json").read_bytes() == Path("m.json").read_bytes()
+    refused = cuts3d("pseudo", "--shards", ".", "--preset", "best", *BACKBONE, "--export-coco", "best.json")
+    assert "finished results of other settings" in refused.line
+    assert not Path("best.json").exists()
+    assert "there is no folder none: make it first" in cuts3d("pseudo", "--export-coco", "none/m.json").line
+    assert {path: sidecar(path, "pseudo").read_bytes() for path in shards} == before
     for image in coco.dataset["images"]:
         number = int(image["file_name"][1])
         assert (image["height"], image["width"]) == scene_of(number).depth.shape
@@ -150,7 +162,7 @@ def test_webdataset_reads_base_and_sidecars(alone: Path, weights: Path):
     features.run([base], config=config(weights))
     stage.run([base], config=config(weights))
     expected = {
-        "": {"jpg", "json", "sensor.png"},
+        "": {"jpg", FACTS, "sensor.png"},
         ".depth": {"depth.png", "depth.json"},
         ".features": {"features.npy", "features.json"},
         ".pseudo": {"pseudo.json"},
@@ -221,7 +233,7 @@ def bad_members() -> dict[str, dict[str, bytes]]:
     }
     facts = json.dumps({"depth": {"scale": 0.001, "unit": "metre"}}).encode()
     return {
-        key: {extension: data, "json": facts, "sensor.png": encoded(item.depth, "PNG")}
+        key: {extension: data, FACTS: facts, "sensor.png": encoded(item.depth, "PNG")}
         for key, (extension, data, item) in kinds.items()
     }
 
@@ -353,7 +365,16 @@ def test_a_run_goes_on_where_it_was_left(cuts3d: Callable[..., Ran], shards: lis
     assert [item["status"] for item in json.loads(again.out)["shards"]] == ["skipped", "done"]
     assert "s-001.tar: redone, unfinished: it has no manifest" in again.err
 
-    changed = cuts3d(*arguments, "--tau-knn", "0.2", "--no-crf")
+    before = {path: sidecar(path, "pseudo").read_bytes() for path in shards}
+    other = (*arguments, "--tau-knn", "0.2", "--no-crf")
+    refused = cuts3d(*other)
+    assert refused.code == 2
+    what = "finished results of other settings (s-000.pseudo.tar, s-001.pseudo.tar): "
+    settings = "--crf true -> false, --tau-knn 0.115 -> 0.2"
+    assert refused.line.startswith(f"cuts3d: 2 of 2 shards hold {what}{settings}: --if-exists replace replaces them; ")
+    assert {path: sidecar(path, "pseudo").read_bytes() for path in shards} == before
+    changed = cuts3d(*other, "--if-exists", "replace")
+    assert f"replacing in 2 of 2 shards {what}{settings}" in changed.err.splitlines()
     assert "s-000.tar: redone, config changed: pseudo.crf true -> false, pseudo.tau_knn 0.115 -> 0.2" in changed.err
 
     refused = cuts3d(*arguments, "--if-exists", "fail")

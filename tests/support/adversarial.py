@@ -26,6 +26,7 @@ class Seen:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: Sequence[Rle]
+    classes: NDArray[np.int64] | None = None
 
 
 def seen(masks: Sequence[Rle], scores: Sequence[float], *, shift: Sequence[float] | float = 0.0) -> Seen:

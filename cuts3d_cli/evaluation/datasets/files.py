@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from cuts3d_cli.errors import DatasetError
-from cuts3d_cli.images import IMAGE_EXTENSIONS
-
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
-_ORIENTATION = 0x0112
+from cuts3d_cli.evaluation.datasets.frames import PhotoHead
+from cuts3d_cli.images import IMAGE_EXTENSIONS, exif_orientation, open_image, oriented_size
+from cuts3d_cli.paths import plain_path
 
 
 def base_folders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -73,29 +69,40 @@ class Photos:
             folders: that hold the photos; where several hold a photo of the same name, the first one's is taken.
         """
         self._folders = folders
-        self._names: dict[Path, frozenset[str]] = {}
+        self._names: dict[Path, Mapping[str, Path]] = {}
 
     def find(self, file: str, *, extensions: Sequence[str] = ()) -> Path | None:
         """Return the photo of a file name, looked up with all its folders, then without the first, the first two, ...
 
         Args:
-            file: as in the annotations.
+            file: as in the annotations, however it is written there.
             extensions: others that the photo may have instead.
         """
-        path = PurePosixPath(file)
-        parts = [part for part in path.parts if part not in ("/", "..", ".")]
+        path = PurePosixPath(plain_path(file))
+        parts = [part for part in path.parts if part not in ("/", "//", "..", ".")]
         names = [path.name, *(path.with_suffix(extension).name for extension in extensions)]
         for dropped in range(len(parts)):
             for folder in self._folders:
-                parent = folder.joinpath(*parts[dropped:-1])
+                parent = self._below(folder, parts[dropped:-1])
                 for name in names:
-                    if name in self._listing(parent):
-                        return parent / name
+                    if parent is not None and name in self._listing(parent):
+                        return self._listing(parent)[name]
         return None
 
-    def _listing(self, folder: Path) -> frozenset[str]:
+    def _below(self, folder: Path, parts: Sequence[str]) -> Path | None:
+        """Return a folder below another one, part by part, since names on the disk may be written differently."""
+        for part in parts:
+            found = self._listing(folder).get(part)
+            if found is None:
+                return None
+            folder = found
+        return folder
+
+    def _listing(self, folder: Path) -> Mapping[str, Path]:
+        """Return what is in a folder, by its name in plain form; nothing where there is no such folder."""
         if folder not in self._names:
-            self._names[folder] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            self._names[folder] = {plain_path(name): folder / name for name in names}
         return self._names[folder]
 
 
@@ -113,18 +120,19 @@ def read_lines(path: Path) -> list[str]:
         raise DatasetError(f"{path} is not a text file, or is damaged: fetch it again") from error
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """Read the (width, height) in pixels of a photo turned by its EXIF orientation, from the head of its file.
+def photo_head(photo: Path | bytes) -> PhotoHead:
+    """Read the size and the EXIF orientation of a photo from the head of its file.
 
-    Raises:
-        DatasetError: the file is not a photo, or is damaged.
+    Args:
+        photo: its file, or the bytes of one.
+
+    Returns:
+        What the head says; no size where this is not a photo, or cannot be read.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(_ORIENTATION) in _TURNED
-    except Exception as error:  # Pillow raises many types on damaged files; all mean the same here.
-        raise DatasetError(f"{path} is not a photo, or is damaged: fetch it again") from error
-    return (height, width) if turned else (width, height)
+            warnings.simplefilter("ignore")
+            with open_image(photo) as image:
+                return PhotoHead(size=oriented_size(image), orientation=exif_orientation(image))
+    except Exception:  # Pillow raises many types on damaged files; all mean the same here.
+        return PhotoHead(size=None)

@@ -15,9 +15,9 @@ from cuts3d_cli.evaluation.datasets.files import (
     count_photos,
     first_complete,
     missing_paths,
-    upright_size,
+    photo_head,
 )
-from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, read_ground_truth
+from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, list_ground_truth
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.metrics import Instance
 from cuts3d_cli.wording import listed
@@ -139,7 +139,7 @@ def open_own(annotations: Path, images: Path, *, partial: bool = False) -> Datas
     """Open a user's own COCO JSON.
 
     Args:
-        annotations: the JSON, as `read_ground_truth` takes it.
+        annotations: the JSON, as `list_ground_truth` takes it.
         images: the folder of its photos; leading folders of its file names may be missing in it.
         partial: leave out images whose photo is missing.
 
@@ -151,28 +151,24 @@ def open_own(annotations: Path, images: Path, *, partial: bool = False) -> Datas
         IncompleteDatasetError: photos are missing, and `partial` is not set.
         DatasetError: the folder or all photos are missing.
     """
-    # Read the JSON, and find the photo of each image.
-    truth = read_ground_truth(annotations)
+    # Load the JSON, and find the photo of each image.
+    truth = list_ground_truth(annotations)
     if not images.is_dir():
         raise DatasetError(f"{images} is not a folder: name the folder of the photos of {annotations} (images)")
     photos = Photos((images,))
     names = {number: image.file for number, image in truth.images.items()}
     paths = {number: photos.find(name) for number, name in names.items()}
     there = _present(paths, names, what=str(annotations), where=images, page=None, partial=partial)
-    # Keep the images that have one.
-    kept = GroundTruth(
-        images={number: truth.images[number] for number in there},
-        instances={number: truth.instances[number] for number in there},
-        warnings=truth.warnings,
-    )
+    # Read the annotations of the images that have one, in the frame of the upright photo.
+    kept = truth.read({number: photo_head(path) for number, path in there.items()})
     items = [item for group in kept.instances.values() for item in group]
     return Dataset(
         name=annotations.stem,
         title="/".join(annotations.parts[-2:]),
         masks=bool(items) and all(item.mask is not None for item in items),
         truth=kept,
-        paths=there,
-        missing=len(names) - len(there),
+        paths={number: there[number] for number in kept.images},
+        missing=len(names) - len(kept.images),
     )
 
 
@@ -242,7 +238,9 @@ def _dataset(
     instances: dict[int, Sequence[Instance]] = {}
     for number, path in paths.items():
         image = parsed.images[number]
-        size = image.size or upright_size(path)
+        size = image.size or photo_head(path).size
+        if size is None:
+            raise DatasetError(f"{path} is not a photo, or is damaged: fetch it again")
         images[number] = TrueImage(file=image.file, width=size[0], height=size[1])
         instances[number] = instances_in_pixels(image, size)
     return Dataset(

@@ -7,21 +7,39 @@ a box.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
-from cuts3d_cli.cut.masks import Rle, encode_rle, rle_runs
-from cuts3d_cli.evaluation.datasets.coco_json import is_number, is_whole
+from cuts3d_cli.cut.masks import Rle, encode_rle, rle_area, rle_runs
+from cuts3d_cli.json_reading import is_number, is_whole
 
 MAX_PERIMETER = 20_000_000
 """Most pixels along all edges of a mask's polygons; no outline of an object is longer."""
 
 
-def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
-    """Return the mask of an annotation as a run-length code.
+@dataclass(frozen=True, kw_only=True)
+class ReadMask:
+    """What was read of the segmentation of an annotation.
+
+    Attributes:
+        code: of all its parts that are valid; None where none is.
+        flaw: what is wrong with the first part that is not; None where all are valid. It continues "its segmentation".
+    """
+
+    code: Rle | None
+    flaw: str | None
+
+
+def read_mask(segmentation: Any, *, width: int, height: int) -> ReadMask:
+    """Read the mask of an annotation: the union of its valid parts.
+
+    Besides COCO's two forms, those that annotation tools write are taken: one polygon without the list around it,
+    polygons of [x, y] pairs, and a list of run-length codes.
 
     Args:
         segmentation: a list of polygons [x, y, x, y, ...], or {"size": [height, width], "counts": a list or string}.
@@ -29,45 +47,95 @@ def to_rle(segmentation: Any, *, width: int, height: int) -> Rle:
         height: of the image, pixels.
 
     Returns:
-        Its run-length code.
-
-    Raises:
-        ValueError: it is neither, is damaged, or is of another size; the text continues "its segmentation ...".
+        The mask at the size of the image, and what is wrong with it.
     """
     # Refuse sizes that no mask may have, before memory is taken for one.
     if width * height > MAX_IMAGE_PIXELS:
-        raise ValueError(f"is of an image of {width}x{height} pixels, more than {MAX_IMAGE_PIXELS}")
-    if isinstance(segmentation, list):
-        return _of_polygons(segmentation, width=width, height=height)
-    # Check the size and the runs of a run-length code.
-    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        return ReadMask(code=None, flaw=f"is of an image of {width}x{height} pixels, more than {MAX_IMAGE_PIXELS}")
+    # Read it part by part.
+    codes, flaws = [], []
+    edges = 0.0
+    for part in _parts(segmentation):
+        try:
+            if isinstance(part, dict):
+                codes.append(_of_runs(part, width=width, height=height))
+            else:
+                polygon = _checked_polygon(part, width=width, height=height)
+                # pycocotools walks along every edge, pixel by pixel, and keeps them all.
+                edges += _perimeter(polygon)
+                if edges > MAX_PERIMETER:
+                    raise ValueError(f"has polygons whose edges are longer than {MAX_PERIMETER} pixels together")
+                codes.append(coco_mask.frPyObjects([polygon], height, width)[0])
+        except ValueError as error:
+            flaws.append(str(error))
+    # Join the valid parts.
+    flaw = flaws[0] if flaws else None
+    if not codes:
+        return ReadMask(code=None, flaw=flaw or "is empty")
+    counts = coco_mask.merge(codes)["counts"].decode("ascii")
+    return ReadMask(code={"size": [height, width], "counts": counts}, flaw=flaw)
+
+
+def _parts(segmentation: Any) -> list[Any]:
+    """Return the polygons and run-length codes of a segmentation, each polygon as a flat list if it can be one."""
+    if not isinstance(segmentation, list):
+        return [segmentation]
+    # A polygon that is not in a list: of numbers, or of pairs of numbers.
+    if segmentation and (not any(isinstance(item, list | dict) for item in segmentation) or _is_of_pairs(segmentation)):
+        segmentation = [segmentation]
+    return [list(chain.from_iterable(part)) if _is_of_pairs(part) else part for part in segmentation]
+
+
+def _is_of_pairs(polygon: Any) -> bool:
+    return (
+        isinstance(polygon, list)
+        and len(polygon) > 2
+        and all(isinstance(point, list) and len(point) == 2 for point in polygon)
+    )
+
+
+def _of_runs(code: dict[str, Any], *, width: int, height: int) -> dict[str, Any]:
+    """Return a run-length code as pycocotools takes it.
+
+    Raises:
+        ValueError: it is damaged, of another size, or covers nothing.
+    """
+    if "counts" not in code:
         raise ValueError("is neither a list of polygons nor a run-length code")
-    size = segmentation.get("size")
+    size = code.get("size")
     if size != [height, width]:
         raise ValueError(f"has the size (height, width) {size}, its image {[height, width]}")
-    counts = segmentation["counts"]
+    counts = code["counts"]
     runs = rle_runs(counts) if isinstance(counts, str) else counts
     good = isinstance(runs, list) and all(is_whole(run) and run >= 0 for run in runs)
     if not good or sum(runs) != height * width:
         raise ValueError("is a run-length code whose runs do not add up to its size")
     # Write the code anew, in the form of a string that pycocotools and `cut.masks` share.
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return encode_rle(flat.reshape(width, height).T)
+    plain = encode_rle(flat.reshape(width, height).T)
+    if not rle_area(plain):
+        raise ValueError("is a run-length code of no pixel")
+    return {"size": plain["size"], "counts": plain["counts"].encode("ascii")}
 
 
-def _of_polygons(polygons: Sequence[Any], *, width: int, height: int) -> Rle:
+def _checked_polygon(polygon: Any, *, width: int, height: int) -> list[float]:
+    """Return a polygon that pycocotools can fill.
+
+    Raises:
+        ValueError: it is none, or lies outside its image.
+    """
     # pycocotools takes time and memory for what lies outside the image; a little outside is common.
     limit = 2 * max(width, height)
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("has a polygon that is not a list of at least three points [x, y, x, y, ...]")
-        if not all(is_number(value) and abs(value) <= limit for value in polygon):
-            raise ValueError("has a polygon with a point that is not a number, or far outside its image")
-    # pycocotools walks along every edge, pixel by pixel, and keeps them all.
-    if sum(map(_perimeter, polygons)) > MAX_PERIMETER:
-        raise ValueError(f"has polygons whose edges are longer than {MAX_PERIMETER} pixels together")
-    code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+    if not isinstance(polygon, list):
+        raise ValueError("is neither a list of polygons nor a run-length code")
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("has a polygon that is not a list of at least three points [x, y, x, y, ...]")
+    if not all(is_number(value) and abs(value) <= limit for value in polygon):
+        raise ValueError("has a polygon with a point that is not a number, or far outside its image")
+    xs, ys = polygon[0::2], polygon[1::2]
+    if max(xs) < 0 or max(ys) < 0 or min(xs) > width or min(ys) > height:
+        raise ValueError("has a polygon outside its image")
+    return polygon
 
 
 def _perimeter(polygon: Sequence[float]) -> float:

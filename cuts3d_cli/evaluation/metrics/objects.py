@@ -22,11 +22,13 @@ class Prediction:
         box: around the object.
         score: any finite number; the larger, the more confident.
         mask: run-length code at the image's size; None where only a box is predicted.
+        class_id: the detector's number of its class, which plays no part here; None where there is one class.
     """
 
     box: Box
     score: float = 1.0
     mask: Rle | None = None
+    class_id: int | None = None
 
     @classmethod
     def of_mask(cls, code: Rle, *, score: float = 1.0) -> Prediction:

@@ -252,14 +252,16 @@ def test_a_damaged_mask_gives_way_to_its_box_with_a_warning(tmp_path: Path):
     assert item.mask is not None
     assert (rle_area(item.mask), item.area) == (200, 150)
     (warning,) = dataset.truth.warnings
-    assert "the masks of 1 of 2 annotations are missing or damaged" in warning
-    assert warning.endswith("annotations 1768")
+    assert "1 of 2 annotations have a damaged segmentation, and their box takes its place: annotations 1768" in warning
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda content: content["annotations"][1].pop("bbox"), "entry 1 of 'annotations' is damaged"),
+        (
+            lambda content: content["annotations"][1].update(bbox=None, segmentation=None),
+            "entry 1 of 'annotations' is damaged",
+        ),
         (lambda content: content["annotations"][1].update(bbox=[1, 2, 3]), "entry 1 of 'annotations' is damaged"),
         (lambda content: content["annotations"][1].update(iscrowd=2), "entry 1 of 'annotations' is damaged"),
         (
@@ -267,7 +269,10 @@ def test_a_damaged_mask_gives_way_to_its_box_with_a_warning(tmp_path: Path):
             "entry 0 of 'annotations' has no image in the file",
         ),
         (lambda content: content["annotations"].append(None), "entry 2 of 'annotations' has no image in the file"),
-        (lambda content: content["images"][1].update(file_name=""), "entry 1 of 'images' is damaged"),
+        (
+            lambda content: content["images"][1].update(file_name="", coco_url=None),
+            "entry 1 of 'images' is damaged",
+        ),
         (lambda content: content["images"][1].update(width="64"), "entry 1 of 'images' is damaged"),
         (lambda content: content["images"][1].update(id=139), "entry 1 of 'images' is damaged"),
         (lambda content: content.pop("annotations"), "is not a COCO JSON"),
@@ -287,7 +292,7 @@ def test_a_json_that_is_cut_off_is_told(tmp_path: Path):
     folder = coco(tmp_path / "coco")
     path = folder / "annotations/instances_val2017.json"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DatasetError, match=r"instances_val2017\.json is not valid JSON .*: fetch it again"):
+    with pytest.raises(DatasetError, match=r"instances_val2017\.json is not JSON .*: fetch it again"):
         opened("coco", tmp_path, images=2)
 
 

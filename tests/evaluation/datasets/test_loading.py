@@ -120,7 +120,11 @@ def test_photos_are_found_by_any_end_of_their_path(tmp_path: Path):
 
 def own(folder: Path) -> Path:
     boxes = [annotation(1, 1, (10, 20, 30, 10)), annotation(2, 2, (5, 5, 10, 10))]
-    return coco_file(folder / "own.json", [image(1, "a.jpg"), image(2, "b.jpg")], boxes)
+    return coco_file(
+        folder / "own.json",
+        [image(number, file, width=64, height=48) for number, file in ((1, "a.jpg"), (2, "b.jpg"))],
+        boxes,
+    )
 
 
 def test_ones_own_json_goes_with_a_folder(tmp_path: Path):
@@ -152,3 +156,39 @@ def test_ones_own_photos_must_be_there(tmp_path: Path):
         open_own(path, tmp_path / "photos", partial=True)
     with pytest.raises(UsageError, match=r"missing\.json cannot be read"):
         open_own(tmp_path / "missing.json", tmp_path / "photos")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub\\caf\u00e9.jpg",
+        "C:\\data\\sub\\caf\u00e9.jpg",
+        "/data/photos/./sub//cafe\u0301.jpg",
+        "..\\..\\media\\sub/cafe\u0301.jpg",
+        "/data/local-files/?d=sub/caf\u00e9.jpg",
+        "https://host/photos/sub/caf%C3%A9.jpg?token=1",
+    ],
+)
+@pytest.mark.parametrize("on_disk", ["caf\u00e9", "cafe\u0301"])
+def test_photos_are_found_however_their_path_is_written(tmp_path: Path, name: str, on_disk: str):
+    there = photo(tmp_path / f"photos/sub/{on_disk}.jpg")
+    path = coco_file(tmp_path / "own.json", [image(1, name, width=64, height=48)], [annotation(1, 1, (5, 5, 10, 10))])
+    assert open_own(path, tmp_path / "photos").paths == {1: there}
+
+
+def test_annotations_go_with_the_upright_photo(tmp_path: Path):
+    photo(tmp_path / "photos/a.jpg", width=64, height=48, orientation=6)
+    photo(tmp_path / "photos/b.jpg", width=64, height=40)
+    path = coco_file(
+        tmp_path / "own.json",
+        [image(1, "a.jpg", width=64, height=48), image(2, "b.jpg", width=60, height=40)],
+        [annotation(1, 1, (40, 5, 20, 10)), annotation(2, 2, (5, 5, 10, 10))],
+    )
+    dataset = open_own(path, tmp_path / "photos")
+    assert (list(dataset.paths), dataset.missing) == ([1], 1)
+    assert (dataset.truth.images[1].width, dataset.truth.images[1].height) == (48, 64)
+    assert [item.box for item in dataset.truth.instances[1]] == [(33, 40, 10, 20)]
+    assert [line.partition(": ")[2].partition(":")[0] for line in dataset.truth.warnings] == [
+        "1 photos are turned by their EXIF orientation and their annotations are not, so that these are turned along",
+        "1 of 2 images are of another size than their photo, or of none, and left out",
+    ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from cuts3d_cli.cut.masks import encode_rle, rle_area, rle_box
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.errors import FileError, ShardError
+from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.shards.names import sidecar
-from cuts3d_cli.stages.export import export_coco
+from cuts3d_cli.sidecars.photos import FACTS
 from tests.support.photos import write_shard
+from tests.support.tars import tar_of
 
 WIDTH, HEIGHT = 30, 20
 
@@ -26,11 +28,15 @@ def shard(path: Path, samples: Sequence[tuple[str, int | None, int | None]]) -> 
         path,
         {
             key: {"jpg": b"x"}
-            | ({"json": json.dumps({"id": number, "source": f"{key}.JPG"}).encode()} if number else {})
+            | ({FACTS: json.dumps({"id": number, "source": f"{key}.JPG"}).encode()} if number else {})
             for key, number, _ in samples
         },
     )
-    masks = {key: count for key, _, count in samples}
+    return with_masks(path, {key: count for key, _, count in samples})
+
+
+def with_masks(path: Path, masks: Mapping[str, int | None]) -> Path:
+    """A base shard with a pseudo sidecar of so many masks by key; an image failed where the number is None."""
 
     def outcomes(base: Path) -> Any:
         for key, count in masks.items():
@@ -60,6 +66,10 @@ def record(count: int) -> dict[str, Any]:
     return {"height": HEIGHT, "width": WIDTH, "instances": instances}
 
 
+def export_coco(shards: Sequence[Path], path: Path) -> Exported:
+    return export(shards, Request(to="coco", out=path, if_exists="overwrite"))
+
+
 def load(path: Path) -> COCO:
     """With pycocotools' own checks and indices."""
     return COCO(str(path))
@@ -68,7 +78,7 @@ def load(path: Path) -> COCO:
 def test_it_is_a_coco_file(tmp_path: Path):
     base = shard(tmp_path / "a.tar", [("x", 7, 2), ("y", 9, 0), ("z", 11, None), ("w", 12, 3)])
     exported = export_coco([base], tmp_path / "m.json")
-    assert (exported.images, exported.annotations) == (3, 5)
+    assert (exported.photos, exported.instances, exported.empty, exported.failed) == (3, 5, 1, 1)
     coco = load(tmp_path / "m.json")
     assert {image["id"]: image["file_name"] for image in coco.dataset["images"]} == {
         7: "x.JPG",
@@ -107,10 +117,12 @@ def test_image_ids_that_are_not_unique_are_counted_anew(tmp_path: Path, ids: tup
     assert [item["image_id"] for item in coco.dataset["annotations"]] == [1, 2]
 
 
-def test_without_a_source_the_key_names_the_image(tmp_path: Path):
-    base = shard(tmp_path / "a.tar", [("folder/x", None, 1)])
+def test_in_shards_of_other_programs_the_name_in_the_tar_names_the_image(tmp_path: Path):
+    members = ["./folder/x.JPEG", ("y.json", b'{"source": "laion", "id": 5}'), "y.png"]
+    base = with_masks(tar_of(tmp_path / "a.tar", members), {"folder/x": 1, "y": 1})
     export_coco([base], tmp_path / "m.json")
-    assert json.loads((tmp_path / "m.json").read_text())["images"][0]["file_name"] == "folder/x"
+    images = json.loads((tmp_path / "m.json").read_text())["images"]
+    assert [(item["id"], item["file_name"]) for item in images] == [(1, "folder/x.JPEG"), (2, "y.png")]
 
 
 def test_the_same_masks_give_the_same_bytes(tmp_path: Path):
@@ -131,10 +143,10 @@ def test_missing_masks_are_told_and_an_older_file_stays(tmp_path: Path):
 def test_damaged_masks_are_told(tmp_path: Path):
     base = shard(tmp_path / "a.tar", [("x", 7, 2)])
     tar = sidecar(base, "pseudo")
-    data = tar.read_bytes()
-    tar.write_bytes(data.replace(b'{"height"', b'["height"'))
-    with pytest.raises(ShardError, match=r"x\.pseudo\.json is damaged: it is no JSON: check it with `cuts3d verify"):
+    tar.write_bytes(tar.read_bytes().replace(b'{"height"', b'["height"'))
+    with pytest.raises(ShardError, match=r"a\.pseudo\.tar has changed since it was written"):
         export_coco([base], tmp_path / "m.json")
     shard(base, [("x", 7, 2)])
-    with pytest.raises(FileError, match="cannot be written"):
-        export_coco([base], tmp_path / "no/such/folder.json")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileError, match="file is not a folder, and a folder is needed"):
+        export_coco([base], tmp_path / "file/m.json")
