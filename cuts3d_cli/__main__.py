@@ -15,10 +15,10 @@ _NO_MEMORY = re.compile(r"failed to map segment|cannot allocate memory|can't sta
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    interrupts.install()
-    streams.install()
     code = 1
     try:
+        interrupts.install()
+        streams.install()
         from cuts3d_cli.cli.app import exit_code
         from cuts3d_cli.cli.quiet import quiet_libraries
 

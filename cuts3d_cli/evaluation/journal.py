@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cuts3d_cli.cut.masks import check_rle
 from cuts3d_cli.errors import DatasetError
 from cuts3d_cli.json_reading import parse_json
 from cuts3d_cli.sidecars.detections import Detections
@@ -41,6 +42,9 @@ class PhotoState:
     width: int
     height: int
     masks: bool
+
+
+_STATE = tuple(item.name for item in fields(PhotoState))
 
 
 class DetectionJournal:
@@ -92,13 +96,7 @@ class DetectionJournal:
         if place is None:
             return None
         self._lines.seek(place)
-        record = parse_json(self._lines.readline())
-        return Detections(
-            boxes=np.array(record["boxes"], dtype=np.float32).reshape(-1, 4),
-            scores=np.array(record["scores"], dtype=np.float32),
-            masks=[{"size": [state.height, state.width], "counts": counts} for counts in record["masks"]],
-            classes=np.array(record["classes"], dtype=np.int64) if "classes" in record else None,
-        )
+        return _detections_of(parse_json(self._lines.readline()), size=(state.height, state.width))
 
     def has(self, state: PhotoState) -> bool:
         """Tell whether `get` has detections of a photo."""
@@ -147,14 +145,35 @@ def journal_path(folder: Path, *, dataset: str, detector: str) -> Path:
 
 
 def _photo_of(line: bytes) -> tuple[Any, ...] | None:
-    """Return the photo of a line; None if the line was cut off."""
+    """Return the photo of a line; None if the line was cut off, or is damaged."""
     try:
         record = parse_json(line)
-        photo = record["photo"]
-        complete = len(record["scores"]) == len(record["boxes"]) and isinstance(record["masks"], list)
-        return tuple(photo) if complete else None
-    except (ValueError, TypeError, KeyError):
+        photo = tuple(record["photo"])
+        state = PhotoState(**dict(zip(_STATE, photo, strict=True)))
+        _detections_of(record, size=(state.height, state.width))
+        hash(photo)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return photo
+
+
+def _detections_of(record: Any, *, size: tuple[int, int]) -> Detections:
+    """Return the detections of a line.
+
+    Raises:
+        ValueError, TypeError, KeyError, OverflowError: it is damaged.
+    """
+    boxes = np.array(record["boxes"], dtype=np.float32).reshape(-1, 4)
+    scores = np.array(record["scores"], dtype=np.float32)
+    masks = [check_rle({"size": list(size), "counts": counts}) for counts in record["masks"]]
+    classes = np.array(record["classes"], dtype=np.int64) if "classes" in record else None
+    numbers = [scores, *([] if classes is None else [classes])]
+    if any(item.shape != (len(boxes),) for item in numbers) or len(masks) not in (0, len(boxes)):
+        raise ValueError("its lists are of different lengths")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("a number is not finite")
+    return Detections(boxes=boxes, scores=scores, masks=masks, classes=classes)
+
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:

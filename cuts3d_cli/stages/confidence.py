@@ -156,7 +156,7 @@ def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
 
     Shards without masks are passed over, as long as there are others: the run lists them.
     """
-    found: set[float | Literal["auto"]] = set()
+    found: dict[float | Literal["auto"], Path] = {}
     missing: ShardError | None = None
     for base in shards:
         try:
@@ -183,16 +183,17 @@ def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:
                 ", or set ",
                 Setting("confidence.source", "crf"),
             )
-        found.add(cut.tau_knn)
+        found.setdefault(cut.tau_knn, tar)
     if not found and missing is not None:
         raise missing
     if len(found) != 1:
         raise ShardError(
-            f"the shards were cut with different tau_knn ({', '.join(sorted(map(str, found)))}): set ",
+            "the shards were cut with different tau_knn",
+            f" ({', '.join(f'{tau} in {tar.name}' for tau, tar in found.items())}): set ",
             Setting("confidence.tau_knn"),
             ", or score them in runs of their own",
         )
-    return found.pop()
+    return next(iter(found))
 
 
 def _recorded_cut(tar: Path, manifest: Manifest) -> PseudoConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cuts3d_cli.config import Config, SelfTrainConfig
@@ -10,15 +11,24 @@ from cuts3d_cli.detector.merging import merge_instances
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
+from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
 from cuts3d_cli.sidecars import detections, masks
-from cuts3d_cli.sidecars.finished import require
+from cuts3d_cli.sidecars.finished import FinishedSidecar, finished, mixed_settings, require
 from cuts3d_cli.wording import Say
 
 
 def min_score_of(config: SelfTrainConfig, round: int) -> float:
     """Return the score from which a prediction becomes a mask of a round of self-training, counted from 1."""
     return config.score_thresholds[min(round, len(config.score_thresholds)) - 1]
+
+
+def _intact(shards: Sequence[Path], stage: str) -> Iterator[FinishedSidecar]:
+    """Yield the sidecars of a stage; those that are missing or damaged are told when their shard's turn comes."""
+    for base in shards:
+        with suppress(ShardError):
+            if (found := finished(base, stage)) is not None:
+                yield found
 
 
 def run(
@@ -47,6 +57,11 @@ def run(
     previous, predicted = masks_of(round - 1), in_generation("predict", generation_of(round - 1))
     settings = config.selftrain
     min_score = min_score_of(settings, round)
+
+    # Shards of different settings may be merged, but not without a word.
+    for stage in (previous, predicted):
+        if say is not None and (mixed := mixed_settings(list(_intact(shards, stage)))):
+            say(f"warning: {mixed}")
 
     def inputs(base: Path) -> Mapping[str, Path]:
         return {stage: require(base, stage).tar for stage in (previous, predicted)}
