@@ -65,7 +65,8 @@ def option(
 def words_of(kind: Any) -> tuple[str, ...]:
     """Return the words that a field takes in place of a number, as in `float | Literal["auto"]`."""
     parts = get_args(kind)
-    return () if get_origin(kind) is Literal else tuple(word for part in parts for word in _choices(part))
+    in_place = {int, float}.intersection(parts)
+    return tuple(word for part in parts for word in _choices(part)) if in_place else ()
 
 
 def _choices(kind: Any) -> tuple[str, ...]:

@@ -214,7 +214,8 @@ def convert(value: Any, kind: Any, *, setting: str, where: str = "") -> Any:
         words = words_of(kind)
         if value in words:
             return value
-        (inner,) = (option for option in options if option is not type(None) and get_origin(option) is not Literal)
+        others = [option for option in options if option is not type(None)]
+        inner = next((option for option in others if get_origin(option) is not Literal), others[0])
         try:
             return convert(value, inner, setting=setting, where=where)
         except SettingError as wrong:

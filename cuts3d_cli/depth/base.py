@@ -86,7 +86,7 @@ class DepthSpec:
     settings: tuple[str, ...] = ()
     weights_hint: Parts
     prompted: bool = False
-    max_depth: float | None = None
+    max_depth: int | None = None
     folder: Path | None = None
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None

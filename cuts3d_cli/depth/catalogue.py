@@ -111,7 +111,7 @@ _ALL = (
             unit="metre",
             max_depth=farthest,
         )
-        for place, farthest in (("Indoor", 20.0), ("Outdoor", 80.0))
+        for place, farthest in (("Indoor", 20), ("Outdoor", 80))
     ),
     DepthSpec(
         name="midas-small",
@@ -194,7 +194,7 @@ def depth_spec(name: str) -> DepthSpec:
         raise UsageError(f"no depth source is named {name!r}: {choose_one(name, (*DEPTHS, further))}")
     place = name.removeprefix(ANY_TRANSFORMERS)
     folder = Path(place).expanduser()
-    is_folder = folder.is_dir()
+    is_folder = place != "" and folder.is_dir()
     if not is_folder and (place.count("/") != 1 or not all(place.split("/"))):
         raise UsageError(f"{name!r} is no folder and names no repository: write it as {ANY_TRANSFORMERS}OWNER/NAME")
     return DepthSpec(

@@ -155,7 +155,8 @@ def test_a_name_that_is_not_in_the_catalogue_lists_those_that_are(
         assert name in ran.line
 
 
-def test_the_help_page_lists_the_catalogue(cuts3d: Callable[..., Ran]):
+def test_the_help_page_lists_the_catalogue(cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "600")  # no name is broken
     for command in ("depth", "viz"):
         page = "".join(cuts3d(command, "--help").out.replace("│", " ").split())
         assert f"[{'|'.join(catalogue.DEPTHS)}|hf:...]" in page

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -222,3 +223,17 @@ def test_broken_photos_fail_with_their_reason(alone: Path, midas: Path):
     assert "empty" in result.failed[0]["reason"]
     assert "cannot be decoded" in result.failed[1]["reason"]
     assert list(maps(base)) == ["c"]
+
+
+def test_the_manifest_names_the_network_that_was_loaded(alone: Path, midas: Path):
+    (base,) = pack_photos(alone, 1, with_depth=False)
+    stage.run([base], config=network(midas))
+    manifest = load_manifest(manifest_path(sidecar(base, "depth")))
+    assert manifest.info["network"] == {
+        "model": "midas-small from midas.pt",
+        "direction": "disparity",
+        "unit": "relative",
+        "files": {"midas.pt": hashlib.sha256(midas.read_bytes()).hexdigest()},
+    }
+    # Settings that came later are recorded where they are set, so that older shards stay finished
+    assert not {"gives", "zoedepth_flip", "weights"}.intersection(manifest.config["depth"])

@@ -93,9 +93,8 @@ def test_a_file_is_fetched_once_and_then_found_without_the_hub(fake_hub: Any, mo
 
 
 def test_a_file_that_the_hub_lacks_is_one_line(fake_hub: Any) -> None:
-    with pytest.raises(
-        WeightsError, match=r"^weights of tiny cannot be fetched: someone/tiny has no missing.safetensors: "
-    ) as caught:
+    problem = r"^weights of tiny cannot be fetched: someone/tiny has no missing\.safetensors: "
+    with pytest.raises(WeightsError, match=problem) as caught:
         hub.hub_file("someone/tiny", "missing.safetensors", what=WHAT, way_out=WAY_OUT)
     assert not isinstance(caught.value, HubUnreachableError)
     assert str(caught.value).endswith(WAY_OUT)

@@ -1,0 +1,180 @@
+"""Depth networks of transformers by their folders, and files of Depth Anything's own code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cuts3d_cli.config import DepthConfig
+from cuts3d_cli.depth import any_transformers, depth_anything
+from cuts3d_cli.depth.catalogue import check_available, depth_spec, unread
+from cuts3d_cli.errors import HubUnreachableError, SettingError, UsageError, WeightsError
+
+transformers = pytest.importorskip("transformers", reason="the extra `depth` is not installed")
+
+
+@pytest.mark.parametrize(
+    ("folder", "gives"),
+    [
+        ("depth_anything_folder", ("disparity", "relative")),
+        ("metric_depth_anything_folder", ("distance", "metre")),
+        ("zoedepth_folder", ("distance", "metre")),
+    ],
+)
+def test_the_type_says_what_a_network_gives(
+    folder: str, gives: tuple[str, str], load: Any, images: list[np.ndarray], request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(folder)
+    network = load(f"hf:{path}", None)
+    assert (network.spec.direction, network.spec.unit) == gives
+    assert network.spec.name == f"hf:{path.name}"
+    own = "zoedepth" if folder == "zoedepth_folder" else "depth-anything-v2-small"
+    expected = load(own, path).predict(images, max_side=64)
+    for ours, theirs in zip(network.predict(images, max_side=64), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert {file.name for file in network.files} == {file.name for file in path.iterdir()}
+
+
+def test_what_no_type_says_must_be_said(
+    depth_anything_folder: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"hf:{depth_anything_folder}"
+    with pytest.raises(SettingError, match="is known to give relative-disparity: leave it out"):
+        load(name, None, gives="metres")
+    assert load(name, None, gives="relative-disparity").spec.direction == "disparity"
+    monkeypatch.setattr(any_transformers, "KINDS", {})
+    with pytest.raises(SettingError, match=r"must say what hf:.* gives, a network of type depth_anything: metres, "):
+        load(name, None)
+    assert load(name, None, gives="inverse-metres").spec.unit == "metre"
+
+
+def test_a_network_for_something_else(load: Any, tmp_path: Path) -> None:
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="holds a network of type vit, which estimates no depth"):
+        load(f"hf:{tmp_path}", None)
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("hf:", "hf:alone", "hf:a/b/c", "hf:/nowhere/at"):
+        with pytest.raises(UsageError, match="is no folder and names no repository: write it as hf:OWNER/NAME"):
+            depth_spec(name)
+    check_available(DepthConfig(backend=f"hf:{tmp_path}"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnreachableError, match="weights of hf:nobody/has-this are not in the cache"):
+        check_available(DepthConfig(backend="hf:nobody/has-this"))
+
+
+def test_settings_without_effect() -> None:
+    assert unread(DepthConfig(backend="hf:some/body")).keys() == {"marigold_steps", "marigold_ensemble", "seed"}
+    assert {"gives", "marigold_steps", "seed"} <= unread(DepthConfig()).keys()
+    assert "zoedepth_flip" not in unread(DepthConfig())
+    assert "zoedepth_flip" in unread(DepthConfig(backend="kbr"))
+
+
+def test_zoedepth_of_a_mirrored_photo(zoedepth_folder: Path, load: Any, images: list[np.ndarray]) -> None:
+    def predict(image: np.ndarray, **settings: Any) -> np.ndarray:
+        return load("zoedepth", zoedepth_folder, **settings).predict([image], max_side=1000)[0]
+
+    mirrored = np.ascontiguousarray(images[0][:, ::-1])
+    averaged = predict(images[0], zoedepth_flip=True)
+    np.testing.assert_allclose(averaged, predict(mirrored, zoedepth_flip=True)[:, ::-1], rtol=1e-3, atol=1e-4)
+    assert np.abs(averaged - predict(images[0])).max() > 1e-3
+
+
+def saved(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a network under the names that its file has."""
+    model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
+
+
+def authors_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name weights of transformers as the files of Depth Anything V2 do."""
+    renamed = {}
+    pairs = (
+        (r"^backbone\.encoder\.layer\.", "pretrained.blocks."),
+        (r"^backbone\.embeddings\.patch_embeddings\.projection", "pretrained.patch_embed.proj"),
+        (r"^backbone\.embeddings\.position_embeddings", "pretrained.pos_embed"),
+        (r"^backbone\.embeddings\.", "pretrained."),
+        (r"^backbone\.layernorm", "pretrained.norm"),
+        (r"attention\.output\.dense", "attn.proj"),
+        (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+        (r"^neck\.reassemble_stage\.layers\.(\d)\.projection", r"depth_head.projects.\1"),
+        (r"^neck\.reassemble_stage\.layers\.(\d)\.resize", r"depth_head.resize_layers.\1"),
+        (r"^neck\.convs\.(\d)", lambda found: f"depth_head.scratch.layer{int(found[1]) + 1}_rn"),
+        (r"^neck\.fusion_stage\.layers\.(\d)", lambda found: f"depth_head.scratch.refinenet{4 - int(found[1])}"),
+        (r"residual_layer(\d)\.convolution(\d)", r"resConfUnit\1.conv\2"),
+        (r"(refinenet\d)\.projection", r"\1.out_conv"),
+        (r"^head\.conv1", "depth_head.scratch.output_conv1"),
+        (r"^head\.conv2", "depth_head.scratch.output_conv2.0"),
+        (r"^head\.conv3", "depth_head.scratch.output_conv2.2"),
+    )
+    for name, tensor in state.items():
+        key = "attention.attention.query"
+        if key in name:
+            tensor = torch.cat([state[name.replace("query", part)] for part in ("query", "key", "value")])
+            name = name.replace(key, "attn.qkv")
+        elif "attention.attention." in name:
+            continue
+        for pattern, replacement in pairs:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("backend", "prefix", "gives"),
+    [
+        ("depth-anything-v2-small", "", ("disparity", "relative")),
+        ("depth-anything-v2-metric-indoor", "module.", ("distance", "metre")),
+    ],
+)
+def test_files_of_depth_anythings_own_code(
+    backend: str, prefix: str, gives: tuple[str, str], load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor of the file lies in its place. Names are those of its public code."""
+    small = dict(layers=4, heads=2, taken=(1, 2, 3, 4), neck=(8, 8, 16, 16), fusion=16)
+    monkeypatch.setattr(depth_anything, "_SIZES", {32: small})
+    backbone = transformers.Dinov2Config(
+        image_size=518,
+        patch_size=14,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+    )
+    model = transformers.DepthAnythingForDepthEstimation(
+        transformers.DepthAnythingConfig(
+            backbone_config=backbone, reassemble_hidden_size=32, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16
+        )
+    )
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    state = saved(model, tmp_path / "theirs")
+    own = authors_names(state)
+    assert "pretrained.blocks.3.attn.qkv.bias" in own
+    torch.save({prefix + name: tensor for name, tensor in own.items()}, tmp_path / "authors.pth")
+    network = load(backend, tmp_path / "authors.pth")
+    assert (network.spec.direction, network.spec.unit) == gives
+    loaded = saved(network.model, tmp_path / "ours")
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    # What is missing is said
+    del own["depth_head.scratch.refinenet2.out_conv.bias"]
+    torch.save(own, tmp_path / "authors.pth")
+    with pytest.raises(WeightsError, match="1 parameters are missing or of another shape"):
+        load(backend, tmp_path / "authors.pth")
+
+
+def test_the_shorter_side_is_at_least_518() -> None:
+    assert depth_anything.lower_bound(480, 640) == (518, 686)
+    assert depth_anything.lower_bound(640, 480) == (686, 518)
+    assert depth_anything.lower_bound(1000, 1000) == (518, 518)
