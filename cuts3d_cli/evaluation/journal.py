@@ -175,7 +175,6 @@ def _detections_of(record: Any, *, size: tuple[int, int]) -> Detections:
     return Detections(boxes=boxes, scores=scores, masks=masks, classes=classes)
 
 
-
 def _shortest(values: NDArray[np.float32]) -> list[float]:
     """Return the numbers of fewest digits that read back as these float32."""
     return [float(str(value)) for value in np.asarray(values, dtype=np.float32)]
