@@ -167,7 +167,7 @@ def _detections_of(record: Any, *, size: tuple[int, int]) -> Detections:
     scores = np.array(record["scores"], dtype=np.float32)
     masks = [check_rle({"size": list(size), "counts": counts}) for counts in record["masks"]]
     classes = np.array(record["classes"], dtype=np.int64) if "classes" in record else None
-    numbers = [scores, *([] if classes is None else [classes])]
+    numbers: list[NDArray[Any]] = [scores, *([] if classes is None else [classes])]
     if any(item.shape != (len(boxes),) for item in numbers) or len(masks) not in (0, len(boxes)):
         raise ValueError("its lists are of different lengths")
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):

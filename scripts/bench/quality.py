@@ -85,8 +85,12 @@ VARIANTS: dict[str, Variant] = {
     "with super-sink": Variant(changes={"pseudo": {"sink": "background"}}),
     "with super-source": Variant(changes={"pseudo": {"source": "core"}}),
     "best": Variant(preset="best"),
+    "maskcut, N = 10": Variant(changes={"pseudo": {"method": "maskcut", "instances": 10}}),
+    "objects, N = 3": Variant(preset="objects", table_top=False, changes={"pseudo": {"retries": 6}}),
+    "objects": Variant(preset="objects", table_top=False, changes={"pseudo": {"instances": "all"}}),
 }
-"""The paper's Table 4 in its order, then single options on top of "+ sharpening", then the preset."""
+"""The paper's Table 4 in its order, then single options on top of "+ sharpening", then presets, and as many cuts of
+MaskCut as `objects` may need."""
 BASELINE = "maskcut"
 ORDERED = ("maskcut", "+ LocalCut", "+ sharpening")
 """Each should be better than the one before."""

@@ -62,7 +62,7 @@ def test_wrong_usage_is_2(cuts3d: Callable[..., Ran], arguments: list[str]):
         (["pseudo", "--shards", "*.jpg"], 1, ["no shard matches '*.jpg'"]),
         (["pack", "nowhere", "--out", "o"], 2, ["nowhere does not exist"]),
         (["inspect", "nothing.tar"], 1, ["nothing.tar", "no such file"]),
-        (["config", "show", "--preset", "papper"], 2, ["no preset 'papper'", "paper, best, maskcut, offline"]),
+        (["config", "show", "--preset", "papper"], 2, ["no preset 'papper'", "paper, best, objects, maskcut, offline"]),
         (["weights", "pull", "vit"], 2, ["vit", "dino-vitb8"]),
         (["viz"], 2, ["name one photo, or --shards with --key"]),
         (["viz", "a.jpg", "--key", "k"], 2, ["--key goes with --shards"]),

@@ -119,7 +119,7 @@ def test_a_home_folder_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("[pseudo]\ntau_kn = 1", ["cuts3d.toml", "section 'pseudo' has no field 'tau_kn'", "tau_knn"]),
         ("[pseud]\ntau_knn = 1", ["cuts3d.toml", "no section 'pseud'", "pseudo"]),
         ("tau_knn = 1", ["cuts3d.toml", "'tau_knn' must be a section"]),
-        ("preset = 'papper'", ["no preset 'papper'", "paper, best, maskcut, offline"]),
+        ("preset = 'papper'", ["no preset 'papper'", "paper, best, objects, maskcut, offline"]),
         ("preset = ['paper']", ["no preset"]),
         ("[pseudo]\ncut = 'locl'", ["pseudo.cut is 'locl'", "local, component"]),
         ("[pseudo]\ncut = ['local']", ["pseudo.cut", "choose one of"]),

@@ -10,7 +10,7 @@ import pytest
 import webdataset as wds
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.cut.confidence import confidence_counts
+from cuts3d_cli.cut.confidence import Thresholds, confidence_counts
 from cuts3d_cli.cut.grid import depth_to_grid, fill_holes
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.engine.replacing import OtherSettingsError
@@ -21,6 +21,7 @@ from cuts3d_cli.sidecars.confidence import current_confidence, decode
 from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.stages import confidence as stage
 from cuts3d_cli.stages import pseudo
+from tests.support.clouds import surface
 from tests.support.photos import pack_photos, records, settings, write_shard
 from tests.support.running import Ran
 
@@ -66,15 +67,12 @@ def test_every_mask_has_a_map_and_a_score(cut: Path, weights: Path):
             depth = depth_to_grid(fill_holes(decode_depth_png(depths[key])), (14, 14), sampling="nearest")
             row, column = item["source"]
             counts = confidence_counts(
-                depth,
+                surface(depth),
                 decode_rle(item["bipartition"]),
                 source=row * 14 + column,
                 sink=item["sink"][0] * 14 + item["sink"][1],
-                tau_knn_min=0.12,
-                tau_knn=0.2,
-                cuts=6,
+                thresholds=[Thresholds(tau_knn=tau) for tau in np.linspace(0.12, 0.2, 6)],
                 k=16,
-                background_level=1.0,
                 capacity="gaussian",
             )
             np.testing.assert_array_equal(values, np.maximum(counts / np.float32(6), np.float32(0.5)))
@@ -145,9 +143,13 @@ def test_masks_that_were_cut_anew_make_it_stale(cut: Path, weights: Path):
 
 
 def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
-    with pytest.raises(UsageError, match=r"confidence\.tau_knn_min 0\.25 is over the masks' tau_knn 0\.2"):
+    with pytest.raises(
+        UsageError, match=r"tau_knn_min 0\.25 must lie .* 0\.1088, and the highest threshold, 0\.2"
+    ):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.25}))
-    with pytest.raises(UsageError, match=r"under the diagonal spacing of the 14x14 grid, 0\.1088"):
+    with pytest.raises(
+        UsageError, match=r"tau_knn_min 0\.05 must lie between the diagonal spacing .* 0\.1088"
+    ):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.05}))
     pseudo.run([cut], config=anew(config(weights, method="maskcut")))
     with pytest.raises(ShardError, match="cut in 2D"):
