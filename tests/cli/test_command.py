@@ -13,7 +13,10 @@ from tests.support.running import Ran
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("pseudo --preset papper", "--preset is 'papper': choose one of paper, best, objects, maskcut, offline, cutler, tiny, "),
+        (
+            "pseudo --preset papper",
+            "--preset is 'papper': choose one of paper, best, objects, maskcut, offline, cutler, tiny, ",
+        ),
         ("pseudo --preset papper", "(did you mean paper?)"),
         ("pseudo --cut locl", "--cut is 'locl': choose one of local, component (did you mean local?)"),
         ("pseudo --method mascut", "(did you mean maskcut?)"),

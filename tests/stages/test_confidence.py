@@ -143,13 +143,9 @@ def test_masks_that_were_cut_anew_make_it_stale(cut: Path, weights: Path):
 
 
 def test_what_does_not_fit_is_one_line(cut: Path, weights: Path):
-    with pytest.raises(
-        UsageError, match=r"tau_knn_min 0\.25 must lie .* 0\.1088, and the highest threshold, 0\.2"
-    ):
+    with pytest.raises(UsageError, match=r"tau_knn_min 0\.25 must lie .* 0\.1088, and the highest threshold, 0\.2"):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.25}))
-    with pytest.raises(
-        UsageError, match=r"tau_knn_min 0\.05 must lie between the diagonal spacing .* 0\.1088"
-    ):
+    with pytest.raises(UsageError, match=r"tau_knn_min 0\.05 must lie between the diagonal spacing .* 0\.1088"):
         stage.run([cut], config=config(weights, confidence={"tau_knn_min": 0.05}))
     pseudo.run([cut], config=anew(config(weights, method="maskcut")))
     with pytest.raises(ShardError, match="cut in 2D"):
