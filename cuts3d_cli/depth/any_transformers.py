@@ -100,7 +100,7 @@ def load_any(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -
         raise SettingError("depth.zoedepth_flip", f"has no effect on {spec.name}")
 
     # Then the network itself.
-    model_class = MODEL_FOR_DEPTH_ESTIMATION_MAPPING[type(facts)]
+    model_class: Any = MODEL_FOR_DEPTH_ESTIMATION_MAPPING[type(facts)]
     model, processor = load_transformers(model_class, AutoImageProcessor, spec, weights=folder)
     files = pretrained_files(spec, folder)
     spec = loaded_spec(spec, folder, kind=model_class.__name__, direction=direction, unit=unit, prompted=kind.prompted)

@@ -139,16 +139,15 @@ def load_authors_file(spec: DepthSpec, path: Path) -> tuple[Any, Any]:
         raise WeightsError(
             f"{path} does not fit {spec.name}: its ViT is {width} wide, not {', '.join(map(str, _SIZES))}"
         )
-    backbone = Dinov2Config(
+    shape: Mapping[str, Any] = dict(
         image_size=SIDE,
         patch_size=PATCH,
         hidden_size=width,
         num_hidden_layers=facts["layers"],
         num_attention_heads=facts["heads"],
         out_indices=list(facts["taken"]),
-        apply_layernorm=True,
-        reshape_hidden_states=False,
     )
+    backbone = Dinov2Config(**shape, apply_layernorm=True, reshape_hidden_states=False)
     metric: Mapping[str, Any] = dict(depth_estimation_type="metric", max_depth=spec.max_depth) if spec.max_depth else {}
     config = DepthAnythingConfig(
         backbone_config=backbone,
