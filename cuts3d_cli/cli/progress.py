@@ -153,8 +153,10 @@ class StageProgress(Progress):
         self._say(why)
 
     def broken(self, shard: Path, *, why: Message) -> None:
-        """Tell why a shard cannot be done."""
+        """Tell why a shard cannot be done; of a single one, the error at the end tells it."""
         self._take_back(shard)
+        if len(self._sizes) == 1:
+            return
         self._leave_out(shard, why=f"cannot be done: {spelled(why)}")
 
     def _take_back(self, shard: Path) -> None:

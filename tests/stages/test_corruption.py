@@ -270,11 +270,11 @@ def test_the_limit_of_pixels_is_the_users_and_is_recorded(cuts3d: Callable[..., 
     assert "b: the image has 200x150 pixels, more than 10000" in ran.err
     base = alone / "out/in-000.tar"
     assert load_manifest(manifest_path(base)).config["run"] == {"max_image_pixels": 10_000}
-    assert cuts3d("pack", "in", "-o", "out").code == 0
+    assert cuts3d("pack", "in", "-o", "out", "--if-exists", "replace").code == 0
     assert "run" not in load_manifest(manifest_path(base)).config
     features = ("features", "--backbone", "dino-vits16", "--size", "32", "--weights", weights, "--device", "cpu", base)
     assert cuts3d(*features, "--max-image-pixels", 10_000).code == 3
-    assert cuts3d(*features).code == 0
+    assert cuts3d(*features, "--if-exists", "replace").code == 0
     assert cuts3d("viz", "in/b.jpg", "--max-image-pixels", 10_000).code == 1
     assert cuts3d(*features, "--max-image-pixels", 10**10).code == 2
 
