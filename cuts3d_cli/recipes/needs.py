@@ -11,6 +11,8 @@ from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.depth import catalogue as depths
 from cuts3d_cli.detector import resnet, train
 from cuts3d_cli.errors import Cuts3dError, Part, Setting, SettingError, UsageError
+from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.training import evaluation_of
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import check_folder
 from cuts3d_cli.recipes.plan import Plan
@@ -75,6 +77,7 @@ class RecipeNeeds:
                 self._check_features,
                 self._check_depth,
                 self._check_detector,
+                self._check_evaluation,
             )
         )
         raise_all([self._of_recipe(error) for error in found])
@@ -112,6 +115,13 @@ class RecipeNeeds:
             crf = Setting("confidence.source", "crf")
             raise SettingError("confidence.source", "is 'depth', but these masks are cut in 2D: set ", crf)
         check_thresholds(confidence, pseudo, FeatureExtractor(self.config).grid)
+
+    def _check_evaluation(self) -> None:
+        """Check that trainings can evaluate what they are asked to."""
+        own = {name: Selection(dataset=[str(item.ground_truth)]) for name, item in self.recipe.evaluate.items()}
+        evaluation_of(self.config.train, root=self.config.eval.root, own=own)
+        if self.config.selftrain.rounds:
+            evaluation_of(self.config.selftrain, root=self.config.eval.root, own=own)
 
     def _check_features(self) -> None:
         if self._is_left("pseudo"):

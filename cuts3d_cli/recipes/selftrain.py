@@ -178,7 +178,9 @@ def _compare_masks(shards: Sequence[Path], *, number: int, config: Config) -> No
 
 def predicting(config: Config, number: int) -> Config:
     """Return the configuration with which a round predicts on the shards that it learns from."""
-    wanted = replace(config.predict, min_score=min_score_of(config.selftrain, number), max_detections=MAX_DETECTIONS)
+    # No detector finds more than it has proposals.
+    most = min(MAX_DETECTIONS, config.train.rpn_test_proposals, config.selftrain.rpn_test_proposals)
+    wanted = replace(config.predict, min_score=min_score_of(config.selftrain, number), max_detections=most)
     if number > 1:  # its detector is one of the rounds before
         wanted = replace(wanted, detectron2_config=None, test_settings=None)
     return replace(config, predict=wanted)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from cuts3d_cli.engine.replacing import OtherSettingsError, compare_settings
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import FileError, Message, ShardError, UnwritableError, UsageError
+from cuts3d_cli.shards import freshness
 from cuts3d_cli.shards import manifest as manifest_module
 from cuts3d_cli.shards.manifest import Manifest, load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
@@ -351,7 +353,11 @@ def test_a_damaged_base_shard_is_blamed_itself(bases: list[Path]):
     for base in bases:
         manifest_of_base(base)
     run(bases)
-    bases[0].write_bytes(bases[0].read_bytes().replace(b"a0.jpg", b"a0.jqg"))
+    with tarfile.open(bases[0]) as tar:
+        place = tar.getmembers()[0].offset_data
+    content = bytearray(bases[0].read_bytes())
+    content[place] ^= 1
+    bases[0].write_bytes(content)
     result = run(bases)
     assert [shard.status for shard in result.shards] == ["broken", "skipped"]
     assert "s-0.tar has changed since it was written" in str(result.shards[0].reason)
@@ -399,7 +405,7 @@ def test_an_input_of_many_shards_is_hashed_once(bases: list[Path], tmp_path: Pat
         return original(path, **known)
 
     original = driver.digest_file
-    for module in (driver, manifest_module):
+    for module in (driver, manifest_module, freshness):
         monkeypatch.setattr(module, "digest_file", digest)
     run(bases, inputs=lambda base: {"base": base, "weights": weights})
     assert sorted(hashed) == ["s-0.tar", "s-1.tar", "weights.bin"]

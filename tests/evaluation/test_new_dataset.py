@@ -76,7 +76,10 @@ def test_a_detector_is_evaluated_on_a_new_dataset(cuts3d: Callable[..., Ran], fa
     assert ran.err.endswith("there are no published zero-shot figures of Fake 2025\n")
     (fake / "fake/photos/b.jpg").unlink()
     ran = cuts3d(*line)
-    assert (ran.code, "fake: 1 of 2 photos are missing in sets/fake/photos (b.jpg)" in ran.line) == (1, True)
+    assert (ran.code, "fake: 1 of 2 photos are missing in sets/fake/photos (b.jpg)" in ran.err.splitlines()[-1]) == (
+        1,
+        True,
+    )
 
 
 def test_a_new_dataset_is_listed_and_one_of_all(cuts3d: Callable[..., Ran], fake: Path):

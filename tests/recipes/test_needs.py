@@ -76,7 +76,7 @@ def test_a_run_names_all_that_it_lacks_and_does_nothing(
     assert line.startswith("cuts3d: 3 things stand in the way: ")
     for said in (
         "0.0 MB are free and about",
-        "confidence.tau_knn_min 0.16 is over",
+        "confidence.tau_knn_min 0.16 must lie between",
         "dino-resnet50 are not in the cache",
     ):
         assert said in line
@@ -91,7 +91,7 @@ def test_gpus_must_share_a_batch(
     changed(alone, weights, ('out = "out"', 'out = "out"\ngpus = 4'))
     ran = cuts3d("run", "recipe.toml", "--dry-run")
     assert ran.code == 2
-    assert "recipe.toml: train.images_per_batch is 2, which 4 GPUs cannot share: take 4" in ran.err
+    assert "recipe.toml: train.images_per_batch is 2, which 4 processes cannot share equally: set it to 4" in ran.err
     assert "selftrain.images_per_batch is 2" in ran.err
 
 
