@@ -13,15 +13,20 @@ from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.effects import recorded, unread
 
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
-    ("pseudo", {}, {"core_share"}),
-    ("pseudo", {"source": "core"}, set()),
-    ("pseudo", {"sharpen": False}, {"beta", "sigma", "pairing", "core_share"}),
-    ("pseudo", {"crf": False}, {"crf_iterations", "crf_min_iou", "core_share"}),
+    ("pseudo", {}, {"core_share", "edge_share", "focal"}),
+    ("pseudo", {"source": "core", "cloud": "perspective", "tau_ncut": "auto"}, set()),
+    ("pseudo", {"sharpen": False}, {"beta", "sigma", "pairing", "core_share", "edge_share", "focal"}),
+    ("pseudo", {"crf": False}, {"crf_iterations", "crf_min_iou", "core_share", "edge_share", "focal"}),
+    ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal"}),
     ("confidence", {}, set()),
     ("confidence", {"source": "crf"}, {"tau_knn_min", "tau_knn", "cuts"}),
-    ("depth", {}, {"marigold_steps", "marigold_ensemble", "seed"}),
-    ("depth", {"backend": "marigold"}, set()),
-    ("depth", {"backend": "sensor"}, {"weights", "max_side", "marigold_steps", "marigold_ensemble", "seed"}),
+    ("depth", {}, {"marigold_steps", "marigold_ensemble", "seed", "gives"}),
+    ("depth", {"backend": "marigold"}, {"gives", "zoedepth_flip"}),
+    (
+        "depth",
+        {"backend": "sensor"},
+        {"weights", "max_side", "marigold_steps", "marigold_ensemble", "seed", "gives", "zoedepth_flip"},
+    ),
     ("train", {"drop_loss": False, "decay_steps": ()}, {"drop_loss_iou", "decay_factor"}),
 ]
 
@@ -32,8 +37,11 @@ def test_what_has_no_effect(section: str, changes: dict[str, Any], expected: set
     assert set(unread(section, values)) == expected
     assert {getattr(values, decisive) for decisive in unread(section, values).values()} <= {
         *changes.values(),
+        # the defaults of what decides about the others
         "seed",
         "zoedepth",
+        "paper",
+        None,
     }
 
 

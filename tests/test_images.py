@@ -15,7 +15,7 @@ from PIL import EpsImagePlugin, Image
 
 from cuts3d_cli.cli.inspect import describe
 from cuts3d_cli.errors import Cuts3dError, DatasetError, SampleError
-from cuts3d_cli.evaluation.datasets.files import upright_size
+from cuts3d_cli.evaluation.datasets.files import photo_head
 from cuts3d_cli.images import decode_image, decode_upright, exif_orientation, turned_upright, upright_rgb
 from cuts3d_cli.inspection.viz import read_photo
 from cuts3d_cli.sidecars.depth_files import read_depth_file
@@ -185,7 +185,6 @@ def test_the_stand_in_for_ghostscript_works(started: Path) -> None:
 OPENERS: dict[str, Callable[[Path], object]] = {
     "a photo": lambda path: decode_image(path.read_bytes()),
     "a photo to draw": lambda path: read_photo(path, max_pixels=10**6),
-    "a photo of a data set": upright_size,
     "a depth map": lambda path: read_depth_file(path.read_bytes()),
 }
 
@@ -196,6 +195,11 @@ def test_no_photo_starts_a_program(place: str, started: Path, tmp_path: Path) ->
     path.write_bytes(EPS)
     with pytest.raises((SampleError, DatasetError, Cuts3dError)):
         OPENERS[place](path)
+    assert not started.exists()
+
+
+def test_nor_does_looking_at_the_head_of_one(started: Path) -> None:
+    assert photo_head(EPS).size is None
     assert not started.exists()
 
 
