@@ -17,7 +17,7 @@ from cuts3d_cli.detector.task import Task
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from tests.recipes.test_selftrain import SMALL
+from tests.recipes.test_selftrain import ROUNDS, SMALL
 from tests.support.running import Ran
 from tests.support.training_data import make_shards
 
@@ -96,16 +96,16 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
         assert drawn.code == 0, drawn.err
         assert json.loads(drawn.out)["masks"] >= 1
     assert found[0] == found[1]  # without precise batch norm both hold the same weights
-    ran = cuts3d("selftrain", "--shards", base, *SMALL, "--score-thresholds", "0")
+    ran = cuts3d("selftrain", "--shards", base, *ROUNDS, "--score-thresholds", "0")
     assert ran.code == 0, ran.err
     st1 = alone / "detector-st1"
     (st1 / "model-card.md").unlink()  # as if it was stopped between the weights and the card
-    again = cuts3d("selftrain", "--shards", base, *SMALL, "--score-thresholds", "0")
+    again = cuts3d("selftrain", "--shards", base, *ROUNDS, "--score-thresholds", "0")
     assert "already exists" in again.err
     assert cards.describes(st1 / "model-final.safetensors")
     # A round that began with another detector is not taken for one that began with this one.
     assert cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "5").code == 0
-    line = ("selftrain", "--shards", base, *SMALL, "--score-thresholds", "0.99", "--out", "mine")
+    line = ("selftrain", "--shards", base, *ROUNDS, "--score-thresholds", "0.99", "--out", "mine")
     assert cuts3d(*line).code == 0
     other = cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "6")
     assert other.code == 0

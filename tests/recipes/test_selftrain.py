@@ -31,6 +31,8 @@ TRAINING = {
     "checkpoint_every": 1,
 }
 SMALL = ["--preset", "tiny", *(f"--set={name}={value}" for name, value in TRAINING.items())]
+ROUNDS = [word.replace("--set=test_", "--set=selftrain.test_") for word in SMALL]
+"""The same for `selftrain`, which has settings of these names for the detector that it learns from, too."""
 
 
 def test_rounds_have_names():
@@ -43,18 +45,18 @@ def test_rounds_have_names():
 def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     (base,) = make_shards(alone / "data", images=6, shard_size=6)
     shards = ("--shards", base)
-    before = cuts3d("selftrain", *shards, *SMALL)
+    before = cuts3d("selftrain", *shards, *ROUNDS)
     assert before.code == 1
     assert "does not exist: name a detector, from `cuts3d train`" in before.line
     lacking = cuts3d("train", *shards, *SMALL, "--round", "1")
     assert "a-000.pseudo.st1.tar is missing or unfinished: run `cuts3d selftrain" in lacking.err
     assert cuts3d("train", *shards, *SMALL, "--round", "0").code == 0
 
-    refused = cuts3d("selftrain", *shards, *SMALL, "--gpus", "4").line  # before it predicts
+    refused = cuts3d("selftrain", *shards, *ROUNDS, "--gpus", "4").line  # before it predicts
     assert "--images-per-batch is 2, which 4 processes cannot share equally" in refused
 
     # A detector that has learned nothing is sure of nothing: every prediction counts in the first round, none later.
-    line = ("selftrain", *shards, *SMALL, "--rounds", "2", "--score-thresholds", "0,1", "--json")
+    line = ("selftrain", *shards, *ROUNDS, "--rounds", "2", "--score-thresholds", "0,1", "--json")
     ran = cuts3d(*line)
     assert ran.code == 0, ran.err
     first, second = json.loads(ran.out)
