@@ -223,7 +223,8 @@ class PackedSets:
             self._truths[" + ".join(sets)] = self._write_truth("all", pooled)
         for photo in pooled:
             self._write_photo(photo)
-        self._run("pack", "images", "--depth-dir", "depth", "--out", self._shards, "--name", "photos")
+        maps = ("--depth-dir", "depth") if any(photo.metres is not None for photo in pooled) else ()
+        self._run("pack", "images", *maps, "--out", self._shards, "--name", "photos")
 
     def figures(self, variant: Variant) -> dict[str, Row]:
         """Cut by a variant and evaluate, unless the same settings were evaluated before.

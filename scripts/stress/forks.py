@@ -153,7 +153,7 @@ def start(
         nowhere = os.open(os.devnull, os.O_RDWR)
         for source, target in ((nowhere, 0), (nowhere, 1), (errors.fileno(), 2)):
             os.dup2(source, target)
-        sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+        sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
         os.chdir(folder)
         environment = neutral_environment(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")

@@ -105,7 +105,18 @@ def test_train_writes_a_card_and_either_file_of_weights_is_read(alone: Path, cut
     assert cards.describes(st1 / "model-final.safetensors")
     # A round that began with another detector is not taken for one that began with this one.
     assert cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "5").code == 0
-    line = ("selftrain", "--shards", base, *ROUNDS, "--score-thresholds", "0.99", "--out", "mine")
+    line = (
+        "selftrain",
+        "--shards",
+        base,
+        *ROUNDS,
+        "--score-thresholds",
+        "0.99",
+        "--out",
+        "mine",
+        "--if-exists",
+        "replace",
+    )
     assert cuts3d(*line).code == 0
     other = cuts3d("train", "--shards", base, *SMALL, "--overwrite", "--seed", "6")
     assert other.code == 0

@@ -62,7 +62,17 @@ def test_shards_are_recorded_by_digest_and_configuration(tmp_path: Path):
     assert recorder.record["a: s-000.depth.json: counts"]["samples_out"] == 1
     assert ".counts.samples_out" in recorder.record["depth: --json keys"]
 
-    recorder.run("depth", "--shards", "shards", "--backend", "sensor", "--set", "max_side=32")
+    recorder.run(
+        "depth",
+        "--shards",
+        "shards",
+        "--backend",
+        "sensor",
+        "--set",
+        "max_image_pixels=1000000",
+        "--if-exists",
+        "replace",
+    )
     before = dict(recorder.record)
     recorder.note_shards("a")
     found = golden.differences({"masks": before}, {"masks": recorder.record})
