@@ -19,7 +19,7 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.recipes.needs import RecipeNeeds
+from cuts3d_cli.recipes.needs import RecipeNeeds, raise_all, unmet
 from cuts3d_cli.recipes.plan import Plan, make_plan
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.recipes.steps import Bar, Reports, Steps, uses_depth
@@ -154,8 +154,9 @@ class RecipeRun:
             if uses_depth(config):
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
-            for training in (config.train, config.selftrain):
-                train.check_processes(training, gpus=recipe.source.gpus, device=device)
+            trainings = (config.train, config.selftrain)
+            check = partial(train.check_processes, gpus=recipe.source.gpus, device=device)
+            raise_all(unmet(partial(check, training) for training in trainings))
         except UsageError as error:
             raise UsageError(f"{recipe.file}: ", *error.parts) from error
         if problem := name_problem(recipe.source.name):

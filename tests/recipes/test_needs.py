@@ -91,7 +91,7 @@ def test_gpus_must_share_a_batch(
     changed(alone, weights, ('out = "out"', 'out = "out"\ngpus = 4'))
     ran = cuts3d("run", "recipe.toml", "--dry-run")
     assert ran.code == 2
-    assert "recipe.toml: train.images_per_batch is 2, which 4 processes cannot share equally: set it to 4" in ran.err
+    assert ran.line.startswith("cuts3d: recipe.toml: 2 things stand in the way: train.images_per_batch is 2, which 4 ")
     assert "selftrain.images_per_batch is 2" in ran.err
 
 
