@@ -311,8 +311,8 @@ def test_values_that_are_missing_are_recorded_and_told(tmp_path: Path) -> None:
     # A run that skips the shard tells the same.
     pack(source, tmp_path / "out", **options)
     assert said[2:] == said[:2]
-    # The user's word goes before the rule, is recorded, and makes the shard anew.
-    result = pack(source, tmp_path / "out", depth_invalid="0", **options)
+    # The user's word goes before the rule, is recorded, and makes another shard.
+    result = pack(source, tmp_path / "other", depth_invalid="0", **options)
     assert load_manifest(manifest_path(result.shards[0].shard)).config["depth_invalid"] == "0"
     a, *_ = read_shard(result.shards[0].shard)
     assert sensor_map(a).metres.max() == np.float32(65.535)
@@ -350,7 +350,7 @@ def test_maps_of_photos_that_exif_turns(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.isnan(sensor_map(sample).metres), scene.depth == 0)
     assert load_manifest(manifest_path(result.shards[0].shard)).config["depth_orientation"] == "stored"
     said.clear()
-    pack(source, tmp_path / "out", **options)
+    pack(source, tmp_path / "other", **options)
     assert said[-1].endswith("taken as upright: EXIF turns the photo, and the edges do not tell how the map lies; "
                              "pack.depth_orientation='stored' turns such maps along")  # fmt: skip
 
