@@ -38,7 +38,8 @@ _TURNS: Mapping[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what brings the stored pixels upright; 1 and unknown ones need nothing."""
-_SWAPS_SIDES = (5, 6, 7, 8)
+SWAPS_SIDES = (5, 6, 7, 8)
+"""EXIF orientations of photos that are stored with width and height exchanged."""
 
 
 class Upright(NamedTuple):
@@ -148,7 +149,7 @@ def exif_orientation(image: Image.Image) -> int:
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
     """Return (width, height) in pixels of an opened image as it is once its EXIF orientation is applied."""
-    return image.size[::-1] if exif_orientation(image) in _SWAPS_SIDES else image.size
+    return image.size[::-1] if exif_orientation(image) in SWAPS_SIDES else image.size
 
 
 def turned_upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -161,7 +162,7 @@ def turned_upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     Returns:
         The array upright: (w, h, ...) for orientations 5 to 8.
     """
-    if orientation in _SWAPS_SIDES:
+    if orientation in SWAPS_SIDES:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         values = values[::-1]

@@ -29,7 +29,7 @@ _HEADS = re.compile(
 # transformers and of classifiers.
 _TRAINING_ONLY = re.compile(r"mask_token$|rope_embed\.periods$|\.bias_mask$")
 # DINOv2 puts the first in the place of hidden patches during training; no forward pass on a whole image reads it. The
-# others are made anew with the network.
+# the network computes others when it is built.
 _DINOV3_MARK, _QKV_BIAS = "storage_tokens", re.compile(r"^(blocks\.\d+\.attn\.)qkv\.bias$")
 
 

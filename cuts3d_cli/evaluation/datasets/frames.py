@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
-
 from cuts3d_cli.cut.masks import decode_rle, encode_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
+from cuts3d_cli.images import SWAPS_SIDES, turned_upright
 from cuts3d_cli.json_reading import is_number
 from cuts3d_cli.wording import listed
 
@@ -24,13 +22,6 @@ Size = tuple[int, int]
 """(width, height), pixels."""
 UPRIGHT = 1
 """The EXIF orientation of a photo that is stored as it is to be seen."""
-_TURNS = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientations that swap width and height -> how Pillow turns the stored pixels upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +51,15 @@ class Frame:
 
     def upright_size(self) -> Size:
         """Return (width, height) of the image once it is turned."""
-        return (self.size[1], self.size[0]) if self.orientation in _TURNS else self.size
+        return (self.size[1], self.size[0]) if self.orientation in SWAPS_SIDES else self.size
 
     def turned(self, item: Instance) -> Instance:
         """Return an instance as it is in the upright photo."""
-        turn = _TURNS.get(self.orientation)
-        if turn is None:
+        if self.orientation not in SWAPS_SIDES:
             return item
         mask = item.mask
         if mask is not None:
-            pixels = Image.fromarray(decode_rle(mask).astype(np.uint8))
-            mask = encode_rle(np.asarray(pixels.transpose(turn)) > 0)
+            mask = encode_rle(turned_upright(decode_rle(mask), self.orientation))
         return Instance(box=_turned(item.box, self), area=item.area, crowd=item.crowd, mask=mask)
 
 
@@ -134,7 +123,7 @@ def frames_of(
     for number, fit in swapped.items():
         head = heads[number]
         assert head.size is not None, "only a known size can be swapped"
-        can_turn = head.orientation in _TURNS
+        can_turn = head.orientation in SWAPS_SIDES
         if fit == "upright" or (fit == "either" and (mostly_upright or not can_turn)):
             frames[number] = Frame(size=head.size)
         elif fit in ("stored", "either") and can_turn:

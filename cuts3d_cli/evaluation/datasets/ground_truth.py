@@ -115,7 +115,7 @@ class ListedGroundTruth:
         out only where nothing is. Where some annotations have a mask and others have none, the masks are left out,
         since an evaluation by masks would miss instances; a mask that is damaged is replaced by its box instead. An
         image is left out whose size is unknown, or another than its photo's; where width and height are swapped,
-        `datasets.frames` finds out what is meant. All of this is told in the warnings.
+        `datasets.frames` finds out what is meant. The warnings name all of it.
 
         Args:
             photos: image number -> what its photo says, for the images to read; all images by default.
