@@ -129,10 +129,10 @@ class _Training:
         config, total = self.config, self.config.max_iter
         averages = Averages(images_per_batch=config.images_per_batch, device=self.device)
         for iteration in range(self.state.start, total):
-            # Wait for a batch; the first one of a run is drawn, too.
+            # Wait for a batch; the first one of the training is drawn, too.
             with averages.waiting():
                 batch = self._next(batches)
-            if iteration == self.state.start and self.team.first:
+            if iteration == self.state.start and self.team.first and not (iteration and self._is_drawn):
                 self._draw(batch)
 
             # Compute losses and gradients, and see whether all processes can continue.
@@ -211,6 +211,11 @@ class _Training:
             for name, (latest, _) in storage.latest().items():
                 facts.setdefault(name, []).append(float(latest))
         return losses, {name: sum(values) / len(values) for name, values in facts.items()}
+
+    @property
+    def _is_drawn(self) -> bool:
+        """Whether the run that this one resumes has drawn its first batch."""
+        return (self.task.out / SAMPLES).exists()
 
     def _draw(self, batch: Batch) -> None:
         """Draw a batch as a picture in the folder of the run."""

@@ -32,6 +32,11 @@ def unmet(checks: Iterable[Callable[[], object]]) -> list[Cuts3dError]:
     return found
 
 
+def of_recipe(recipe: Recipe, error: Cuts3dError) -> Cuts3dError:
+    """Return an error that names the recipe where a setting does not fit."""
+    return recipe.error(error.setting, *error.args[1:]) if isinstance(error, SettingError) else error
+
+
 def raise_all(found: Sequence[Cuts3dError]) -> None:
     """Raise errors as one.
 
@@ -80,7 +85,7 @@ class RecipeNeeds:
                 self._check_evaluation,
             )
         )
-        raise_all([self._of_recipe(error) for error in found])
+        raise_all([of_recipe(self.recipe, error) for error in found])
 
     def fetch(self, *, say: Say) -> None:
         """Fetch the weights that later steps need.
@@ -92,10 +97,6 @@ class RecipeNeeds:
             say(f"features: {FeatureExtractor(self.config, say=say).weights}")
         if self._is_left("initial"):
             resnet.fetch(self.config.train.backbone_weights, say=say)
-
-    def _of_recipe(self, error: Cuts3dError) -> Cuts3dError:
-        """Return an error that names the recipe where a setting does not fit."""
-        return self.recipe.error(error.setting, *error.args[1:]) if isinstance(error, SettingError) else error
 
     def _is_left(self, *names: str) -> bool:
         """Return whether parts of these names, of the photos or of an evaluation set, have work to do."""

@@ -19,7 +19,7 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import atomic_write_json
-from cuts3d_cli.recipes.needs import RecipeNeeds, raise_all, unmet
+from cuts3d_cli.recipes.needs import RecipeNeeds, of_recipe, raise_all, unmet
 from cuts3d_cli.recipes.plan import Plan, make_plan
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.recipes.steps import Bar, Reports, Steps, uses_depth
@@ -102,7 +102,11 @@ class RecipeRun:
             reports=Reports(bar=bar, events=events, say=say, failures=failures),
         )
         for training in (self._config.train, self._config.selftrain):
-            if (wanted := self._steps.evaluation(training)) is not None:
+            try:
+                wanted = self._steps.evaluation(training)
+            except UsageError as error:
+                raise of_recipe(recipe, error) from error
+            if wanted is not None:
                 wanted.check(say=say)
 
     def plan(self) -> Plan:

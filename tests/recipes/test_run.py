@@ -336,7 +336,7 @@ def test_a_photo_that_cannot_be_read_stops_nothing(alone: Path, weights: Path, c
         ('out = "out"', 'gpus = "two"', "recipe.gpus is 'two': it must be a whole number"),
         ('out = "out"', "gpus = 8", "train.images_per_batch is 2, which 8 processes cannot share equally: set it to 8"),
         ("[train]", "[train]\naccumulate = 4", "train.accumulate is 4, but a process has 2 images of the batch"),
-        ("[train]", "[train]\neval_limit = 3", "train.eval_limit has no effect: also set train.eval_every"),
+        ("eval_every = 3", "eval_limit = 3", "train.eval_limit has no effect: also set train.eval_every"),
         ('depth_dir = "maps"\nname', 'depth_dir = "nowhere"\nname', "recipe.depth_dir is nowhere, which is no folder"),
         ('depth_dir = "maps"\nname', "name", "recipe.depth_dir is missing: depth.backend is 'sensor'"),
         ('ground_truth = "truth.json"', "", "recipe.evaluate.val.ground_truth is missing"),

@@ -57,7 +57,7 @@ def test_the_files_would_do_harm(tmp_path: Path, kind: str):
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "features": ("features", *BACKBONE, "--weights", "evil.pth"),
-    "pseudo": ("pseudo", *BACKBONE, "--weights", "evil.pth"),
+    "pseudo": ("pseudo", *BACKBONE, "--weights", "evil.pth", "--if-exists", "replace"),
     "viz": ("viz", "photo.jpg", *BACKBONE[:-2], "--weights", "evil.pth"),
     "weights pull": ("weights", "pull", "dino-vits16", "--from", "evil.pth"),
     "weights pull, ResNet": ("weights", "pull", "dino-resnet50", "--from", "evil.pth"),
@@ -137,8 +137,8 @@ def test_folders_of_transformers_are_read_as_safetensors_alone(cuts3d: Callable[
 def test_weights_of_another_architecture_say_what_is_missing(cuts3d: Callable[..., Ran], set_out: Path):
     state = {"patch_embed.proj.weight": torch.zeros(384, 3, 16, 16), "layer1.0.conv1.weight": torch.zeros(2, 2)}
     torch.save(state, set_out / "other.pth")
-    ran = cuts3d("features", *BACKBONE, "--weights", "other.pth", "--shards", "s-000.tar")
-    assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+    ran = cuts3d("features", *BACKBONE[:-2], "--weights", "other.pth", "--shards", "s-000.tar")
+    assert ran.code == 1
     assert "other.pth does not fit dino-vits16" in ran.line
     assert "tensors missing (cls_token, pos_embed, patch_embed.proj.bias, ...)" in ran.line
     ran = cuts3d(
