@@ -366,7 +366,8 @@ def test_a_damaged_base_shard_is_blamed_itself(bases: list[Path]):
 
 def manifest_of_base(base: Path) -> None:
     digest = manifest_module.digest_file(base)
-    facts: dict[str, Any] = {"stage": "pack", "config": {}, "inputs": {}, "counts": {"samples_in": 2, "samples_out": 2, "failed": 0}}
+    counts = {"samples_in": 2, "samples_out": 2, "failed": 0}
+    facts: dict[str, Any] = {"stage": "pack", "config": {}, "inputs": {}, "counts": counts}
     save_manifest(manifest_path(base), Manifest(**facts, sha256=digest.sha256, size=digest.size))
 
 
