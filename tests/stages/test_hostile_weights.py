@@ -154,7 +154,7 @@ def test_weights_of_another_architecture_say_what_is_missing(cuts3d: Callable[..
     )
     assert ran.code == 1
     assert "other.pth does not fit midas-small: " in ran.err.splitlines()[-1]
-    assert "tensors missing (pretrained.layer1.0.weight, " in ran.err.splitlines()[-1]
+    assert "it holds no pretrained.layer1.0.weight; its first tensors are " in ran.err.splitlines()[-1]
     pytest.importorskip("detectron2", reason="detectron2 is not installed")
     torch.save({"format": 1, "model": {"x": torch.zeros(1)}, "config": {"resnet_depth": 18}}, set_out / "detector.pth")
     ran = cuts3d("predict", "--checkpoint", "detector.pth", "--device", "cpu", "--shards", "s-000.tar")
