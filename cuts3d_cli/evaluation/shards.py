@@ -248,6 +248,8 @@ def _collect(reader: FoundReader, wanted: dict[str, int], truth: GroundTruth, *,
                 Prediction(box=item.box, score=score, mask=item.segmentation)
                 for item, score in zip(found.instances, scores, strict=True)
             ]
+        for key in wanted:
+            reader.check_failed(key)
     into.failed += [truth.images[image].file for image in wanted.values()]
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal
 
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.names import in_generation, sidecar
+from cuts3d_cli.shards.names import command_for, in_generation, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars import confidence, detections, masks
 from cuts3d_cli.sidecars.confidence import current_confidence
@@ -94,11 +94,13 @@ class FoundReader:
             ShardError: one is missing, damaged or stale.
         """
         self._decode = masks.decode if stage.startswith("pseudo") else detections.decode
+        finished = require(base, stage)
         with ExitStack() as stack:
-            self._items = stack.enter_context(require(base, stage).open())
+            self._items = stack.enter_context(finished.open())
             self._scores = stack.enter_context(require(base, "confidence").open()) if scored else None
             self._stack = stack.pop_all()
         self.keys = self._items.keys
+        self._failures = finished.failures
 
     def __enter__(self) -> FoundReader:
         return self
@@ -107,6 +109,19 @@ class FoundReader:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def check_failed(self, key: str) -> None:
+        """Make sure that the stage says of a photo without a sample that it failed there.
+
+        Raises:
+            ShardError: it does not.
+        """
+        if key not in self._failures:
+            tar = self._items.path
+            raise ShardError(
+                f"{tar} holds no sample {key}, and its manifest lists no failure of it: run ",
+                command_for(tar, again=True),
+            )
 
     def get(self, key: str) -> Found | None:
         """Read what was found in a photo. Keys must be asked for in the order of the base shard.

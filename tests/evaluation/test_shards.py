@@ -423,6 +423,14 @@ def test_a_bad_polygon_costs_its_annotation_at_most(cuts3d: Eval, alone: Path):
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
+def test_a_photo_that_is_missing_without_a_failure_is_no_failure(cuts3d: Eval, alone: Path):
+    base = shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT]})
+    cut(base, {"a": [LEFT]})
+    ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT], "b": [LEFT]}))
+    assert ran.code == 1
+    assert "s-000.pseudo.tar holds no sample b, and its manifest lists no failure of it: run `cuts3d pseudo" in ran.line
+
+
 def test_missing_masks_are_told(cuts3d: Eval, alone: Path):
     write_shard(alone / "s-000.tar", {"a": {"jpg": b"x"}})
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", ground_truth(alone, {"a": [LEFT]}))
