@@ -194,7 +194,7 @@ class RunConfig(Section):
         None,
         "Megabytes that a process that cuts may allocate for an image, beyond its libraries (Linux). An image that "
         "needs more fails. Default: no limit.",
-        limits=(64, 10**7),
+        limits=(100, 10**7),
         shapes_output=False,
     )
     worker_timeout: float = option(
