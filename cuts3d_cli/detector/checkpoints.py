@@ -59,21 +59,46 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """
     digest_path(path).unlink(missing_ok=True)
     with atomic_file(path) as file:
-        hashing = _HashingFile(file)
-        torch.save({"format": FORMAT, "version": __version__, **content}, cast("IO[bytes]", hashing))
-    _write_digest(path, hashing.sha256)
+        sha256 = write_torch(file, {"format": FORMAT, "version": __version__, **content})
+    _write_digest(path, sha256)
+
+
+def write_torch(file: BinaryIO, content: object) -> str:
+    """Write a file of `torch.save`.
+
+    Args:
+        file: to write to.
+        content: tensors and plain values in dictionaries and lists.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk, of which torch makes a RuntimeError.
+    """
+    hashing = _HashingFile(file)
+    try:
+        torch.save(content, cast("IO[bytes]", hashing))
+    except RuntimeError as error:
+        raise hashing.failure or error from error
+    return hashing.sha256
 
 
 class _HashingFile:
-    """A file that hashes what is written to it."""
+    """A file that hashes what is written to it, and keeps the error of a write that failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hasher = hashlib.sha256()
+        self.failure: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self._hasher.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

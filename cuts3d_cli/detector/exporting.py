@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from cuts3d_cli.detector.checkpoints import write_torch
 from cuts3d_cli.detector.detectron2_config import config_tree, to_yaml
 from cuts3d_cli.detector.loading import StoredDetector
 from cuts3d_cli.errors import Cuts3dError, Setting, UsageError
@@ -157,7 +158,7 @@ def _to_detectron2(stored: StoredDetector, network: GeneralizedRCNN, files: Sequ
     tree = config_tree(stored.architecture, stored.conventions, stored.inference)
     tree["MODEL"]["WEIGHTS"] = str(weights.absolute())
     with atomic_file(weights) as file:
-        torch.save({"model": network.state_dict()}, file)
+        write_torch(file, {"model": network.state_dict()})
     atomic_write_bytes(config, to_yaml(tree))
     # What detectron2 makes of the two files.
     read = read_config(config, say=lambda line: None)

@@ -1,9 +1,10 @@
 """Claims on shards, so that many processes, on one machine or many, share the work in one folder.
 
 A claim is a small hidden file beside the tar that is to be written, `.NAME-000.STAGE.tar.0.claim`. It is created in a
-way that succeeds for one process only (O_EXCL, also on NFS; no locks of the system are used). Its owner touches it
-regularly, as a heartbeat. A claim without a heartbeat for some time is expired, and one whose process has ended on this
-machine is so at once; ages are differences of the file system's own times, never of a machine's clock.
+way that succeeds for one process only (a hard link, else O_EXCL, also on NFS; no locks of the system are used). Its
+owner touches it regularly, as a heartbeat. A claim without a heartbeat for some time is expired, and one whose process
+has ended on this machine is so at once; ages are differences of the file system's own times, never of a machine's
+clock.
 
 An expired claim is not removed but outbid: whoever creates the file of the next number, `.NAME-000.STAGE.tar.1.claim`,
 has the shard, and again only one process can. The highest number holds. A process that was only asleep finds out before
@@ -13,13 +14,14 @@ bytes.)
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,8 @@ LONGEST_BEAT = 15.0
 """Seconds between two heartbeats at most."""
 MISSED_BEATS = 4.0
 """Heartbeats that a claim may miss before it expires, whatever time-out another process has been given."""
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Errors of file systems that know no hard links, or no more of them."""
 _ENDING = re.compile(r"(?P<number>[0-9]{1,9})\.claim")
 
 
@@ -216,20 +220,47 @@ def _numbers(tar: Path) -> list[int]:
 
 
 def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
+    """Create the claim of a number; None where there is one.
+
+    It is written under another name, and linked to its own, which also succeeds for one process only: were a process
+    killed in the midst of a claim under its own name, nobody could tell whose it is.
+    """
     path, token = _path(tar, number), secrets.token_hex(8)
     content = {"owner": str(this_process()), "host": socket.gethostname(), "token": token, "beat": beat}
-    with interrupts.held_back():
+    draft = temporary_name(tar)
+    with interrupts.held_back(), interrupts.unfinished(draft):
         try:
-            file = open(path, "x", encoding="ascii")  # noqa: SIM115 - closed below, and removed if that fails
-        except FileExistsError:
-            return None
-        try:
-            with file:
+            with open(draft, "x", encoding="ascii") as file:
                 json.dump(content, file)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                # A network file system may have linked it, and lost the answer.
+                if _read(path).get("token") != token:
+                    return None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not _create_in_place(path, content):
+                    return None
+        finally:
+            draft.unlink(missing_ok=True)
         return Claim(tar, number=number, token=token, beat=beat)
+
+
+def _create_in_place(path: Path, content: Mapping[str, object]) -> bool:
+    """Create a claim on a file system without hard links; False where there is one."""
+    try:
+        file = open(path, "x", encoding="ascii")  # noqa: SIM115 - closed below, and removed if that fails
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            json.dump(content, file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -73,6 +73,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         with ExitStack() as stack, explained(self.path, error=UnwritableError):
             stack.enter_context(interrupts.unfinished(self._temporary))
+            stack.callback(self._temporary.unlink, missing_ok=True)  # should a signal come before all is ready
             self._file = open(self._temporary, "xb")
             sweep(self.path)
             self._noted = stack.pop_all()
@@ -137,7 +138,6 @@ class ShardWriter:
                 with suppress(OSError):
                     self._file.close()
                 self._file = None
-            self._temporary.unlink(missing_ok=True)
             self._noted.close()
 
     def _finish(self) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 _AUDITED = {
     "os.rename": "rename",
+    "os.link": "link",
     "os.remove": "remove",
     "os.mkdir": "make folder",
     "os.rmdir": "remove folder",

@@ -140,6 +140,8 @@ def torture(
         # Let it finish, and compare.
         where = f"{stage} ({'; then '.join(map(str, troubles))})"
         if not finished:
+            if troubles[-1].elsewhere:
+                time.sleep(bench.claim_seconds)  # what is left of another machine can only be waited for
             last = bench.run(stage, impatient=any(trouble.elsewhere for trouble in troubles))
             if last.code != 0 or last.complaints:
                 figures.broken.append(
@@ -193,7 +195,7 @@ def note(ended: Ended, figures: Figures) -> None:
         return
     if ended.left:
         figures.broken.append(f"{where}: left {', '.join(ended.left)}")
-    if ended.iterations and not ended.checkpoints:
+    if ended.iterations and not ended.checkpoints and trouble.kind in SIGNALS:
         figures.broken.append(f"{where}: {ended.iterations} iterations, and no checkpoint")
     if trouble.kind in SIGNALS and ended.struck and STAGES[ended.stage].training is None:
         figures.latencies.append(ended.latency)

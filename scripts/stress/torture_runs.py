@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 96, 128
 _VOLATILE = ("seconds", "mtime_ns", "info", "inputs", "versions")
 """Fields of a manifest that differ from run to run; versions are of what the process has imported, and this one has
 imported everything."""
-_SHORT_TIMEOUT = "1"
+_SHORT_TIMEOUT = 1.0
 """Seconds after which a claim from another machine is taken over."""
 
 
@@ -83,7 +83,10 @@ class Bench:
     Attributes:
         folder: of the shards.
         undisturbed: facts of the undisturbed runs, by stage.
+        claim_seconds: after which claims from another machine are taken over.
     """
+
+    claim_seconds = _SHORT_TIMEOUT
 
     def __init__(self, folder: Path, *, log: Callable[[str], None]) -> None:
         """Name the folders; create nothing."""
@@ -196,7 +199,7 @@ class Bench:
         # Find the words: a training has to be told to resume.
         words = [word.format(source=self._source, weights=self._weights) for word in STAGES[stage].words]
         if impatient or (trouble is not None and trouble.elsewhere):
-            words += ["--claim-timeout", _SHORT_TIMEOUT]
+            words += ["--claim-timeout", str(_SHORT_TIMEOUT)]
         if stage == "train":
             out = self.folder / str(STAGES[stage].training)
             if any(out.glob("checkpoint-*.pth")):

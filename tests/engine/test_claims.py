@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -50,6 +51,43 @@ def test_a_claim_is_one_processs_until_it_is_released(tar: Path):
         assert isinstance(claim(tar, timeout=LONG), HeldElsewhere)
         mine.check()
     assert names(tar) == []
+    claimed(tar).release()
+    assert names(tar) == []
+
+
+def test_a_claim_has_its_owner_from_the_first_moment(tar: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else nobody could tell whose it is, were the process killed before it had written that down."""
+    link, seen = os.link, []
+
+    def linked(source: Path, target: Path) -> None:
+        link(source, target)
+        seen.append(json.loads(target.read_text())["owner"])
+
+    monkeypatch.setattr(os, "link", linked)
+    claimed(tar).release()
+    assert seen == [str(this_process())]
+    assert names(tar) == []
+
+
+def test_a_file_system_without_hard_links_will_do(tar: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with claimed(tar):
+        assert names(tar) == [".s-000.pseudo.tar.0.claim"]
+        assert isinstance(claim(tar, timeout=LONG), HeldElsewhere)
+    assert names(tar) == []
+
+
+def test_a_link_whose_answer_was_lost_is_ones_own(tar: Path, monkeypatch: pytest.MonkeyPatch):
+    link = os.link
+
+    def linked(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", linked)
     claimed(tar).release()
     assert names(tar) == []
 
