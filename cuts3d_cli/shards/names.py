@@ -23,6 +23,7 @@ MAX_SHARDS = 1_000_000
 """One pattern may not stand for more files than this: beyond it, a slip of the finger is likelier."""
 _GROUP = re.compile(r"<(?P<angle>[^<>{}]*)>|\{(?P<brace>[^<>{}]*)\}")
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_RECURSIVE = re.compile(r"(?P<head>(?:.*?/)?)\*\*(?:/+(?P<tail>.*))?")
 _MAX_DIGITS = 18
 
 
@@ -273,7 +274,7 @@ def _of_folder(folder: Path) -> list[Path]:
 
 def _of_glob(pattern: str) -> list[Path]:
     tars: list[Path] = []
-    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
+    for path in map(Path, sorted(_matches(pattern))):
         if os.path.isdir(path):
             tars.extend(_tars_in(path))
         elif _is_tar_name(path.name):
@@ -284,6 +285,23 @@ def _of_glob(pattern: str) -> list[Path]:
     if not bases:
         raise ShardError(f"no shard matches {pattern!r}: check the folder and the ending .tar")
     return bases
+
+
+def _matches(pattern: str) -> set[str]:
+    """List what a pattern matches. `**` follows no links to folders, which may lead round in circles."""
+    match = _RECURSIVE.fullmatch(pattern)
+    if match is None:
+        return set(glob.glob(pattern))
+    found: set[str] = set()
+    head, tail = match["head"], match["tail"]
+    for top in glob.glob(head) if glob.has_magic(head) else [head]:
+        for folder, folders, files in os.walk(top or os.curdir):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            place = folder if top else os.path.relpath(folder, os.curdir)
+            found |= (
+                _matches(os.path.join(glob.escape(place), tail)) if tail else {os.path.join(place, n) for n in files}
+            )
+    return found
 
 
 def _of_list_file(path: Path) -> Iterator[Path]:

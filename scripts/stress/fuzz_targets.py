@@ -79,7 +79,8 @@ def pattern(rng: Random, folder: Path) -> None:
     """Expand arguments of --shards, and lists of them."""
     for name in ("a-000.tar", "a-001.tar", "a-000.depth.tar", "[x]-000.tar", "b{1}.tar"):
         (folder / name).touch()
-    specs = [odd_spec(rng) for _ in range(rng.randint(0, 3))]
+    # None begins at the root: to list a whole file system takes its time.
+    specs = [odd_spec(rng).lstrip("/") for _ in range(rng.randint(0, 3))]
     if rng.random() < 0.3:
         (folder / "list.txt").write_bytes(mutated_bytes(rng, "\n".join(specs).encode("utf-8", "surrogatepass")))
         specs = ["list.txt"]

@@ -116,6 +116,27 @@ def test_globs_folders_and_their_mixtures(folder: Path) -> None:
     assert listed("[xy]") == ["x/a-000.tar", "x/b-001.tar", "y/c-0.tar"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("**", ["a.tar", "x/b.tar", "x/y/c.tar"]),
+        ("**/*.tar", ["a.tar", "x/b.tar", "x/y/c.tar"]),
+        ("x/**/*.tar", ["x/b.tar", "x/y/c.tar"]),
+        ("x/**", ["x/b.tar", "x/y/c.tar"]),
+        ("**/y/**/*.tar", ["x/y/c.tar"]),
+        ("?/**/c.tar", ["x/y/c.tar"]),
+        ("**/[bc].tar", ["x/b.tar", "x/y/c.tar"]),
+    ],
+)
+def test_two_stars_are_folders_of_any_depth(folder: Path, spec: str, expected: list[str]) -> None:
+    touch("a.tar", "a.depth.tar", "x/b.tar", "x/y/c.tar", ".hidden/d.tar", "x/.hidden/e.tar", "x/.f.tar")
+    # Links that lead round in circles are not followed: there would be 2 ** 40 ways.
+    for place in ("x/again", "x/y/back"):
+        Path(place).symlink_to(folder, target_is_directory=True)
+    assert listed(spec) == expected
+    assert listed(f"{folder}/{spec}") == [f"{folder}/{name}" for name in expected]
+
+
 def test_a_range_in_front_of_a_glob(folder: Path) -> None:
     touch("0/a.tar", "1/b.tar", "1/c.tar")
     assert listed("<0..1>/*.tar") == ["0/a.tar", "1/b.tar", "1/c.tar"]
