@@ -205,10 +205,12 @@ def packing(rng: Random, folder: Path) -> None:
         data = known[kind] if rng.random() < 0.7 else rng.choice(list(known.values()))
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(mutated_bytes(rng, data))
+    # A damaged header may give a photo any size: the largest that is allowed takes 700 MB.
+    run = {"if_exists": "overwrite", "max_image_pixels": 10_000_000}
     try:
         result = pack.run(
             pack.Packing(source=folder / "images", out=folder / "packed", name="p", depth_dir=folder / "depth"),
-            config=resolve(overrides={"run": {"if_exists": "overwrite"}}, environment={}, folder=folder / "none"),
+            config=resolve(overrides={"run": run}, environment={}, folder=folder / "none"),
         )
         for sample in read_shard(folder / "packed" / "p-000.tar") if result.count("samples_out") else ():
             photos.decode(sample)
