@@ -120,7 +120,10 @@ def _score(shards: ShardFolder) -> Outcome:
 
 
 def _merge(shards: ShardFolder) -> Outcome:
-    return _run(shards, "pseudo.st1", merge.run, round=1)
+    said: list[str] = []
+    outcome = _run(shards, "pseudo.st1", merge.run, round=1, say=lambda line: said.append(str(line)))
+    outcome.said += said
+    return outcome
 
 
 def _verify(shards: ShardFolder) -> Outcome:
