@@ -258,8 +258,13 @@ class _Shard:
     def _inputs(self, tar: Path, stage: str, manifest: Manifest) -> None:
         """Check that what it was made from, as far as that lies beside it, is still the same."""
         for role, digest in manifest.inputs.items():
+            # The shard may have had another name then.
             path = tar.with_name(Path(digest.file).name)
-            if path.suffix != ".tar" or base_of(path) != base_of(tar):
+            if role == "base":
+                path = self.base
+            elif stage_of(path) == role:
+                path = sidecar(self.base, role)
+            elif path.suffix != ".tar" or base_of(path) != base_of(tar):
                 continue
             if not path.is_file():
                 self._problem(stage, tar, f"it was made from {path.name} ({role}), which is not there")

@@ -228,6 +228,18 @@ def test_manifests_are_held_against_their_tars(base: Path):
     assert "s-000.depth.tar: it has no manifest: the run that wrote it was cut off" in lines(base)
 
 
+def test_sidecars_of_another_shard_are_found_with_their_manifests(base: Path):
+    """They agree with each other, and their counts and keys are those of the shard, of which one photo has changed."""
+    other = base.with_name("t-000.tar")
+    for path in sorted(base.parent.glob("s-000*")):
+        path.with_name(path.name.replace("s-000", "t-000")).write_bytes(path.read_bytes())
+    assert verify.run([other]).problems == []
+    rewrite(other, lambda samples: [replace(samples[0], members=samples[1].members), *samples[1:]])
+    assert "t-000.depth.tar: it was made from another t-000.tar (base) than is there now" in lines(other)
+    rewrite(sidecar(other, "pseudo"), lambda samples: samples[::-1])
+    assert "t-000.confidence.tar: it was made from another t-000.pseudo.tar (pseudo) than is there now" in lines(other)
+
+
 def test_a_base_shard_that_changed_makes_its_sidecars_stale(base: Path):
     rewrite(base, lambda samples: samples[:2])
     found = lines(base)
