@@ -46,7 +46,8 @@ def count_confidence(
     if config.source == "crf":
         square = resize_square(photo, settings.crf_size)
         masks = [item.patch_mask for item in result.instances]
-        return crf_counts(square, masks, iterations=settings.crf_iterations), levels
+        counts = crf_counts(square, masks, iterations=settings.crf_iterations, backend=settings.crf_backend)
+        return counts, levels
     assert depth is not None
     surface = surface_of(depth, points, settings=settings)
     thresholds = choose_thresholds(

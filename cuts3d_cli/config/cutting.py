@@ -15,6 +15,7 @@ Capacity = Literal["gaussian", "exponential", "inverse", "distance"]
 Eigensolver = Literal["lanczos", "dense"]
 DepthSampling = Literal["nearest", "area"]
 Cloud = Literal["paper", "perspective"]
+CrfBackend = Literal["auto", "lattice", "pydensecrf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,12 @@ class PseudoConfig(CutSettings, Section):
         limits=(0.0, 49.0),
     )
     crf_size: int = option(480, "Side at which the CRF works, pixels.", limits=(16, 4096))
+    crf_backend: CrfBackend = option(
+        "auto",
+        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster with cuts3d[fast], on"
+        " CUDA much faster. auto: the lattice where graphs are on CUDA, else pydensecrf.",
+        later=True,
+    )
     crf_iterations: int = option(10, "Iterations of the CRF.", limits=(1, 1000))
     crf_min_iou: float = option(
         0.5, "Drop a mask that the CRF changes to less than this IoU with itself.", limits=(0.0, 1.0)

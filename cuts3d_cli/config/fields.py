@@ -36,6 +36,7 @@ def option(
     shapes_output: bool = True,
     advanced: bool = False,
     before: str | None = None,
+    later: bool = False,
 ) -> Any:
     """Return a field with its help text.
 
@@ -50,6 +51,8 @@ def option(
             still change them.
         before: in a section that extends another one, the field of the other that this one is listed before. Fields of
             the extending section are listed last otherwise.
+        later: True for fields that older manifests lack: at their defaults they are left out of what is recorded, so
+            that finished shards stay finished.
     """
     facts = {
         "help": help_text,
@@ -58,6 +61,7 @@ def option(
         "shapes_output": shapes_output,
         "advanced": advanced,
         "before": before,
+        "later": later,
     }
     return field(default=default, metadata=facts)
 
@@ -109,7 +113,9 @@ def output_dict(section: Any, *, unread: Collection[str] = ()) -> dict[str, Any]
     shaping = {item.name for item in dataclasses.fields(section) if item.metadata["shapes_output"]}
     without_effect = {*section.unread(), *unread}
     defaults = {item.name: item.default for item in dataclasses.fields(section) if item.name in without_effect}
-    return {key: defaults.get(key, value) for key, value in as_dict(section).items() if key in shaping}
+    values = {key: defaults.get(key, value) for key, value in as_dict(section).items() if key in shaping}
+    later = {item.name: item.default for item in dataclasses.fields(section) if item.metadata["later"]}
+    return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 def limits_problem(item: dataclasses.Field[Any], value: Any) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
-from cuts3d_cli.config.cutting import Capacity
+from cuts3d_cli.config.cutting import Capacity, CrfBackend
 from cuts3d_cli.cut.cloud import Surface
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
@@ -130,19 +130,26 @@ def confidence_counts(
     return counts
 
 
-def crf_counts(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], *, iterations: int) -> NDArray[np.uint8]:
+def crf_counts(
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    *,
+    iterations: int,
+    backend: CrfBackend = "pydensecrf",
+) -> NDArray[np.uint8]:
     """Compute the CRF's foreground probability of each mask, averaged over the patches (paper: B.5).
 
     Args:
         image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
         masks: (H, W) bool each, at least one, before the CRF.
         iterations: of the CRF.
+        backend: see `refine_masks`.
 
     Returns:
         (M, H, W) uint8, in steps of 1 / `CRF_LEVELS`.
     """
     large = [upsample_nearest(mask, (image.shape[0], image.shape[1])) for mask in masks]
-    refined = refine_masks(image, large, iterations=iterations)
+    refined = refine_masks(image, large, iterations=iterations, backend=backend)
     grid = (masks[0].shape[0], masks[0].shape[1])
     maps = [depth_to_grid(np.clip(share, 0, 1), grid, sampling="area") for _, share in refined]
     return np.rint(np.stack(maps) * CRF_LEVELS).astype(np.uint8)

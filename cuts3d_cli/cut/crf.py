@@ -1,4 +1,7 @@
-"""Dense CRF refinement of masks, with the parameters of MaskCut; one lattice serves all masks of an image."""
+"""Dense CRF refinement of masks, with the parameters of MaskCut; one lattice serves all masks of an image.
+
+Two libraries do it: pydensecrf, and a lattice of our own, see `lattice` and, for a device, `batched_crf`.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,27 @@ from numpy.typing import NDArray
 from pydensecrf import densecrf
 from pydensecrf.utils import unary_from_softmax
 
-GAUSSIAN_SXY = 3
-GAUSSIAN_COMPAT = 7
-BILATERAL_SXY = 50
-BILATERAL_SRGB = 5
-BILATERAL_COMPAT = 10
-FOREGROUND_PROBABILITY = float(np.e / (np.e + 1.0))
-"""Softmax of the one-hot label (0, 1): what MaskCut gives a pixel of the mask, 0.731."""
+from cuts3d_cli.config.cutting import CrfBackend
+from cuts3d_cli.cut import lattice
+from cuts3d_cli.cut.lattice import (
+    BILATERAL_COMPAT,
+    BILATERAL_SRGB,
+    BILATERAL_SXY,
+    FOREGROUND_PROBABILITY,
+    GAUSSIAN_COMPAT,
+    GAUSSIAN_SXY,
+)
 
 _TOGETHER = 3
 """Masks that go through the lattice at once: with one channel to spare they fill a vector of four floats."""
 
 
 def refine_masks(
-    image: NDArray[np.uint8], masks: Iterable[NDArray[np.bool_]], *, iterations: int
+    image: NDArray[np.uint8],
+    masks: Iterable[NDArray[np.bool_]],
+    *,
+    iterations: int,
+    backend: CrfBackend = "pydensecrf",
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
     """Refine masks along the edges of the image (MaskCut's CRF).
 
@@ -31,10 +41,15 @@ def refine_masks(
         image: (h, w, 3) uint8, RGB.
         masks: each (h, w) bool.
         iterations: of mean-field inference.
+        backend: "lattice" for our own lattice, else pydensecrf.
 
     Yields:
         For each mask: the refined mask, (h, w) bool, and the foreground probability, (h, w) float32.
     """
+    if backend == "lattice":
+        for probability in lattice.foreground(image, list(masks), iterations=iterations):
+            yield probability > 0.5, probability
+        return
     remaining = iter(masks)
     first = list(islice(remaining, _TOGETHER))
     if not first:

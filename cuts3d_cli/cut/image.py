@@ -70,16 +70,18 @@ class RefinementTask:
     """One image whose instances are cut at patch resolution.
 
     Attributes:
-        image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
+        image: (s, s, 3) uint8, RGB, the square image that the CRF works on; None where it is done.
         size: (height, width) of the photo.
         extraction: finished.
         config: the section of the configuration.
+        refined: (s, s) bool each, what the CRF made elsewhere of the masks of `coarse_masks`.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | None
     size: tuple[int, int]
     extraction: Extraction
     config: PseudoConfig
+    refined: Sequence[NDArray[np.bool_]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,21 +153,45 @@ def refine_image(task: RefinementTask) -> CutResult:
         return _refine(task)
 
 
+def coarse_masks(extraction: Extraction, *, size: int) -> list[NDArray[np.bool_]]:
+    """Return the masks of a finished extraction as the CRF takes them.
+
+    Args:
+        extraction: finished.
+        size: the side at which the CRF works, pixels.
+
+    Returns:
+        (size, size) bool for each cut that was kept: masks that may overlap become disjoint, the earlier one keeps the
+        patch.
+    """
+    return [upsample_nearest(mask, (size, size)) for mask in _patch_masks(_kept(extraction))]
+
+
+def _kept(extraction: Extraction) -> list[Candidate]:
+    return [item for item in extraction.candidates if item.dropped is None]
+
+
+def _patch_masks(kept: Sequence[Candidate]) -> list[NDArray[np.bool_]]:
+    return subtract_earlier([item.mask for item in kept])
+
+
 def _refine(task: RefinementTask) -> CutResult:
     config, extraction = task.config, task.extraction
     timer = StepTimer()
     dropped = [{"iteration": item.iteration, "reason": item.dropped} for item in extraction.candidates if item.dropped]
 
-    # Masks that may overlap become disjoint: the earlier one keeps the patch.
-    kept = [item for item in extraction.candidates if item.dropped is None]
-    patch_masks = subtract_earlier([item.mask for item in kept])
-
-    # Along the edges of the image, at the CRF's size.
-    square = (config.crf_size, config.crf_size)
+    # Along the edges of the image, at the CRF's size, unless that is done.
+    kept = _kept(extraction)
+    patch_masks = _patch_masks(kept)
     with timer.step("crf"):
-        refined = coarse = [upsample_nearest(mask, square) for mask in patch_masks]
-        if config.crf and coarse:
-            refined = [mask for mask, _ in refine_masks(task.image, coarse, iterations=config.crf_iterations)]
+        coarse = coarse_masks(extraction, size=config.crf_size)
+        refined: Sequence[NDArray[np.bool_]] = coarse
+        if task.refined is not None:
+            refined = task.refined
+        elif config.crf and coarse:
+            assert task.image is not None
+            pairs = refine_masks(task.image, coarse, iterations=config.crf_iterations, backend=config.crf_backend)
+            refined = [mask for mask, _ in pairs]
 
     # At the photo's size; what the refinement made unusable is dropped.
     instances = []

@@ -171,7 +171,7 @@ def unread(settings: PseudoConfig) -> dict[str, str]:
         found |= dict.fromkeys(("depth_sampling", "depth_clip"), found.get("tau_knn", "method"))
     if settings.tau_ncut != "auto":
         found["edge_share"] = "tau_ncut"
-    return found | ({} if settings.crf else dict.fromkeys(("crf_iterations", "crf_min_iou"), "crf"))
+    return found | ({} if settings.crf else dict.fromkeys(("crf_backend", "crf_iterations", "crf_min_iou"), "crf"))
 
 
 def get_method(name: str) -> Method:

@@ -41,7 +41,13 @@ REQUIRED = (
 )
 _OFFLINE = Setting("features.backbone", OFFLINE_BACKBONE, command="features")
 _FILE = Setting("features.weights", "FILE", command="features")
-OPTIONAL = {"transformers": "depth", "diffusers": "marigold", "imgviz": "demo", "scikit-image": "demo"}
+OPTIONAL = {
+    "transformers": "depth",
+    "diffusers": "marigold",
+    "numba": "fast",
+    "imgviz": "demo",
+    "scikit-image": "demo",
+}
 """Package -> the extra of ours that brings it."""
 GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
 State = Literal["ok", "missing", "note"]

@@ -255,7 +255,7 @@ def _from_crf(task: ScoreTask, cuts: Sequence[InstanceCut]) -> NDArray[np.uint8]
     """Return the CRF's foreground probability of each mask, averaged over the patches (B.5)."""
     assert task.image is not None
     masks = [decode_rle(item.patch_mask) for item in cuts]
-    return crf_counts(task.image, masks, iterations=task.cut.crf_iterations)
+    return crf_counts(task.image, masks, iterations=task.cut.crf_iterations, backend=task.cut.crf_backend)
 
 
 def _square(sample: Sample | None, size: int, *, max_pixels: int) -> NDArray[np.uint8]:

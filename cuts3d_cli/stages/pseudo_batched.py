@@ -21,18 +21,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cuts3d_cli.config import PseudoConfig
+from cuts3d_cli.cut.batched_crf import PositionLattices, foreground
 from cuts3d_cli.cut.batched_graph import cosine_affinities, unusable
 from cuts3d_cli.cut.batched_ncut import second_eigenvectors
-from cuts3d_cli.cut.image import CutResult, IterationTask, RefinementTask, cut_iteration, refine_image
+from cuts3d_cli.cut.image import (
+    CutResult,
+    IterationTask,
+    RefinementTask,
+    coarse_masks,
+    cut_iteration,
+    refine_image,
+)
 from cuts3d_cli.cut.iterations import begin
 from cuts3d_cli.cut.methods import Method, Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Extraction
+from cuts3d_cli.devices import on_cuda
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import LOOK_SECONDS, Task, WorkerPool, numerics_of_one_image, result_of
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.stages.loading import Extract, ImageCut, Loaded
 from cuts3d_cli.timing import StepTimer, add_seconds
+
+
+def crf_on_device(config: PseudoConfig, *, device: str) -> bool:
+    """Return whether the CRF runs where the graphs do: on CUDA, unless pydensecrf is asked for."""
+    return config.crf and config.crf_backend != "pydensecrf" and on_cuda(device)
 
 
 class BatchedCutter:
@@ -61,6 +75,8 @@ class BatchedCutter:
         self._device = device
         self._batch_size = batch_size
         self._pool = pool
+        self._refines_on_device = crf_on_device(config, device=device)
+        self._positions = PositionLattices()
         self.in_flight = 2 + math.ceil(pool.ahead / batch_size)
 
     def cut(self, images: Iterable[Loaded]) -> Iterator[ImageCut]:
@@ -93,9 +109,7 @@ class BatchedCutter:
         self._add_graphs([job for job in jobs if job.failure is None])
         while True:
             # Images that have had their last cut go on to the CRF while the others are solved.
-            for job in jobs:
-                if job.failure is None and job.is_cut and job.refining is None:
-                    job.refine(self._config, self._pool)
+            self._refine([job for job in jobs if job.failure is None and job.is_cut and job.refining is None])
             active = [job for job in jobs if job.failure is None and not job.is_cut]
             if not active:
                 break
@@ -162,6 +176,35 @@ class BatchedCutter:
                 assert job.rules is not None
                 assert job.extraction is not None
                 yield job, IterationTask(rules=job.rules, extraction=job.extraction, pair=pair)
+
+    def _refine(self, jobs: Sequence[_Job]) -> None:
+        """Hand images that have had their last cut to the workers, after the CRF where that is on the device."""
+        if not self._refines_on_device:
+            for job in jobs:
+                job.refine(self._config, self._pool)
+            return
+        with self._timed("crf", jobs):
+            masks = infer_each(jobs, self._refined, what="the CRF")
+        for job, refined in zip(jobs, masks, strict=True):
+            if isinstance(refined, Failed):
+                job.failure = refined.reason
+            else:
+                job.refine(self._config, self._pool, refined=refined)
+
+    def _refined(self, jobs: Sequence[_Job]) -> list[list[NDArray[np.bool_]]]:
+        """Return what the CRF makes of the masks of each image, (s, s) bool each."""
+        images = [job.image.crf_image for job in jobs if job.image.crf_image is not None]
+        coarse = [
+            coarse_masks(job.extraction, size=self._config.crf_size) for job in jobs if job.extraction is not None
+        ]
+        probabilities = foreground(
+            images,
+            coarse,
+            iterations=self._config.crf_iterations,
+            device=self._device,
+            positions=self._positions,
+        )
+        return [[values > 0.5 for values in found] for found in probabilities]
 
     def _pairs(self, jobs: Sequence[_Job]) -> list[Eigenpair]:
         edges = torch.stack([job.edges for job in jobs if job.edges is not None])
@@ -249,13 +292,18 @@ class _Job:
         except SampleError as error:
             self.failure = str(error)
 
-    def refine(self, config: PseudoConfig, pool: WorkerPool) -> None:
-        """Let a worker refine the masks; the graph is needed no more."""
-        assert self.image.crf_image is not None
+    def refine(
+        self, config: PseudoConfig, pool: WorkerPool, *, refined: Sequence[NDArray[np.bool_]] | None = None
+    ) -> None:
+        """Let a worker refine the masks, or bring refined ones to the photo's size; the graph is needed no more."""
         assert self.extraction is not None
         self.edges = None
         task = RefinementTask(
-            image=self.image.crf_image, size=self.image.size, extraction=self.extraction, config=config
+            image=self.image.crf_image if refined is None else None,
+            size=self.image.size,
+            extraction=self.extraction,
+            config=config,
+            refined=refined,
         )
         self.refining = pool.start(refine_image, task)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, median
@@ -14,10 +14,12 @@ from bench.common import Report, Row, Table, agreement, faster, in_one_thread, i
 from bench.data import Features, Photo, offline
 from bench.peer import dense_ncut, fresh_crf, semantic_edges
 from cuts3d_cli.config import Config, for_backbone
+from cuts3d_cli.config.cutting import CrfBackend
 from cuts3d_cli.cut.bipartition import bipartition, connected_component
 from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutTask, cut_image
+from cuts3d_cli.cut.lattice import has_compiler
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import upsample_nearest
 from cuts3d_cli.cut.ncut import solve_ncut
@@ -146,21 +148,20 @@ def _stages(edges: NDArray[np.bool_], grid: tuple[int, int], *, repeats: int) ->
 
 
 def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int | None = None) -> Report:
-    """Time one CRF for each mask, as the peer builds it, against ours.
+    """Time one CRF for each mask, as the peer builds it, against ours by pydensecrf and by our own lattice.
 
     Args:
         photos: with depth; the masks are those of an extraction.
         features: source of the features.
-        repeats: rounds of peer, ours, peer, ours, ...
+        repeats: rounds of peer, ours, lattice, peer, ours, lattice, ...
         size: side of the resized photos, pixels; None is the backbone's own.
 
     Returns:
-        For each photo: seconds for all of its masks, the ratio, the IoU of the refined masks.
+        For each photo: seconds for all of its masks, the ratios, the IoU of the refined masks with the peer's.
     """
     config = table_top(features, size=size, crf=False)
     rows: list[Row] = []
-    slow: list[float] = []
-    fast: list[float] = []
+    seconds: dict[str, list[float]] = {"peer": [], "pydensecrf": [], "lattice": []}
     ious: list[float] = []
     masks = 0
     for photo, vectors in zip(photos, features.of(photos, config), strict=True):
@@ -169,22 +170,29 @@ def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int 
         if not coarse:
             continue
         log(f"crf: {photo.name}, {len(coarse)} masks")
+        ours = partial(_crf_ours, task.image, coarse, config.pseudo.crf_iterations)
+        ours("lattice")  # compiles what is compiled
         timed = interleaved(
             {
                 "peer": partial(_crf_each, task.image, coarse, config.pseudo.crf_iterations),
-                "ours": partial(in_one_thread, partial(_crf_ours, task.image, coarse, config.pseudo.crf_iterations)),
+                "pydensecrf": partial(in_one_thread, partial(ours, "pydensecrf")),
+                "lattice": partial(in_one_thread, partial(ours, "lattice")),
             },
             repeats=repeats,
         )
-        refined = zip(timed.results["peer"][-1], timed.results["ours"][-1], strict=True)
-        same = [agreement(theirs, own) for theirs, own in refined]
-        rows.append(_crf_row(photo.name, len(coarse), timed.seconds["peer"], timed.seconds["ours"], same))
-        slow += timed.seconds["peer"]
-        fast += timed.seconds["ours"]
+        theirs = timed.results["peer"][-1]
+        same = [
+            agreement(mask, own)
+            for name in ("pydensecrf", "lattice")
+            for mask, own in zip(theirs, timed.results[name][-1], strict=True)
+        ]
+        rows.append(_crf_row(photo.name, len(coarse), timed.seconds, same))
+        for name, values in timed.seconds.items():
+            seconds[name] += values
         ious += same
         masks += len(coarse)
     if rows:
-        rows.append(_crf_row("all", masks, slow, fast, ious))
+        rows.append(_crf_row("all", masks, seconds, ious))
     side = config.pseudo.crf_size
     return Report(
         name="crf",
@@ -192,6 +200,7 @@ def crf(photos: Sequence[Photo], *, features: Features, repeats: int, size: int 
         notes=[
             f"{side}x{side} pixels, {config.pseudo.crf_iterations} iterations, masks of cuts; repeats: {repeats},"
             " interleaved; seconds for all masks of an image; IoU of the refined masks, 1 where both are empty.",
+            f"The lattice is {'compiled by Numba' if has_compiler() else 'in torch: Numba is not installed'}.",
         ],
     )
 
@@ -200,17 +209,19 @@ def _crf_each(image: NDArray[np.uint8], masks: Masks, iterations: int) -> list[N
     return [fresh_crf(image, mask, iterations=iterations) for mask in masks]
 
 
-def _crf_ours(image: NDArray[np.uint8], masks: Masks, iterations: int) -> list[NDArray[np.bool_]]:
-    return [mask for mask, _ in refine_masks(image, masks, iterations=iterations)]
+def _crf_ours(image: NDArray[np.uint8], masks: Masks, iterations: int, backend: CrfBackend) -> list[NDArray[np.bool_]]:
+    return [mask for mask, _ in refine_masks(image, masks, iterations=iterations, backend=backend)]
 
 
-def _crf_row(name: str, masks: int, slow: Sequence[float], fast: Sequence[float], ious: Sequence[float]) -> Row:
+def _crf_row(name: str, masks: int, seconds: Mapping[str, Sequence[float]], ious: Sequence[float]) -> Row:
     return {
         "photo": name,
         "masks": masks,
-        "one CRF per mask, s": median(slow),
-        "ours, s": median(fast),
-        **ratios(slow, fast),
+        "one CRF per mask, s": median(seconds["peer"]),
+        "pydensecrf, s": median(seconds["pydensecrf"]),
+        **ratios(seconds["peer"], seconds["pydensecrf"]),
+        "lattice, s": median(seconds["lattice"]),
+        "pydensecrf / lattice": ratios(seconds["pydensecrf"], seconds["lattice"])["ratio"],
         **spread(ious, name="IoU"),
     }
 

@@ -90,6 +90,68 @@ def test_batches_workers_and_stored_features_change_nothing(alone: Path, weights
     assert "features" in manifest_of(bases[0]).inputs
 
 
+def test_the_crf_in_batches_gives_the_masks_of_the_workers(alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+    bases = pack_photos(alone, 5, shard_size=3)
+    stage.run(bases, config=config(weights, run={"graphs": "workers"}))
+    expected = bytes_of(bases)
+    on_device = []
+
+    def always(config: Any, *, device: str) -> bool:
+        on_device.append(device)
+        return True
+
+    monkeypatch.setattr(batched, "crf_on_device", always)
+    for run in ({"batch_size": 2}, {"batch_size": 4, "workers": 2}):
+        stage.run(bases, config=config(weights, run=run))
+        assert bytes_of(bases) == expected
+        assert manifest_of(bases[0]).seconds["crf"] > 0
+    assert set(on_device) == {"cpu"}
+
+
+def test_a_crf_that_fails_fails_its_image_alone(alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+    (base,) = pack_photos(alone, 3)
+    monkeypatch.setattr(batched, "crf_on_device", lambda config, *, device: True)
+    real, seen = batched.foreground, []
+
+    def fails(images: Any, masks: Any, **more: Any) -> Any:
+        seen.append(len(images))
+        if len(seen) in (1, 3):  # the batch, then the second image alone
+            raise torch.OutOfMemoryError("no room")
+        return real(images, masks, **more)
+
+    monkeypatch.setattr(batched, "foreground", fails)
+    stage.run([base], config=config(weights, instances=1))
+    assert seen == [3, 1, 1, 1]
+    assert manifest_of(base).failed == [{"key": "p1", "reason": "the CRF failed: OutOfMemoryError: no room"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "expected"),
+    [
+        ({}, "cuda:1", True),
+        ({}, "cpu", False),
+        ({"crf_backend": "lattice"}, "cpu", False),
+        ({"crf_backend": "lattice"}, "cuda", True),
+        ({"crf_backend": "pydensecrf"}, "cuda", False),
+        ({"crf": False}, "cuda", False),
+    ],
+)
+def test_where_the_crf_runs(changes: dict[str, Any], device: str, expected: bool):
+    assert batched.crf_on_device(replace(PAPER.pseudo, **changes), device=device) is expected
+
+
+def test_a_named_crf_is_another_setting_and_the_default_is_none(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 2)
+    stage.run([base], config=config(weights, run={"graphs": "workers"}))
+    usual = manifest_of(base)
+    expected = bytes_of([base])
+    assert "crf_backend" not in usual.config["pseudo"]
+    stage.run([base], config=config(weights, run={"graphs": "workers"}, crf_backend="lattice"))
+    assert manifest_of(base).config["pseudo"]["crf_backend"] == "lattice"
+    assert manifest_of(base).config_hash != usual.config_hash
+    assert bytes_of([base]) == expected
+
+
 def test_where_graphs_are_solved_makes_no_shard_stale(alone: Path, weights: Path):
     (base,) = pack_photos(alone, 2)
     stage.run([base], config=config(weights, run={"graphs": "workers"}))
