@@ -126,16 +126,7 @@ def run(
     stage = stage_of("detections", generation) if predicted else stage_of("masks")
     mixed = mixed_settings([require(base, stage) for base in shards])
     scored = have_confidence(shards, stage)
-    # Find the images of the ground truth among the photos of the shards, and read their annotations.
-    photos = [photo for base in shards for photo in _photos(base)]
-    pairing = pair_images(listing.images, photos, path=ground_truth)
-    if not pairing.photos:
-        names = listed([image.file for image in listing.images.values()]) or "none"
-        raise UsageError(
-            f"{ground_truth}: none of its {len(listing.images)} images ({names}) is in the shards"
-            f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
-        )
-    truth = listing.read(_heads(pairing, listing))
+    pairing, truth = paired_truth(shards, listing)
     if all(item.crowd for items in truth.instances.values() for item in items):
         raise UsageError(
             f"{ground_truth}: none of the {len(truth.images)} images that are in the shards has an annotation of a"
@@ -174,6 +165,31 @@ def run(
         metrics=evaluate(found.predictions, truth.instances),
         warnings=warnings,
     )
+
+
+def paired_truth(shards: Sequence[Path], listing: ListedGroundTruth) -> tuple[Pairing, GroundTruth]:
+    """Find the images of a ground truth among the photos of shards, and read their annotations.
+
+    Args:
+        shards: base shards.
+        listing: as `list_ground_truth` returns it.
+
+    Returns:
+        Which photo is which image, and the ground truth of those that are in both.
+
+    Raises:
+        UsageError: no image is in the shards, or the annotations of none can be used.
+        ShardError: a shard is damaged.
+    """
+    photos = [photo for base in shards for photo in _photos(base)]
+    pairing = pair_images(listing.images, photos, path=listing.path)
+    if not pairing.photos:
+        names = listed([image.file for image in listing.images.values()]) or "none"
+        raise UsageError(
+            f"{listing.path}: none of its {len(listing.images)} images ({names}) is in the shards"
+            f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
+        )
+    return pairing, listing.read(_heads(pairing, listing))
 
 
 _SCORES = {

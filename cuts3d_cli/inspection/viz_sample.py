@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cuts3d_cli.config import resolve_recorded
-from cuts3d_cli.cut.grid import patch_depth
-from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.cut.methods import METHODS, get_method
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, UsageError
-from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.inspection.viz import Notes, Picture, picture_path, save
-from cuts3d_cli.segmentation import Cut, Segmentation
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, read_shard
@@ -27,6 +20,7 @@ from cuts3d_cli.sidecars.finished import finished
 from cuts3d_cli.sidecars.masks import StoredMasks
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.sidecars.segmentation import segmentation_of, settings_of, title_of
 from cuts3d_cli.wording import Say
 
 
@@ -60,55 +54,15 @@ def draw_sample(shards: Sequence[Path], *, key: str, out: Path | None, say: Say)
         raise Cuts3dError(f"{base}: {key}: {error}") from error
     confidence = _confidence(base, key, stored)
     # Bring it to one form, and add what the manifest says of the cut.
-    size = (image.height, image.width)
-    cut = stored.cut if stored else None
-    if cut:
-        notes.lines += [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in cut.dropped]
-    masks = [item.pixels() for item in stored.instances] if stored else []
-    boxes = np.array([item.box for item in stored.instances] if stored else [], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    segmentation = Segmentation(
-        image=np.asarray(image),
-        masks=np.stack(masks) if masks else np.zeros((0, *size), dtype=bool),
-        boxes=boxes,
-        scores=np.array(confidence.scores if confidence else np.ones(len(masks)), dtype=np.float32),
-        confidence=np.asarray(confidence.maps) if confidence else None,
-        depth=None if depth is None else np.asarray(upsample_grid(depth, size)),
-        importance=_importance(depth, cut.grid if cut else None, base=base, manifest=manifest),
-        cuts=_cuts(stored),
-        stopped=cut.stopped if cut else None,
+    if stored and stored.cut:
+        notes.lines += [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in stored.cut.dropped]
+    settings = settings_of(sidecar(base, "pseudo"), manifest) if manifest else None
+    made_by = title_of(manifest, settings) if manifest else ""
+    segmentation = segmentation_of(
+        np.asarray(image), found=stored, confidence=confidence, depth=depth, settings=settings, title=made_by
     )
-    return save(segmentation, target, title=f"{base.name}: {key}", notes=notes.lines)
-
-
-def _cuts(stored: StoredMasks | None) -> list[Cut]:
-    """Return the cuts that led to stored masks."""
-    return [
-        Cut(
-            eigenvector=None,
-            bipartition=decode_rle(item.cut.bipartition),
-            instance=decode_rle(item.cut.patch_mask),
-            source=item.cut.source,
-            sink=item.cut.sink,
-            outcome="kept",
-            mask=number,
-        )
-        for number, item in enumerate(stored.instances if stored else ())
-        if item.cut
-    ]
-
-
-def _importance(
-    depth: NDArray[np.float32] | None, grid: tuple[int, int] | None, *, base: Path, manifest: Manifest | None
-) -> NDArray[np.float32] | None:
-    """Compute the Spatial Importance of a sample by the recorded settings; None where nothing was sharpened."""
-    if depth is None or manifest is None or grid is None or "pseudo" not in manifest.config:
-        return None
-    settings = resolve_recorded(sidecar(base, "pseudo"), "pseudo", manifest.config["pseudo"]).pseudo
-    if settings.method not in METHODS:
-        return None
-    on_grid = patch_depth(depth, grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-    return get_method(settings.method).importance(on_grid, settings=settings)
+    title = f"{base.name}: {key}" + (f": {made_by}" if made_by else "")
+    return save(segmentation, target, title=title, notes=notes.lines)
 
 
 def _confidence(base: Path, key: str, stored: StoredMasks | None) -> StoredConfidence | None:

@@ -26,6 +26,7 @@ where there is none. One prediction may be the best of several instances.
 """
 
 from cuts3d_cli.evaluation.metrics.evaluator import COLUMNS, STATS, Evaluator, KindMetrics, Metrics, evaluate
+from cuts3d_cli.evaluation.metrics.judging import Judgement, judge
 from cuts3d_cli.evaluation.metrics.objects import (
     Box,
     Instance,
@@ -43,12 +44,14 @@ __all__ = [
     "Box",
     "Evaluator",
     "Instance",
+    "Judgement",
     "Kind",
     "KindMetrics",
     "Metrics",
     "Prediction",
     "area_of",
     "evaluate",
+    "judge",
     "shape_of",
     "sort_instances",
     "sort_predictions",

@@ -8,17 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from cuts3d_cli.evaluation.metrics.averages import Averages
-from cuts3d_cli.evaluation.metrics.matching import count_matches
+from cuts3d_cli.evaluation.metrics.matching import match_instances
 from cuts3d_cli.evaluation.metrics.objects import (
     Instance,
     Kind,
     Prediction,
     area_of,
-    shape_of,
+    overlaps,
     sort_instances,
     sort_predictions,
 )
@@ -189,10 +187,10 @@ class _Tally:
 
     def add(self, image: int, kind: Kind, predicted: Sequence[Prediction], instances: Sequence[Instance]) -> None:
         crowds = np.array([item.crowd for item in instances], dtype=bool)
-        ious = _overlaps(kind, predicted, instances)
-        counts = count_matches(ious[:, ~crowds], ious[:, crowds])
+        ious = overlaps(kind, predicted, instances)
+        counts = match_instances(ious[:, ~crowds], ious[:, crowds])
         self._matched += counts.matched
-        self._ignored += counts.ignored
+        self._ignored += len(counts.ignored)
         self._best += counts.best.tolist()
         self._averages.add(
             image,
@@ -225,15 +223,3 @@ def _check(image: int, predicted: Sequence[Prediction], instances: Sequence[Inst
     # pycocotools would take masks of different sizes for ones that never overlap.
     if len({tuple(code["size"]) for code in codes}) > 1:
         raise ValueError(f"image {image}: its masks differ in size")
-
-
-def _overlaps(kind: Kind, predictions: Sequence[Prediction], instances: Sequence[Instance]) -> NDArray[np.float64]:
-    """Return (D, G) float64: the IoU, and for crowd regions the share of the prediction that lies in them."""
-    if not predictions or not instances:
-        return np.zeros((len(predictions), len(instances)))
-    overlaps = coco_mask.iou(
-        [shape_of(kind, item) for item in predictions],
-        [shape_of(kind, item) for item in instances],
-        [int(item.crowd) for item in instances],
-    )
-    return np.asarray(overlaps, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +13,26 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchCounts:
-    """How many instances of one image were found.
+class Matches:
+    """Which instances of one image were found, and by which predictions.
 
     Attributes:
-        matched: number of predictions that found an instance, which is the number of instances found.
-        ignored: number of predictions that found none and lie in a crowd region; neither right nor wrong.
+        pairs: (prediction, instance) of each match, largest IoU first.
+        ignored: predictions that found no instance and lie in a crowd region; neither right nor wrong.
         best: (G,) float64, each instance's best IoU with any prediction, 0 without predictions.
     """
 
-    matched: int
-    ignored: int
+    pairs: Sequence[tuple[int, int]]
+    ignored: frozenset[int]
     best: NDArray[np.float64]
 
+    @property
+    def matched(self) -> int:
+        """Number of predictions that found an instance, which is the number of instances found."""
+        return len(self.pairs)
 
-def count_matches(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> MatchCounts:
+
+def match_instances(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> Matches:
     """Match the predictions of one image with its instances, and set aside those in crowd regions.
 
     Args:
@@ -34,13 +40,13 @@ def count_matches(ious: NDArray[np.float64], in_crowds: NDArray[np.float64]) -> 
         in_crowds: (D, C) share of each prediction's area that lies in each of C crowd regions.
 
     Returns:
-        The counts. A prediction is ignored if it matches no instance and a single crowd region holds at least half of
+        The matches. A prediction is ignored if it matches no instance and a single crowd region holds at least half of
         it, as in COCO's evaluation.
     """
-    matched = {prediction for prediction, _ in match_greedily(ious, threshold=THRESHOLD)}
+    pairs = match_greedily(ious, threshold=THRESHOLD)
     crowded = np.flatnonzero(in_crowds.max(axis=1, initial=0.0) >= THRESHOLD)
-    ignored = set(crowded.tolist()) - matched
-    return MatchCounts(matched=len(matched), ignored=len(ignored), best=ious.max(axis=0, initial=0.0))
+    ignored = frozenset(crowded.tolist()) - {prediction for prediction, _ in pairs}
+    return Matches(pairs=pairs, ignored=ignored, best=ious.max(axis=0, initial=0.0))
 
 
 def match_greedily(ious: NDArray[np.float64], *, threshold: float) -> list[tuple[int, int]]:

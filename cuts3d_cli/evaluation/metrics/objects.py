@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from cuts3d_cli.cut.masks import Rle, rle_area, rle_box
 
@@ -71,6 +75,18 @@ def shape_of(kind: Kind, item: Prediction | Instance) -> Any:
 def area_of(kind: Kind, item: Prediction) -> float:
     """Return the area that makes a prediction small, medium or large: that of its box or of its mask, in pixels."""
     return item.area if kind == "segm" else item.box[2] * item.box[3]
+
+
+def overlaps(kind: Kind, predictions: Sequence[Prediction], instances: Sequence[Instance]) -> NDArray[np.float64]:
+    """Return (D, G) float64: the IoU, and for crowd regions the share of the prediction that lies in them."""
+    if not predictions or not instances:
+        return np.zeros((len(predictions), len(instances)))
+    overlaps = coco_mask.iou(
+        [shape_of(kind, item) for item in predictions],
+        [shape_of(kind, item) for item in instances],
+        [int(item.crowd) for item in instances],
+    )
+    return np.asarray(overlaps, dtype=np.float64)
 
 
 def sort_predictions(predictions: Iterable[Prediction]) -> list[Prediction]:

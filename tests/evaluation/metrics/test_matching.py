@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuts3d_cli.evaluation.metrics.matching import count_matches, match_greedily
+from cuts3d_cli.evaluation.metrics.matching import match_greedily, match_instances
 
 NO_CROWDS = np.zeros((2, 0))
 
@@ -29,8 +29,8 @@ def test_of_equal_ious_the_first_row_and_then_the_first_column_is_taken():
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
 def test_without_predictions_or_instances_nothing_matches(shape: tuple[int, int]):
     assert match_greedily(np.zeros(shape), threshold=0.5) == []
-    found = count_matches(np.zeros(shape), np.zeros((shape[0], 0)))
-    assert (found.matched, found.ignored, found.best.tolist()) == (0, 0, [0.0] * shape[1])
+    found = match_instances(np.zeros(shape), np.zeros((shape[0], 0)))
+    assert (found.matched, found.ignored, found.best.tolist()) == (0, frozenset(), [0.0] * shape[1])
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
@@ -47,12 +47,12 @@ def test_matches_are_one_to_one_and_leave_no_pair_over(rows: int, columns: int, 
 
 
 def test_best_ious_may_share_a_prediction_and_need_no_match():
-    found = count_matches(np.array([[0.4, 0.3], [0.1, 0.0]]), NO_CROWDS)
+    found = match_instances(np.array([[0.4, 0.3], [0.1, 0.0]]), NO_CROWDS)
     assert (found.matched, found.best.tolist()) == (0, [0.4, 0.3])
 
 
 def test_what_lies_in_one_crowd_region_by_half_is_ignored_unless_it_matches():
     ious = np.array([[0.9], [0.0], [0.0], [0.0]])
     in_crowds = np.array([[1.0, 0.0], [0.5, 0.0], [0.49, 0.49], [0.0, 1.0]])
-    found = count_matches(ious, in_crowds)
-    assert (found.matched, found.ignored) == (1, 2)
+    found = match_instances(ious, in_crowds)
+    assert (found.matched, found.ignored) == (1, {1, 3})
