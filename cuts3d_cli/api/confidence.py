@@ -46,8 +46,8 @@ def count_confidence(
     if config.source == "crf":
         square = resize_square(photo, settings.crf_size)
         masks = [item.patch_mask for item in result.instances]
-        counts = crf_counts(square, masks, iterations=settings.crf_iterations, backend=settings.crf_backend)
-        return counts, levels
+        maps = crf_counts(square, masks, iterations=settings.crf_iterations, backend=settings.crf_backend)
+        return maps, levels
     assert depth is not None
     surface = surface_of(depth, points, settings=settings)
     thresholds = choose_thresholds(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cuts3d_cli.cut.lattice import (
+from cuts3d_cli.cut.lattice_points import (
     BILATERAL_COMPAT,
     GAUSSIAN_COMPAT,
     TINY,

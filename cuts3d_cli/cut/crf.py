@@ -15,7 +15,7 @@ from pydensecrf.utils import unary_from_softmax
 
 from cuts3d_cli.config.cutting import CrfBackend
 from cuts3d_cli.cut import lattice
-from cuts3d_cli.cut.lattice import (
+from cuts3d_cli.cut.lattice_points import (
     BILATERAL_COMPAT,
     BILATERAL_SRGB,
     BILATERAL_SXY,

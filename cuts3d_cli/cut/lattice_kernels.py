@@ -22,7 +22,7 @@ _NONE = np.uint32(0xFFFFFFFF)
 
 
 @numba.njit(cache=True)
-def _place_of(key: int, keys: NDArray[np.int64], vertices: NDArray[np.uint32]) -> int:
+def _place_of(key: int, keys: NDArray[np.int64], vertices: NDArray[np.uint32]) -> Any:
     """Return where a key is in a hash table, or the free place where it belongs."""
     mask = np.uint64(len(keys) - 1)
     place = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask

@@ -204,10 +204,11 @@ def _compared(judgement: Judgement) -> TruthRecord:
 def _truth_overlay(job: Job, judgement: Judgement, small: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Draw the ground truth of a photo of (width, height) on a smaller copy, the largest first; crowds are gray."""
     assert job.truth is not None, "there is a judgement, so there is a ground truth"
-    order = sorted(range(len(job.truth)), key=lambda place: (not job.truth[place].crowd, -job.truth[place].area))
+    truth = job.truth
+    order = sorted(range(len(truth)), key=lambda place: (not truth[place].crowd, -truth[place].area))
     colours, masks = [], []
     for place in order:
-        item = job.truth[place]
+        item = truth[place]
         masks.append(_small(item.mask or mask_of_box(item.box, size=size), small.size))
         colours.append(IGNORED_COLOUR if item.crowd else TRUE_COLOUR if judgement.found[place] else MISSED_COLOUR)
     return Image.fromarray(overlay_masks(np.asarray(small), masks, colours=colours, dim=0.25))

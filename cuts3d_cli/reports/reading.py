@@ -222,6 +222,7 @@ def _photo(
     reason = None if found is not None else stored.found.failures.get(key, "it is not in the sidecar")
     # Photos that failed in `cuts3d confidence` have masks without scores, which come last.
     scores = [] if found is None else [0.0] * len(found.instances) if found.scores is None else list(found.scores)
+    failed: tuple[str, str] | None
     if reason is None and found is not None and found.scores is None and stored.confidence is not None:
         failed = ("confidence", stored.confidence.failures.get(key, "it is not in the sidecar"))
     else:
