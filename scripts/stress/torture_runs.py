@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cuts3d_cli.detector import METRICS
+from cuts3d_cli.detector.card import CARD, READABLE
 from scenes import render_scene
 from scenes.files import write_photo
 from stress.forks import Fork, HungError, fork, learn, start, wait_for
@@ -256,7 +257,7 @@ def unexpected_lines(lines: Sequence[str], *, code: int) -> list[str]:
 
 
 def content(path: Path) -> bytes:
-    """Read a file; of a manifest and of a training's metrics, only what does not change from run to run.
+    """Read a file; of a manifest, a model card and a training's metrics, only what does not change from run to run.
 
     Args:
         path: of a file; one that is missing has no content.
@@ -266,6 +267,10 @@ def content(path: Path) -> bytes:
     data = path.read_bytes()
     if path.name == METRICS:
         return json.dumps(training_losses(path)).encode()
+    if path.name == READABLE:
+        return data.partition(b"## Versions")[0]
+    if path.name == CARD:
+        return json.dumps({**json.loads(data), "versions": None}, sort_keys=True).encode()
     manifest = json.loads(data) if path.suffix == ".json" else None
     if not isinstance(manifest, dict) or "inputs" not in manifest:
         return data
