@@ -5,6 +5,7 @@ The arithmetic is that of `batched_crf`, operation by operation in the same orde
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -21,7 +22,15 @@ _NONE = np.uint32(0xFFFFFFFF)
 """In a table of vertices: a place that is free."""
 
 
-@numba.njit(cache=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function when it is first called; what was compiled is kept on the disk, if there is a place for it."""
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+        return numba.njit(function)
+
+
+@_compiled
 def _place_of(key: int, keys: NDArray[np.int64], vertices: NDArray[np.uint32]) -> Any:
     """Return where a key is in a hash table, or the free place where it belongs."""
     mask = np.uint64(len(keys) - 1)
@@ -31,7 +40,7 @@ def _place_of(key: int, keys: NDArray[np.int64], vertices: NDArray[np.uint32]) -
     return place
 
 
-@numba.njit(cache=True)
+@_compiled
 def simplexes(
     features: NDArray[np.float64], scale: NDArray[np.float64], steps: NDArray[np.int64], bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -105,7 +114,7 @@ def simplexes(
     return keys, weights
 
 
-@numba.njit(cache=True)
+@_compiled
 def number_vertices(
     keys: NDArray[np.int64], steps: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
@@ -161,7 +170,7 @@ def number_vertices(
     return vertices, against, along
 
 
-@numba.njit(cache=True)
+@_compiled
 def add_filtered(
     target: NDArray[np.float32],
     values: NDArray[np.float32],
