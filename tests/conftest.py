@@ -11,6 +11,7 @@ from tests.support.photos import pack_photos
 from tests.support.running import Ran
 
 WANTS = {
+    "a browser": re.compile(r"no browser"),
     "a GPU": re.compile(r"no CUDA|GPU", re.IGNORECASE),
     "the test data": re.compile(r"CUTS3D_TEST_DATA"),
     "a model hub or package index": re.compile(r"\bhub\b|index|PyPI|fetched", re.IGNORECASE),

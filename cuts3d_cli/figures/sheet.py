@@ -315,7 +315,7 @@ def _draw_bar(canvas: Image.Image, bar: Bar, position: tuple[int, int], width: i
     draw = ImageDraw.Draw(canvas)
     face = font(style.caption)
     left, top = position
-    low, high = (shorten(text, face, width=width // 4) for text in (bar.low, bar.high))
+    low, high = (shorten(text, face, width=width * 2 // 5) for text in (bar.low, bar.high))
     start = left + text_width(low, face) + style.caption // 2
     end = left + width - text_width(high, face) - style.caption // 2
     draw.text((left, top), low, font=face, fill=FAINT)

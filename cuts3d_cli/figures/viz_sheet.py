@@ -18,6 +18,8 @@ from cuts3d_cli.segmentation import Cut
 SOURCE_COLOUR: RGB = (220, 38, 38)
 SINK_COLOUR: RGB = (37, 99, 235)
 SEMANTIC_COLOUR: RGB = (255, 255, 255)
+_SEMANTIC_ALPHA = 0.8
+"""So much that the white of the key is white in the picture too, though the photo below it is dark."""
 _DROPPED_COLOUR: RGB = (30, 30, 30)
 _LETTERBOX: RGB = (238, 239, 241)
 _COLUMNS = 12
@@ -182,7 +184,7 @@ def _iteration_panels(
             Panel(
                 title=f"{number}. Eigenvector",
                 image=frame.pad(picture),
-                legend=Bar(name="diverging", low=f"{-limit:.2g}", high=f"{limit:.2g}"),
+                legend=Bar(name="diverging", low=_number(-limit), high=_number(limit)),
                 columns=frame.columns,
             )
         )
@@ -193,7 +195,7 @@ def _iteration_panels(
     gray = picture.mean(axis=2, keepdims=True)
     picture = np.rint(0.55 * (0.35 * picture + 0.65 * gray)).astype(np.uint8)
     semantic = upsample_grid(view.bipartition, frame.inner)
-    picture = overlay_masks(picture, [semantic], colours=[SEMANTIC_COLOUR], alpha=0.5, outline=1)
+    picture = overlay_masks(picture, [semantic], colours=[SEMANTIC_COLOUR], alpha=_SEMANTIC_ALPHA, outline=1)
     entries: list[tuple[RGB, str]] = [(SEMANTIC_COLOUR, "semantic")]
     if view.instance is not None and view.instance.any():
         instance = upsample_grid(view.instance, frame.inner)
@@ -228,6 +230,14 @@ def _iteration_panels(
         )
     )
     return panels
+
+
+def _number(value: float) -> str:
+    """Write a number with two digits, short enough for the end of a colour bar: "-0.0049", "-4.8e-4"."""
+    if value and abs(value) < 1e-3:
+        digits, exponent = f"{value:.1e}".split("e")
+        return f"{digits}e{int(exponent)}"
+    return f"{value:.2g}"
 
 
 class _Frame:

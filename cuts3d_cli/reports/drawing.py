@@ -221,7 +221,9 @@ def _comparison(job: Job, image: Image.Image) -> Image.Image:
     assert judgement is not None, "there is a ground truth"
     scale = _WIDE / image.width
     small = image.resize((_WIDE, max(round(image.height * scale), 1)), Image.Resampling.LANCZOS)
-    labels = [f"{job.scores[place]:.2f}" if job.scores[place] < 1 else str(place + 1) for place in job.kept()]
+    scores = [job.scores[place] for place in job.kept()]
+    told = any(score < 1 for score in scores)
+    labels = [f"{number}: {score:.2f}" if told else str(number) for number, score in enumerate(scores, start=1)]
     drawn = overlay_masks(
         np.asarray(small),
         [_small(item.segmentation, small.size) for item in instances],

@@ -28,6 +28,8 @@ _TENTHS = tuple(place / 10 for place in range(11))
 _TWENTIETHS = tuple(place / 20 for place in range(21))
 _MOST_COLUMNS = 16
 """Bins of the histogram of masks a photo; the last has all that have more."""
+_LEAST_SECONDS = 5e-4
+"""A photo: steps that take less are left out of the figure."""
 _SEVERAL = "differs between the shards"
 
 
@@ -105,14 +107,15 @@ def _agreed(tables: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _seconds(stage: str, manifests: Sequence[Manifest]) -> list[tuple[str, float]]:
-    """Return (step, seconds a photo) of a stage, without the steps that take no time."""
+    """Return (step, seconds a photo) of a stage, of a stage without steps the whole; what takes no time is left out."""
     photos = sum(manifest.counts["samples_in"] for manifest in manifests)
     total: dict[str, float] = {}
     for manifest in manifests:
         for step, value in manifest.seconds.items():
-            if step != "total":
-                total[step] = total.get(step, 0.0) + value
-    return [(f"{stage}: {step}", value / photos) for step, value in total.items() if photos and value / photos >= 5e-4]
+            total[step] = total.get(step, 0.0) + value
+    whole = total.pop("total", 0.0)
+    named = {f"{stage}: {step}": value for step, value in total.items()} or {stage: whole}
+    return [(name, value / photos) for name, value in named.items() if photos and value / photos >= _LEAST_SECONDS]
 
 
 def data_of(gallery: Gallery | None) -> bytes:
@@ -187,16 +190,16 @@ def _figures(gallery: Gallery, noun: str) -> Iterable[str]:
         yield _figure(f"{noun.capitalize()}s a photo", *_whole_numbers([len(record.masks) for record in shown]))
     if masks:
         areas = _binned([item.area for item in masks], _AREAS)
-        yield _figure("Area, share of the photo", areas, [f"{edge * 100:g} %" for edge in _AREAS])
+        yield _figure(f"Area of a {noun}, % of the photo", areas, [f"{edge * 100:g}" for edge in _AREAS])
     if masks and gallery.scored:
         scores = _binned([item.score for item in masks], _TWENTIETHS)
         yield _figure("Score", scores, [f"{edge:g}" for edge in _TWENTIETHS])
     depths = [record.depth for record in shown if record.depth is not None]
     if depths:
         yield _figure(
-            "Depth, share of the photo that has it",
+            "Known depth, % of the photo",
             _binned(depths, _TENTHS),
-            [f"{edge * 100:g} %" for edge in _TENTHS],
+            [f"{edge * 100:g}" for edge in _TENTHS],
         )
     best = [record.truth.best for record in shown if record.truth and record.truth.best is not None]
     if best:

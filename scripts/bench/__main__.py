@@ -6,6 +6,7 @@ crf         one CRF per mask against ours
 quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps
 scale       images per second against workers, peak memory against the number of images
 costs       disk space and time of the features of each backbone
+report      the gallery of `cuts3d report`: photos per second, and how fast a browser opens, filters and sorts it
 train       what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
 train-step  a training step with all uses of Spatial Confidence against detectron2's plain one
 selftrain   what a round of self-training adds to a small detector, on rendered scenes, with a control (most of an hour)
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import costs, device, pseudo, quality, scale, selftrain, speed, train
+from bench import costs, device, gallery, pseudo, quality, scale, selftrain, speed, train
 from bench.common import BenchError, Report, load_average, log, machine, print_machine, print_report
 from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
@@ -31,7 +32,7 @@ from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError
 from executable import CommandError
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "train", "train-step", "selftrain")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "report", "train", "train-step", "selftrain")
 BUSY = 0.7
 """Load average above which the figures come with a warning."""
 WIDTH = 170
@@ -78,6 +79,7 @@ def _run(name: str, options: argparse.Namespace) -> Report:
         "quality": _quality,
         "scale": _scale,
         "costs": _costs,
+        "report": _report,
         "train": _train,
         "train-step": _train_step,
         "selftrain": _selftrain,
@@ -171,6 +173,10 @@ def _costs(options: argparse.Namespace) -> Report:
     )
 
 
+def _report(options: argparse.Namespace) -> Report:
+    return gallery.gallery(counts=options.report_photos, repeats=options.repeats, out=options.keep_reports)
+
+
 def _train(options: argparse.Namespace) -> Report:
     size = train.Size(
         scenes=options.scenes or 200,
@@ -257,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
     group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
+    group = parser.add_argument_group("report")
+    group.add_argument("--report-photos", type=_numbers, default=(2000,), help="photos in the gallery (2000)")
+    group.add_argument("--keep-reports", type=Path, help="folder that keeps the reports (none)")
     group = parser.add_argument_group("costs")
     group.add_argument(
         "--dataset-images", type=_positive, default=costs.IMAGENET, help="images in the dataset (ImageNet-1K's)"

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuts3d_cli.figures import viz_sheet
 from cuts3d_cli.figures.cloud import cloud_view
 from cuts3d_cli.figures.palette import instance_colours
-from cuts3d_cli.figures.sheet import png_bytes
+from cuts3d_cli.figures.sheet import gap_width, png_bytes, span_width
+from cuts3d_cli.figures.text import font, shorten
 from cuts3d_cli.figures.viz_sheet import visualise
 from cuts3d_cli.segmentation import Cut
 
@@ -104,6 +106,23 @@ def test_the_mask_is_drawn_in_its_colour() -> None:
     with_mask, without = visualise(**_arguments(cuts=[])), visualise(**_arguments(cuts=[], masks=[]))
     assert plain(with_mask) > 100
     assert plain(without) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (-0.00491, "-0.0049"), (-0.000476, "-4.8e-4"), (3.1e-6, "3.1e-6"), (0.0, "0")]
+)
+def test_numbers_beside_a_colour_bar_are_short_and_whole(value: float, text: str) -> None:
+    assert viz_sheet._number(value) == text
+    narrow = span_width(2, width=(320 - 2 * gap_width(320)) // 3, nominal=320)
+    face = font(max(round(320 / 22.5), 11))
+    assert shorten(text, face, width=narrow * 2 // 5) == text
+
+
+def test_the_semantic_mask_is_as_white_as_its_key() -> None:
+    black = np.zeros((96, 128, 3), np.uint8)
+    view = _view(instance=None, source=None, sink=None, eigenvector=None, mask=None)
+    seen = np.asarray(visualise(**_arguments(image=black, depth=None, importance=None, cuts=[view], masks=[])))
+    assert (seen == 204).all(axis=2).sum() > 500, "on black the white covers four fifths"
 
 
 def test_wrong_shapes_are_named() -> None:

@@ -161,7 +161,7 @@
     item.append(element("span", summary(photo), { className: "what" }));
     if (photo.reasons.length) {
       const rest = photo.reasons.length > 1 ? ` (+${photo.reasons.length - 1})` : "";
-      item.append(element("span", photo.reasons[0] + rest, { className: "reason", title: photo.reasons.join("\n") }));
+      item.append(element("span", photo.reasons[0] + rest, { className: photo.failed ? "reason failed" : "reason", title: photo.reasons.join("\n") }));
     }
     return item;
   };
@@ -298,6 +298,8 @@
     event.preventDefault();
   });
 
+  // On a narrow screen the photos come first.
+  if (window.matchMedia("(max-width: 40rem)").matches) $(".figures").open = false;
   restore();
   refresh();
 })();
