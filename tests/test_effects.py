@@ -16,7 +16,7 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("pseudo", {}, {"core_share", "edge_share", "focal"}),
     ("pseudo", {"source": "core", "cloud": "perspective", "tau_ncut": "auto"}, set()),
     ("pseudo", {"sharpen": False}, {"beta", "sigma", "pairing", "core_share", "edge_share", "focal"}),
-    ("pseudo", {"crf": False}, {"crf_iterations", "crf_min_iou", "core_share", "edge_share", "focal"}),
+    ("pseudo", {"crf": False}, {"crf_backend", "crf_iterations", "crf_min_iou", "core_share", "edge_share", "focal"}),
     ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal"}),
     ("confidence", {}, set()),
     ("confidence", {"source": "crf"}, {"tau_knn_min", "tau_knn", "cuts"}),
