@@ -27,6 +27,7 @@ from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
 from cuts3d_cli.devices import require_processes
+from cuts3d_cli.engine.worker import end_with_parent
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, Setting, ShardError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
@@ -252,9 +253,10 @@ class _OpenShards:
         return self._readers[shard]
 
 
-def _ignore_signals(worker: int) -> None:
+def _leave_to_parent(worker: int) -> None:
     """Let the main process, which stops with a checkpoint, end its loaders: some signals reach all of the group."""
     interrupts.leave_to_parent(terminate=True)
+    end_with_parent()
 
 
 class Batches:
@@ -305,7 +307,7 @@ class Batches:
             stream,
             batch_size=None,
             num_workers=config.loader_workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_leave_to_parent,
             generator=torch.Generator().manual_seed(config.seed),
         )
 

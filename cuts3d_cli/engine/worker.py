@@ -28,6 +28,11 @@ def set_up() -> None:
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     # The main process decides what becomes of the workers, by ending them or by its own end, however that comes.
     interrupts.leave_to_parent()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent has ended, however that came."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
