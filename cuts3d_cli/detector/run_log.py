@@ -22,6 +22,10 @@ from cuts3d_cli.files import atomic_write_bytes
 from cuts3d_cli.json_reading import Fields, as_object, parse_json
 from cuts3d_cli.wording import percent
 
+SLOW_SHARE = 0.2
+"""A training that waits for data for more than this share of its time is limited by it..."""
+SLOW_STEPS = 3
+"""... if so many steps in a row do."""
 _MEGABYTE = 2**20
 _KINDS = {"box": "bbox", "mask": "segm"}
 """Kinds of figures -> their names in detectron2."""
@@ -171,6 +175,30 @@ class Averages:
             memory_mb=round(max(own[3] for own in every), 1),
             seconds_left=round(iterations_left * seconds, 1),
         )
+
+
+class DataWatch:
+    """Notices, once, that a training is limited by how fast its data come."""
+
+    def __init__(self) -> None:
+        self._steps = self._slow = 0
+
+    def limit(self, step: Step) -> float | None:
+        """Look at the next step.
+
+        Args:
+            step: of the first process; in the first one of a run, the loaders start.
+
+        Returns:
+            The share of the time that it waited for data, if it and those before it waited too long; else None.
+        """
+        self._steps += 1
+        share = step.data_seconds / step.seconds if step.seconds else 0.0
+        if self._steps > 1 and self._slow < SLOW_STEPS:
+            self._slow = self._slow + 1 if share > SLOW_SHARE else 0
+            if self._slow == SLOW_STEPS:
+                return share
+        return None
 
 
 def _mean(every: Sequence[Mapping[str, float]]) -> dict[str, float]:

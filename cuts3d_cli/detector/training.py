@@ -6,6 +6,7 @@ kernels of CUDA are not deterministic.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 from detectron2.utils.events import EventStorage
 
+from cuts3d_cli.config import SelfTrainConfig
 from cuts3d_cli.detector import BEST_WEIGHTS, FINAL_WEIGHTS, SAMPLES
 from cuts3d_cli.detector.batch_norm import has_statistics, kept_statistics, settle
 from cuts3d_cli.detector.checkpoints import save_checkpoint, save_weights
@@ -23,13 +25,13 @@ from cuts3d_cli.detector.evaluating import Share
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.inference_settings import InferenceSettings
 from cuts3d_cli.detector.order import Position
-from cuts3d_cli.detector.run_log import Averages, RunLog, Scores, TrainingEvents
+from cuts3d_cli.detector.run_log import Averages, DataWatch, RunLog, Scores, TrainingEvents
 from cuts3d_cli.detector.schedule import learning_rate, set_learning_rate, update
 from cuts3d_cli.detector.state import TrainingState
 from cuts3d_cli.detector.stopping import StoppedError, StopRequest, stop_signals
 from cuts3d_cli.detector.task import Task, TrainingError
 from cuts3d_cli.detector.team import Team
-from cuts3d_cli.errors import Message
+from cuts3d_cli.errors import Message, Setting
 from cuts3d_cli.wording import counted
 
 Batch = list[dict[str, Any]]
@@ -127,11 +129,12 @@ class _Training:
             StoppedError: one of the processes received a signal; the checkpoint is written.
         """
         config, total = self.config, self.config.max_iter
-        averages = Averages(images_per_batch=config.images_per_batch, device=self.device)
+        averages, watch = Averages(images_per_batch=config.images_per_batch, device=self.device), DataWatch()
         for iteration in range(self.state.start, total):
-            # Wait for a batch; the first one of the training is drawn, too.
+            # Wait for a batch, and paste; the first one of the training is drawn, too.
             with averages.waiting():
-                batch = self._next(batches)
+                batch: Batch = self.team.together(lambda: next(batches))
+            batch = self._pasted(batch)
             if iteration == self.state.start and self.team.first and not (iteration and self._is_drawn):
                 self._draw(batch)
 
@@ -156,6 +159,8 @@ class _Training:
                 if log and step:
                     log.write(step)
                     self.events.step(step)
+                    if share := watch.limit(step):
+                        self._say(self._slow_data(share))
 
             # Save, also where a signal ends the run, and evaluate.
             if number or done == total or done % config.checkpoint_every == 0 or self._is_scored(done):
@@ -166,9 +171,8 @@ class _Training:
                 with averages.paused():
                     self._evaluate(done, log, stop)
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Return this process's share of the next batch on its device, after copy-paste."""
-        batch: Batch = self.team.together(lambda: next(batches))
+    def _pasted(self, batch: Batch) -> Batch:
+        """Return this process's share of a batch on its device, after copy-paste."""
         partner = None
         if self.config.copy_paste and len(batch) == 1 and self.team.world > 1:
             partner = self._moved(self.team.from_neighbour(batch[0]))
@@ -325,6 +329,17 @@ class _Training:
                     save_weights(self.task.out / BEST_WEIGHTS, self.model.state_dict(), config=self.config)
                 log.write_scores(scores)
                 self._say(str(scores))
+
+    def _slow_data(self, share: float) -> Message:
+        """Return a warning that the processes wait for data for a share of the time."""
+        section = "selftrain" if isinstance(self.config, SelfTrainConfig) else "train"
+        workers, cores = self.config.loader_workers, os.cpu_count() or 1
+        return Message(
+            f"warning: the training waits for data {share:.0%} of the time: raise ",
+            Setting(f"{section}.loader_workers"),
+            f" ({workers} for each of {counted(self.team.world, 'process', 'processes')}, on {cores} cores),"
+            " or put the shards on a faster disk",
+        )
 
     def _say(self, line: str | Message) -> None:
         if self.team.first:

@@ -148,7 +148,7 @@ def test_gradients_add_up_over_the_parts_of_a_batch(bases: list[Path], tmp_path:
     run = training._Training(task(bases, tmp_path, accumulate=2, **changes), Noted(), Team(), lambda: None)
     run.model.train()
     run.state.join()
-    batch = run._next(iter(run.batches))
+    batch = run._pasted(next(iter(run.batches)))
     # Every image has got something of another one, also of one in another part.
     assert all(item["instances"].gt_pasted.any() for item in batch)
     torch.manual_seed(1)
@@ -190,6 +190,18 @@ def test_an_error_of_a_loader_process_is_a_line(bases: list[Path], tmp_path: Pat
     wrong = [replace(shard, samples=shard.samples + 1) for shard in run.shards]
     with pytest.raises(ShardError, match=r"^.*pseudo.tar holds \d samples, but its manifest says \d: overwrite it by"):
         train(replace(run, shards=wrong), Noted())
+
+
+def test_a_training_that_waits_for_its_data_says_what_to_raise(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shares = iter([None, 0.456, None])
+    monkeypatch.setattr(training.DataWatch, "limit", lambda self, step: next(shares))
+    noted = Noted()
+    train(task(bases, tmp_path, max_iter=3, log_every=1, loader_workers=0), noted)
+    (line,) = [str(line) for line in noted.said if "waits for data" in str(line)]
+    assert line.startswith("warning: the training waits for data 46% of the time: raise ")
+    assert "loader_workers (0 for each of 1 process, on " in line
 
 
 def test_only_the_last_checkpoints_are_kept(bases: list[Path], tmp_path: Path):
@@ -397,6 +409,8 @@ def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
             kept = "what is finished is kept, run the same command with --resume to go on"
             assert said.splitlines()[-1] == f"cuts3d: {endings[how]}; {kept}"
             assert "Traceback" not in said
+        if how in (signal.SIGINT, signal.SIGHUP):
+            continue  # they leave what SIGTERM leaves
         subprocess.run(command(*rest, "--out", out, "--resume"), env=environment, check=True, capture_output=True)
         final = "model-final.safetensors"
         assert same(weights(tmp_path / "whole" / final), weights(out / final))
