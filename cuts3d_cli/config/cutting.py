@@ -151,7 +151,7 @@ class PseudoConfig(CutSettings, Section):
     crf_size: int = option(480, "Side at which the CRF works, pixels.", limits=(16, 4096))
     crf_backend: CrfBackend = option(
         "auto",
-        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster with cuts3d[fast], on"
+        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster with Numba, on"
         " CUDA much faster. auto: the lattice where graphs are on CUDA, else pydensecrf.",
         later=True,
     )
