@@ -23,6 +23,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from cuts3d_cli.cli.console import plain_console, print_line
+from cuts3d_cli.cli.pace import Pace
 from cuts3d_cli.cli.spelling import COMMANDS, running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
@@ -35,8 +36,18 @@ class _Rate(ProgressColumn):
     """Images per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.2f} images/s" if speed else "- images/s", style="progress.data.speed")
+        pace: Pace | None = task.fields["pace"]
+        rate = pace.rate if pace else None
+        return Text("- images/s" if rate is None else f"{rate:.2f} images/s", style="progress.data.speed")
+
+
+class _Remaining(ProgressColumn):
+    """The time that is left, as hours, minutes and seconds."""
+
+    def render(self, task: Task) -> Text:
+        pace: Pace | None = task.fields["pace"]
+        left = pace.seconds_left(task.remaining) if pace and task.remaining is not None else None
+        return Text("-:--:--" if left is None else _duration(left), style="progress.remaining")
 
 
 class StageProgress(Progress):
@@ -58,6 +69,9 @@ class StageProgress(Progress):
         self._failed = 0
         self._begun = self._said = 0.0
         self._done = 0
+        self._total: int | None = None
+        self._left_out = self._all_done = 0
+        self._pace: Pace | None = None
         self._current = Path()
         self._waited_for: set[str] = set()
         self._bars = Bars(
@@ -66,7 +80,7 @@ class StageProgress(Progress):
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
-            TimeRemainingColumn(),
+            _Remaining(),
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
@@ -95,8 +109,9 @@ class StageProgress(Progress):
         self._left = len(shards)
         sizes = list(self._sizes.values())
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        self._one = self._bars.add_task(self._unit, total=None, note="", visible=False)
-        self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note())
+        self._total = total
+        self._one = self._bars.add_task(self._unit, total=None, note="", pace=None, visible=False)
+        self._all = self._bars.add_task(f"{self._name}: all", total=total, note=self._note(), pace=None)
 
     def skip(self, shard: Path) -> None:
         """Tell that a shard was finished before."""
@@ -109,6 +124,7 @@ class StageProgress(Progress):
     def _leave_out(self, shard: Path, *, why: str) -> None:
         self._left -= 1
         size = self._sizes.get(shard)
+        self._left_out += size or 0
         if self._all is not None:
             task = next(task for task in self._bars.tasks if task.id == self._all)
             if task.total is not None and size is not None:
@@ -122,13 +138,21 @@ class StageProgress(Progress):
             self._say(f"{shard.name}: {why}")
         self._begun, self._done, self._current = time.perf_counter(), 0, shard
         self._said = self._begun
+        if self._pace is None:  # one for all shards: it goes on from a shard to the next
+            self._pace = Pace()
+            for bar in (self._one, self._all):
+                if bar is not None:
+                    self._bars.update(bar, pace=self._pace)
         if self._one is not None:
             self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
 
     def advance(self, *, failed: bool) -> None:
         """Move both bars on."""
         self._done += 1
+        self._all_done += 1
         self._failed += failed
+        if self._pace is not None:
+            self._pace.add()
         for task in (self._one, self._all):
             if task is not None:
                 self._bars.update(task, advance=1, note=self._note() if task == self._all else "")
@@ -136,7 +160,7 @@ class StageProgress(Progress):
             self._said = time.perf_counter()
             size = self._sizes.get(self._current)
             of = f" of {size}" if size is not None else ""
-            self._say(f"{self._current.name}: {self._done}{of} images so far, {self._note()}")
+            self._say(f"{self._current.name}: {self._done}{of} images so far{self._outlook()}, {self._note()}")
 
     def finish(self, shard: Path) -> None:
         """Tell that a shard is complete."""
@@ -162,6 +186,7 @@ class StageProgress(Progress):
     def _take_back(self, shard: Path) -> None:
         if self._all is not None and shard == self._current:
             self._bars.update(self._all, advance=-self._done)
+            self._all_done -= self._done
             self._done = 0
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
@@ -172,12 +197,27 @@ class StageProgress(Progress):
             self._say(f"waiting for {len(left)} shard{'' if len(left) == 1 else 's'} that others work on: {who}")
         self._waited_for = left
 
+    def _outlook(self) -> str:
+        """Return the rate, and how long the run will go on, as the rest of a line."""
+        if self._pace is None or self._pace.rate is None:
+            return ""
+        more = ""
+        if self._total is not None:
+            seconds = self._pace.seconds_left(max(self._total - self._left_out - self._all_done, 0))
+            more = f", {_duration(seconds)} left" if seconds is not None else ""
+        return f", {self._pace.rate:.2f} images/s{more}"
+
     def _say(self, line: str) -> None:
         print_line(line, console=self._console)
 
     def _note(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{failed}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class TrainingProgress:

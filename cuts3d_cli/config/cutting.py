@@ -151,8 +151,8 @@ class PseudoConfig(CutSettings, Section):
     crf_size: int = option(480, "Side at which the CRF works, pixels.", limits=(16, 4096))
     crf_backend: CrfBackend = option(
         "auto",
-        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster where Numba is"
-        " installed, on CUDA much faster. auto: the lattice where graphs are on CUDA, else pydensecrf.",
+        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster with Numba, on"
+        " CUDA much faster. auto: the lattice where graphs are on CUDA, else pydensecrf.",
         later=True,
     )
     crf_iterations: int = option(10, "Iterations of the CRF.", limits=(1, 1000))

@@ -179,8 +179,12 @@ class RunConfig(Section):
         None, "Base shards of commands that are given none, as --shards takes them.", shapes_output=False, advanced=True
     )
     device: str = option("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where it is.", shapes_output=False)
-    batch_size: int = option(
-        4, "Images that go through a network at once, or are cut together.", limits=(1, 4096), shapes_output=False
+    batch_size: int | Literal["auto"] = option(
+        4,
+        "Images that go through a network at once, or are cut together; halved where memory does not hold them. auto: "
+        "as many as fit on CUDA, else 4.",
+        limits=(1, 4096),
+        shapes_output=False,
     )
     half: bool = option(True, "Half precision on CUDA; a CPU always works in single precision.", shapes_output=False)
     workers: int | None = option(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cuts3d_cli.engine.batch_size import BatchSize, free_cached_memory, is_out_of_memory
 from cuts3d_cli.errors import Cuts3dError, SampleError
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.wording import first_line
@@ -27,17 +28,18 @@ class Inferred(Generic[Prepared, Output]):
 def infer_in_batches(
     samples: Iterable[Sample],
     *,
-    batch_size: int,
+    batch_size: int | BatchSize,
     prepare: Callable[[Sample], Prepared],
     infer: Callable[[Sequence[Prepared]], Sequence[Output]],
 ) -> Iterator[Inferred[Prepared, Output]]:
     """Prepare samples one by one and put them through a network in batches, keeping their order.
 
-    A batch that fails is repeated image by image, so that only the image at fault fails.
+    A batch that fails is repeated image by image, so that only the image at fault fails; one that memory does not hold
+    is repeated in halves.
 
     Args:
         samples: from a shard.
-        batch_size: most samples in a batch.
+        batch_size: most samples in a batch; a `BatchSize` falls when memory runs out.
         prepare: raises SampleError where a sample is unusable.
         infer: the network; as many outputs as inputs.
 
@@ -47,6 +49,7 @@ def infer_in_batches(
     Raises:
         Cuts3dError: from `prepare` or `infer`: what concerns the whole run, not one sample.
     """
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
     waiting: list[Inferred[Prepared, Output]] = []
     ready = 0
     for sample in samples:
@@ -55,17 +58,20 @@ def infer_in_batches(
             ready += 1
         except SampleError as error:
             waiting.append(Inferred(sample=sample, failure=str(error)))
-        if ready in (0, batch_size):  # with nothing to wait for, failed samples go on at once
-            yield from _flush(waiting, infer)
+        if ready == 0 or ready >= size.current:  # with nothing to wait for, failed samples go on at once
+            yield from _flush(waiting, infer, size)
             waiting, ready = [], 0
-    yield from _flush(waiting, infer)
+    yield from _flush(waiting, infer, size)
 
 
 def _flush(
-    waiting: Sequence[Inferred[Prepared, Output]], infer: Callable[[Sequence[Prepared]], Sequence[Output]]
+    waiting: Sequence[Inferred[Prepared, Output]],
+    infer: Callable[[Sequence[Prepared]], Sequence[Output]],
+    size: BatchSize,
 ) -> Iterator[Inferred[Prepared, Output]]:
     inputs = [item.prepared for item in waiting if item.prepared is not None]
-    outputs = iter(infer_each(inputs, infer, what="the network"))
+    outputs = iter(infer_each(inputs, infer, what="the network", size=size))
+    size.fitted(len(inputs))
     for item in waiting:
         if item.prepared is None:
             yield item
@@ -85,14 +91,21 @@ class Failed:
 
 
 def infer_each(
-    inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]], *, what: str
+    inputs: Sequence[Prepared],
+    infer: Callable[[Sequence[Prepared]], Sequence[Output]],
+    *,
+    what: str,
+    size: BatchSize | None = None,
 ) -> list[Output | Failed]:
     """Put a batch through a function. One that fails is repeated item by item, so that only the item at fault fails.
+
+    Where memory runs out, the batch is repeated in halves, and a single item once, after cached memory is freed.
 
     Args:
         inputs: the batch.
         infer: the function; it returns as many outputs as it is given inputs.
         what: names the function in reasons, as in "the network".
+        size: learns what did not fit into memory.
 
     Returns:
         An output, or the reason why there is none, for each input.
@@ -102,11 +115,41 @@ def infer_each(
     """
     if not inputs:
         return []
+    found = _attempt(inputs, infer, what=what)
+    if isinstance(found, list):
+        return found
+    # What the failed attempt held on the device is free by now: its frames are gone.
+    if len(inputs) == 1:
+        if not found.lacks_memory:
+            return [found.failed]
+        free_cached_memory()
+        again = _attempt(inputs, infer, what=what)
+        return again if isinstance(again, list) else [again.failed]
+    if found.lacks_memory:
+        if size is not None:
+            size.exceeded(len(inputs))
+        half = len(inputs) // 2
+        parts = [inputs[first : first + half] for first in range(0, len(inputs), half)]
+    else:
+        parts = [inputs[first : first + 1] for first in range(len(inputs))]
+    return [result for part in parts for result in infer_each(part, infer, what=what, size=size)]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A call that failed: the reason, and whether memory ran out."""
+
+    failed: Failed
+    lacks_memory: bool
+
+
+def _attempt(
+    inputs: Sequence[Prepared], infer: Callable[[Sequence[Prepared]], Sequence[Output]], *, what: str
+) -> list[Output | Failed] | _Attempt:
     try:
         return list(infer(inputs))
     except Exception as error:  # A network raises what it likes; alone, each item shows whether it is to blame.
         if isinstance(error, Cuts3dError) and not isinstance(error, SampleError):
             raise
-        if len(inputs) == 1:
-            return [Failed(f"{what} failed: {type(error).__name__}: {first_line(error)}")]
-        return [result for item in inputs for result in infer_each([item], infer, what=what)]
+        reason = Failed(f"{what} failed: {type(error).__name__}: {first_line(error)}")
+        return _Attempt(failed=reason, lacks_memory=is_out_of_memory(error))

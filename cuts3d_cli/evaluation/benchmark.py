@@ -18,6 +18,7 @@ from cuts3d_cli.config import PredictConfig, RunConfig
 from cuts3d_cli.detector.card import describes, record_results
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.engine.batch_size import AUTO_FIRST
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, pending_photos
@@ -167,7 +168,7 @@ def run_checkpoint(
         selection,
         detector=detector,
         label=str(checkpoint),
-        batch_size=config.batch_size,
+        batch_size=AUTO_FIRST if config.batch_size == "auto" else config.batch_size,
         export=export,
         journal=lambda name: journal_path(folder, dataset=name, detector=digest),
         say=say,

@@ -19,6 +19,7 @@ from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.effects import recorded
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -69,6 +70,7 @@ def run(
             return {"device": device}
 
     else:
+        batch_size = BatchSize.of(config.run, device=device, say=say)
 
         @functools.cache
         def loaded() -> DepthBackend:
@@ -85,9 +87,7 @@ def run(
                 further: Mapping[str, Any] = {"prompts": prompts} if backend.spec.prompted else {}
                 return backend.predict([pixels for pixels, _ in given], max_side=settings.max_side, **further)
 
-            results = infer_in_batches(
-                read_shard(base), batch_size=config.run.batch_size, prepare=prepare, infer=predict
-            )
+            results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=prepare, infer=predict)
             for item in results:
                 if item.output is None:
                     yield Outcome(key=item.sample.key, failure=item.failure)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -43,10 +44,10 @@ def run(
     extractor = FeatureExtractor(config, say=say)
     decode = functools.partial(photo, max_pixels=config.run.max_image_pixels)
 
+    batch_size = BatchSize.of(config.run, device=extractor.device, say=say)
+
     def outcomes(base: Path) -> Iterator[Outcome]:
-        results = infer_in_batches(
-            read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=extractor.extract
-        )
+        results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=decode, infer=extractor.extract)
         for item in results:
             if item.output is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)

@@ -16,6 +16,7 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.cut.cloud import points_in_perspective
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import numerics_of_one_image
 from cuts3d_cli.errors import SampleError, ShardError
@@ -157,7 +158,9 @@ def sample_features(
                 if image.failure is None
             )
             for image in with_features(
-                islice(images, left), extract=extractor.extract_on_device, batch_size=config.run.batch_size
+                islice(images, left),
+                extract=extractor.extract_on_device,
+                batch_size=BatchSize.of(config.run, device=extractor.device),
             ):
                 if image.features is not None:
                     left -= 1
@@ -166,7 +169,7 @@ def sample_features(
             return
 
 
-def with_features(images: Iterable[Loaded], *, extract: Extract, batch_size: int) -> Iterator[Loaded]:
+def with_features(images: Iterable[Loaded], *, extract: Extract, batch_size: BatchSize) -> Iterator[Loaded]:
     """Put images through the network in batches, those whose features are stored excepted.
 
     Args:
@@ -178,11 +181,14 @@ def with_features(images: Iterable[Loaded], *, extract: Extract, batch_size: int
         The images in order, each with its features or with a failure.
     """
     remaining = iter(images)
-    while batch := list(islice(remaining, batch_size)):
+    while batch := list(islice(remaining, batch_size.current)):
         squares = [image.square for image in batch if image.square is not None]
         timer = StepTimer()
         with timer.step("features"):
-            outputs = iter(infer_each(squares, lambda some: _on_cpu(extract(some)), what="the network"))
+            outputs = iter(
+                infer_each(squares, lambda some: _on_cpu(extract(some)), what="the network", size=batch_size)
+            )
+        batch_size.fitted(len(squares))
         share = {name: seconds / max(len(squares), 1) for name, seconds in timer.seconds.items()}
         for image in batch:
             if image.square is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
@@ -62,6 +63,8 @@ def run(
     device = choose_device(config.run.device)
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
+    batch_size = BatchSize.of(config.run, device=device, say=say)
+
     @functools.cache
     def loaded() -> Detector:
         from cuts3d_cli.detector.inference import Detector
@@ -70,9 +73,7 @@ def run(
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         detector = loaded()  # not before a shard needs it
-        results = infer_in_batches(
-            read_shard(base), batch_size=config.run.batch_size, prepare=decode, infer=detector.detect
-        )
+        results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=decode, infer=detector.detect)
         for item in results:
             if item.output is None or item.prepared is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)

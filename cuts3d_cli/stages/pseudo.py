@@ -13,6 +13,7 @@ from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.devices import graph_device
 from cuts3d_cli.effects import recorded
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.prefetch import prefetched
@@ -75,12 +76,15 @@ def run(
 
     device = graph_device(config.run.graphs, device=config.run.device)
     with WorkerPool.of(config.run) as pool:
-        cut = _cutter(settings, extractor=extractor, batch_size=config.run.batch_size, device=device, pool=pool)
+        # Where all features are stored and graphs are of the workers, no device is looked for.
+        grows_on = device or (extractor.device if config.run.batch_size == "auto" else "cpu")
+        batch_size = BatchSize.of(config.run, device=grows_on, say=say)
+        cut = _cutter(settings, extractor=extractor, batch_size=batch_size, device=device, pool=pool)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             loaded = load_shard(base, config=config, extractor=extractor, with_depth=with_depth)
             # Reading ahead pays where a device computes; on the cores alone, one more thread takes time from others.
-            images = prefetched(loaded, ahead=2 * config.run.batch_size) if device is not None else loaded
+            images = prefetched(loaded, ahead=2 * batch_size.current) if device is not None else loaded
             with closing(images):
                 for image in cut(images):
                     yield _outcome(image, method=settings.method)
@@ -104,7 +108,7 @@ def run(
 
 
 def _cutter(
-    settings: PseudoConfig, *, extractor: FeatureExtractor, batch_size: int, device: str | None, pool: WorkerPool
+    settings: PseudoConfig, *, extractor: FeatureExtractor, batch_size: BatchSize, device: str | None, pool: WorkerPool
 ) -> Callable[[Iterable[Loaded]], Iterator[ImageCut]]:
     """Return what cuts images in order: graphs in batches on a device, or one by one in the workers without one."""
     if device is not None:

@@ -37,6 +37,7 @@ from cuts3d_cli.cut.methods import Method, Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.devices import on_cuda
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import LOOK_SECONDS, Task, WorkerPool, numerics_of_one_image, result_of
 from cuts3d_cli.errors import SampleError
@@ -50,15 +51,10 @@ def crf_on_device(config: PseudoConfig, *, device: str) -> bool:
 
 
 class BatchedCutter:
-    """Cuts the images of shards, in batches.
-
-    Attributes:
-        in_flight: most batches under way, those included that are done and wait for an earlier one: two tasks for every
-            worker, a batch for the device, and one whose cuts it waits for.
-    """
+    """Cuts the images of shards, in batches."""
 
     def __init__(
-        self, *, config: PseudoConfig, extract: Extract, device: str, batch_size: int, pool: WorkerPool
+        self, *, config: PseudoConfig, extract: Extract, device: str, batch_size: BatchSize, pool: WorkerPool
     ) -> None:
         """Take what the batches share.
 
@@ -77,7 +73,14 @@ class BatchedCutter:
         self._pool = pool
         self._refines_on_device = crf_on_device(config, device=device)
         self._positions = PositionLattices()
-        self.in_flight = 2 + math.ceil(pool.ahead / batch_size)
+
+    @property
+    def in_flight(self) -> int:
+        """Most batches under way, those included that are done and wait for an earlier one.
+
+        Two tasks for every worker, a batch for the device, and one whose cuts it waits for.
+        """
+        return 2 + math.ceil(self._pool.ahead / self._batch_size.current)
 
     def cut(self, images: Iterable[Loaded]) -> Iterator[ImageCut]:
         """Cut images and yield the results in order.
@@ -94,7 +97,7 @@ class BatchedCutter:
                 yield from in_flight.popleft().cuts or []
             if ready := next((batch for batch in in_flight if batch.is_ready), None):
                 ready.go_on()
-            elif len(in_flight) < self.in_flight and (batch := list(islice(remaining, self._batch_size))):
+            elif len(in_flight) < self.in_flight and (batch := list(islice(remaining, self._batch_size.current))):
                 in_flight.append(_BatchInFlight(self._steps(batch), self._pool))
             elif in_flight:
                 pending = [future for batch in in_flight for future in batch.pending]
@@ -118,6 +121,7 @@ class BatchedCutter:
             for job, task in cutting:
                 job.take_extraction(self._pool.take(task))
         yield [job.refining for job in jobs if job.refining is not None]
+        self._batch_size.fitted(len(jobs))
         return [job.result(self._pool) for job in jobs]
 
     def _add_features(self, jobs: Sequence[_Job]) -> None:
@@ -130,7 +134,7 @@ class BatchedCutter:
             return self._extract([job.image.square for job in batch if job.image.square is not None])
 
         with self._timed("features", fresh):
-            outputs = infer_each(fresh, extract, what="the network")
+            outputs = infer_each(fresh, extract, what="the network", size=self._batch_size)
         for job, features in zip(fresh, outputs, strict=True):
             if isinstance(features, Failed):
                 job.failure = features.reason
@@ -138,7 +142,9 @@ class BatchedCutter:
                 job.features = features
 
     def _add_graphs(self, jobs: Sequence[_Job]) -> None:
-        for job, edges in zip(jobs, infer_each(jobs, self._graphs, what="the graph"), strict=True):
+        for job, edges in zip(
+            jobs, infer_each(jobs, self._graphs, what="the graph", size=self._batch_size), strict=True
+        ):
             features, job.features = job.features, None
             if isinstance(edges, Failed):
                 job.failure = edges.reason
@@ -168,7 +174,7 @@ class BatchedCutter:
     def _solve(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, IterationTask]]:
         """Yield the next eigenvector of each image, as a task for a worker."""
         with self._timed("eigen", jobs):
-            pairs = infer_each(jobs, self._pairs, what="the eigensolver")
+            pairs = infer_each(jobs, self._pairs, what="the eigensolver", size=self._batch_size)
         for job, pair in zip(jobs, pairs, strict=True):
             if isinstance(pair, Failed):
                 job.failure = pair.reason
@@ -184,7 +190,7 @@ class BatchedCutter:
                 job.refine(self._config, self._pool)
             return
         with self._timed("crf", jobs):
-            masks = infer_each(jobs, self._refined, what="the CRF")
+            masks = infer_each(jobs, self._refined, what="the CRF", size=self._batch_size)
         for job, refined in zip(jobs, masks, strict=True):
             if isinstance(refined, Failed):
                 job.failure = refined.reason

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from cuts3d_cli.cli import progress
+from cuts3d_cli.cli.pace import Pace
 from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
 from cuts3d_cli.cli.spelling import set_running
 from cuts3d_cli.errors import Message, Setting
@@ -37,8 +39,27 @@ def test_without_a_terminal_there_is_a_line_a_shard(monkeypatch: pytest.MonkeyPa
 
 def test_a_long_shard_is_spoken_of_now_and_then(monkeypatch: pytest.MonkeyPatch):
     _, first, second, _ = lines_of(monkeypatch, quiet=-1.0)
-    assert first == "b.tar: 1 of 2 images so far, 1 shard to go, 1 failed"
-    assert second == "b.tar: 2 of 2 images so far, 1 shard to go, 1 failed"
+    how_fast = r"\d+\.\d\d images/s, 0:00:00 left"
+    assert re.fullmatch(rf"b\.tar: 1 of 2 images so far, {how_fast}, 1 shard to go, 1 failed", first)
+    assert re.fullmatch(rf"b\.tar: 2 of 2 images so far, {how_fast}, 1 shard to go, 1 failed", second)
+
+
+def test_a_terminal_shows_a_rate_after_the_first_image(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(progress, "Pace", lambda: Pace(clock=lambda: now[0]))
+    text = io.StringIO()
+    with StageProgress(Console(file=text, width=200, force_terminal=True), name="pseudo") as watcher:
+        watcher.begin([(Path("x/a.tar"), 3)])
+        watcher.start(Path("x/a.tar"), why="")
+        watcher._bars.refresh()
+        before = text.getvalue()
+        now[0] += 50
+        watcher.advance(failed=False)
+        watcher._bars.refresh()
+    after = text.getvalue()[len(before) :]
+    assert "- images/s" in before
+    assert "0.02 images/s" in after
+    assert "0:01:40" in after
 
 
 def warn(watcher: TrainingProgress) -> None:

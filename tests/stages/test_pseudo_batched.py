@@ -17,6 +17,7 @@ from torch import Tensor
 from cuts3d_cli.config import PAPER, Config
 from cuts3d_cli.cut.image import IterationTask, RefinementTask
 from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.errors import ShardError, UsageError
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
@@ -115,13 +116,13 @@ def test_a_crf_that_fails_fails_its_image_alone(alone: Path, weights: Path, monk
 
     def fails(images: Any, masks: Any, **more: Any) -> Any:
         seen.append(len(images))
-        if len(seen) in (1, 3):  # the batch, then the second image alone
+        if len(seen) in (1, 3, 4):  # the batch, then the second image, also when it is tried again
             raise torch.OutOfMemoryError("no room")
         return real(images, masks, **more)
 
     monkeypatch.setattr(batched, "foreground", fails)
     stage.run([base], config=config(weights, instances=1))
-    assert seen == [3, 1, 1, 1]
+    assert seen == [3, 1, 1, 1, 1]
     assert manifest_of(base).failed == [{"key": "p1", "reason": "the CRF failed: OutOfMemoryError: no room"}]
 
 
@@ -326,7 +327,7 @@ def cutter(pool: WorkerPool, *, batch_size: int = 2, **changes: Any) -> BatchedC
         config=replace(PLAIN, **changes),
         extract=lambda squares: [torch.from_numpy(two_class_features(touching_blobs()[0])) for _ in squares],
         device="cpu",
-        batch_size=batch_size,
+        batch_size=BatchSize(batch_size),
         pool=pool,
     )
 
