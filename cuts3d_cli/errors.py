@@ -171,3 +171,9 @@ def one_line(text: str) -> str:
 def parts_of(message: Any) -> tuple[Part, ...]:
     """Return the parts of an error, of a `Message`, or of what is to be said as it is."""
     return message.parts if isinstance(message, (Cuts3dError, Message)) else (str(message),)
+
+
+def without_full_stop(error: Cuts3dError) -> Parts:
+    """Return the parts of an error's line, to be a part of another, without the full stop at its end."""
+    *first, last = parts_of(error)
+    return (*first, last.rstrip(". ") if isinstance(last, str) else last)

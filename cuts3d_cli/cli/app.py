@@ -25,6 +25,7 @@ from cuts3d_cli.cli import (
     pseudo,
     report,
     run,
+    segment,
     selftrain,
     train,
     verify,
@@ -43,7 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised instance segmentation by cutting semantics in 3D.\n\n"
-    "From photos to masks: pack -> depth -> pseudo. To see it on one photo: cuts3d viz photo.jpg",
+    "From photos to masks and pictures: cuts3d segment photos --out out. To see every step of one photo: cuts3d viz "
+    "photo.jpg. For a million photos: pack -> depth -> pseudo.",
     epilog=EXIT_CODES,
 )
 
@@ -53,6 +55,7 @@ GROUPS: Mapping[str, typer.Typer] = {
 }
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {
+    "segment": segment.segment,
     "pack": pack.pack,
     "depth": depth.depth,
     "features": features.features,

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from cuts3d_cli.cli.options import CHOICES
@@ -42,15 +42,16 @@ def _section(name: str, section: Any, sections: dict[str, Any]) -> Iterator[str]
                 f"`{item.name}`",
                 _value(values[item.name]),
                 _allowed(kind, item.metadata["limits"]),
-                "`--set`" if item.metadata["advanced"] else _option(item.name, item.metadata["flags"]),
+                "`--set`" if item.metadata["advanced"] else _option(item),
                 item.metadata["help"],
             )
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
 
 
-def _option(name: str, further: Sequence[str]) -> str:
-    return ", ".join(f"`{flag}`" for flag in (f"--{name.replace('_', '-')}", *further))
+def _option(item: dataclasses.Field[Any]) -> str:
+    name = (item.metadata["word"] or item.name).replace("_", "-")
+    return ", ".join(f"`{flag}`" for flag in (f"--{name}", *item.metadata["flags"]))
 
 
 def _value(value: Any) -> str:

@@ -52,8 +52,17 @@ Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
 
 
+DefaultPreset = Callable[[Mapping[str, Any]], str | None]
+"""Takes a command's own arguments and names the preset where nobody names one; None for the paper's."""
+
+
 def with_config(
-    *sections: str | SomeFields, redirect: Redirect | None = None, idle: Idle | None = None
+    *sections: str | SomeFields,
+    redirect: Redirect | None = None,
+    idle: Idle | None = None,
+    default_preset: DefaultPreset | None = None,
+    preset_default: str = "paper",
+    lead: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
@@ -65,6 +74,9 @@ def with_config(
             Fields that are marked as advanced get no option of their own.
         redirect: names sections to fill in place of others, given the command's own arguments.
         idle: names sections and fields that have no effect beside the command's own arguments, with the reasons.
+        default_preset: names the preset where neither the command line nor a variable or file does.
+        preset_default: the same in words, for the help page.
+        lead: arguments of the command's own whose options stand before those that people often change.
 
     Returns:
         A decorator for the function of a Typer command.
@@ -73,34 +85,57 @@ def with_config(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
-        parameters = [
-            parameter for parameter in signature.parameters.values() if parameter.name not in ("config", "given")
-        ]
-        preset = typer.Option(help=PRESET_HELP, show_default="paper", rich_help_panel=section_types()["run"].title)
-        parameters.append(_parameter("preset", Literal[tuple(PRESETS)], preset))
+        own = [parameter for parameter in signature.parameters.values() if parameter.name not in ("config", "given")]
+        preset = typer.Option(help=PRESET_HELP, show_default=preset_default)
+        often = [_parameter("preset", Literal[tuple(PRESETS)], preset)]
         # An option for each field
         wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
         names = [wanted.section for wanted in wholes]
         reads = {wanted.section: _read_fields(wanted, shards="shards" in signature.parameters) for wanted in wholes}
         places: dict[str, tuple[str, str]] = {}
+        panels: dict[str, list[inspect.Parameter]] = {}
+        renamed: list[tuple[str, str, Any]] = []
         for wanted in wholes:
             section = wanted.section
             for item, kind in _fields(section):
-                if item.metadata["advanced"] or item.name not in wanted.names + wanted.idle:
+                facts = item.metadata
+                if facts["advanced"] or item.name not in wanted.names + wanted.idle:
                     continue
-                # Two sections may use the same word, as in --weights; the later one says whose it is.
-                name = item.name if item.name not in places else f"{section}_{item.name}"
+                # Two sections may use the same word, as in --size; the later one says whose it is.
+                word = (facts["word"] or item.name).replace("-", "_")
+                name = word if word not in places else f"{section}_{item.name}"
                 places[name] = (section, item.name)
+                panel = None if facts["often"] else facts["panel"] or section_types()[section].title
                 option = typer.Option(
-                    *_flags(name, kind, item.metadata["flags"]),
-                    help=item.metadata["help"],
+                    *_flags(name, kind, facts["flags"]),
+                    help=facts["help"],
                     metavar=_metavar(section, item.name, kind),
                     show_default=_shown(item.default),
-                    rich_help_panel=section_types()[section].title,
+                    rich_help_panel=panel,
                     hidden=item.name in wanted.idle,
+                    autocompletion=_completion(section, item.name),
                 )
-                parameters.append(_parameter(name, kind, option))
-        parameters.append(_parameter("set", list[str], _set_option(names)))
+                into = panels.setdefault(panel, []) if panel else often
+                into.append(_parameter(name, kind, option))
+                if facts["word"]:
+                    renamed.append((section, item.name, kind))
+        # The names that options had before, where no other option has them
+        old = []
+        for section, key, kind in renamed:
+            if key not in places:
+                places[key] = (section, key)
+                old.append(_parameter(key, kind, typer.Option(*_flags(key, kind, ()), hidden=True)))
+        # What people change comes first, how the work is done last
+        panels.setdefault(section_types()["run"].title, []).append(_parameter("set", list[str], _set_option(names)))
+        last = {section_types()["run"].title: 1, **{title: 2 for title in _panels("run")}}
+        grouped = sorted(panels.items(), key=lambda group: last.get(group[0], 0))
+        before = [parameter for parameter in own if parameter.name in lead]
+        after = [parameter for parameter in own if parameter.name not in lead]
+        fields_of_sections = [parameter for _, group in grouped for parameter in group]
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in (*before, *often, *after, *fields_of_sections, *old)
+        ]
 
         @functools.wraps(command)
         def run(**arguments: Any) -> None:
@@ -119,7 +154,8 @@ def with_config(
                 overrides.setdefault(instead, {}).update(overrides.pop(section, {}))
                 read[instead] = read.pop(section)
             preset = arguments.pop("preset")
-            config = resolve(preset=preset, overrides=overrides)
+            otherwise = default_preset(arguments) if default_preset else None
+            config = resolve(preset=preset, overrides=overrides, default_preset=otherwise)
             check_choices(config)
             check_effects(
                 [(section, key) for section, values in overrides.items() for key in values],
@@ -135,7 +171,9 @@ def with_config(
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        options = {f"{section}.{key}": name for name, (section, key) in places.items()}
+        options: dict[str, str] = {}
+        for name, (section, key) in places.items():
+            options.setdefault(f"{section}.{key}", name)
         setattr(run, TAKEN, Taken(options=options, sections=names, redirects=redirect is not None))
         return run
 
@@ -183,6 +221,27 @@ def _set_option(sections: Sequence[str]) -> Any:
         show_default=False,
         rich_help_panel=section_types()["run"].title,
     )
+
+
+def _panels(section: str) -> set[str]:
+    """Return the headings of those fields that do not stand under their section's."""
+    return {item.metadata["panel"] for item, _ in _fields(section) if item.metadata["panel"]}
+
+
+def _completion(section: str, key: str) -> Callable[[str], list[str]] | None:
+    """Return what completes the value of a field that is in a table; None for all others."""
+    if (section, key) == ("features", "backbone"):
+        return complete_backbone
+    if (section, key) not in CHOICES:
+        return None
+    return lambda incomplete: [name for name in CHOICES[section, key] if name.startswith(incomplete)]
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Return the backbones of the table that begin like a word."""
+    from cuts3d_cli.features.catalogue import BACKBONES
+
+    return [name for name in BACKBONES if name.startswith(incomplete)]
 
 
 def _fields(section: str) -> list[tuple[Any, Any]]:

@@ -22,6 +22,7 @@ from cuts3d_cli.cli.common import (
 )
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import UsageError
 
 
 @with_config("predict", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS))
@@ -29,11 +30,47 @@ def predict(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help=CHECKPOINT_HELP, show_default=False)],
     shards: Shards = None,
     more_shards: MoreShards = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="For photos, folders and patterns in place of shards: the folder for masks, pictures and a COCO JSON, "
+            "as `cuts3d segment --checkpoint` writes them.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     *,
     config: Config,
 ) -> None:
-    """Detect the instances of every image: writes NAME-000.predict.tar beside each shard."""
+    """Detect the instances of every image: writes NAME-000.predict.tar beside each shard.
+
+    \b
+      cuts3d predict -c model-final.safetensors --shards shards
+      cuts3d predict -c model-final.safetensors photos --out out
+    """
+    if out is not None:
+        if shards or not more_shards:
+            raise UsageError("--out goes with photos: with shards, `cuts3d export` writes what `predict` found")
+        from cuts3d_cli.cli.segment import segment_photos
+        from cuts3d_cli.recipes.segment import Segmenting
+
+        photos = [Path(name) for name in more_shards]
+        wanted = Segmenting(photos=photos, out=out, checkpoint=checkpoint, score=config.predict.min_score)
+        segment_photos(wanted, config=config, json=json)
+    if photo := next((name for name in more_shards or () if _is_photo(Path(name))), None):
+        raise UsageError(f"{photo} is no shard: to detect in photos, name a folder for the results by --out")
     paths = expand_shards(shards, more_shards, config)
     result = run_stage("predict", paths, config=config, json=json, checkpoint=checkpoint)
     leave_after(result)
+
+
+def _is_photo(path: Path) -> bool:
+    """Tell whether a path is a photo, or a folder without shards that holds one."""
+    from cuts3d_cli.images import IMAGE_EXTENSIONS
+
+    if path.is_dir():
+        inside = [item for item in path.rglob("*") if not item.name.startswith(".")]
+        return not any(item.suffix == ".tar" for item in inside) and any(_is_photo(item) for item in inside)
+    return path.suffix[1:].lower() in IMAGE_EXTENSIONS

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards
-from cuts3d_cli.cli.console import print_line, say
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards, leave
+from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import Parts, Setting, UsageError
@@ -42,14 +42,18 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     fields("pack", "depth_invalid", "depth_orientation"),
     fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
     idle=_idle,
+    lead=("depth_file", "out"),
 )
 def viz(
-    image: Annotated[Path | None, typer.Argument(help="A photo.", show_default=False)] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="A photo; or several, folders, quoted patterns.", show_default=False)
+    ] = None,
     depth_file: Annotated[
         Path | None,
         typer.Option(
             "--depth",
-            help="Its depth map: a 16-bit PNG, TIFF, .npy, .npz or PFM, larger is farther.",
+            help="Its depth map: a 16-bit PNG, TIFF, .npy, .npz or PFM, larger is farther. Of several photos the "
+            "folder of their maps.",
             show_default=False,
         ),
     ] = None,
@@ -60,7 +64,13 @@ def viz(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The picture, a PNG or JPEG. Default: NAME.cuts3d.png.", show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The picture, a PNG or JPEG; of several photos the folder of their pictures. Default: "
+            "NAME.cuts3d.png, or the folder cuts3d-pictures.",
+            show_default=False,
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -71,17 +81,29 @@ def viz(
     *,
     config: Config,
 ) -> None:
-    """Draw how one photo is cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in it."""
+    """Draw how photos are cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in them."""
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.inspection import viz as stage
+    from cuts3d_cli.inspection.viz_many import are_many
 
-    if (image is None) == (shards is None):
-        raise UsageError("name one photo, or --shards with --key")
+    if bool(photos) == (shards is not None):
+        raise UsageError("name photos, or --shards with --key")
     if shards is None and key is not None:
         raise UsageError("--key goes with --shards")
-    if checkpoint is not None:
-        if image is None or depth_file is not None:
-            raise UsageError("--checkpoint goes with one photo, and not with --depth")
+    if checkpoint is not None and (not photos or depth_file is not None):
+        raise UsageError("--checkpoint goes with photos, and not with --depth")
+    if photos and are_many(photos):
+        _draw_many(
+            photos,
+            depth=depth_file,
+            checkpoint=checkpoint,
+            out=out,
+            open_pictures=open_picture,
+            json=json,
+            config=config,
+        )
+    image = photos[0] if photos else None
+    if image is not None and checkpoint is not None:
         drawn = stage.draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
     elif image is not None:
         drawn = stage.draw_photo(image, depth_file=depth_file, out=out, config=config, say=say)
@@ -97,3 +119,33 @@ def viz(
         print_line(str(drawn.path))
     if open_picture:
         typer.launch(str(drawn.path))
+
+
+def _draw_many(
+    photos: Sequence[Path],
+    *,
+    depth: Path | None,
+    checkpoint: Path | None,
+    out: Path | None,
+    open_pictures: bool,
+    json: bool,
+    config: Config,
+) -> NoReturn:
+    """Draw several photos, and end the command."""
+    from cuts3d_cli.cli.progress import StageProgress
+    from cuts3d_cli.cli.tables import print_failures, print_json
+    from cuts3d_cli.inspection.viz_many import draw_many
+
+    with StageProgress(stderr, name="viz", unit="folder") as progress:
+        drawn = draw_many(
+            photos, depth=depth, checkpoint=checkpoint, out=out, config=config, say=say, progress=progress
+        )
+    if json:
+        print_json(drawn.to_json())
+    else:
+        for picture in drawn.pictures:
+            print_line(str(picture.path))
+    print_failures(drawn.failed, errors=stderr, more="--json lists all of them")
+    if open_pictures and drawn.pictures:
+        typer.launch(str(drawn.out))
+    leave(failed=drawn.failed)

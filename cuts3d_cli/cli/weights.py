@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from cuts3d_cli.weights.cache import WeightsStatus
 
 
+def complete_network(incomplete: str) -> list[str]:
+    """Return the networks whose weights can be fetched and that begin like a word."""
+    from cuts3d_cli.inspection.weights import all_weights
+
+    return [name for name in all_weights() if name.startswith(incomplete)]
+
+
 def weights_list(json: Json = False) -> None:
     """List the networks, and which of their weights are here."""
     from rich.table import Table
@@ -42,7 +49,12 @@ def weights_list(json: Json = False) -> None:
 
 def weights_pull(
     name: Annotated[
-        str, typer.Argument(help="A backbone: as `weights list` shows it, or timm:NAME.", show_default=False)
+        str,
+        typer.Argument(
+            help="A backbone: as `weights list` shows it, or timm:NAME.",
+            show_default=False,
+            autocompletion=complete_network,
+        ),
     ],
     source: Annotated[
         Path | None,

@@ -1,8 +1,8 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
-from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone
+from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone, in_2d
 from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields, words_of
-from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS
+from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS, default_preset
 from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
@@ -48,7 +48,9 @@ __all__ = [
     "TestSettings",
     "TrainConfig",
     "as_dict",
+    "default_preset",
     "for_backbone",
+    "in_2d",
     "output_dict",
     "recorded_limits",
     "resolve",

@@ -31,7 +31,8 @@ class CutSettings:
         3,
         "N: cuts per image, so at most as many masks; all goes on until only background is left (not in the paper).",
         limits=(1, 100),
-        flags=("-n",),
+        flags=("-n", "--max-instances"),
+        often=True,
     )
     tau_ncut: float | Literal["auto"] | None = option(
         None,
@@ -44,6 +45,7 @@ class CutSettings:
         "Longest edge in the point cloud, in units of the image's side. Lower separates closer objects; auto goes by"
         " the spacing of the patch grid (not in the paper).",
         limits=(1e-6, 2.0),
+        often=True,
     )
     cloud: Cloud = option(
         "paper",
@@ -175,3 +177,11 @@ def for_backbone(settings: _Settings, *, tau_ncut: float | None) -> _Settings:
         The settings, `tau_ncut` set if it is known.
     """
     return settings if settings.tau_ncut is not None else replace(settings, tau_ncut=tau_ncut)
+
+
+def in_2d(settings: _Settings) -> _Settings:
+    """Return the settings without what looks at depth: no sharpening, and instances by the 2D connected component.
+
+    A method that needs depth in any case still does.
+    """
+    return replace(settings, sharpen=False, cut="component")

@@ -37,6 +37,9 @@ def option(
     advanced: bool = False,
     before: str | None = None,
     later: bool = False,
+    word: str | None = None,
+    often: bool = False,
+    panel: str | None = None,
 ) -> Any:
     """Return a field with its help text.
 
@@ -53,6 +56,10 @@ def option(
             the extending section are listed last otherwise.
         later: True for fields that older manifests lack: at their defaults they are left out of what is recorded, so
             that finished shards stay finished.
+        word: name on the command line, where the field's own would not say what it is of; the field's own stays as a
+            hidden option.
+        often: True for what people change first; help pages begin with it.
+        panel: heading in help pages, where it is not the section's; such fields come last.
     """
     facts = {
         "help": help_text,
@@ -62,6 +69,9 @@ def option(
         "advanced": advanced,
         "before": before,
         "later": later,
+        "word": word,
+        "often": often,
+        "panel": panel,
     }
     return field(default=default, metadata=facts)
 

@@ -80,6 +80,13 @@ PRESETS: Mapping[str, Config] = {
     # Another round on other images, such as COCO's, from a detector that was trained on ImageNet (Sec. 4.3).
     "in-domain": replace(PAPER, selftrain=replace(PAPER.selftrain, max_iter=14_000)),
 }
+
+
+def default_preset(*, metric_depth: bool) -> str:
+    """Return the preset for photos where nobody names one: `objects` where metric depth is given, else the paper's."""
+    return "objects" if metric_depth else "paper"
+
+
 PRESET_HELP = (
     "paper: the paper's values; best: finds more objects; objects: all objects of photos with metric depth; maskcut:"
     " CutLER's masks; offline: no model hub (backbone from PyPI, sensor depth); cutler: CutLER's masks and training;"

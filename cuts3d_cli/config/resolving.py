@@ -45,16 +45,18 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     stored: tuple[Path, Mapping[str, Any]] | None = None,
+    default_preset: str | None = None,
 ) -> Config:
     """Return the configuration in force.
 
     Args:
-        preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else "paper".
+        preset: a name in `PRESETS`; else CUTS3D_PRESET, else `preset` in the file, else `default_preset`.
         overrides: section -> field -> value, from the command line or a call.
         environment: os.environ by default.
         folder: the folder of `cuts3d.toml`; the working folder by default.
         stored: the path and the content of another file, in place of `cuts3d.toml`; its values are checked on their
             own, so that an error names the file.
+        default_preset: a name in `PRESETS`; None for "paper".
 
     Returns:
         The configuration, checked.
@@ -69,7 +71,7 @@ def resolve(
     sections = dict(content)
     from_file = sections.pop("preset", None)
     given = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET")
-    name = given or from_file or "paper"
+    name = given or from_file or default_preset or "paper"
     if not isinstance(name, str) or name not in PRESETS:
         where = "" if given else f"{path}: "
         raise UsageError(f"{where}there is no preset '{name}': {choose_one(name, PRESETS)}")

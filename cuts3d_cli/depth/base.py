@@ -56,7 +56,7 @@ class DepthSpec:
     """What a depth source is and gives.
 
     Attributes:
-        name: what `--backend` takes.
+        name: what `--depth-backend` takes.
         model: the hub's id of the model, or a few words on where the maps come from.
         direction: whether larger values are farther or nearer.
         unit: of the raw values.

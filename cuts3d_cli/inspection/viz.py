@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from PIL import Image
 from cuts3d_cli.api.cutter import PhotoCutter
 from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
-from cuts3d_cli.config import PAPER, Config
+from cuts3d_cli.config import Config, in_2d
 from cuts3d_cli.depth.fitting import MapRules
 from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.detector.train import require_detectron2
@@ -29,16 +29,21 @@ from cuts3d_cli.errors import (
     SettingError,
     UsageError,
     WeightsError,
-    parts_of,
+    without_full_stop,
 )
-from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.features.fallback import with_offline_backbone
 from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import ENCODERS
 from cuts3d_cli.files import atomic_write_bytes, check_target
 from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth_files import read_depth_file
+from cuts3d_cli.stages.depth_pairs import pair_maps
+from cuts3d_cli.stages.listing import Photo
 from cuts3d_cli.wording import Say
+
+if TYPE_CHECKING:
+    from cuts3d_cli.detector.inference import Detector
 
 MIN_SCORE = 0.5
 """Lowest score of a detection that is drawn; where nothing reaches it, the best detection is."""
@@ -103,19 +108,75 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         UsageError: a setting does not fit.
     """
     target = picture_path(out, path.stem)
-    notes = Notes(say)
-    photo, orientation = read_photo(path, max_pixels=config.run.max_image_pixels)
-    depth = _depth_of_file(depth_file, Upright(photo, orientation), config=config, say=say) if depth_file else None
-    cutter = _cutter(config, notes=notes, say=say)
-    if depth is None and cutter.needs_depth:
-        depth = _estimated_depth(cutter, photo, notes=notes)
+    return PhotoDrawer(config, say=say).draw(path, depth_file=depth_file, target=target)
+
+
+class PhotoDrawer:
+    """Cuts photos and draws them, one after the other. Networks are loaded once, and what falls back is said once."""
+
+    def __init__(self, config: Config, *, say: Say) -> None:
+        """Load nothing.
+
+        Args:
+            config: all sections; of `pack` what depth maps mean.
+            say: prints a status line.
+        """
+        self._config, self._say = config, say
+        self._of_all = Notes(say)
+        self._cutter: PhotoCutter | None = None
+        self._in_2d: PhotoCutter | None = None
+
+    def draw(self, path: Path, *, depth_file: Path | None, target: Path) -> Picture:
+        """Cut a photo and draw it.
+
+        Args:
+            path: the photo.
+            depth_file: its depth map, or a folder that holds it.
+            target: the picture.
+
+        Raises:
+            Cuts3dError, WeightsError, UsageError: as `draw_photo`.
+        """
+        config, notes = self._config, Notes(self._say)
+        photo = read_photo(path, max_pixels=config.run.max_image_pixels)
+        file = map_in(depth_file, path) if depth_file is not None and depth_file.is_dir() else depth_file
+        depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
+        if self._cutter is None:
+            self._cutter = _cutter(config, notes=self._of_all, say=self._say)
+        cutter = self._cutter
+        if depth is None and cutter.needs_depth:
+            depth = self._estimated(cutter, photo.image, notes=notes) if self._in_2d is None else None
+            if depth is None:
+                cutter = self._in_2d or _in_2d(cutter.config, say=self._say)
+        try:
+            result = cutter.cut(cutter.prepare(photo.image, depth), confidence=False)
+        except SampleError as error:
+            raise Cuts3dError(f"{path}: {error}") from error
+        lines = [*self._of_all.lines, *notes.lines]
+        return save(result, target, title=f"{path.name}: {result.title}", notes=lines)
+
+    def _estimated(self, cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
+        """Estimate depth; None, with a note, if that is not possible: of this photo, or of any."""
+        try:
+            depth = _estimated_depth(cutter, photo, notes=self._of_all)
+        except SampleError as error:
+            notes.add(f"no depth, so the cut is in 2D: {error}")
+            return None
         if depth is None:
-            cutter = _in_2d(cutter.config, say=say)
-    try:
-        result = cutter.cut(cutter.prepare(photo, depth), confidence=False)
-    except SampleError as error:
-        raise Cuts3dError(f"{path}: {error}") from error
-    return save(result, target, title=f"{path.name}: {result.title}", notes=notes.lines)
+            self._in_2d = _in_2d(cutter.config, say=self._say)
+        return depth
+
+
+def map_in(folder: Path, photo: Path) -> Path:
+    """Return the depth map of a photo in a folder of maps, found by its name as `cuts3d pack` does.
+
+    Raises:
+        SettingError: the folder holds none, or two.
+    """
+    maps = pair_maps([Photo(file=photo.name, id=1, key="photo")], folder).maps[photo.name]
+    if len(maps) > 1:
+        raise SettingError("depth_file", f"is {folder}, which holds two maps of {photo.name}: name one of them")
+    return folder / maps[0]
 
 
 def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: Config, say: Say) -> Picture:
@@ -138,23 +199,59 @@ def draw_detections(path: Path, *, checkpoint: Path, out: Path | None, config: C
         SettingError: a setting of the detector cannot take effect.
     """
     target = picture_path(out, path.stem)
-    require_detectron2()
-    from cuts3d_cli.detector.inference import Detector
+    return DetectionDrawer(checkpoint, config, say=say).draw(path, target=target)
 
-    notes = Notes(say)
-    photo = read_photo(path, max_pixels=config.run.max_image_pixels).image
-    device = choose_device(config.run.device)
-    detector = Detector.load(checkpoint, device=device, half=config.run.half, wanted=config.predict, say=say)
-    image = np.asarray(photo)
-    every = as_segmentation(detector.detect([image])[0], image=image, title=str(checkpoint))
-    # A score that the user named is the detector's own limit already.
-    least = MIN_SCORE if config.predict.min_score is None else config.predict.min_score
-    found = every[every.scores >= least]
-    if not len(found):
-        best = f", the best has {every.scores[0]:.2f}" if len(every) else ""
-        notes.add(f"nothing was found with a score of {least:g}{best}")
-        found = every[:1]
-    return save(found, target, title=f"{path.name}: {checkpoint}", notes=notes.lines)
+
+class DetectionDrawer:
+    """Draws what a detector finds in photos, one after the other. It is loaded once."""
+
+    def __init__(self, checkpoint: Path, config: Config, *, say: Say) -> None:
+        """Load nothing.
+
+        Args:
+            checkpoint: written by `cuts3d train` or detectron2.
+            config: sections `predict` and `run`.
+            say: prints a status line.
+
+        Raises:
+            Cuts3dError: detectron2 is not installed.
+        """
+        require_detectron2()
+        self._checkpoint, self._config, self._say = checkpoint, config, say
+        self._detector: Detector | None = None
+
+    def draw(self, path: Path, *, target: Path) -> Picture:
+        """Detect the instances of a photo and draw them.
+
+        Raises:
+            Cuts3dError, WeightsError, FileError, SettingError: as `draw_detections`.
+        """
+        config, notes = self._config, Notes(self._say)
+        photo = read_photo(path, max_pixels=config.run.max_image_pixels).image
+        if self._detector is None:
+            self._detector = self._load()
+        image = np.asarray(photo)
+        every = as_segmentation(self._detector.detect([image])[0], image=image, title=str(self._checkpoint))
+        # A score that the user named is the detector's own limit already.
+        least = MIN_SCORE if config.predict.min_score is None else config.predict.min_score
+        found = every[every.scores >= least]
+        if not len(found):
+            best = f", the best has {every.scores[0]:.2f}" if len(every) else ""
+            notes.add(f"nothing was found with a score of {least:g}{best}")
+            found = every[:1]
+        return save(found, target, title=f"{path.name}: {self._checkpoint}", notes=notes.lines)
+
+    def _load(self) -> Detector:
+        from cuts3d_cli.detector.inference import Detector
+
+        run = self._config.run
+        return Detector.load(
+            self._checkpoint,
+            device=choose_device(run.device),
+            half=run.half,
+            wanted=self._config.predict,
+            say=self._say,
+        )
 
 
 def picture_path(out: Path | None, name: str) -> Path:
@@ -208,11 +305,9 @@ def _cutter(config: Config, *, notes: Notes, say: Say) -> PhotoCutter:
     try:
         cutter.fetch_weights()
     except WeightsError as error:
-        if config.features.backbone != PAPER.features.backbone or config.features.weights is not None:
-            raise
-        notes.add(f"falling back from {config.features.backbone} to {OFFLINE_BACKBONE}: ", *_cause(error))
-        features = replace(config.features, backbone=OFFLINE_BACKBONE, size=None)
-        cutter = PhotoCutter(replace(config, features=features), say=say)
+        config, line = with_offline_backbone(config, error)
+        notes.add(*line)
+        cutter = PhotoCutter(config, say=say)
     return cutter
 
 
@@ -222,14 +317,18 @@ def _in_2d(config: Config, *, say: Say) -> PhotoCutter:
     Raises:
         UsageError: the method needs depth in any case.
     """
-    flat = PhotoCutter(replace(config, pseudo=replace(config.pseudo, sharpen=False, cut="component")), say=say)
+    flat = PhotoCutter(replace(config, pseudo=in_2d(config.pseudo)), say=say)
     if flat.needs_depth:
         raise UsageError(f"{config.pseudo.method} cannot cut without depth: give a depth map")
     return flat
 
 
 def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
-    """Estimate depth; None, with a note, if that is not possible."""
+    """Estimate depth; None, with a note, if no photo's can be estimated.
+
+    Raises:
+        SampleError: the network gives no map of this photo.
+    """
     try:
         return cutter.estimate_depth(photo)
     except DepthMissingError:
@@ -239,9 +338,7 @@ def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -
         if cutter.config.depth.weights is not None:
             raise
         way_out: list[Part] = ["; ", Setting("depth_file", "FILE"), " takes a map"]
-        notes.add("no depth, so the cut is in 2D: ", *_cause(error), way_out=way_out)
-    except SampleError as error:
-        notes.add(f"no depth, so the cut is in 2D: {error}")
+        notes.add("no depth, so the cut is in 2D: ", *without_full_stop(error), way_out=way_out)
     return None
 
 
@@ -268,9 +365,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from error
-
-
-def _cause(error: Cuts3dError) -> tuple[Part, ...]:
-    """Return an error's line without the full stop at its end."""
-    *first, last = parts_of(error)
-    return (*first, last.rstrip(". ") if isinstance(last, str) else last)

@@ -52,21 +52,21 @@ class Listing:
 
     Attributes:
         root: the folder that the files' paths start from.
-        kind: what the source is.
+        kind: what the source is; `files` where several paths were named.
         photos: in the order of their paths (folder) or ids (COCO JSON), whatever the file system's order.
         renamed: how many keys had to be made longer because another file has the same.
         passed_over: files of a folder that are no photos, as paths from the root.
     """
 
     root: Path
-    kind: Literal["folder", "coco"]
+    kind: Literal["folder", "coco", "files"]
     photos: Sequence[Photo]
     renamed: int
     passed_over: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Looks:
+class Looks:
     """What a file looks like, from outside.
 
     Attributes:
@@ -100,7 +100,7 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
         if images is not None:
             raise SettingError("images", "belongs to a COCO JSON: for a folder, name the folder of the images itself")
         kind: Literal["folder", "coco"] = "folder"
-        root, (found, passed_over) = source, _photos_in(source, leave_out)
+        root, (found, passed_over) = source, photos_in(source, leave_out)
         ids = list(range(1, len(found) + 1))
     elif source.is_file():
         entries = _coco_entries(source)
@@ -112,10 +112,31 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
     if not found:
         others = f", only {len(passed_over)} other files" if passed_over else ""
         raise UsageError(f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)}){others}")
+    return photos_of(root, found, ids=ids, kind=kind, passed_over=passed_over)
+
+
+def photos_of(
+    root: Path,
+    found: Sequence[tuple[str, Looks]],
+    *,
+    ids: Sequence[int] | None = None,
+    kind: Literal["folder", "coco", "files"] = "files",
+    passed_over: Sequence[str] = (),
+) -> Listing:
+    """Give photos their keys.
+
+    Args:
+        root: the folder that their paths start from.
+        found: path and looks of each, in order.
+        ids: of each; None numbers them from 1.
+        kind: what the source is.
+        passed_over: files that are no photos.
+    """
     keys, renamed = assign_keys([file for file, _ in found])
+    numbers = range(1, len(found) + 1) if ids is None else ids
     photos = [
         Photo(file=file, id=image_id, key=key, extension=looks.extension or "", problem=looks.problem)
-        for (file, looks), image_id, key in zip(found, ids, keys, strict=True)
+        for (file, looks), image_id, key in zip(found, numbers, keys, strict=True)
     ]
     return Listing(root=root, kind=kind, photos=photos, renamed=renamed, passed_over=passed_over)
 
@@ -165,18 +186,18 @@ def _extension(file: str) -> str:
     return posixpath.splitext(file)[1][1:].lower()
 
 
-def _looks(path: Path) -> _Looks:
+def looks_of(path: Path) -> Looks:
     """Look at the ending of a file, and where that does not name a photo that is read, at its first bytes."""
     extension = _extension(path.name)
     if extension in IMAGE_EXTENSIONS:
-        return _Looks(extension)
+        return Looks(extension)
     head = _head(path)
     kind = image_kind(head)
     if kind is not None:
-        return _Looks(EXTENSION_OF.get(kind), no_photo(head))
+        return Looks(EXTENSION_OF.get(kind), no_photo(head))
     if extension in OTHER_IMAGE_EXTENSIONS:
-        return _Looks(None, f"files of kind {extension!r} are not read: convert it to JPEG, PNG or WebP")
-    return _Looks(None)
+        return Looks(None, f"files of kind {extension!r} are not read: convert it to JPEG, PNG or WebP")
+    return Looks(None)
 
 
 def _head(path: Path) -> bytes:
@@ -190,27 +211,27 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _named_photo(root: Path, name: str) -> tuple[str, _Looks]:
+def _named_photo(root: Path, name: str) -> tuple[str, Looks]:
     """Find the photo that a COCO JSON names: its path from the root, and what it looks like."""
     file = locate(root, name)
     if file is not None:
-        looks = _looks(root / file)
-        if looks == _Looks(None):
-            return file, _Looks(None, "it is no image, by its name and its first bytes")
+        looks = looks_of(root / file)
+        if looks == Looks(None):
+            return file, Looks(None, "it is no image, by its name and its first bytes")
         return file, looks
     file = first_guess(root, name)
     if leads_outside(file):
-        return file, _Looks(None, "its name leads out of the image folder")
-    looks = _looks(root / file)
-    return file, _Looks("jpg") if looks == _Looks(None) else looks  # that it is missing is told when it is to be read
+        return file, Looks(None, "its name leads out of the image folder")
+    looks = looks_of(root / file)
+    return file, Looks("jpg") if looks == Looks(None) else looks  # that it is missing is told when it is to be read
 
 
-def _photos_in(root: Path, leave_out: Collection[Path]) -> tuple[list[tuple[str, _Looks]], list[str]]:
+def photos_in(root: Path, leave_out: Collection[Path]) -> tuple[list[tuple[str, Looks]], list[str]]:
     """List the photos of a folder, with what they look like, and its other files; both by their paths."""
     photos, others = [], []
     for file in files_in(root, leave_out):
-        looks = _looks(root / file)
-        if looks == _Looks(None):
+        looks = looks_of(root / file)
+        if looks == Looks(None):
             others.append(file)
         else:
             photos.append((file, looks))

@@ -29,6 +29,7 @@ from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, as_sensor_file, read
 from cuts3d_cli.sidecars.photos import SensorFile, encode
 from cuts3d_cli.stages.depth_pairs import Pairs, pair_maps
 from cuts3d_cli.stages.listing import Listing, Photo, list_source
+from cuts3d_cli.stages.listing_many import list_sources
 from cuts3d_cli.stages.pack_notes import NEEDS_TURN, PackResult, map_counts, pack_notes
 from cuts3d_cli.wording import Say
 
@@ -43,19 +44,33 @@ class Packing:
     """Photos to pack, and the shards that they become.
 
     Attributes:
-        source: a folder of any layout, or a COCO JSON (its annotations are not packed).
+        source: a folder of any layout, or a COCO JSON (its annotations are not packed); or several paths, see
+            `listing_many.list_sources`.
         out: folder for the shards, made if missing.
         name: first part of the shards' names.
         images: the folder that the COCO JSON's file names start from; see `listing.list_source`.
         depth_dir: a folder of depth maps, see `depth_pairs.pair_maps` and `depth_files.read_depth_file`. Photos without
             a map are packed and counted.
+        leave_out: folders whose files are no photos, besides that of the maps.
     """
 
-    source: Path
+    source: Path | Sequence[Path]
     out: Path
     name: str
     images: Path | None = None
     depth_dir: Path | None = None
+    leave_out: Sequence[Path] = ()
+
+    def listing(self) -> Listing:
+        """List the photos.
+
+        Raises:
+            UsageError: as `listing.list_source` and `listing_many.list_sources`.
+        """
+        leave_out = [*self.leave_out, *([self.depth_dir] if self.depth_dir is not None else [])]
+        if isinstance(self.source, Path):
+            return list_source(self.source, images=self.images, leave_out=leave_out)
+        return list_sources(self.source, images=self.images, leave_out=leave_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +122,7 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     progress, sharing, if_exists = progress or Progress(), Sharing.from_config(config.run), config.run.if_exists
     rules = _check(packing, config.pack)
     # List all photos before anything is written: which of them go into which shard depends on all.
-    leave_out = [packing.depth_dir] if packing.depth_dir is not None else []
-    listing = list_source(packing.source, images=packing.images, leave_out=leave_out)
+    listing = packing.listing()
     pairs = pair_maps(listing.photos, packing.depth_dir) if packing.depth_dir is not None else None
     plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
     _make_room(plan, packing=packing, if_exists=if_exists)
@@ -185,7 +199,8 @@ def _check(packing: Packing, config: PackConfig) -> MapRules:
     if maps is not None:
         if not maps.is_dir():
             raise SettingError("depth_dir", f"{maps} is not a folder")
-        if packing.source.is_dir() and maps.samefile(packing.source):
+        sources = [packing.source] if isinstance(packing.source, Path) else packing.source
+        if any(source.is_dir() and maps.samefile(source) for source in sources):
             raise SettingError("depth_dir", f"{maps} is the folder of the photos: keep maps in their own")
     return MapRules.of(invalid=config.depth_invalid, orientation=config.depth_orientation, section="pack.")
 

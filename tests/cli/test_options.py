@@ -30,7 +30,7 @@ COMMANDS = {
     "eval": ("eval", fields("run", "device", "batch_size", "half")),
 }
 
-RENAMED = {("viz", "depth", "weights"): "depth_weights"}
+RENAMED = {(command, "depth", name): f"depth_{name}" for command in ("depth", "viz") for name in ("backend", "weights")}
 CASES = [
     (command, section, item)
     for command, sections in COMMANDS.items()
@@ -96,9 +96,69 @@ def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], com
         if item.default is not None:
             plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
             shown = {"True": "on", "False": "off"}.get(plain, plain)
-            described = re.split(rf" --{name}[ ,]", text, maxsplit=1)[1]
+            row = re.search(rf"^│ +(?:\* +)?--{name}[ ,]", page.out, re.MULTILINE)
+            assert row is not None
+            described = words(page.out[row.end() :])
             assert described.find(f"[default: ({shown})]") == described.find("[default: "), name
     assert "--preset" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("pseudo", ["--preset", "--instances", "--tau-knn", "--backbone"]),
+        ("viz", ["--depth", "--out", "--preset", "--instances", "--tau-knn", "--backbone", "--depth-backend"]),
+        ("segment", ["--out", "--depth-dir", "--preset", "--instances", "--tau-knn", "--backbone", "--depth-backend"]),
+    ],
+)
+def test_help_begins_with_what_people_change_and_ends_with_sharing(
+    cuts3d: Callable[..., Ran], command: str, first: list[str]
+):
+    page = cuts3d(command, "--help").out
+    names = re.findall(r"^│ +(?:\* +)?(--[a-z-]+)", page, re.MULTILINE)
+    assert names[: len(first)] == first
+    panels = re.findall(r"^╭─ (.*?) ─", page, re.MULTILINE)
+    if command == "pseudo":
+        assert panels[-2:] == ["Running", "Sharing the work between processes and machines"]
+        assert names[names.index("--engine") :] == ["--engine", "--ray-address"]
+    else:
+        assert panels[-1] == "Running"
+
+
+def test_names_that_options_had_before_are_hidden_and_work(cuts3d: Callable[..., Ran], seen: Callable[..., Config]):
+    page = cuts3d("depth", "--help").out
+    assert re.findall(r"--depth-backend|--depth-weights", page) != []
+    assert re.findall(r"[ │]--(?:backend|weights)\b", page) == []
+    assert seen("--backend", "kbr", "--weights", "f").depth.backend == "kbr"
+    assert seen("--depth-backend", "kbr", "--depth-weights", "f").depth.weights == Path("f")
+    assert seen("--weights", "f").features.weights == Path("f")  # where the backbone's are called so
+    depth = options_of("depth")
+    assert (depth["backend"].hidden, depth["weights"].hidden) == (True, True)
+
+
+@pytest.mark.parametrize("flag", ["-n", "--instances", "--max-instances"])
+def test_the_number_of_instances_has_three_names(seen: Callable[..., Config], flag: str):
+    assert seen(flag, "7").pseudo.instances == 7
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("pseudo --backbone dino-vitb", ["dino-vitb8"]),
+        ("depth --depth-backend midas", ["midas-small"]),
+        ("viz --depth-backend zoe", ["zoedepth"]),
+        ("pseudo --method mask", ["maskcut"]),
+        ("weights pull dinov2-vits14-p", ["dinov2-vits14-pypi"]),
+    ],
+)
+def test_completion(line: str, found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    words = ["cuts3d", *line.split()]
+    monkeypatch.setenv("_CUTS3D_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit):
+        app(args=[], prog_name="cuts3d")
+    assert sorted(capsys.readouterr().out.split()) == sorted(found)
 
 
 @pytest.fixture

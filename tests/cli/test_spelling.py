@@ -39,7 +39,7 @@ def _none_is_running() -> Iterator[None]:
         # Two sections of viz have weights.
         ("viz", Setting("features.weights"), "--weights"),
         ("viz", Setting("depth.weights"), "--depth-weights"),
-        ("depth", Setting("depth.weights"), "--weights"),
+        ("depth", Setting("depth.weights"), "--depth-weights"),
         ("doctor", Setting("features.weights", "FILE", command="features"), "--weights FILE"),
         # Its options fill section selftrain from round 1 on.
         ("train", Setting("selftrain.images_per_batch"), "--images-per-batch"),
@@ -64,7 +64,7 @@ def test_a_setting_is_named_as_the_command_takes_it(command: str | None, setting
 def test_a_command_can_be_typed():
     again = Setting("run.if_exists", "overwrite")
     command = Command("depth", shards=Path("a b.tar"), settings=(again, Setting("depth.backend", "sensor")))
-    assert command_line(command) == "cuts3d depth --shards 'a b.tar' --if-exists overwrite --backend sensor"
+    assert command_line(command) == "cuts3d depth --shards 'a b.tar' --if-exists overwrite --depth-backend sensor"
     set_running("confidence")
     assert spelled(ShardError("x is missing: run ", Command("depth", shards=Path("s.tar")), " first")) == (
         "x is missing: run `cuts3d depth --shards s.tar` first"

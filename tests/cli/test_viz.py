@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,68 @@ def test_a_map_that_exif_would_turn_names_the_option(cuts3d: Callable[..., Ran],
     assert ran.code == 1
     assert "before its EXIF orientation 6 turns it" in ran.line
     assert ran.line.endswith("--depth-orientation stored turns it along")
+
+
+@pytest.fixture
+def folders(alone: Path) -> Path:
+    """photos/a.jpg, photos/sub/a.jpg and a file that is damaged; maps of the first two."""
+    scene = two_boxes()
+    for file in ("a", "sub/a"):
+        for folder, ending, data in (
+            ("photos", "jpg", encoded(scene.image)),
+            ("maps", "png", encoded(scene.depth, "PNG")),
+        ):
+            path = alone / f"{folder}/{file}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return alone
+
+
+def test_a_folder_gives_a_picture_a_photo(folders: Path, cuts3d: Callable[..., Ran], weights: Path):
+    (folders / "photos/b.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    (folders / "maps/b.png").write_bytes(encoded(two_boxes().depth, "PNG"))
+    command = ("viz", "photos", "--depth", "maps", *SMALL, "--weights", weights)
+    ran = cuts3d(*command)
+    assert ran.code == 3
+    assert ran.out.splitlines() == ["cuts3d-pictures/a.cuts3d.png", "cuts3d-pictures/sub/a.cuts3d.png"]
+    assert "failed: b.jpg: " in ran.err
+    for file in ran.out.splitlines():
+        with Image.open(file) as picture:
+            assert picture.format == "PNG"
+    # The folder of the photos may be that of the pictures, which are no photos.
+    (folders / "photos/b.jpg").unlink()
+    for _ in range(2):
+        ran = cuts3d(*command, "--out", "photos", "--json")
+        assert ran.code == 0
+        assert len(json.loads(ran.out)["pictures"]) == 2
+    assert sorted(path.name for path in Path("photos").iterdir()) == ["a.cuts3d.png", "a.jpg", "sub"]
+
+
+def test_several_photos_say_once_what_falls_back(folders: Path, cuts3d: Callable[..., Ran], weights: Path):
+    ran = cuts3d("viz", "photos/a.jpg", "photos/sub/a.jpg", *SMALL, "--weights", weights, "--out", "o", "--json")
+    assert ran.code == 0
+    assert ran.err.count("no depth, so the cut is in 2D") == 1
+    notes = [picture["notes"] for picture in json.loads(ran.out)["pictures"]]
+    assert [len(lines) for lines in notes] == [1, 1]
+
+
+def test_one_photo_finds_its_map_in_a_folder(folders: Path, cuts3d: Callable[..., Ran], weights: Path):
+    ran = cuts3d("viz", "photos/a.jpg", "--depth", "maps", *SMALL, "--weights", weights)
+    assert (ran.code, ran.out) == (0, "a.cuts3d.png\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["photos", "--depth", "maps/a.png"], "--depth is maps/a.png: of several photos, name the folder of their"),
+        (["photos", "--out", "photos/a.jpg"], "--out is photos/a.jpg, but "),
+        (["maps/none"], "maps/none: No such file or directory"),
+        (["none/*.jpg"], "'none/*.jpg' matches no file"),
+        (["photos/a.jpg", "none.jpg"], "none.jpg does not exist"),
+    ],
+)
+def test_what_cannot_be_drawn(folders: Path, cuts3d: Callable[..., Ran], arguments: list[str], problem: str):
+    ran = cuts3d("viz", *arguments)
+    assert ran.code in (1, 2)
+    assert ran.line.startswith(f"cuts3d: {problem}")
+    assert "Is a directory" not in ran.err

@@ -325,7 +325,7 @@ def test_without_a_manifest_the_settings_of_another_shard_are_taken(alone: Path,
     manifest_path(tar).unlink()
     found = json.loads(cuts3d("verify", "--shards", ".", "--json").out)
     assert [item["command"] for item in found["remedies"]] == [
-        f"cuts3d depth --shards {bases[1].name} --if-exists overwrite --backend sensor"
+        f"cuts3d depth --shards {bases[1].name} --if-exists overwrite --depth-backend sensor"
     ]
     assert cuts3d("verify", "--shards", ".", "--fix").code == 0
     assert tar.read_bytes() == whole

@@ -426,7 +426,7 @@ def test_missing_depth_is_one_line_with_the_way_out(cuts3d: Callable[..., Ran], 
     for words in (
         "s-000.depth.tar is missing",
         f"cuts3d depth --shards {base}",
-        "--backend sensor",
+        "--depth-backend sensor",
         "--method maskcut",
     ):
         assert words in ran.line
