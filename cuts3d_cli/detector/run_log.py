@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import torch
 from cuts3d_cli.detector import BEST_WEIGHTS, METRICS
 from cuts3d_cli.detector.evaluating import Results, deciding_figure
 from cuts3d_cli.errors import Message
-from cuts3d_cli.files import atomic_write_bytes
+from cuts3d_cli.files import atomic_write_bytes, explained
 from cuts3d_cli.json_reading import Fields, as_object, parse_json
 from cuts3d_cli.wording import percent
 
@@ -265,37 +266,67 @@ class RunLog:
                     kept.append(line + "\n")
         # Atomically: a run that is killed right here keeps its lines.
         atomic_write_bytes(path, "".join(kept).encode())
+        self._path = path
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        # TensorBoard's own thread keeps an error that it has, and the next call here raises it.
+        self._hook = threading.excepthook
+        threading.excepthook = self._unless_kept
         self._board = SummaryWriter(str(folder), purge_step=start)
 
     def write(self, step: Step) -> None:
-        """Append the metrics of the last iterations."""
+        """Append the metrics of the last iterations.
+
+        Raises:
+            FileError: they cannot be written.
+        """
         facts = asdict(step)
         self._append(facts)
         scalars = {f"loss/{name}": value for name, value in facts.pop("losses").items()} | facts.pop("metrics") | facts
         for name, value in scalars.items():
             if name not in ("iteration", "seconds_left"):
-                self._board.add_scalar(name, value, step.iteration)
+                self._add(name, value, step.iteration)
 
     def write_scores(self, scores: Scores) -> None:
-        """Append the figures of an evaluation; in TensorBoard in percent, by detectron2's names."""
+        """Append the figures of an evaluation; in TensorBoard in percent, by detectron2's names.
+
+        Raises:
+            FileError: they cannot be written.
+        """
         self._append(asdict(scores))
         for dataset, result in scores.results.items():
             for kind, name in _KINDS.items():
                 for figure in ("ap", "ap50", "ap75", "ar100"):
                     value = (result.get(kind) or {}).get(figure)
                     if value is not None:
-                        self._board.add_scalar(f"{dataset}/{name}/{figure.upper()}", 100 * value, scores.iteration)
+                        self._add(f"{dataset}/{name}/{figure.upper()}", 100 * value, scores.iteration)
         self._note(scores.iteration, scores.score)
 
     def close(self) -> None:
-        """Close both files."""
-        self._file.close()
-        self._board.close()
+        """Close both files.
+
+        Raises:
+            FileError: what was left to write cannot be written.
+        """
+        with explained(self._path):
+            try:
+                self._file.close()
+                self._board.close()
+            finally:
+                threading.excepthook = self._hook
 
     def _append(self, facts: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(facts) + "\n")
-        self._file.flush()
+        with explained(self._path):
+            self._file.write(json.dumps(facts) + "\n")
+            self._file.flush()
+
+    def _add(self, name: str, value: float, iteration: int) -> None:
+        """Add a figure to those of TensorBoard, which lie beside the metrics."""
+        with explained(self._path.with_name("events.out.tfevents")):
+            self._board.add_scalar(name, value, iteration)
+
+    def _unless_kept(self, arguments: Any) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            self._hook(arguments)
 
     def _note(self, iteration: int, score: float | None) -> None:
         self.scored.add(iteration)

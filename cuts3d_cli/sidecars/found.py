@@ -94,13 +94,13 @@ class FoundReader:
             ShardError: one is missing, damaged or stale.
         """
         self._decode = masks.decode if stage.startswith("pseudo") else detections.decode
-        finished = require(base, stage)
+        items, scores = require(base, stage), require(base, "confidence") if scored else None
         with ExitStack() as stack:
-            self._items = stack.enter_context(finished.open())
-            self._scores = stack.enter_context(require(base, "confidence").open()) if scored else None
+            self._items = stack.enter_context(items.open())
+            self._scores = stack.enter_context(scores.open()) if scores else None
             self._stack = stack.pop_all()
         self.keys = self._items.keys
-        self._failures = finished.failures
+        self._failures = {item.tar: item.failures for item in (items, scores) if item is not None}
 
     def __enter__(self) -> FoundReader:
         return self
@@ -116,8 +116,10 @@ class FoundReader:
         Raises:
             ShardError: it does not.
         """
-        if key not in self._failures:
-            tar = self._items.path
+        self._check_failed(self._items.path, key)
+
+    def _check_failed(self, tar: Path, key: str) -> None:
+        if key not in self._failures[tar]:
             raise ShardError(
                 f"{tar} holds no sample {key}, and its manifest lists no failure of it: run ",
                 command_for(tar, again=True),
@@ -148,7 +150,10 @@ class FoundReader:
         if self._scores is None or not instances:
             return [UNSCORED if item.score is None else item.score for item in instances]
         sample = self._scores.get(key)
-        return None if sample is None else _confidence(self._scores, sample, count=len(instances))
+        if sample is None:
+            self._check_failed(self._scores.path, key)
+            return None
+        return _confidence(self._scores, sample, count=len(instances))
 
 
 def _confidence(reader: SidecarReader, sample: Sample, *, count: int) -> Sequence[float]:

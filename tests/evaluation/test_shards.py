@@ -431,6 +431,13 @@ def test_a_photo_that_is_missing_without_a_failure_is_no_failure(cuts3d: Eval, a
     assert "s-000.pseudo.tar holds no sample b, and its manifest lists no failure of it: run `cuts3d pseudo" in ran.line
 
 
+def test_masks_without_a_confidence_that_did_not_fail_are_an_error(cuts3d: Eval, alone: Path):
+    base = score(shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT]}), {"a": [0.5]})
+    ran = cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [LEFT], "b": [LEFT]}))
+    assert ran.code == 1
+    assert "s-000.confidence.tar holds no sample b, and its manifest lists no failure of it: run `cuts3d" in ran.line
+
+
 def test_missing_masks_are_told(cuts3d: Eval, alone: Path):
     write_shard(alone / "s-000.tar", {"a": {"jpg": b"x"}})
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", ground_truth(alone, {"a": [LEFT]}))
