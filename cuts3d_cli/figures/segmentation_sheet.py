@@ -12,6 +12,9 @@ from cuts3d_cli.figures.sheet import Panel, sheet
 from cuts3d_cli.figures.viz_sheet import visualise
 from cuts3d_cli.segmentation import Segmentation
 
+_WIDTH = 480
+"""Of a panel of detections, pixels: many have room for their scores."""
+
 
 def draw(segmentation: Segmentation, *, title: str | None = None, notes: Sequence[str] = ()) -> Image.Image:
     """Draw a segmentation: image, depth, each cut, the masks and their Spatial Confidence.
@@ -57,7 +60,7 @@ def _draw_detections(segmentation: Segmentation, *, title: str, notes: Sequence[
         labels=[f"{segmentation.scores[place]:.2f}" for place in order],
     )
     panels = [
-        Panel(title="photo", image=segmentation.image),
-        Panel(title=f"{count} detection{'s' * (count != 1)}, with scores", image=drawn),
+        Panel(title="Photo", image=segmentation.image),
+        Panel(title=f"Detections: {count or 'none'}, with scores", image=drawn),
     ]
-    return sheet([panels], title=title, notes=notes)
+    return sheet([panels], title=title, notes=notes, width=_WIDTH)

@@ -131,9 +131,10 @@ def visualise(
         second = [cloud] if importance is None else [_importance_panel(importance, small), cloud]
         rows.append([final, Block(rows=[inputs, second])])
 
-    # The iterations, two or three in a row.
-    beside = 2 if len(cuts) in (1, 2, 4) else 3
-    cell = frame(_COLUMNS // (2 * beside))
+    # The iterations: two or three in a row beside their eigenvectors, else four.
+    seen = any(view.eigenvector is not None for view in cuts)
+    beside = (2 if len(cuts) in (1, 2, 4) else 3) if seen else _COLUMNS // _COMMON
+    cell = frame(_COLUMNS // (2 * beside) if seen else _COMMON)
     for start in range(0, len(cuts), beside):
         line: list[Item] = []
         for number, view in enumerate(cuts[start : start + beside], start=start + 1):
@@ -145,7 +146,8 @@ def visualise(
         _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
         for name, score, values in zip(names, scores, confidences, strict=False)
     ]
-    rows += [panels[start : start + _COMMON] for start in range(0, len(panels), _COMMON)]
+    common = _COLUMNS // _COMMON
+    rows += [panels[start : start + common] for start in range(0, len(panels), common)]
     return sheet(rows, title=title, notes=notes, width=column, nominal=width)
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 from cuts3d_cli.config import PseudoConfig
 from cuts3d_cli.cut.masks import Rle, decode_rle
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.evaluation.datasets.annotations import mask_of_box
-from cuts3d_cli.evaluation.metrics import Instance, Judgement, Prediction, judge
+from cuts3d_cli.evaluation.metrics import Box, Instance, Judgement, Prediction, judge
 from cuts3d_cli.figures.overlay import overlay_masks
 from cuts3d_cli.figures.palette import RGB, instance_colours
 from cuts3d_cli.figures.segmentation_sheet import draw
@@ -209,7 +208,7 @@ def _truth_overlay(job: Job, judgement: Judgement, small: Image.Image, size: tup
     colours, masks = [], []
     for place in order:
         item = truth[place]
-        masks.append(_small(item.mask or mask_of_box(item.box, size=size), small.size))
+        masks.append(_small(item.mask, small.size) if item.mask else _boxed(item.box, size, small.size))
         colours.append(IGNORED_COLOUR if item.crowd else TRUE_COLOUR if judgement.found[place] else MISSED_COLOUR)
     return Image.fromarray(overlay_masks(np.asarray(small), masks, colours=colours, dim=0.25))
 
@@ -275,6 +274,16 @@ def _small(code: Rle, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return a mask at another (width, height): true where at least half of the pixel is covered."""
     covered = Image.fromarray(decode_rle(code).astype(np.uint8) * 255)
     return np.asarray(covered.resize(size, Image.Resampling.BOX)) >= 128
+
+
+def _boxed(box: Box, size: tuple[int, int], small: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a box in an image of (width, height) as a mask of another size; a thin one has a pixel at least."""
+    across, down = small[0] / size[0], small[1] / size[1]
+    left, top = min(max(round(box[0] * across), 0), small[0] - 1), min(max(round(box[1] * down), 0), small[1] - 1)
+    right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
+    mask = np.zeros((small[1], small[0]), dtype=bool)
+    mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return mask
 
 
 def _jpeg(picture: Image.Image, *, quality: int) -> bytes:

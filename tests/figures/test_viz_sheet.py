@@ -92,6 +92,22 @@ def test_cuts_never_widen_the_sheet(count: int) -> None:
     assert visualise(**_arguments(cuts=[_view()] * count)).width == visualise(**_arguments(cuts=[])).width
 
 
+def test_four_cuts_without_eigenvectors_and_four_confidences_fill_a_row() -> None:
+    masks, maps = _arguments()["masks"] * 4, [np.ones((12, 12))] * 4
+    one, four, five = (
+        visualise(
+            **_arguments(
+                cuts=[_view(eigenvector=None)] * count,
+                masks=masks,
+                confidences=maps[:4] if count else [],
+                scores=[1.0] * 4,
+            )
+        ).height
+        for count in (1, 4, 5)
+    )
+    assert one == four < five
+
+
 @pytest.mark.parametrize("size", [(20, 2000), (2000, 20), (16, 16), (300, 200)])
 def test_odd_shapes_are_framed(size: tuple[int, int]) -> None:
     picture = visualise(**_arguments(size=size, title="long " * 200))

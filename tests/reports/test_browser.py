@@ -25,6 +25,7 @@ class Page:
 
     def open(self, folder: Path, *, at: str = "") -> Page:
         self.browser.get("about:blank")
+        self.complaints()  # those of the page before
         self.browser.get(f"{address(folder / 'index.html')}{at}")
         return self
 
@@ -161,6 +162,7 @@ def test_filters_outlive_a_reload(page: Page, plain: Path):
     assert page.find('[name="least"]')[0].get_property("value") == "2"
     page.open(plain, at="#sort=nonsense&page=99&least=x&reset=1")
     assert page.names() == PHOTOS[60:]
+    assert page.complaints() == []
 
 
 def test_a_click_shows_every_step_and_keys_lead_on(page: Page, plain: Path):

@@ -127,6 +127,21 @@ def test_verdicts_are_drawn_in_their_colours(tmp_path: Path):
     assert middle("truth", 33, 7) == mixed(drawing.MISSED_COLOUR)
 
 
+def test_boxes_of_a_ground_truth_are_drawn_and_compared(tmp_path: Path):
+    (base,) = with_masks(tmp_path, {"a.jpg": [PLAIN]})
+    path = write_truth(tmp_path / "gt.json", {"a.jpg": [PLAIN, rectangle(30, 20, 39, 29)]})
+    content = json.loads(path.read_text())
+    for item in content["annotations"]:
+        del item["segmentation"]
+    content["annotations"].append({"id": 9, "image_id": 0, "category_id": 1, "bbox": [30, 2, 0.2, 8], "area": 1.6})
+    path.write_text(json.dumps(content))
+    assert reported([base], tmp_path / "out", ground_truth=path).failed == []
+    assert photos_in(tmp_path / "out")["a.jpg"]["truth"][:2] == [3, 2]
+    drawn = np.asarray(Image.open(tmp_path / "out/truth/000/000000.jpg")).astype(int)
+    yellow = drawn[..., 0] - drawn[..., 2] > 40
+    assert yellow[22:27, 32:37].all()
+
+
 def test_detections_are_judged_from_a_score_on(tmp_path: Path):
     (base,) = with_masks(tmp_path)
     detect(base, {"sub/a.jpg": [(RING, 0.75), (AWAY, 0.6), (PLAIN, 0.25)], "empty.jpg": []})

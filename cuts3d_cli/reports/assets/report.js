@@ -90,8 +90,9 @@
     const kept = new URLSearchParams(location.hash.slice(1));
     for (const [name, value] of kept) {
       const field = fields.namedItem(name);
-      if (field) field.value = value;
-      if (field && field.tagName === "SELECT" && field.selectedIndex < 0) field.selectedIndex = 0;
+      if (!field || !field.name || (field.type === "number" && !Number.isFinite(Number(value)))) continue;
+      field.value = value;
+      if (field.tagName === "SELECT" && field.selectedIndex < 0) field.selectedIndex = 0;
     }
     page = Math.max(parseInt(kept.get("page"), 10) || 1, 1) - 1;
   };
