@@ -156,7 +156,7 @@ def load_authors_file(spec: DepthSpec, path: Path) -> tuple[Any, Any]:
         fusion_hidden_size=facts["fusion"],
         **metric,
     )
-    model = fill(DepthAnythingForDepthEstimation, config, transformers_names(own), spec=spec, path=path)
+    model = fill(DepthAnythingForDepthEstimation, config, transformers_names(own), spec=spec, path=path, all_known=True)
     processor = DPTImageProcessor(
         size={"height": SIDE, "width": SIDE},
         ensure_multiple_of=PATCH,

@@ -126,7 +126,15 @@ def load_transformers(
     return load_pretrained(load, spec, weights=weights)
 
 
-def fill(model_class: Any, config: Any, tensors: Mapping[str, Tensor], *, spec: DepthSpec, path: Path) -> Any:
+def fill(
+    model_class: Any,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    *,
+    spec: DepthSpec,
+    path: Path,
+    all_known: bool = False,
+) -> Any:
     """Build a network of transformers and fill it with weights, in float32, ready for inference.
 
     Args:
@@ -135,11 +143,17 @@ def fill(model_class: Any, config: Any, tensors: Mapping[str, Tensor], *, spec: 
         tensors: under the names that files of transformers have.
         spec: of the network.
         path: the file that they are from; only for the error.
+        all_known: refuse tensors that the network lacks, too; files of transformers hold some that do no harm.
 
     Raises:
-        WeightsError: tensors are missing, unknown or of another shape.
+        WeightsError: tensors are missing, of another shape, or unknown where all must be known.
     """
     model, info = model_class.from_pretrained(None, config=config, state_dict=dict(tensors), output_loading_info=True)
+    unknown = sorted(info["unexpected_keys"])
+    if all_known and unknown:
+        raise WeightsError(
+            f"{path} does not hold {spec.name}: {len(unknown)} tensors are unknown, such as {unknown[0]}"
+        )
     return _whole(model, info, spec=spec, source=str(path))
 
 

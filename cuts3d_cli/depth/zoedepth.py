@@ -1,4 +1,4 @@
-"""ZoeDepth, the paper's default (Table 7), through transformers."""
+"""ZoeDepth, the paper's default (Table 7), through transformers: folders and the authors' own files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.pretrained import load_transformers, missing_package, pretrained_files
 from cuts3d_cli.depth.transformers_network import TransformersDepth
+from cuts3d_cli.depth.zoedepth_file import load_authors_file
 
 
 class ZoeDepth(TransformersDepth):
@@ -82,9 +83,12 @@ def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
         from transformers import ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
     except ImportError as error:
         raise missing_package(spec, error) from error
-    model, processor = load_transformers(
-        ZoeDepthForDepthEstimation, ZoeDepthImageProcessor, spec, weights=config.weights
-    )
+    if config.weights is not None and config.weights.is_file():
+        model, processor = load_authors_file(spec, config.weights)
+    else:
+        model, processor = load_transformers(
+            ZoeDepthForDepthEstimation, ZoeDepthImageProcessor, spec, weights=config.weights
+        )
     files = pretrained_files(spec, config.weights)
     spec = loaded_spec(spec, config.weights, kind="ZoeDepth")
     flip = config.zoedepth_flip

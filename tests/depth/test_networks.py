@@ -309,12 +309,11 @@ class TestWeights:
             load(name, tmp_path / "nothing")
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("name", ["zoedepth", "marigold"])
-    def test_file_for_a_folder(self, name: str, load: Any, tmp_path: Path) -> None:
+    def test_file_for_a_folder(self, load: Any, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         path.write_bytes(b"")
-        with pytest.raises(WeightsError, match=r"is a file, but .* loads a folder: .*hf download"):
-            load(name, path)
+        with pytest.raises(WeightsError, match=r"is a file, but marigold loads a folder: .*hf download"):
+            load("marigold", path)
 
     @pytest.mark.parametrize("name", ["zoedepth", "depth-anything-v2-small", "marigold"])
     def test_empty_folder(self, name: str, load: Any, tmp_path: Path) -> None:
