@@ -89,14 +89,21 @@ def visualise(
     small, large = frame(_COMMON), frame(_LARGE)
     colours = instance_colours(len(masks))
 
-    # The result, beside the inputs.
+    # The result, beside the inputs; the largest mask is drawn first, so that it hides no other one.
     names = list(labels) if labels is not None else [str(i + 1) for i in range(len(masks))]
+    order = sorted(range(len(masks)), key=lambda place: -int(masks[place].sum()))
     final = Panel(
         title=f"Instances: {len(masks) or 'none'}",
         caption="Every colour is one instance; what belongs to none is paler." if masks else None,
         image=large.pad(
             overlay_masks(
-                large.photo(image), [large.mask(mask) for mask in masks], labels=names, outline=3, dim=0.35, alpha=0.55
+                large.photo(image),
+                [large.mask(masks[place]) for place in order],
+                labels=[names[place] for place in order],
+                colours=[colours[place] for place in order],
+                outline=3,
+                dim=0.35,
+                alpha=0.55,
             )
         ),
         columns=_LARGE,

@@ -40,6 +40,8 @@ MISSED_COLOUR: RGB = (240, 228, 66)
 _VERDICTS: dict[Verdict, RGB] = {"true": TRUE_COLOUR, "false": FALSE_COLOUR, "ignored": IGNORED_COLOUR}
 _WIDE = 420
 """Width of a panel beside the ground truth, pixels."""
+_TRIM = 24
+"""Pixels of the margins above and below that are left out there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +111,13 @@ def thumbnails(job: Job) -> Thumbnails:
     size = image.size
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    pixels = np.asarray(small)
     # Judge the masks that are shown.
     instances = _instances(job)
     verdicts, judgement = _judged(job, instances)
     scores = [job.scores[place] for place in job.kept()]
-    # Draw them, the best on top, beside the ground truth.
+    # Draw them, small ones over large ones, beside the ground truth.
     colours = [_VERDICTS[item] for item in verdicts] if verdicts else instance_colours(len(instances))
-    order = np.argsort(scores, kind="stable") if isinstance(job.found, StoredDetections) else range(len(instances))
-    drawn = overlay_masks(
-        pixels,
-        [_small(instances[place].segmentation, small.size) for place in order],
-        colours=[colours[place] for place in order],
-        dim=0.25,
-    )
+    drawn = _overlay(small, instances, colours)
     return Thumbnails(
         masks_jpeg=_jpeg(Image.fromarray(drawn), quality=85),
         truth_jpeg=None if judgement is None else _jpeg(_truth_overlay(job, judgement, small, size), quality=85),
@@ -200,6 +195,20 @@ def _compared(judgement: Judgement) -> TruthRecord:
     )
 
 
+def _overlay(
+    small: Image.Image, instances: Sequence[StoredMask], colours: Sequence[RGB], labels: Sequence[str] | None = None
+) -> NDArray[np.uint8]:
+    """Draw masks on a smaller copy of their photo, the largest first, so that none hides another one as a whole."""
+    order = sorted(range(len(instances)), key=lambda place: -instances[place].area)
+    return overlay_masks(
+        np.asarray(small),
+        [_small(instances[place].segmentation, small.size) for place in order],
+        colours=[colours[place] for place in order],
+        labels=None if labels is None else [labels[place] for place in order],
+        dim=0.25,
+    )
+
+
 def _truth_overlay(job: Job, judgement: Judgement, small: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Draw the ground truth of a photo of (width, height) on a smaller copy, the largest first; crowds are gray."""
     assert job.truth is not None, "there is a judgement, so there is a ground truth"
@@ -223,17 +232,11 @@ def _comparison(job: Job, image: Image.Image) -> Image.Image:
     scores = [job.scores[place] for place in job.kept()]
     told = any(score < 1 for score in scores)
     labels = [f"{number}: {score:.2f}" if told else str(number) for number, score in enumerate(scores, start=1)]
-    drawn = overlay_masks(
-        np.asarray(small),
-        [_small(item.segmentation, small.size) for item in instances],
-        colours=[_VERDICTS[item] for item in verdicts],
-        labels=labels,
-        dim=0.25,
-    )
+    drawn = _overlay(small, instances, [_VERDICTS[item] for item in verdicts], labels)
     compared = _compared(judgement)
     entries: list[tuple[RGB, str]] = [(TRUE_COLOUR, "true"), (FALSE_COLOUR, "false")]
     crowds: list[tuple[RGB, str]] = [(IGNORED_COLOUR, "crowd")] if any(item.crowd for item in job.truth or ()) else []
-    return sheet(
+    drawn_sheet = sheet(
         [
             [
                 Panel(title="Photo", image=np.asarray(small)),
@@ -252,6 +255,8 @@ def _comparison(job: Job, image: Image.Image) -> Image.Image:
         title="",
         width=_WIDE,
     )
+    # The margins of what stands below are enough.
+    return drawn_sheet.crop((0, _TRIM, drawn_sheet.width, drawn_sheet.height - _TRIM))
 
 
 def _sheet(job: Job, image: Image.Image) -> Image.Image:

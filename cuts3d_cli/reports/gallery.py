@@ -133,10 +133,15 @@ def report(
             records += _draw_thumbnails(shelf, stored, pool, out, progress, first=first)
             spans.append(range(first, len(records)))
         chosen = _chosen(shelf, records, most=request.steps, say=say)
+        of_shards = [
+            (stored, {records[place].key: place for place in span if place in chosen})
+            for stored, span in zip(shelf.shards, spans, strict=True)
+        ]
+        of_shards = [(stored, places) for stored, places in of_shards if places]
+        progress.begin([(stored.base, len(places)) for stored, places in of_shards])
         drawn: set[int] = set()
-        for stored, span in zip(shelf.shards, spans, strict=True):
-            places = {records[place].key: place for place in span if place in chosen}
-            drawn |= _draw_steps(shelf, stored, places, pool, out, say=say)
+        for stored, places in of_shards:
+            drawn |= _draw_steps(shelf, stored, places, pool, out, progress, say=say)
     records = [replace(record, steps=place in drawn) for place, record in enumerate(records)]
     _write_page(Gallery.of(shelf, records), out)
     _remove_old(request.out, records)
@@ -209,13 +214,19 @@ def _chosen(shelf: Shelf, records: Sequence[PhotoRecord], *, most: int, say: Say
 
 
 def _draw_steps(
-    shelf: Shelf, stored: Stored, places: Mapping[str, int], pool: WorkerPool, out: Output, *, say: Say
+    shelf: Shelf,
+    stored: Stored,
+    places: Mapping[str, int],
+    pool: WorkerPool,
+    out: Output,
+    progress: Progress,
+    *,
+    say: Say,
 ) -> set[int]:
     """Draw every step of some photos of a shard, named by key with their places. Returns the places of those drawn."""
     drawn: set[int] = set()
-    if not places:
-        return drawn
     failed = []
+    progress.start(stored.base, why="drawing every step")
     for photo, made in _drawn(pool, drawing.steps, read_photos(shelf, stored, only=places)):
         place = places[photo.record.key]
         if isinstance(made, bytes):
@@ -223,6 +234,8 @@ def _draw_steps(
             drawn.add(place)
         else:
             failed.append(f"{photo.record.key} ({made})")
+        progress.advance(failed=not isinstance(made, bytes))
+    progress.finish(stored.base)
     if failed:
         say(f"warning: {stored.base.name}: not every step could be drawn of {len(failed)} photos: {listed(failed)}")
     return drawn

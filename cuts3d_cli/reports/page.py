@@ -77,7 +77,7 @@ class Gallery:
             scored=shelf.scored,
             min_score=shelf.min_score,
             compared=shelf.truth is not None,
-            warnings=shelf.warnings,
+            warnings=shelf.notes,
             records=records,
             settings={stage: _agreed(_flat(item.config) for item in items) for stage, items in manifests.items()},
             versions=_agreed(manifest.versions for items in manifests.values() for manifest in items),

@@ -74,6 +74,7 @@ class Shelf:
         shards: in order.
         truth: (base shard, key) -> the instances of the ground truth; None without a ground truth.
         warnings: one line each.
+        notes: the same with the names of files alone, without their folders.
         max_pixels: a photo with more is refused.
     """
 
@@ -84,6 +85,7 @@ class Shelf:
     shards: Sequence[Stored]
     truth: Mapping[tuple[Path, str], Sequence[Instance]] | None
     warnings: Sequence[str]
+    notes: Sequence[str]
     max_pixels: int
 
     @property
@@ -148,6 +150,11 @@ def open_shelf(
             warnings.append(f"{len(pairing.missing)} images of {ground_truth.name} are in none of the shards")
         if pairing.extra:
             warnings.append(f"{len(pairing.extra)} photos are not in {ground_truth.name}")
+    # The page is the same wherever the files lie.
+    folders = {f"{path.parent}/" for path in (*shards, *([ground_truth] if ground_truth else []))} - {"./"}
+    notes = warnings
+    for folder in sorted(folders, key=len, reverse=True):
+        notes = [line.replace(folder, "") for line in notes]
     return Shelf(
         stage=stage,
         source=source,
@@ -156,6 +163,7 @@ def open_shelf(
         shards=stored,
         truth=truth,
         warnings=warnings,
+        notes=notes,
         max_pixels=max_pixels,
     )
 

@@ -141,6 +141,15 @@ def test_the_semantic_mask_is_as_white_as_its_key() -> None:
     assert (seen == 204).all(axis=2).sum() > 500, "on black the white covers four fifths"
 
 
+def test_a_large_mask_hides_no_small_one() -> None:
+    small, large = np.zeros((96, 128), bool), np.zeros((96, 128), bool)
+    small[30:60, 40:80] = True
+    large[10:90, 10:110] = True
+    first = instance_colours(1)[0]
+    seen = np.asarray(visualise(**_arguments(masks=[small, large], cuts=[], depth=None, importance=None)))
+    assert (seen == first).all(axis=2).sum() > 100
+
+
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="depth is"):
         visualise(**_arguments(depth=np.zeros((3, 3))))

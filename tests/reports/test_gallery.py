@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.results import Outcome
 from cuts3d_cli.errors import SettingError, ShardError
 from cuts3d_cli.reports import drawing
 from cuts3d_cli.shards.manifest import load_manifest
@@ -77,6 +79,37 @@ def test_thumbnails_show_the_masks(tmp_path: Path):
     assert blue[4:12, 3:11].all()
     assert not blue[16:].any()
     assert np.abs(without - without.mean()).max() < 20
+
+
+def test_a_small_mask_is_seen_on_a_large_one(tmp_path: Path):
+    (base,) = with_masks(tmp_path, {"a.jpg": [PLAIN, rectangle(0, 0, 40, 30)]})
+    reported([base], tmp_path / "out")
+    drawn = np.asarray(Image.open(tmp_path / "out/thumbnails/000/000000.jpg")).astype(int)
+    blue = drawn[..., 2] - drawn[..., 0] > 40
+    assert blue[5:11, 4:10].all()
+    assert not blue[20:28, 20:35].any()
+
+
+def test_warnings_on_the_page_name_files_without_their_folders(tmp_path: Path):
+    one, two = (with_masks(tmp_path / name, {f"{name}.jpg": [PLAIN]})[0] for name in ("one", "two"))
+    run_shards(
+        [two],
+        stage="pseudo",
+        config={"pseudo": {"method": "maskcut"}},
+        inputs=lambda base: {"base": base},
+        outcomes=lambda base: iter([Outcome(key="two", failure="<b>no</b>")]),
+        if_exists="overwrite",
+    )
+    lines: list[str] = []
+    truth = write_truth(tmp_path / "gt.json", {"one.jpg": [PLAIN]})
+    reported([one, two], tmp_path / "out", ground_truth=truth, say=lambda line: lines.append(str(line)))
+    assert "warning: 2 sidecars of stage pseudo were made with 2 different settings" in lines[0]
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count('class="warning"') == 3, (
+        "mixed settings, a photo without a ground truth, and of pages without script"
+    )
+    assert str(tmp_path) not in page
+    assert "<b>" not in page
 
 
 def test_beside_a_ground_truth_masks_have_verdicts_and_the_worst_come_first(tmp_path: Path):
