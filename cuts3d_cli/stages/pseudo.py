@@ -25,6 +25,7 @@ from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, sample_features, with_features
+from cuts3d_cli.stages.pseudo_notes import cut_notes
 from cuts3d_cli.timing import add_seconds
 from cuts3d_cli.wording import Say
 
@@ -85,7 +86,7 @@ def run(
                 for image in cut(images):
                     yield _outcome(image, method=settings.method)
 
-        return run_shards(
+        result = run_shards(
             shards,
             stage="pseudo",
             config={
@@ -101,6 +102,9 @@ def run(
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )
+    for note in cut_notes(result, settings=settings) if say else ():
+        say(note)
+    return result
 
 
 def _cutter(
