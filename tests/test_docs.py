@@ -167,13 +167,12 @@ def test_commands_and_options_in_the_text_are_real(name: str) -> None:
         if words[0] == "cuts3d" and len(words) > 1:
             if words[1].startswith("-"):
                 continue
-            first, *others = words[1:]
+            first, second = words[1], [*span.split(), ""][2]
             known = COMMANDS.commands.get(first)
             assert known is not None, f"{name}: `{span}`: there is no command '{first}'"
             inner = getattr(known, "commands", {})
-            assert {word for word in others if inner and word.islower() and word.isalpha()} <= set(inner), (
-                f"{name}: `{span}`"
-            )
+            named = second.split("|") if inner and not second.startswith("-") else []
+            assert {word for word in named if word.islower() and word.isalpha()} <= set(inner), f"{name}: `{span}`"
             assert set(given) <= all_options(known), f"{name}: `{span}`"
         elif words[0].startswith("--"):
             assert set(given) <= all_options(), f"{name}: `{span}`"

@@ -27,7 +27,8 @@ from cuts3d_cli.config import Config
         *OUTPUT_FIELDS,
         *SHARING_FIELDS,
         *RAY_FIELDS,
-        idle=(*WORKER_FIELDS, "graphs"),
+        *WORKER_FIELDS,
+        idle=("graphs",),
     ),
 )
 def features(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:

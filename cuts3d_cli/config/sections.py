@@ -195,14 +195,15 @@ class RunConfig(Section):
     half: bool = option(True, "Half precision on CUDA; a CPU always works in single precision.", shapes_output=False)
     workers: int | None = option(
         None,
-        "Processes that cut; 0 works in the main process. Default: one a core.",
+        "Processes that read photos and cut; 0 works in the main process. Default: one a core; where a network on the "
+        "cores is all there is to do, 0.",
         limits=(0, 1024),
         flags=("-j",),
         shapes_output=False,
     )
     worker_memory: int | None = option(
         None,
-        "Megabytes that a process that cuts may allocate for an image, beyond its libraries (Linux). An image that "
+        "Megabytes that such a process may allocate for an image, beyond its libraries (Linux). An image that "
         "needs more fails. Default: no limit.",
         limits=(100, 10**7),
         shapes_output=False,

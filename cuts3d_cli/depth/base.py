@@ -69,6 +69,7 @@ class DepthSpec:
         prompted: whether it needs the map of a sensor beside each photo.
         max_depth: metres at which a metric network's maps end, where its file does not tell; None: it is not metric.
         folder: that the name itself stands for, where it is one.
+        url: of the only file of its weights, which is kept in torch.hub's cache.
         from_hub: whether `load` fetches missing weights from the model hub.
         find: looks for weights where `load` finds them by itself, without the hub; None: they are always given. Called
             with this spec.
@@ -88,6 +89,7 @@ class DepthSpec:
     prompted: bool = False
     max_depth: int | None = None
     folder: Path | None = None
+    url: str | None = None
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None
     load: LoadDepth | None

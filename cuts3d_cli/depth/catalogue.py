@@ -63,7 +63,7 @@ def _find_midas(spec: DepthSpec) -> Path | None:
 
 def _folder_hint(repo: str) -> Parts:
     download = f"`hf download {repo} --local-dir FOLDER`"
-    return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER"))
+    return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER", command="depth"))
 
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -121,7 +121,11 @@ _ALL = (
         input_size="longer side 256, aspect kept, multiples of 32",
         licence="MIT",
         extra=None,
-        weights_hint=(f"`curl -LO {MIDAS_URL}` and give ", Setting("depth.weights", MIDAS_URL.rsplit("/", 1)[1])),
+        weights_hint=(
+            f"`curl -LO {MIDAS_URL}` and give ",
+            Setting("depth.weights", MIDAS_URL.rsplit("/", 1)[1], command="depth"),
+        ),
+        url=MIDAS_URL,
         find=_find_midas,
         load=_load_midas,
     ),
@@ -147,7 +151,7 @@ _ALL = (
         input_size="width 640 (landscape) or height 384 (portrait), aspect kept, multiples of 32",
         licence="the weights' own, with the Commons Clause: no sale",
         extra=None,
-        weights_hint=("get kbr.ckpt from its authors and give ", Setting("depth.weights", "kbr.ckpt")),
+        weights_hint=("get kbr.ckpt from its authors and give ", Setting("depth.weights", "kbr.ckpt", command="depth")),
         load=_load_kbr,
     ),
     DepthSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from cuts3d_cli.detector.evaluating import Evaluation
     from cuts3d_cli.detector.run_log import TrainingEvents
 
-NO_DETECTRON2 = "detectron2 is not installed: run `pip install ./scripts/detectron2` in a checkout of cuts3d"
+DETECTRON2_PACKAGE = Path(__file__).parent / "detectron2_package"
+"""Source of a pure Python detectron2 0.6, which pip builds from PyPI's. It is part of the installed package."""
+GET_DETECTRON2 = f"pip install {shlex.quote(str(DETECTRON2_PACKAGE))}"
+NO_DETECTRON2 = f"detectron2 is not installed: run `{GET_DETECTRON2}`"
 
 
 IfTrained = Literal["fail", "overwrite", "resume", "complete"]

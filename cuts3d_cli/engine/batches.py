@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from cuts3d_cli.engine.batch_size import BatchSize, free_cached_memory, is_out_of_memory
+from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.errors import Cuts3dError, SampleError
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.wording import first_line
@@ -31,6 +33,7 @@ def infer_in_batches(
     batch_size: int | BatchSize,
     prepare: Callable[[Sample], Prepared],
     infer: Callable[[Sequence[Prepared]], Sequence[Output]],
+    pool: WorkerPool | None = None,
 ) -> Iterator[Inferred[Prepared, Output]]:
     """Prepare samples one by one and put them through a network in batches, keeping their order.
 
@@ -42,6 +45,8 @@ def infer_in_batches(
         batch_size: most samples in a batch; a `BatchSize` falls when memory runs out.
         prepare: raises SampleError where a sample is unusable.
         infer: the network; as many outputs as inputs.
+        pool: workers that prepare samples, a bounded number ahead, by a function that can travel to another process;
+            without workers each is prepared here.
 
     Yields:
         One result a sample.
@@ -52,9 +57,9 @@ def infer_in_batches(
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
     waiting: list[Inferred[Prepared, Output]] = []
     ready = 0
-    for sample in samples:
+    for sample, result in _prepared(samples, prepare, pool):
         try:
-            waiting.append(Inferred(sample=sample, prepared=prepare(sample)))
+            waiting.append(Inferred(sample=sample, prepared=result()))
             ready += 1
         except SampleError as error:
             waiting.append(Inferred(sample=sample, failure=str(error)))
@@ -62,6 +67,19 @@ def infer_in_batches(
             yield from _flush(waiting, infer, size)
             waiting, ready = [], 0
     yield from _flush(waiting, infer, size)
+
+
+def _prepared(
+    samples: Iterable[Sample], prepare: Callable[[Sample], Prepared], pool: WorkerPool | None
+) -> Iterator[tuple[Sample, Callable[[], Prepared]]]:
+    """Yield the samples in order, each with what gives it prepared, or raises."""
+    if pool is None or pool.workers == 0:
+        for sample in samples:
+            yield sample, partial(prepare, sample)
+        return
+    for sample, future in pool.in_order(prepare, ((sample, sample) for sample in samples)):
+        assert future is not None
+        yield sample, partial(result_of, future)
 
 
 def _flush(

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.config import RunConfig
-from cuts3d_cli.devices import require_processes, worker_count
+from cuts3d_cli.devices import on_cuda, require_processes, worker_count
 from cuts3d_cli.engine import worker
 from cuts3d_cli.errors import Cuts3dError, Part, SampleError, Setting
 from cuts3d_cli.wording import first_line
@@ -89,6 +89,17 @@ class WorkerPool:
     def of(cls, config: RunConfig) -> WorkerPool:
         """Return the pool that a configuration asks for."""
         return cls(worker_count(config.workers), memory=config.worker_memory, timeout=config.worker_timeout)
+
+    @classmethod
+    def for_reading(cls, config: RunConfig, *, device: str) -> WorkerPool:
+        """Return the pool that decodes photos for a network on a device.
+
+        On CUDA that is one process a core, if no number is asked for. On the cores, which the network needs itself,
+        it is none then.
+        """
+        if config.workers is None and not on_cuda(device):
+            return cls(0)
+        return cls.of(config)
 
     def __enter__(self) -> WorkerPool:
         return self

@@ -93,8 +93,18 @@ class FeatureExtractor:
         Returns:
             (C, H, W) float16 for each: the precision of a sidecar, so that features from there give the same masks.
         """
-        squares = np.stack([resize_square(image, self.size) for image in images])
-        return list(self.backbone.extract(squares).astype(np.float16))
+        return self.extract_squares([resize_square(image, self.size) for image in images])
+
+    def extract_squares(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
+        """Compute the features of photos that are resized already.
+
+        Args:
+            squares: (S, S, 3) uint8, RGB, S = `size`.
+
+        Returns:
+            (C, H, W) float16 for each, as from `extract`.
+        """
+        return list(self.backbone.extract(np.stack(squares)).astype(np.float16))
 
     def extract_on_device(self, squares: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         """Compute the features of photos that are resized already, and leave them on the device.

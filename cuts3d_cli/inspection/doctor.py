@@ -14,12 +14,14 @@ from typing import Literal
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import CONFIG_FILE, PAPER
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.depth.pulling import is_kept
 from cuts3d_cli.detector.resnet import RESNETS
+from cuts3d_cli.detector.train import GET_DETECTRON2
 from cuts3d_cli.devices import worker_count
-from cuts3d_cli.errors import Command, Message, Parts, Setting
+from cuts3d_cli.errors import Message, Parts, Setting
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
-from cuts3d_cli.inspection.weights import all_weights
-from cuts3d_cli.weights.cache import cache_dir, list_weights
+from cuts3d_cli.inspection.weights import networks
+from cuts3d_cli.weights.cache import cache_dir
 from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem
 from cuts3d_cli.wording import cause
 
@@ -49,7 +51,6 @@ OPTIONAL = {
     "scikit-image": "demo",
 }
 """Package -> the extra of ours that brings it."""
-GET_DETECTRON2 = "pip install ./scripts/detectron2 in a checkout of cuts3d"
 State = Literal["ok", "missing", "note"]
 
 
@@ -68,7 +69,7 @@ def findings() -> list[Finding]:
         Finding(state="ok", what="cuts3d", found=__version__),
         Finding(state="ok", what="python", found=f"{platform.python_version()} on {platform.platform()}"),
     ]
-    found += [*_packages(), *_opencv(), _detectron2(), *_devices(), *_hub(), *_weights(), *_depths()]
+    found += [*_packages(), *_opencv(), find_detectron2(), *_devices(), *_hub(), *_weights()]
     here = (
         CONFIG_FILE if os.path.exists(CONFIG_FILE) else f"no {CONFIG_FILE} in this folder: presets and defaults apply"
     )
@@ -117,7 +118,7 @@ def _opencv() -> list[Finding]:
     return [Finding(state="ok", what=name, found=version) for name, version in builds.items()]
 
 
-def _detectron2() -> Finding:
+def find_detectron2() -> Finding:
     """Look for detectron2. All of them call themselves 0.6: what they hold tells them apart."""
     what = "detectron2"
     spec = importlib.util.find_spec(what)
@@ -177,35 +178,29 @@ def _hub() -> list[Finding]:
 
 def _weights() -> list[Finding]:
     found = [Finding(state="ok", what="cache", found=str(cache_dir()))]
-    for status in list_weights(all_weights().values()):
-        name = status.spec.name
-        if status.cached:
-            found.append(Finding(state="ok", what=name, found=str(status.cached.path)))
-        elif status.spec.source is None:
+    for network in networks():
+        name = network.name
+        if network.path is not None:
+            found.append(Finding(state="ok", what=name, found=str(network.path)))
+        elif network.kind == "depth":
+            found.append(Finding(state="note", what=name, found=missing_depth(name, role=_role(name))))
+        elif network.source is None:
             found.append(Finding(state="note", what=name, found=Message("from its authors: pass ", _FILE)))
         else:
             found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: cuts3d weights pull {name}"))
     return found
 
 
+def missing_depth(name: str, *, role: str = "") -> Message:
+    """Say that the weights of a depth network are not here, and how to get them."""
+    spec = DEPTHS[name]
+    pulled: Parts = (f"cuts3d weights pull {name}; or ",) if is_kept(spec) else ()
+    return Message(f"not here{role}: ", *pulled, *spec.weights_hint)
+
+
 def _role(name: str) -> str:
     if name == PAPER.features.backbone:
         return " (the default backbone)"
+    if name == PAPER.depth.backend:
+        return " (the default depth)"
     return " (for train)" if name in RESNETS else ""
-
-
-def _depths() -> list[Finding]:
-    """Look for the weights of the depth networks. Those that a user keeps in a folder of his own cannot be known."""
-    found = []
-    for spec in DEPTHS.values():
-        if spec.load is None:
-            continue
-        path = spec.find(spec) if spec.find else None
-        if path is not None:
-            found.append(Finding(state="ok", what=spec.name, found=str(path)))
-            continue
-        default = " (the default depth)" if spec.name == PAPER.depth.backend else ""
-        fetched: Parts = (Command("depth"), " fetches it from the hub; or ") if spec.from_hub else ()
-        missing = Message(f"not here{default}: ", *fetched, *spec.weights_hint)
-        found.append(Finding(state="note", what=spec.name, found=missing))
-    return found

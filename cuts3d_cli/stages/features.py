@@ -11,6 +11,7 @@ from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import Command, Setting, ShardError
@@ -19,7 +20,7 @@ from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.features import StoredFeatures, encode
 from cuts3d_cli.sidecars.finished import FinishedSidecar, finished
-from cuts3d_cli.sidecars.photos import photo
+from cuts3d_cli.stages.reading import bytes_to_read, read_square
 from cuts3d_cli.wording import Say
 
 
@@ -42,12 +43,19 @@ def run(
         ShardError: a shard is missing or damaged.
     """
     extractor = FeatureExtractor(config, say=say)
-    decode = functools.partial(photo, max_pixels=config.run.max_image_pixels)
+    prepare = functools.partial(read_square, size=extractor.size, max_pixels=config.run.max_image_pixels)
+    pool = WorkerPool.for_reading(config.run, device=extractor.device)
 
     batch_size = BatchSize.of(config.run, device=extractor.device, say=say)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=decode, infer=extractor.extract)
+        results = infer_in_batches(
+            map(bytes_to_read, read_shard(base)),
+            batch_size=batch_size,
+            prepare=prepare,
+            infer=extractor.extract_squares,
+            pool=pool,
+        )
         for item in results:
             if item.output is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
@@ -60,18 +68,19 @@ def run(
                 )
                 yield Outcome(key=item.sample.key, members=encode(stored))
 
-    return run_shards(
-        shards,
-        stage="features",
-        config={"features": extractor.recorded, **recorded_limits(config.run)},
-        inputs=lambda base: {"base": base, "weights": extractor.weights},
-        outcomes=outcomes,
-        if_exists=config.run.if_exists,
-        files={"weights": "features.weights"},
-        sharing=Sharing.from_config(config.run),
-        info={"device": extractor.device},
-        progress=progress,
-    )
+    with pool:
+        return run_shards(
+            shards,
+            stage="features",
+            config={"features": extractor.recorded, **recorded_limits(config.run)},
+            inputs=lambda base: {"base": base, "weights": extractor.weights},
+            outcomes=outcomes,
+            if_exists=config.run.if_exists,
+            files={"weights": "features.weights"},
+            sharing=Sharing.from_config(config.run),
+            info={"device": extractor.device},
+            progress=progress,
+        )
 
 
 def stored_features(base: Path, extractor: FeatureExtractor) -> FinishedSidecar | None:

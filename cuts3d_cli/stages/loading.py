@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,55 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
-from cuts3d_cli.cut.cloud import points_in_perspective
-from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import Failed, infer_each
-from cuts3d_cli.engine.pool import numerics_of_one_image
+from cuts3d_cli.engine.pool import WorkerPool, numerics_of_one_image, result_of
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.features.extractor import FeatureExtractor
-from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample, read_shard
-from cuts3d_cli.sidecars.depth import finished_depth, stored_depth
+from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.sidecars.finished import FinishedSidecar
-from cuts3d_cli.sidecars.photos import check_facts, photo
 from cuts3d_cli.stages.features import stored_features
+from cuts3d_cli.stages.reading import Loaded, ReadTask, bytes_to_read, read_image
 from cuts3d_cli.timing import StepTimer, add_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_Found = tuple[Sample | None, str | None]
+"""A sample of a sidecar, or the reason why it is missing."""
 Extract = Callable[[Sequence[NDArray[np.uint8]]], "Sequence[Tensor]"]
 """From squares, (S, S, 3) uint8, to their features, (C, H, W) float16 each, left on the network's device."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """An image, read and brought to the sizes that are needed, or the reason why it could not be.
-
-    Attributes:
-        key: of its sample.
-        size: (height, width) of the photo.
-        square: (S, S, 3) uint8, RGB, for the network; None where the features are known.
-        features: (C, H, W) float16; None before the network.
-        crf_image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
-        depth: (H, W) float32 in [0, 1], no NaN, at patch resolution; None where the method needs none.
-        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
-        failure: why it cannot be cut; the other fields need not be set then.
-        seconds: by step.
-    """
-
-    key: str
-    size: tuple[int, int] = (0, 0)
-    square: NDArray[np.uint8] | None = None
-    features: NDArray[np.float16] | None = None
-    crf_image: NDArray[np.uint8] | None = None
-    depth: NDArray[np.float32] | None = None
-    points: NDArray[np.float64] | None = None
-    failure: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +56,7 @@ class ImageCut:
 
 
 def load_shard(
-    base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool
+    base: Path, *, config: Config, extractor: FeatureExtractor, with_depth: bool, pool: WorkerPool | None = None
 ) -> Generator[Loaded, None, None]:
     """Read the images of a shard, with what lies beside them, up to the network.
 
@@ -93,6 +65,7 @@ def load_shard(
         config: sections `pseudo` and `run`.
         extractor: what the run asks for; stored features must be its own.
         with_depth: whether the method needs depth.
+        pool: the workers that decode and resize, a bounded number of images ahead; None does it here.
 
     Yields:
         The images in order; one that is unusable carries its failure.
@@ -100,39 +73,35 @@ def load_shard(
     Raises:
         ShardError: a shard is damaged, the depth sidecar is missing, or features are of another backbone.
     """
-    settings, timer = config.pseudo, StepTimer()
+    timer = StepTimer()
     with ExitStack() as stack:
         depths = _Beside(finished_depth(base), stack=stack) if with_depth else None
         finished = stored_features(base, extractor)
         features = _Beside(finished, stack=stack) if finished else None
 
-        def load(sample: Sample) -> Loaded:
-            check_facts(sample)  # exports and evaluation need them, which come after the cut
-            image = photo(sample, max_pixels=config.run.max_image_pixels)
-            depth = points = None
-            if depths:
-                stored = stored_depth(*depths.get(sample.key))
-                depth = patch_depth(
-                    stored.depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling
+        def tasks() -> Iterator[tuple[tuple[str, _Found | None], ReadTask]]:
+            for sample in read_shard(base):
+                task = ReadTask(
+                    sample=bytes_to_read(sample),
+                    depth=depths.get(sample.key) if depths else None,
+                    settings=config.pseudo,
+                    grid=extractor.grid,
+                    size=None if features else extractor.size,
+                    max_pixels=config.run.max_image_pixels,
                 )
-                points = points_in_perspective(stored.distance(), grid=extractor.grid, settings=settings)
-            return Loaded(
-                key=sample.key,
-                size=(image.height, image.width),
-                square=None if features else resize_square(image, extractor.size),
-                features=read_features(*features.get(sample.key)) if features else None,
-                crf_image=resize_square(image, settings.crf_size),
-                depth=depth,
-                points=points,
-            )
+                # Stored features are arrays already: they need not travel.
+                yield (sample.key, features.get(sample.key) if features else None), task
 
-        for sample in read_shard(base):
+        for (key, stored), future in (pool or WorkerPool(0)).in_order(read_image, tasks()):
+            assert future is not None
             try:
-                with timer.step("read"), numerics_of_one_image():
-                    loaded = load(sample)
+                loaded = result_of(future)
+                if stored is not None:
+                    with timer.step("read"), numerics_of_one_image():
+                        loaded = replace(loaded, features=read_features(*stored))
             except SampleError as error:
-                loaded = Loaded(key=sample.key, failure=str(error))
-            yield replace(loaded, seconds=timer.take())
+                loaded = Loaded(key=key, failure=str(error))
+            yield replace(loaded, seconds=add_seconds(loaded.seconds, timer.take()))
 
 
 def sample_features(
@@ -212,6 +181,6 @@ class _Beside:
         self._reader = stack.enter_context(sidecar.open())
         self._reasons = sidecar.failures
 
-    def get(self, key: str) -> tuple[Sample | None, str | None]:
+    def get(self, key: str) -> _Found:
         """Return the sample of that key; or None, and the reason why it is missing, if the manifest has one."""
         return self._reader.get(key), self._reasons.get(key)

@@ -13,12 +13,14 @@ from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
+from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.shards.names import in_generation
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.detections import encode, from_detections
 from cuts3d_cli.sidecars.photos import photo_pixels
+from cuts3d_cli.stages.reading import bytes_to_read
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def run(
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
     batch_size = BatchSize.of(config.run, device=device, say=say)
+    pool = WorkerPool.for_reading(config.run, device=device)
 
     @functools.cache
     def loaded() -> Detector:
@@ -73,7 +76,13 @@ def run(
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         detector = loaded()  # not before a shard needs it
-        results = infer_in_batches(read_shard(base), batch_size=batch_size, prepare=decode, infer=detector.detect)
+        results = infer_in_batches(
+            map(bytes_to_read, read_shard(base)),
+            batch_size=batch_size,
+            prepare=decode,
+            infer=detector.detect,
+            pool=pool,
+        )
         for item in results:
             if item.output is None or item.prepared is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
@@ -81,15 +90,16 @@ def run(
                 kept = from_detections(item.output, size=(item.prepared.shape[0], item.prepared.shape[1]))
                 yield Outcome(key=item.sample.key, members=encode(kept), counts={"masks": len(kept.instances)})
 
-    return run_shards(
-        shards,
-        stage=in_generation("predict", generation),
-        config={"predict": stored.recorded(), **recorded_limits(config.run)},
-        inputs=lambda base: {"base": base, "checkpoint": checkpoint},
-        outcomes=outcomes,
-        if_exists=config.run.if_exists,
-        files={"checkpoint": "checkpoint"} if chosen else {},
-        sharing=Sharing.from_config(config.run),
-        info={"device": device},
-        progress=progress,
-    )
+    with pool:
+        return run_shards(
+            shards,
+            stage=in_generation("predict", generation),
+            config={"predict": stored.recorded(), **recorded_limits(config.run)},
+            inputs=lambda base: {"base": base, "checkpoint": checkpoint},
+            outcomes=outcomes,
+            if_exists=config.run.if_exists,
+            files={"checkpoint": "checkpoint"} if chosen else {},
+            sharing=Sharing.from_config(config.run),
+            info={"device": device},
+            progress=progress,
+        )

@@ -25,7 +25,9 @@ from cuts3d_cli.features.threshold import PHOTOS, with_threshold
 from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import stored_features
-from cuts3d_cli.stages.loading import ImageCut, Loaded, load_shard, sample_features, with_features
+from cuts3d_cli.stages.loading import ImageCut, load_shard, sample_features, with_features
+from cuts3d_cli.stages.pseudo_notes import cut_notes
+from cuts3d_cli.stages.reading import Loaded
 from cuts3d_cli.timing import add_seconds
 from cuts3d_cli.wording import Say
 
@@ -82,14 +84,15 @@ def run(
         cut = _cutter(settings, extractor=extractor, batch_size=batch_size, device=device, pool=pool)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
-            loaded = load_shard(base, config=config, extractor=extractor, with_depth=with_depth)
-            # Reading ahead pays where a device computes; on the cores alone, one more thread takes time from others.
-            images = prefetched(loaded, ahead=2 * batch_size.current) if device is not None else loaded
+            loaded = load_shard(base, config=config, extractor=extractor, with_depth=with_depth, pool=pool)
+            # Without workers, reading ahead in a thread pays where a device computes; on the cores alone it does not.
+            in_thread = device is not None and not pool.workers
+            images = prefetched(loaded, ahead=2 * batch_size.current) if in_thread else loaded
             with closing(images):
                 for image in cut(images):
                     yield _outcome(image, method=settings.method)
 
-        return run_shards(
+        result = run_shards(
             shards,
             stage="pseudo",
             config={
@@ -105,6 +108,9 @@ def run(
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )
+    for note in cut_notes(result, settings=settings) if say else ():
+        say(note)
+    return result
 
 
 def _cutter(

@@ -41,7 +41,8 @@ from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import Failed, infer_each
 from cuts3d_cli.engine.pool import LOOK_SECONDS, Task, WorkerPool, numerics_of_one_image, result_of
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.stages.loading import Extract, ImageCut, Loaded
+from cuts3d_cli.stages.loading import Extract, ImageCut
+from cuts3d_cli.stages.reading import Loaded
 from cuts3d_cli.timing import StepTimer, add_seconds
 
 

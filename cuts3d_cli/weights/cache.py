@@ -18,7 +18,7 @@ from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.kinds import weights_file
-from cuts3d_cli.weights.sources import check_source, fetch, file_sha256
+from cuts3d_cli.weights.sources import Fetched, check_source, fetch, file_sha256
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
 
@@ -152,6 +152,8 @@ def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = Fals
                 return cached.path
             with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as temporary:
                 fetched = fetch(spec, folder=Path(temporary), from_file=from_file, say=say)
+                if from_file is not None and say is not None and (doubt := _unchecked(spec, fetched, from_file)):
+                    say(doubt)
                 entry = CachedWeights(
                     name=spec.name,
                     path=path,
@@ -197,6 +199,16 @@ def verify(specs: Iterable[WeightsSpec]) -> list[WeightsCheck]:
     index, known = _read_index(), {spec.name: spec for spec in specs}
     cached = [item for name in index if name in known and (item := _cached(name, index))]
     return [WeightsCheck(cached=item, problem=_problem(item, known[item.name])) for item in cached]
+
+
+def _unchecked(spec: WeightsSpec, fetched: Fetched, file: Path) -> str | None:
+    """Say that a user's file was not compared with a known digest, or is another than the known one; else None."""
+    if spec.sha256 == fetched.source_sha256:
+        return None
+    found = f"its tensors fit {spec.name}, and its sha256 is {fetched.source_sha256}"
+    if spec.sha256 is None:
+        return f"{file} could not be checked, since no digest of these weights is known: {found}"
+    return f"{file} is not the file of {spec.source}, whose sha256 is {spec.sha256}: {found}"
 
 
 def _problem(cached: CachedWeights, spec: WeightsSpec) -> str | None:

@@ -115,11 +115,16 @@ def _prepared(spec: WeightsSpec, path: Path, *, source: str, folder: Path, sha25
 
 
 def _from_hub(spec: WeightsSpec, source: HubSource, *, folder: Path, say: Say | None) -> Fetched:
-    if say is not None:
-        say(f"fetching weights of {spec.name} from the {source}")
     what = f"weights of {spec.name}"
+    names = [name for name in (source.filename, source.otherwise) if name is not None]
+    here = next((path for name in names if (path := hub_cached(source.repo, name)) is not None), None)
+    if here is None:
+        require_hub(what, spec.way_out)  # before a line says that anything is fetched
+    if say is not None:
+        place = f"taking {what} from the cache of the hub's client: {here}"
+        say(place if here is not None else f"fetching {what} from the {source}")
     try:
-        blob = hub_file(source.repo, source.filename, what=what, way_out=spec.way_out)
+        blob = here or hub_file(source.repo, source.filename, what=what, way_out=spec.way_out)
     except HubFileMissingError:
         if source.otherwise is None:
             raise

@@ -22,6 +22,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -241,6 +242,8 @@ def main(arguments: Sequence[str]) -> int:
     def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    # Under nohup, SIGHUP is ignored, and what is started here would ignore it, too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cuts3d-torture-", dir=memory_folder()))
     try:
         bench = Bench(folder, log=log)

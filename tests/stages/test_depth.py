@@ -126,6 +126,16 @@ def test_a_network_gives_the_same_bytes_again_and_the_same_maps_in_any_batch(alo
     assert facts["conversion"].startswith("depth = 1 - ")
 
 
+def test_readers_change_nothing(alone: Path, midas: Path):
+    (base,) = pack_photos(alone, 3, with_depth=False)
+    found = []
+    for workers in (0, 2):
+        run = {"device": "cpu", "workers": workers, "if_exists": "overwrite"}
+        stage.run([base], config=settings({"depth": {"backend": "midas-small", "weights": midas}, "run": run}))
+        found.append(sidecar(base, "depth").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_the_content_of_the_weights_decides_not_their_place(alone: Path, midas: Path):
     import torch
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import PAPER, Config
 from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.errors import ShardError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import load_backbone
@@ -56,23 +55,37 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (base,) = pack_photos(alone, 4, with_depth=False)
-    original = FeatureExtractor.extract
+    original = FeatureExtractor.extract_squares
     sizes = []
 
-    def extract(self: FeatureExtractor, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
-        sizes.append(len(images))
-        if any(image.getpixel((0, 0)) == first_pixel for image in images):
+    def extract(self: FeatureExtractor, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
+        sizes.append(len(squares))
+        if any(np.array_equal(square, third) for square in squares):
             raise RuntimeError("out of memory\nwhile convolving")
-        return original(self, images)
+        return original(self, squares)
 
-    first_pixel = decode_image(list(read_shard(base))[2].members["jpg"]).getpixel((0, 0))
-    monkeypatch.setattr(FeatureExtractor, "extract", extract)
+    third = resize_square(decode_image(list(read_shard(base))[2].members["jpg"]), 64)
+    monkeypatch.setattr(FeatureExtractor, "extract_squares", extract)
     result = stage.run([base], config=config(weights))
     assert result.failed == [
         {"shard": str(base), "key": "p2", "reason": "the network failed: RuntimeError: out of memory"}
     ]
     assert list(arrays(base)) == ["p0", "p1", "p3"]
     assert sizes == [4, 1, 1, 1, 1]
+
+
+def test_readers_change_nothing(alone: Path, weights: Path):
+    """Photos are read in other processes: the same bytes in the same order, the same failures."""
+    whole = encoded(two_boxes().image)
+    samples = {f"p{number}": {"jpg": whole} for number in range(6)} | {"p2": {"jpg": b""}, "p4": {"txt": b"no photo"}}
+    base = write_shard(alone / "s.tar", samples)
+    found = []
+    for workers in (None, 0, 2):
+        run = {"device": "cpu", "workers": workers, "if_exists": "overwrite"}
+        result = stage.run([base], config=replace(config(weights), run=replace(PAPER.run, **run)))
+        found.append((sidecar(base, "features").read_bytes(), result.failed))
+    assert found[0] == found[1] == found[2]
+    assert [item["key"] for item in found[0][1]] == ["p2", "p4"]
 
 
 def test_broken_photos_fail_and_the_others_do_not_mind(alone: Path, weights: Path):

@@ -24,11 +24,12 @@ from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
+from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.stages import depth, features
 from cuts3d_cli.stages import pseudo as stage
 from cuts3d_cli.stages import pseudo_batched as batched
-from cuts3d_cli.stages.loading import Loaded
 from cuts3d_cli.stages.pseudo_batched import BatchedCutter
+from cuts3d_cli.stages.reading import Loaded
 from tests.stages.test_pseudo import bad_members
 from tests.support.clouds import GRID, touching_blobs, two_class_features
 from tests.support.photos import pack_photos, packed, records, settings, write_shard
@@ -89,6 +90,24 @@ def test_batches_workers_and_stored_features_change_nothing(alone: Path, weights
     stage.run(bases, config=config(weights, run={"workers": 1, "batch_size": 2}))
     assert bytes_of(bases) == expected
     assert "features" in manifest_of(bases[0]).inputs
+
+
+@pytest.mark.parametrize("graphs", ["workers", "device"])
+def test_readers_change_nothing(alone: Path, weights: Path, graphs: str):
+    """Photos and depth are read in other processes, too: the same bytes in the same order, the same failures."""
+    (good,) = pack_photos(alone, 4)
+    samples = {sample.key: dict(sample.members) for sample in read_shard(good)}
+    samples["p1"]["jpg"] = samples["p1"]["jpg"][:200]
+    base = write_shard(alone / "t.tar", samples)
+    depth.run([base], config=settings({"depth": {"backend": "sensor"}}))
+    found = []
+    for workers in (0, 2):
+        stage.run([base], config=config(weights, run={"graphs": graphs, "workers": workers, "batch_size": 3}))
+        manifest = manifest_of(base)
+        found.append((bytes_of([base]), manifest.failed, manifest.counts))
+        assert manifest.seconds["read"] > 0
+    assert found[0] == found[1]
+    assert [item["key"] for item in found[0][1]] == ["p1"]
 
 
 def test_the_crf_in_batches_gives_the_masks_of_the_workers(alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):

@@ -109,6 +109,30 @@ def test_a_pulled_file_needs_no_hub(filled: Path, monkeypatch: pytest.MonkeyPatc
     assert own.extract(images).tobytes() == given.extract(images).tobytes()
 
 
+def test_what_lies_in_the_cache_of_the_hubs_client_is_not_fetched(
+    filled: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in cache.iterdir():  # of our own cache
+        file.unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said: list[str] = []
+    path = weights.pull(weights_spec("tiny"), say=said.append)
+    assert path.is_file()
+    (line,) = said
+    assert line.startswith("taking weights of tiny from the cache of the hub's client: ")
+    assert line.endswith("model.safetensors")
+
+
+def test_nothing_is_said_to_be_fetched_where_the_hub_is_out_of_reach(
+    cache: Path, tiny: BackboneSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said: list[str] = []
+    with pytest.raises(HubUnreachableError):
+        weights.pull(weights_spec("tiny"), say=said.append)
+    assert said == []
+
+
 def test_hub_content_that_is_not_what_was_declared_is_refused(cache: Path, fake_hub: Any, tiny: BackboneSpec) -> None:
     fake_hub.declared_sha256 = "a" * 64
     with pytest.raises(WeightsError, match=r"its sha256 is \w{12}\.\.\. instead of a{12}\.\.\.; delete it"):
@@ -140,7 +164,7 @@ def test_a_given_file_comes_first(filled: Path, tmp_path: Path) -> None:
     assert weights.resolve_weights(weights_spec("tiny"), weights=tmp_path / "own.pth") == tmp_path / "own.pth"
     with pytest.raises(WeightsError, match=r"gone\.pth does not exist"):
         weights.resolve_weights(weights_spec("tiny"), weights=tmp_path / "gone.pth")
-    with pytest.raises(UsageError, match="unknown backbone"):
+    with pytest.raises(UsageError, match="unknown network"):
         weights.resolve_weights(weights_spec("nope"), weights=None)
 
 
@@ -174,7 +198,7 @@ def test_pull_leaves_good_weights_alone_unless_forced(filled: Path, fake_hub: An
     assert (filled.stat().st_ino, filled.stat().st_mtime_ns) == before
     assert said == []
     weights.pull(weights_spec("tiny"), force=True, say=said.append)
-    assert said == ["fetching weights of tiny from the model hub: someone/tiny/model.safetensors"]
+    assert [line.partition(": ")[0] for line in said] == ["taking weights of tiny from the cache of the hub's client"]
 
 
 def test_any_checkpoint_can_be_pulled_from_a_file(

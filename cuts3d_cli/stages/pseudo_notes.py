@@ -1,0 +1,70 @@
+"""What cutting has to say besides the masks: settings that may not suit the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cuts3d_cli.config import PAPER, PseudoConfig
+from cuts3d_cli.cut.methods import get_method
+from cuts3d_cli.engine.results import StageResult
+from cuts3d_cli.errors import Message, Setting, ShardError
+from cuts3d_cli.sidecars.depth import finished_depth
+
+_MOST = 0.5
+"""Share of the photos from which on all cuts were made in "most" of them."""
+
+
+def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
+    """Say which settings may not suit the photos of a run.
+
+    Args:
+        result: of `cuts3d pseudo`. Nothing is said of shards that were finished before.
+        settings: that the masks were cut with.
+
+    Returns:
+        A line each; none where nothing was cut.
+    """
+    done = [shard for shard in result.shards if shard.status == "done"]
+    notes = []
+    note = sensor_note(settings) if _have_sensor_depth([shard.shard for shard in done], settings) else None
+    if note is not None:
+        notes.append(note)
+    # Cuts that ended before N were made found no more; where all N were made, there may be more to find.
+    photos = sum(shard.counts.get("samples_out", 0) for shard in done)
+    full = photos - sum(shard.counts.get("stopped_early", 0) for shard in done)
+    if settings.instances != "all" and photos and full > _MOST * photos:
+        number = f"in {full} of {photos} photos all {settings.instances} cuts were made"
+        line = f"{number}: there may be more objects, which a larger "
+        notes.append(Message(line, Setting("pseudo.instances"), " finds"))
+    return notes
+
+
+def sensor_note(settings: PseudoConfig) -> Message | None:
+    """Say that the paper's threshold of the point cloud was made for estimated depth of whole scenes.
+
+    Args:
+        settings: of a cut with the depth of a sensor.
+
+    Returns:
+        The line; None where the threshold is another one, or plays no part.
+    """
+    if settings.tau_knn != PAPER.pseudo.tau_knn or settings.cloud != PAPER.pseudo.cloud:
+        return None
+    if not get_method(settings.method).cuts_in_3d(settings):
+        return None
+    line = f"measured depth is cut at the paper's threshold {settings.tau_knn:g}, which suits whole scenes"
+    way_out = (Setting("pseudo.tau_knn"), ", or take ", Setting("preset", "objects"))
+    return Message(f"{line}: for objects close together, lower ", *way_out)
+
+
+def _have_sensor_depth(shards: Sequence[Path], settings: PseudoConfig) -> bool:
+    """Tell whether the depth of the first of some shards was measured."""
+    if not shards or not get_method(settings.method).needs_depth(settings):
+        return False
+    try:
+        _, manifest = finished_depth(shards[0])
+    except ShardError:  # it was written again meanwhile: whoever reads it next says so
+        return False
+    recorded = manifest.config.get("depth")
+    return isinstance(recorded, dict) and recorded.get("backend") == "sensor"

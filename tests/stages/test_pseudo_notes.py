@@ -1,0 +1,65 @@
+"""What cutting says of settings that may not suit the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cuts3d_cli.config import PAPER, PRESETS, in_2d
+from cuts3d_cli.engine.results import ShardResult, StageResult
+from cuts3d_cli.stages.pseudo_notes import cut_notes, sensor_note
+from tests.support.photos import pack_photos
+from tests.support.running import Ran
+
+SENSOR = "measured depth is cut at the paper's threshold 0.115, which suits whole scenes"
+
+
+def result(*, photos: int, stopped_early: int, status: str = "done") -> StageResult:
+    counts = {"samples_out": photos, "stopped_early": stopped_early}
+    shard = ShardResult(shard=Path("none.tar"), status=status, counts=counts)  # type: ignore[arg-type]
+    return StageResult(stage="pseudo", shards=[shard], seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (PAPER.pseudo, True),
+        (PRESETS["objects"].pseudo, False),
+        (replace(PAPER.pseudo, tau_knn=0.05), False),
+        (in_2d(PAPER.pseudo), False),
+        (PRESETS["maskcut"].pseudo, False),
+    ],
+)
+def test_measured_depth_at_the_papers_threshold(settings, said: bool):
+    assert (sensor_note(settings) is not None) == said
+
+
+@pytest.mark.parametrize(
+    ("photos", "stopped_early", "said"), [(6, 1, True), (6, 2, True), (6, 3, False), (6, 6, False), (0, 0, False)]
+)
+def test_all_cuts_were_made_in_most_photos(photos: int, stopped_early: int, said: bool):
+    notes = [str(note) for note in cut_notes(result(photos=photos, stopped_early=stopped_early), settings=PAPER.pseudo)]
+    assert len(notes) == said
+    if said:
+        begin = f"in {photos - stopped_early} of {photos} photos all 3 cuts were made"
+        assert notes == [f"{begin}: there may be more objects, which a larger pseudo.instances finds"]
+
+
+def test_nothing_is_said_of_what_was_finished_before_or_is_unlimited():
+    assert cut_notes(result(photos=6, stopped_early=0, status="skipped"), settings=PAPER.pseudo) == []
+    everything = replace(PAPER.pseudo, instances="all")
+    assert cut_notes(result(photos=6, stopped_early=0), settings=everything) == []
+
+
+def test_the_command_says_it_once_with_its_options(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
+    pack_photos(alone, 2)
+    network = ("--backbone", "dino-vits16", "--size", "224", "--weights", weights, "--no-crf", "-j", "0")
+    ran = cuts3d("pseudo", "--shards", ".", *network)
+    assert ran.code == 0
+    assert ran.err.count(SENSOR) == 1
+    assert "for objects close together, lower --tau-knn, or take --preset objects" in ran.err
+    ran = cuts3d("pseudo", "--shards", ".", *network, "--preset", "objects", "--if-exists", "replace")
+    assert (ran.code, SENSOR in ran.err) == (0, False)
