@@ -108,8 +108,9 @@ def run(
             info={"workers": pool.workers, "graphs": device or "workers"},
             progress=progress,
         )
-    for note in cut_notes(result, settings=settings) if say else ():
-        say(note)
+    if say is not None:
+        for note in cut_notes(result, settings=settings):
+            say(note)
     return result
 
 
