@@ -140,10 +140,11 @@ def torture(
 
         # Let it finish, and compare.
         where = f"{stage} ({'; then '.join(map(str, troubles))})"
-        if not finished:
-            if troubles[-1].elsewhere:
-                time.sleep(bench.claim_seconds)  # what is left of another machine can only be waited for
-            last = bench.run(stage, impatient=any(trouble.elsewhere for trouble in troubles))
+        elsewhere = any(trouble.elsewhere for trouble in troubles)
+        if elsewhere:
+            time.sleep(bench.claim_seconds)  # what is left of another machine can only be waited for
+        if not finished or elsewhere:
+            last = bench.run(stage, impatient=elsewhere)
             if last.code != 0 or last.complaints:
                 figures.broken.append(
                     f"{where}: does not resume, {last.code}: {'; '.join(last.complaints) or last.line}"
