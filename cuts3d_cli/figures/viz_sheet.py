@@ -129,9 +129,9 @@ def visualise(
             image=cloud_view(
                 small.photo(image),
                 small.numbers(depth),
-                [small.mask(mask) for mask in masks],
+                [small.mask(masks[place]) for place in order],
                 size=(max(small.outer[0], width // 2), small.outer[1]),
-                colours=colours,
+                colours=[colours[place] for place in order],
             ),
             columns=_COMMON,
         )
