@@ -50,6 +50,9 @@ def test_the_wheel_holds_all_modules_the_types_and_the_licence(wheel: zipfile.Zi
     names = set(wheel.namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cuts3d_cli").rglob("*.py")}
     assert modules <= names
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "cuts3d_cli/reports/assets").iterdir()}
+    assert len(assets) == 3
+    assert assets <= names
     assert "cuts3d_cli/py.typed" in names
     (licence,) = (name for name in names if name.endswith(".dist-info/licenses/LICENSE"))
     assert wheel.read(licence) == (ROOT / "LICENSE").read_bytes()

@@ -9,7 +9,7 @@ WIDTH = 320
 _HEIGHT, _TOP, _BOTTOM = 150, 16, 26
 _SIDE = 8
 _ROW, _LABEL, _VALUE = 18, 118, 62
-_LETTER = 6.2
+_LETTER = 7.0
 """About the width of a letter of the page's small font, pixels."""
 
 
