@@ -33,6 +33,18 @@ class FinishedSidecar(NamedTuple):
         """Why samples of the base shard are not in the sidecar, by key."""
         return {item["key"]: item["reason"] for item in self.manifest.failed}
 
+    def check_failed(self, key: str) -> None:
+        """Make sure that a sample of the base shard that is not in the sidecar is one that failed.
+
+        Raises:
+            ShardError: the manifest lists no failure of it.
+        """
+        if key not in self.failures:
+            raise ShardError(
+                f"{self.tar} holds no sample {key}, and its manifest lists no failure of it: run ",
+                command_for(self.tar, again=True),
+            )
+
     def open(self) -> SidecarReader:
         """Open the sidecar for reading by keys; to be closed.
 

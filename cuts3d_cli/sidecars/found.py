@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal
 
 from cuts3d_cli.errors import SampleError, ShardError
-from cuts3d_cli.shards.names import command_for, in_generation, sidecar
+from cuts3d_cli.shards.names import in_generation, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars import confidence, detections, masks
 from cuts3d_cli.sidecars.confidence import current_confidence
@@ -94,13 +94,12 @@ class FoundReader:
             ShardError: one is missing, damaged or stale.
         """
         self._decode = masks.decode if stage.startswith("pseudo") else detections.decode
-        items, scores = require(base, stage), require(base, "confidence") if scored else None
+        self._found, self._confidence = require(base, stage), require(base, "confidence") if scored else None
         with ExitStack() as stack:
-            self._items = stack.enter_context(items.open())
-            self._scores = stack.enter_context(scores.open()) if scores else None
+            self._items = stack.enter_context(self._found.open())
+            self._scores = stack.enter_context(self._confidence.open()) if self._confidence else None
             self._stack = stack.pop_all()
         self.keys = self._items.keys
-        self._failures = {item.tar: item.failures for item in (items, scores) if item is not None}
 
     def __enter__(self) -> FoundReader:
         return self
@@ -116,14 +115,7 @@ class FoundReader:
         Raises:
             ShardError: it does not.
         """
-        self._check_failed(self._items.path, key)
-
-    def _check_failed(self, tar: Path, key: str) -> None:
-        if key not in self._failures[tar]:
-            raise ShardError(
-                f"{tar} holds no sample {key}, and its manifest lists no failure of it: run ",
-                command_for(tar, again=True),
-            )
+        self._found.check_failed(key)
 
     def get(self, key: str) -> Found | None:
         """Read what was found in a photo. Keys must be asked for in the order of the base shard.
@@ -139,6 +131,7 @@ class FoundReader:
         """
         sample = self._items.get(key)
         if sample is None:
+            self.check_failed(key)
             return None
         stored = self._decode(sample)
         return Found(
@@ -147,11 +140,11 @@ class FoundReader:
 
     def _of(self, key: str, instances: Sequence[StoredMask]) -> Sequence[float] | None:
         """Return the scores of the instances of a photo."""
-        if self._scores is None or not instances:
+        if self._scores is None or self._confidence is None or not instances:
             return [UNSCORED if item.score is None else item.score for item in instances]
         sample = self._scores.get(key)
         if sample is None:
-            self._check_failed(self._scores.path, key)
+            self._confidence.check_failed(key)
             return None
         return _confidence(self._scores, sample, count=len(instances))
 

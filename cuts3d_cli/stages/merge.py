@@ -67,10 +67,12 @@ def run(
         return {stage: require(base, stage).tar for stage in (previous, predicted)}
 
     def outcomes(base: Path) -> Iterator[Outcome]:
-        predictions = require(base, predicted)
-        with require(base, previous).open() as previous_masks:
+        predictions, learned_from = require(base, predicted), require(base, previous)
+        with learned_from.open() as previous_masks:
             for sample in predictions.samples():
                 found, before = detections.decode(sample), previous_masks.get(sample.key)
+                if before is None:
+                    learned_from.check_failed(sample.key)
                 merged = merge_instances(
                     # An image without a record of masks, where nothing could be cut, gets the predictions alone.
                     masks.decode(before).instances if before else [],

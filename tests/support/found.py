@@ -125,7 +125,7 @@ def _write(base: Path, stage: str, members: Mapping[str, Mapping[str, bytes] | N
         stage=stage,
         config={},
         inputs=lambda base: {"base": base},
-        outcomes=lambda base: iter(_outcomes({key: members[key] for key in _keys(base) if key in members})),
+        outcomes=lambda base: iter(_outcomes({key: members.get(key) for key in _keys(base)})),
         if_exists="overwrite",
     )
 
@@ -149,4 +149,4 @@ def _by_key(found: Mapping[str, Masks | None]) -> dict[str, Masks | None]:
 
 
 def _key(file: str) -> str:
-    return file.rpartition(".")[0]
+    return file.rpartition(".")[0].replace(".", "_")
