@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -40,3 +41,19 @@ def test_commands_run_without_the_users_settings(monkeypatch: pytest.MonkeyPatch
     found = executable.neutral_environment(COLUMNS="200")
     assert "CUTS3D_PSEUDO_BETA" not in found
     assert (found["CUTS3D_CACHE"], found["COLUMNS"]) == ("/somewhere", "200")
+
+
+def test_a_python_that_is_not_here_is_skipped_with_a_word():
+    command = ["bash", str(SCRIPTS / "installs.sh"), "9.9"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "skipped Python 9.9: it is not on this machine\n"
+
+
+def test_the_installed_package_brings_the_builder_of_detectron2():
+    from cuts3d_cli.config.resolving import read_toml
+    from cuts3d_cli.detector.train import DETECTRON2_PACKAGE
+
+    brought = read_toml(SCRIPTS.parent / "pyproject.toml")["tool"]["setuptools"]["package-data"]["cuts3d_cli"]
+    assert "detector/detectron2_package/*" in brought
+    assert (SCRIPTS / "detectron2").resolve() == DETECTRON2_PACKAGE.resolve()
+    assert sorted(path.name for path in DETECTRON2_PACKAGE.glob("*.*")) == ["backend.py", "pyproject.toml"]
