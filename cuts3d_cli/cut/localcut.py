@@ -73,10 +73,10 @@ def knn_graph(points: NDArray[np.float64], *, k: int) -> KnnGraph:
     origin = np.repeat(np.arange(count, dtype=np.int64), neighbours + 1)
     target = indices.reshape(-1).astype(np.int64)
     different = origin != target  # a point is mostly, but among equal points not always, its own nearest
-    low = np.minimum(origin, target)[different]
-    high = np.maximum(origin, target)[different]
-    codes = np.unique(low * count + high)
-    first, second = codes // count, codes % count
+    codes = (np.minimum(origin, target) * count + np.maximum(origin, target))[different]
+    codes.sort()  # np.unique hashes first, which takes longer for so few
+    codes = codes[np.append(True, codes[1:] != codes[:-1])] if codes.size else codes
+    first, second = np.divmod(codes, count)
     length = np.linalg.norm(points[first] - points[second], axis=1)
     return KnnGraph(first=first, second=second, length=length, nodes=count)
 

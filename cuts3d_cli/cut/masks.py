@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scipy import ndimage
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
 
@@ -42,9 +42,12 @@ def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill background regions that the mask encloses. (h, w) bool in and out."""
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
-    return filled
+    """Fill background regions that the mask encloses, seen along rows and columns. (h, w) bool in and out."""
+    # Around a margin the background is one region, which a flood from its corner reaches.
+    outside = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), dtype=np.uint8)
+    outside[1:-1, 1:-1] = mask
+    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
+    return outside[1:-1, 1:-1] != 2
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -112,9 +112,12 @@ def sharpened_edges(
     least = 1.0 - _paired(nodes, nodes.max(keepdims=True), pairing).astype(np.float64)
     inverse = np.divide(1.0, least, out=np.full_like(least, np.inf), where=least > 0)
     lowest = np.where(np.isinf(inverse), 0.0, 0.999 * tau_ncut**inverse).astype(np.float32)
-    rows, columns = np.nonzero((affinity > lowest[:, None]) & ~edges)
+    between = affinity > lowest[:, None]
+    between &= ~edges
+    places = np.flatnonzero(between)  # of one dimension: faster than of two
+    rows, columns = np.divmod(places, len(nodes))
     exponent = np.float32(1) - _paired(nodes[rows], nodes[columns], pairing)
-    edges[rows, columns] = np.power(affinity[rows, columns], exponent) > threshold
+    edges.reshape(-1)[places] = np.power(affinity.reshape(-1)[places], exponent) > threshold
     return edges
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
 from cuts3d_cli.cut.masks import (
     decode_rle,
@@ -70,3 +71,13 @@ def test_resizing_keeps_halves_apart():
     assert resized[:, :20].all()
     assert not resized[:, 20:].any()
     np.testing.assert_array_equal(resize_mask(mask, (10, 10)), mask)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 50), (40, 30)])
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_holes_are_those_of_scipy(size: tuple[int, int], share: float, order: str):
+    mask = np.asarray(np.random.default_rng(0).random(size) < share, order=order)  # type: ignore[call-overload]
+    before = mask.copy()
+    np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(mask, before)
