@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 from cuts3d_cli.weights.checkpoint import own_tensors, read_tensors
 
 SIDE, PATCH = 518, 14
+_OFFSET = 0.1
 ANCHOR = "depth_head.scratch.output_conv1.weight"
 """A tensor of the authors' files, with the network's prefix, if any, before it."""
 _SIZES: Mapping[int, Mapping[str, Any]] = {
@@ -55,8 +57,18 @@ class DepthAnything(TransformersDepth):
     """Depth Anything: relative disparity, larger = nearer (a metric model: metres, larger = farther).
 
     It sees what its authors' code shows it: both sides at least 518 pixels, by OpenCV's cubic interpolation. The image
-    processor of transformers would make the sides at most that large.
+    processor of transformers would make the sides at most that large. Its positions are resampled as there, too.
     """
+
+    def __init__(self, spec: DepthSpec, *, model: Any, **settings: Any) -> None:
+        """Move the model to the device; arguments as for `TransformersDepth`."""
+        embeddings = getattr(model.backbone, "embeddings", None)
+        if hasattr(embeddings, "position_embeddings"):
+            patch = model.config.patch_size
+            embeddings.interpolate_pos_encoding = lambda _, height, width: resample_positions(
+                embeddings.position_embeddings, rows=height // patch, columns=width // patch
+            )
+        super().__init__(spec, model=model, **settings)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return what the network sees, as its authors' code makes it."""
@@ -69,6 +81,27 @@ class DepthAnything(TransformersDepth):
     def finish(self, values: torch.Tensor, *, size: tuple[int, int]) -> torch.Tensor:
         """Bring a map to the size of its image, as the authors' code does."""
         return functional.interpolate(values[None, None], size, mode="bilinear", align_corners=True)[0, 0]
+
+
+def resample_positions(positions: Tensor, *, rows: int, columns: int) -> Tensor:
+    """Resample the positions of a ViT to another grid, by the rule of DINOv2's code without registers.
+
+    Its scale is of a grid that is 0.1 patches larger, which transformers leaves out.
+
+    Args:
+        positions: (1, 1 + n, c): of the class token, and of a square grid.
+        rows, columns: of the new grid.
+
+    Returns:
+        (1, 1 + rows * columns, c).
+    """
+    side = isqrt(positions.shape[1] - 1)
+    if (rows, columns) == (side, side):
+        return positions
+    grid = positions[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = ((rows + _OFFSET) / side, (columns + _OFFSET) / side)
+    resampled = functional.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], resampled.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
 
 
 def lower_bound(height: int, width: int, *, side: int = SIDE, multiple: int = PATCH) -> tuple[int, int]:

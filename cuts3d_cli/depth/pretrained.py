@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.errors import Cuts3dError, Parts, WeightsError
 from cuts3d_cli.weights.hub import require_hub
-from cuts3d_cli.weights.kinds import weights_file
+from cuts3d_cli.weights.kinds import weights_files
 from cuts3d_cli.wording import cause
 
 if TYPE_CHECKING:
@@ -113,13 +113,14 @@ def load_transformers(
     def load(source: str, local: bool) -> tuple[Any, Any]:
         common = {"local_files_only": local, "trust_remote_code": False}
         processor = processor_class.from_pretrained(source, **common)
-        file = weights_file(Path(source)) if Path(source).is_dir() else None
-        if file is not None and file.suffix == ".bin":
+        files = weights_files(Path(source)) if Path(source).is_dir() else []
+        if files and files[0].suffix == ".bin":
             # Pickles are read by the one reader of checkpoints, never by transformers.
             config = model_class.config_class.from_pretrained(source, **common)
             from cuts3d_cli.weights.checkpoint import read_tensors
 
-            return fill(model_class, config, read_tensors(file), spec=spec, path=file), processor
+            tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+            return fill(model_class, config, tensors, spec=spec, path=files[0]), processor
         model, info = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **common)
         return _whole(model, info, spec=spec, source=source), processor
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
 
 Kind = Literal["safetensors", "torch zip", "pickle"]
@@ -37,12 +38,50 @@ def weights_file(path: Path) -> Path:
         raise WeightsError(f"the weights file {path} does not exist")
     if not path.is_dir():
         return path
-    found = next((path / name for name in OF_FOLDERS if (path / name).is_file()), None)
-    if found is not None:
-        return found
-    if any((path / f"{name}.index.json").is_file() for name in OF_FOLDERS):
+    found = weights_files(path)
+    if len(found) > 1:
         raise WeightsError(f"{path} holds its weights in several files: save it again with max_shard_size='50GB'")
-    raise WeightsError(f"{path} is a folder without {' or '.join(OF_FOLDERS)}")
+    return found[0]
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a folder as `save_pretrained` of transformers writes it.
+
+    Args:
+        folder: holds one file, or several and an index that names them.
+
+    Returns:
+        The one file, or all that the index names, in order; of one kind.
+
+    Raises:
+        WeightsError: there are none, or the index is damaged, names a file that is missing, or one elsewhere.
+    """
+    found = next((folder / name for name in OF_FOLDERS if (folder / name).is_file()), None)
+    if found is not None:
+        return [found]
+    for name in OF_FOLDERS:
+        if (index := folder / f"{name}.index.json").is_file():
+            return [folder / part for part in _parts(index, ending=Path(name).suffix)]
+    raise WeightsError(f"{folder} is a folder without {' or '.join(OF_FOLDERS)}")
+
+
+def _parts(index: Path, *, ending: str) -> list[str]:
+    """Return the names of the files that an index names, in order, each once."""
+    try:
+        content = read_json(index)
+    except JsonError as error:
+        raise WeightsError(f"{index} {error}: fetch it again") from error
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{index} names no files of weights: fetch it again")
+    names = sorted({str(name) for name in places.values()})
+    for name in names:
+        # Files beside it alone, and never those of another kind than the index is for.
+        if Path(name).name != name or not name.endswith(ending):
+            raise WeightsError(f"{index} names {name!r}, which is no {ending} file beside it: fetch the folder again")
+        if not (index.parent / name).is_file():
+            raise WeightsError(f"{index.parent / name} is missing, which {index.name} names: fetch it again")
+    return names
 
 
 def kind_of(path: Path) -> Kind | None:

@@ -178,3 +178,31 @@ def test_the_shorter_side_is_at_least_518() -> None:
     assert depth_anything.lower_bound(480, 640) == (518, 686)
     assert depth_anything.lower_bound(640, 480) == (686, 518)
     assert depth_anything.lower_bound(1000, 1000) == (518, 518)
+
+
+def test_positions_are_resampled_as_the_authors_do() -> None:
+    positions = torch.randn(1, 1 + 4 * 4, 8)
+    resample = depth_anything.resample_positions
+    assert torch.equal(resample(positions, rows=4, columns=4), positions)
+    other = resample(positions, rows=5, columns=7)
+    assert other.shape == (1, 1 + 5 * 7, 8)
+    assert torch.equal(other[:, 0], positions[:, 0])
+    # The scale is that of 4.1 x 8.1 patches. A slow reference for one row, where all rows are alike.
+    row = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    grid = row.expand(4, 4).reshape(1, 16, 1)
+    resampled = resample(torch.cat([torch.zeros(1, 1, 1), grid], dim=1), rows=4, columns=8)[0, 1:9, 0]
+    expected = []
+    for column in range(8):
+        centre = (column + 0.5) * 4 / 8.1 - 0.5
+        first = int(np.floor(centre)) - 1
+        taps = [(cubic(centre - tap), row[min(max(tap, 0), 3)].item()) for tap in range(first, first + 4)]
+        expected.append(sum(weight * value for weight, value in taps))
+    np.testing.assert_allclose(resampled, expected, atol=1e-5)
+
+
+def cubic(distance: float, *, a: float = -0.75) -> float:
+    """Keys' cubic kernel, as torch has it."""
+    x = abs(distance)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4)

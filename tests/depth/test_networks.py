@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -359,6 +360,34 @@ class TestWeights:
         with pytest.raises(WeightsError, match=r"pytorch_model\.bin"):
             load("depth-anything-v2-small", tmp_path)
         assert not (tmp_path / "mark").exists()
+
+    @pytest.mark.parametrize("ending", ["safetensors", "bin"])
+    def test_weights_in_several_files(
+        self, ending: str, depth_anything_folder: Path, load: Any, tmp_path: Path, images: list[np.ndarray]
+    ) -> None:
+        from safetensors.torch import load_file, save_file
+
+        for file in depth_anything_folder.glob("*.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        state = load_file(depth_anything_folder / "model.safetensors")
+        whole = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
+        names = [f"{whole.split('.')[0]}-0000{part}-of-00002.{ending}" for part in (1, 2)]
+        for part, name in enumerate(names):
+            held = {key: tensor for number, (key, tensor) in enumerate(state.items()) if number % 2 == part}
+            if ending == "safetensors":
+                save_file(held, tmp_path / name, metadata={"format": "pt"})
+            else:
+                torch.save(held, tmp_path / name)
+        places = {key: names[number % 2] for number, key in enumerate(state)}
+        index = tmp_path / f"{whole}.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        network = load("depth-anything-v2-small", tmp_path)
+        assert {file.name for file in network.files} >= {*names, index.name}
+        expected = load("depth-anything-v2-small", depth_anything_folder).predict(images[:1], max_side=64)[0]
+        np.testing.assert_array_equal(network.predict(images[:1], max_side=64)[0], expected)
+        (tmp_path / names[1]).rename(tmp_path / "elsewhere")
+        with pytest.raises(WeightsError, match=rf"{names[1]} is missing, which {index.name} names: fetch it again"):
+            load("depth-anything-v2-small", tmp_path)
 
     @pytest.mark.parametrize("name", ["zoedepth", "marigold"])
     def test_missing_package(self, name: str, load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ RELEASED = {
         code="CutLER",
         config=f"{CUTLER}/COCO-Semisupervised/cascade_mask_rcnn_R_50_FPN_10perc.yaml",
         settings="cutler-supervised",
-        detections=80,
+        detections=50,
     ),
     "UnionCut": Released(
         code="CutLER", configs="UnionCut", config="CutLER/configs/cascade_mask_rcnn_R_50_FPN.yaml", settings="cutler"

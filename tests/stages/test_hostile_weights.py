@@ -63,6 +63,16 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "weights pull, ResNet": ("weights", "pull", "dino-resnet50", "--from", "evil.pth"),
     "depth, midas": ("depth", "--backend", "midas-small", "--weights", "evil.pth", "--if-exists", "overwrite"),
     "depth, kbr": ("depth", "--backend", "kbr", "--weights", "evil.pth", "--if-exists", "overwrite"),
+    "depth, zoedepth": ("depth", "--backend", "zoedepth", "--weights", "evil.pth", "--if-exists", "overwrite"),
+    "depth, depth anything": (
+        "depth",
+        "--backend",
+        "depth-anything-v2-small",
+        "--weights",
+        "evil.pth",
+        "--if-exists",
+        "overwrite",
+    ),
     "train": ("train", "--preset", "tiny", *UNSCORED, "--backbone-weights", "evil.pth"),
     "train from a detector": ("train", "--preset", "tiny", *UNSCORED, "--init", "evil.pth"),
     "resume": ("train", "--preset", "tiny", *UNSCORED, "--resume", "--out", "run"),
@@ -70,6 +80,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "selftrain": ("selftrain", "--preset", "tiny", "--checkpoint", "evil.pth", "--device", "cpu"),
     "viz of a detector": ("viz", "photo.jpg", "--checkpoint", "evil.pth", "--device", "cpu"),
 }
+OF_TRANSFORMERS = ("depth, zoedepth", "depth, depth anything")
 OF_A_DETECTOR = ("train", "train from a detector", "resume", "predict", "selftrain", "viz of a detector")
 
 
@@ -105,6 +116,8 @@ def set_out(alone: Path) -> Path:
 def test_code_in_weights_is_never_run(cuts3d: Callable[..., Ran], set_out: Path, command: str, kind: str):
     if command in OF_A_DETECTOR:
         pytest.importorskip("detectron2", reason="detectron2 is not installed")
+    if command in OF_TRANSFORMERS:
+        pytest.importorskip("transformers", reason="transformers is not installed")
     mark = set_out / "mark"
     evil = "run/checkpoint-0000001.pth" if command == "resume" else "evil.pth"
     KINDS[kind](set_out / evil, mark)
@@ -118,8 +131,11 @@ def test_code_in_weights_is_never_run(cuts3d: Callable[..., Ran], set_out: Path,
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("files", ["one file", "several files"])
 @pytest.mark.parametrize("backend", ["zoedepth", "depth-anything-v2-small"])
-def test_folders_of_transformers_are_read_as_safetensors_alone(cuts3d: Callable[..., Ran], set_out: Path, backend: str):
+def test_code_in_folders_of_transformers_is_never_run(
+    cuts3d: Callable[..., Ran], set_out: Path, backend: str, files: str
+):
     pytest.importorskip("transformers", reason="transformers is not installed")
     folder = set_out / "net"
     folder.mkdir()
@@ -127,7 +143,12 @@ def test_folders_of_transformers_are_read_as_safetensors_alone(cuts3d: Callable[
     (folder / "config.json").write_text(json.dumps({"model_type": kind}))
     processor = {"zoedepth": "ZoeDepthImageProcessor", "depth-anything-v2-small": "DPTImageProcessor"}[backend]
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": processor}))
-    torch_file(folder / "pytorch_model.bin", set_out / "mark")
+    if files == "one file":
+        torch_file(folder / "pytorch_model.bin", set_out / "mark")
+    else:
+        torch_file(folder / "part-1.bin", set_out / "mark")
+        index = {"weight_map": {"a": "part-1.bin"}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     ran = cuts3d("depth", "--backend", backend, "--weights", "net", "--shards", "s-000.tar", "--if-exists", "overwrite")
     assert ran.code == 1, ran
     assert not (set_out / "mark").exists()
