@@ -13,11 +13,29 @@ from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.effects import recorded, unread
 
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
-    ("pseudo", {}, {"core_share", "edge_share", "focal"}),
+    ("pseudo", {}, {"core_share", "edge_share", "focal", "planes", "parts"}),
     ("pseudo", {"source": "core", "cloud": "perspective", "tau_ncut": "auto"}, set()),
-    ("pseudo", {"sharpen": False}, {"beta", "sigma", "pairing", "core_share", "edge_share", "focal"}),
-    ("pseudo", {"crf": False}, {"crf_backend", "crf_iterations", "crf_min_iou", "core_share", "edge_share", "focal"}),
-    ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal"}),
+    (
+        "pseudo",
+        {"sharpen": False},
+        {"beta", "sigma", "pairing", "core_share", "edge_share", "focal", "planes", "parts"},
+    ),
+    (
+        "pseudo",
+        {"crf": False},
+        {
+            "crf_backend",
+            "crf_iterations",
+            "crf_min_iou",
+            "crf_failed",
+            "core_share",
+            "edge_share",
+            "focal",
+            "planes",
+            "parts",
+        },
+    ),
+    ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal", "planes", "parts"}),
     ("confidence", {}, set()),
     ("confidence", {"source": "crf"}, {"tau_knn_min", "tau_knn", "cuts"}),
     ("depth", {}, {"marigold_steps", "marigold_ensemble", "seed", "gives"}),

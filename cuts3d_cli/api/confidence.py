@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import ConfidenceConfig, PseudoConfig
-from cuts3d_cli.cut.cloud import surface_of
 from cuts3d_cli.cut.confidence import CRF_LEVELS, choose_thresholds, confidence_counts, crf_counts
 from cuts3d_cli.cut.image import CutResult
+from cuts3d_cli.cut.perspective import Perspective, surface_of
 from cuts3d_cli.images import resize_square
 
 
@@ -17,7 +17,7 @@ def count_confidence(
     result: CutResult,
     *,
     depth: NDArray[np.float32] | None,
-    points: NDArray[np.float64] | None,
+    view: Perspective | None,
     photo: Image.Image,
     settings: PseudoConfig,
     config: ConfidenceConfig,
@@ -28,7 +28,7 @@ def count_confidence(
     Args:
         result: of the cut.
         depth: (H, W) in [0, 1], for source "depth".
-        points: (H, W, 3), the point cloud in perspective that the masks were cut in, or None.
+        view: metric depth in perspective that the masks were cut in, or None.
         photo: for source "crf".
         settings: that the masks were cut with.
         config: thresholds and source.
@@ -49,7 +49,7 @@ def count_confidence(
         maps = crf_counts(square, masks, iterations=settings.crf_iterations, backend=settings.crf_backend)
         return maps, levels
     assert depth is not None
-    surface = surface_of(depth, points, settings=settings)
+    surface = surface_of(depth, view, settings=settings)
     thresholds = choose_thresholds(
         settings, spacing=surface.spacing, tau_knn_min=config.tau_knn_min, tau_knn=config.tau_knn, cuts=config.cuts
     )
@@ -62,6 +62,8 @@ def count_confidence(
             thresholds=thresholds,
             k=settings.knn,
             capacity=settings.capacity,
+            seed=item.candidate.source,
+            min_area=settings.min_area,
         )
         for item in result.instances
     ]

@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 from cuts3d_cli.api.confidence import count_confidence
 from cuts3d_cli.api.cuts import cuts_of
 from cuts3d_cli.config import Config, PseudoConfig, for_backbone
-from cuts3d_cli.cut.cloud import points_in_perspective
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle, rle_box
 from cuts3d_cli.cut.methods import Method, get_method
+from cuts3d_cli.cut.perspective import Perspective, in_perspective
 from cuts3d_cli.depth.base import DepthBackend, Direction, Unit
 from cuts3d_cli.depth.catalogue import load_depth
 from cuts3d_cli.depth.maps import DepthMap, NormalisedDepth, distance_of, normalise
@@ -46,13 +46,13 @@ class PreparedPhoto:
         photo: upright, RGB.
         depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None in 2D.
         patch_depth: (H, W) float32 in [0, 1], no NaN; None without depth.
-        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
+        view: metric depth in perspective; None where depth is not metric, or not asked for.
     """
 
     photo: Image.Image
     depth: NDArray[np.float32] | None
     patch_depth: NDArray[np.float32] | None
-    points: NDArray[np.float64] | None = None
+    view: Perspective | None = None
 
 
 class PhotoCutter:
@@ -150,7 +150,7 @@ class PhotoCutter:
             photo=photo,
             depth=depth.depth,
             patch_depth=patch_depth(depth.depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling),
-            points=points_in_perspective(depth.distance, grid=self.grid, settings=settings),
+            view=in_perspective(depth.distance, grid=self.grid, settings=settings),
         )
 
     def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:
@@ -173,7 +173,7 @@ class PhotoCutter:
                 size=(item.photo.height, item.photo.width),
                 features=vectors,
                 depth=item.patch_depth if self.needs_depth else None,
-                points=item.points if self.needs_depth else None,
+                view=item.view if self.needs_depth else None,
                 config=self.settings,
             )
             for item, vectors in zip(photos, features, strict=True)
@@ -235,7 +235,7 @@ class PhotoCutter:
             counts, levels = count_confidence(
                 result,
                 depth=given.patch_depth,
-                points=given.points,
+                view=given.view,
                 photo=given.photo,
                 settings=settings,
                 config=config,

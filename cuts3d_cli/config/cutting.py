@@ -16,6 +16,7 @@ Eigensolver = Literal["lanczos", "dense"]
 DepthSampling = Literal["nearest", "area"]
 Cloud = Literal["paper", "perspective"]
 CrfBackend = Literal["auto", "lattice", "pydensecrf"]
+CrfFailed = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,18 @@ class CutSettings:
         "Drop a mask as background whose contact with the photo's border is over this share of the perimeter of a disc"
         " of its area; 0.25 is usual (not in the paper).",
         limits=(0.0, 10.0),
+    )
+    planes: float | Literal["off"] = option(
+        "off",
+        "With --cloud perspective: take planes out of the masks that cover at least this share of the patches and lie"
+        " along the photo's border, as table, floor and wall; 0.15 is usual (not in the paper).",
+        limits=(0.01, 1.0),
+    )
+    parts: int | Literal["off"] = option(
+        "off",
+        "With --cloud perspective: take a mask apart where depth on a grid this many times as fine shows several"
+        " surfaces; 2 is usual (not in the paper).",
+        limits=(2, 4),
     )
     beta: float = option(
         0.45, "Lower bound of the Spatial Importance. Raising it sharpens flat regions more.", limits=(0.0, 1.0)
@@ -160,6 +173,9 @@ class PseudoConfig(CutSettings, Section):
     crf_iterations: int = option(10, "Iterations of the CRF.", limits=(1, 1000))
     crf_min_iou: float = option(
         0.5, "Drop a mask that the CRF changes to less than this IoU with itself.", limits=(0.0, 1.0)
+    )
+    crf_failed: CrfFailed = option(
+        "drop", "What becomes of a mask that the CRF changes too much: dropped, or kept as it was cut."
     )
 
 

@@ -9,9 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cuts3d_cli.config import CutSettings
-from cuts3d_cli.cut.grid import patch_distance
-
 NORMAL_SIGMA = 0.8
 """Gaussian by which depth is smoothed before normals are taken from it, in patches."""
 SURROUNDINGS_SIGMA = 3.0
@@ -59,28 +56,6 @@ def perspective_cloud(distance: NDArray[np.floating], *, size: tuple[int, int], 
     cloud[..., 1] *= size[0] / max(size)
     cloud[..., 2] = focal * np.log(cloud[..., 2])
     return cloud
-
-
-def points_in_perspective(
-    distance: NDArray[np.floating] | None, *, grid: tuple[int, int], settings: CutSettings
-) -> NDArray[np.float64] | None:
-    """Return the point cloud in perspective, where the settings ask for it and depth is metric.
-
-    Args:
-        distance: (h, w) along the optical axis, over 0, NaN where nothing was measured; None for relative depth.
-        grid: (H, W).
-        settings: of the cut.
-
-    Returns:
-        (H, W, 3) float64, or None.
-
-    Raises:
-        SampleError: no pixel is valid.
-    """
-    if distance is None or settings.cloud != "perspective":
-        return None
-    size = (distance.shape[0], distance.shape[1])
-    return perspective_cloud(patch_distance(distance, grid), size=size, focal=settings.focal)
 
 
 def surface_normals(cloud: NDArray[np.float64], *, sigma: float = NORMAL_SIGMA) -> NDArray[np.float64]:
@@ -167,12 +142,14 @@ class Surface:
         level: z of points outside the semantic mask (Sec. 3.2).
         normals: (H, W, 3) float64, towards the camera; None where concave edges are kept.
         around: (H, W, 3) float64, how they turn around each patch, see `mean_curvature_around`; None with them.
+        fine: the same scene on a finer grid, (s H, s W); None where masks are not taken apart.
     """
 
     cloud: NDArray[np.float64]
     level: float
     normals: NDArray[np.float64] | None = None
     around: NDArray[np.float64] | None = None
+    fine: Surface | None = None
 
     @property
     def spacing(self) -> float:
@@ -189,24 +166,3 @@ class Surface:
         points = self.cloud.copy()
         points[~mask, 2] = self.level
         return points.reshape(-1, 3)
-
-
-def surface_of(depth: NDArray[np.floating], points: NDArray[np.float64] | None, *, settings: CutSettings) -> Surface:
-    """Choose the point cloud that the settings ask for.
-
-    Args:
-        depth: (H, W) in [0, 1], larger is farther, no NaN.
-        points: (H, W, 3), the cloud in perspective; None where depth is not metric: then it is the paper's.
-        settings: of the cut.
-
-    Returns:
-        The surface. In perspective, the background lies `background_level` behind the farthest point.
-    """
-    if settings.cloud == "perspective" and points is not None:
-        cloud, level = points, float(points[..., 2].max()) + settings.background_level
-    else:
-        cloud, level = paper_cloud(depth), settings.background_level
-    if settings.concavity == "off":
-        return Surface(cloud=cloud, level=level)
-    normals = surface_normals(cloud)
-    return Surface(cloud=cloud, level=level, normals=normals, around=mean_curvature_around(cloud, normals))

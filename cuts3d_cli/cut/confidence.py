@@ -16,6 +16,7 @@ from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.localcut import cut_graph, local_graph, longest_edge
 from cuts3d_cli.cut.masks import upsample_nearest
+from cuts3d_cli.cut.parts import part_with, take_apart
 from cuts3d_cli.errors import SettingError
 
 CRF_LEVELS = 255
@@ -93,6 +94,8 @@ def confidence_counts(
     thresholds: Sequence[Thresholds],
     k: int,
     capacity: Capacity,
+    seed: int | None = None,
+    min_area: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Count in how many LocalCuts a patch belongs to the instance (the sum in Eq. 4).
 
@@ -106,6 +109,9 @@ def confidence_counts(
         thresholds: of the cuts, from 1 to 255 of them.
         k: see `knn_graph`.
         capacity: see `edge_capacity`.
+        seed: row-major index of a source: where the surface is known on a finer grid, the part that holds it is
+            counted; the first source by default.
+        min_area: see `take_apart`.
 
     Returns:
         (H, W) uint8 in [0, T]; T, the number of cuts, at the source.
@@ -118,7 +124,7 @@ def confidence_counts(
     graph = local_graph(surface, mask, k=k)
     counts = np.zeros(mask.shape, dtype=np.uint8)
     for item in thresholds:
-        counts += cut_graph(
+        found = cut_graph(
             graph,
             mask,
             source=source,
@@ -127,6 +133,16 @@ def confidence_counts(
             concavity=item.concavity,
             capacity=capacity,
         )
+        if surface.fine is not None:
+            parts = take_apart(
+                found,
+                surface.fine,
+                tau_knn=item.tau_knn * surface.fine.spacing / surface.spacing,
+                concavity=item.concavity,
+                min_area=min_area,
+            )
+            found = part_with(parts, int(np.atleast_1d(source)[0]) if seed is None else seed)
+        counts += found
     return counts
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,18 +13,21 @@ from numpy.typing import NDArray
 from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.background import border_contact
 from cuts3d_cli.cut.bipartition import Bipartition, bipartition, connected_component, core
-from cuts3d_cli.cut.cloud import surface_of
+from cuts3d_cli.cut.cloud import Surface
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.localcut import choose_sink, cut_graph, grid_spacing, local_graph, longest_edge
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
-from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair
+from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, argmax_first
+from cuts3d_cli.cut.parts import take_apart
+from cuts3d_cli.cut.perspective import Perspective, surface_of
 from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.errors import Setting, SettingError
 
 REST_REASON = "the cut predicts the rest of the image"
 BORDER_REASON = "background: it lies along the border of the photo"
+PLANE_REASON = "background: it lies in a plane along the border of the photo"
 MAX_CUTS = 60
 """Most cuts of an image whose number of instances is not limited."""
 PATIENCE = 10
@@ -75,10 +79,11 @@ class CutS3D(Method):
         found = {} if settings.sharpen else dict.fromkeys(("beta", "sigma", "pairing"), "sharpen")
         if settings.cut != "local":
             local = ("tau_knn", "source", "core_share", "sink", "knn", "background_level", "capacity")
-            found |= dict.fromkeys((*local, "cloud", "focal", "concavity"), "cut")
+            found |= dict.fromkeys((*local, "cloud", "focal", "concavity", "planes", "parts"), "cut")
         else:
             found |= {} if settings.source == "core" else {"core_share": "source"}
-            found |= {} if settings.cloud == "perspective" else {"focal": "cloud"}
+            metric = () if settings.cloud == "perspective" else ("focal", "planes", "parts")
+            found |= dict.fromkeys(metric, "cloud")
         return found | ({"retries": "instances"} if settings.instances == "all" else {})
 
     def check(self, settings: CutSettings, grid: tuple[int, int]) -> None:
@@ -102,11 +107,14 @@ class CutS3D(Method):
         *,
         grid: tuple[int, int],
         settings: CutSettings,
-        points: NDArray[np.float64] | None = None,
+        view: Perspective | None = None,
     ) -> Cuts3dRules:
         """Return the rules for one image; see `Method.rules`."""
         self.check(settings, grid)
-        return Cuts3dRules(grid=grid, depth=depth, settings=settings, points=points)
+        rules = Cuts3dRules(grid=grid, depth=depth, settings=settings, view=view)
+        # Once an image: it goes along to whoever makes the cuts.
+        _ = rules.surface
+        return rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +125,13 @@ class Cuts3dRules:
         grid: (H, W).
         depth: (H, W) in [0, 1], larger is farther, no NaN. None only if neither sharpening nor LocalCut is asked for.
         settings: of the cut.
-        points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
+        view: metric depth in perspective; None where depth is not metric, or not asked for.
     """
 
     grid: tuple[int, int]
     depth: NDArray[np.floating] | None
     settings: CutSettings
-    points: NDArray[np.float64] | None = None
+    view: Perspective | None = None
 
     def __post_init__(self) -> None:
         """Check that they fit each other.
@@ -142,8 +150,7 @@ class Cuts3dRules:
         wanted = self.settings.instances
         if wanted == "all":
             return False
-        instances = sum(item.dropped is None for item in found)
-        return instances == wanted or len(found) == wanted + self.settings.retries
+        return _instances(found) >= wanted or len(found) >= wanted + self.settings.retries
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
         """Return why nothing is left to be cut; None if something is."""
@@ -167,8 +174,8 @@ class Cuts3dRules:
             removed |= item.mask
         return removed
 
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """Return the instance that the next eigenvector leads to, or why there is none."""
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Sequence[Candidate] | str:
+        """Return the instances that the next eigenvector leads to, or why there is none."""
         if not pair.has_structure:
             return NO_STRUCTURE_REASON
         removed = self.removed(found)
@@ -177,13 +184,28 @@ class Cuts3dRules:
         if split is None or (found and mask_iou(split.mask, ~removed) >= self.settings.rest_iou):
             return REST_REASON
         if self.settings.cut == "component" or self.depth is None:
-            return self._candidate(pair, split, found, mask=connected_component(split.mask, split.seed))
-        return self._local_cut(pair, split, found, depth=self.depth)
+            return [self._candidate(pair, split, found, mask=connected_component(split.mask, split.seed))]
+        return self._local_cut(pair, split, found)
 
-    def _local_cut(
-        self, pair: Eigenpair, split: Bipartition, found: Sequence[Candidate], *, depth: NDArray[np.floating]
-    ) -> Candidate:
-        settings = self.settings
+    @cached_property
+    def surface(self) -> Surface | None:
+        """The surface of the scene; None where nothing is cut in 3D."""
+        if self.depth is None or self.settings.cut != "local":
+            return None
+        return surface_of(self.depth, self.view, settings=self.settings)
+
+    def _local_cut(self, pair: Eigenpair, split: Bipartition, found: Sequence[Candidate]) -> Sequence[Candidate]:
+        settings, surface = self.settings, self.surface
+        assert surface is not None
+
+        # Planes that are background take no part.
+        if self.view is not None and self.view.planes is not None:
+            left = split.mask & ~self.view.planes
+            if not left.any():
+                return [self._candidate(pair, split, found, mask=split.mask, dropped=PLANE_REASON)]
+            split = _within(split, left)
+
+        # The LocalCut.
         nodes = core(split, share=settings.core_share) if settings.source == "core" else None
         source = split.seed if nodes is None else np.flatnonzero(nodes)
         sink = None
@@ -191,17 +213,43 @@ class Cuts3dRules:
             sink = choose_sink(
                 pair.vector, source=source, removed=self.removed(found).reshape(-1), tolerance=TIE_TOLERANCE
             )
-        surface = surface_of(depth, self.points, settings=settings)
+        tau_knn = longest_edge(settings.tau_knn, spacing=surface.spacing)
+        concavity = None if settings.concavity == "off" else settings.concavity
         mask = cut_graph(
             local_graph(surface, split.mask, k=settings.knn),
             split.mask,
             source=source,
             sink=sink,
-            tau_knn=longest_edge(settings.tau_knn, spacing=surface.spacing),
-            concavity=None if settings.concavity == "off" else settings.concavity,
+            tau_knn=tau_knn,
+            concavity=concavity,
             capacity=settings.capacity,
         )
-        return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
+        whole = self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
+        if whole.dropped or surface.fine is None:
+            return [whole]
+
+        # What is one surface from patch to patch may be several on the finer grid.
+        fine_tau = tau_knn * surface.fine.spacing / surface.spacing
+        parts = take_apart(mask, surface.fine, tau_knn=fine_tau, concavity=concavity, min_area=settings.min_area)
+        if len(parts) == 1:
+            return [whole]
+        candidates: list[Candidate] = []
+        for part in parts:
+            inner = _within(split, part)
+            candidates.append(
+                replace(
+                    whole,
+                    iteration=len(found) + len(candidates),
+                    mask=part,
+                    source=inner.seed,
+                    core=core(inner, share=settings.core_share) if settings.source == "core" else None,
+                    sink=None if sink is None or part.reshape(-1)[sink] else sink,
+                    dropped=self._rejection(part),
+                )
+            )
+            if self.is_complete([*found, *candidates]):
+                break
+        return candidates
 
     def _candidate(
         self,
@@ -212,6 +260,7 @@ class Cuts3dRules:
         mask: NDArray[np.bool_],
         sink: int | None = None,
         nodes: NDArray[np.bool_] | None = None,
+        dropped: str | None = None,
     ) -> Candidate:
         return Candidate(
             iteration=len(found),
@@ -221,7 +270,7 @@ class Cuts3dRules:
             core=nodes,
             sink=sink,
             vector=pair.vector.reshape(self.grid),
-            dropped=self._rejection(mask),
+            dropped=dropped or self._rejection(mask),
         )
 
     def _rejection(self, mask: NDArray[np.bool_]) -> str | None:
@@ -230,3 +279,13 @@ class Cuts3dRules:
         if self.settings.border != "off" and border_contact(mask) > self.settings.border:
             return BORDER_REASON
         return None
+
+
+def _instances(found: Sequence[Candidate]) -> int:
+    return sum(item.dropped is None for item in found)
+
+
+def _within(split: Bipartition, mask: NDArray[np.bool_]) -> Bipartition:
+    """Return a part of a bipartition, with the seed that is the most foreground node in it."""
+    seed = argmax_first(split.outward.reshape(-1), mask.reshape(-1))
+    return Bipartition(mask=mask, seed=seed, outward=split.outward)

@@ -48,6 +48,35 @@ def patch_distance(distance: NDArray[np.floating], grid: tuple[int, int]) -> NDA
     return fill_holes(distance)[rows, columns].astype(np.float64)
 
 
+def patch_medians(
+    distance: NDArray[np.floating], grid: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Take the median of the measured pixels of each patch: less noise than one pixel, and a step stays a step.
+
+    Args:
+        distance: (h, w), NaN where nothing was measured.
+        grid: (H, W).
+
+    Returns:
+        (H, W) float64, the lower median, NaN where no pixel of the patch was measured; and the measured share of its
+        pixels, (H, W) float64 in [0, 1], 0 also where a patch is smaller than a pixel and has none.
+    """
+    count = grid[0] * grid[1]
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(distance.shape, grid, strict=True))
+    patches = (rows[:, None] * grid[1] + columns[None, :]).reshape(-1)
+    values = distance.reshape(-1).astype(np.float64)
+    valid = np.isfinite(values)
+    pixels, measured = np.bincount(patches, minlength=count), np.bincount(patches[valid], minlength=count)
+    # Sorted by patch and, within each, by value: the median stands in the middle of its patch.
+    order = np.lexsort((values[valid], patches[valid]))
+    starts = np.cumsum(measured) - measured
+    has = measured > 0
+    medians = np.full(count, np.nan)
+    medians[has] = values[valid][order][(starts + (measured - 1) // 2)[has]]
+    share = np.divide(measured, pixels, out=np.zeros(count), where=pixels > 0)
+    return medians.reshape(grid), share.reshape(grid)
+
+
 def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.float32]:
     """Clip the nearest and the farthest share of a depth map and stretch the rest to [0, 1] (not in the paper).
 

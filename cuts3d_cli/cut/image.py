@@ -25,6 +25,7 @@ from cuts3d_cli.cut.masks import (
 )
 from cuts3d_cli.cut.methods import Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Candidate, Extraction
 from cuts3d_cli.timing import StepTimer, add_seconds
 
@@ -39,7 +40,7 @@ class CutTask:
         features: (C, H, W) float16.
         depth: (H, W) float32 in [0, 1], no NaN, as `grid.patch_depth` gives it; None where the method needs none.
         config: the section of the configuration, `tau_ncut` set.
-        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
+        view: metric depth in perspective; None where depth is not metric, or not asked for.
     """
 
     image: NDArray[np.uint8]
@@ -47,7 +48,7 @@ class CutTask:
     features: NDArray[np.float16]
     depth: NDArray[np.float32] | None
     config: PseudoConfig
-    points: NDArray[np.float64] | None = None
+    view: Perspective | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ def cut_image(task: CutTask) -> CutResult:
             task.depth,
             method=get_method(task.config.method),
             settings=task.config,
-            points=task.points,
+            view=task.view,
         )
         return _refine(RefinementTask(image=task.image, size=task.size, extraction=extraction, config=task.config))
 
@@ -198,13 +199,15 @@ def _refine(task: RefinementTask) -> CutResult:
     with timer.step("encode"):
         for candidate, patch_mask, before, after in zip(kept, patch_masks, coarse, refined, strict=True):
             filled = fill_holes(after)
+            change = mask_iou(before, filled) if config.crf else None
+            undone = change is not None and change < config.crf_min_iou and config.crf_failed == "keep"
             item = Instance(
                 candidate=candidate,
                 patch_mask=patch_mask,
-                segmentation=encode_rle(resize_mask(filled, task.size)),
-                crf_iou=mask_iou(before, filled) if config.crf else None,
+                segmentation=encode_rle(resize_mask(fill_holes(before) if undone else filled, task.size)),
+                crf_iou=change,
             )
-            if reason := _rejection(item, coarse=before, crf_min_iou=config.crf_min_iou):
+            if reason := _rejection(item, coarse=before, least=0.0 if undone else config.crf_min_iou):
                 dropped.append({"iteration": candidate.iteration, "reason": reason})
             else:
                 instances.append(item)
@@ -216,11 +219,11 @@ def _refine(task: RefinementTask) -> CutResult:
     )
 
 
-def _rejection(item: Instance, *, coarse: NDArray[np.bool_], crf_min_iou: float) -> str | None:
+def _rejection(item: Instance, *, coarse: NDArray[np.bool_], least: float) -> str | None:
     """Return why a refined mask, `coarse` before its refinement, is no instance; None if it is one."""
     if not coarse.any():
         return "covered by earlier masks"
-    if item.crf_iou is not None and item.crf_iou < crf_min_iou:
+    if item.crf_iou is not None and item.crf_iou < least:
         return "changed too much by the CRF"
     if rle_area(item.segmentation) < 1:
         return "empty at the photo's size"

@@ -12,6 +12,7 @@ from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.affinity import cosine_affinity
 from cuts3d_cli.cut.methods import Method, Rules
 from cuts3d_cli.cut.ncut import Eigenpair, solve_ncut
+from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.timing import StepTimer
 
@@ -25,7 +26,7 @@ def extract(
     *,
     method: Method,
     settings: CutSettings,
-    points: NDArray[np.float64] | None = None,
+    view: Perspective | None = None,
 ) -> Extraction:
     """Cut an image into instances: the graph of its patches, then all iterations.
 
@@ -34,7 +35,7 @@ def extract(
         depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
         method: builds the graph and decides about each solution.
         settings: of the cut, `tau_ncut` set.
-        points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
+        view: metric depth in perspective; None where depth is not metric, or not asked for.
 
     Returns:
         The finished extraction.
@@ -45,7 +46,7 @@ def extract(
         ValueError: the depth does not fit.
     """
     timer = StepTimer()
-    rules = method.rules(depth, grid=(features.shape[1], features.shape[2]), settings=settings, points=points)
+    rules = method.rules(depth, grid=(features.shape[1], features.shape[2]), settings=settings, view=view)
     # The graph: affinities, sharpened by depth where the method wants that, and binarised.
     with timer.step("affinity"):
         affinity = cosine_affinity(features)
@@ -75,13 +76,13 @@ def advance(extraction: Extraction, pair: Eigenpair, rules: Rules) -> Extraction
         rules: the method's.
 
     Returns:
-        The extraction with the candidate that it led to, or the reason to stop; finished if that was the last.
+        The extraction with the candidates that it led to, or the reason to stop; finished if that was the last.
     """
     after = replace(extraction, fallbacks=extraction.fallbacks + pair.fell_back)
     found = rules.cut(pair, extraction.candidates)
     if isinstance(found, str):
         return replace(after, stopped=found, finished=True)
-    return _unless_over(replace(after, candidates=(*after.candidates, found)), rules)
+    return _unless_over(replace(after, candidates=(*after.candidates, *found)), rules)
 
 
 def run_iterations(rules: Rules, *, solve: Callable[[NDArray[np.bool_]], Eigenpair], timer: StepTimer) -> Extraction:

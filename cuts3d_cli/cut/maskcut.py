@@ -14,6 +14,7 @@ from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.errors import SettingError
 
@@ -48,7 +49,7 @@ class MaskCut(Method):
         *,
         grid: tuple[int, int],
         settings: CutSettings,
-        points: NDArray[np.float64] | None = None,
+        view: Perspective | None = None,
     ) -> MaskCutRules:
         """Return the rules for one image; see `Method.rules`."""
         if settings.instances == "all":
@@ -84,13 +85,13 @@ class MaskCutRules:
                 painted |= item.mask
         return painted
 
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Sequence[Candidate] | str:
         """Return the mask that the next eigenvector leads to, or why there is none."""
         split = bipartition(pair.vector, self.grid) if pair.has_structure else None
         if split is None:
             return NO_STRUCTURE_REASON
         mask = connected_component(split.mask, split.seed)
-        return Candidate(
+        candidate = Candidate(
             iteration=len(found),
             bipartition=split.mask,
             mask=mask,
@@ -99,6 +100,7 @@ class MaskCutRules:
             vector=pair.vector.reshape(self.grid),
             dropped=_rejection(mask, self._previous(found)) if found else None,
         )
+        return [candidate]
 
     def _previous(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
         last = found[-1]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cuts3d_cli.config import CutSettings, PseudoConfig
     from cuts3d_cli.cut.ncut import Eigenpair
+    from cuts3d_cli.cut.perspective import Perspective
     from cuts3d_cli.cut.types import Candidate
 
 METHODS: dict[str, str] = {
@@ -44,8 +45,8 @@ class Rules(Protocol):
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
         """Return (H, W) bool: nodes that are out of the graph of the next eigenproblem."""
 
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
-        """Return what the solution of the next eigenproblem leads to: a candidate, or the reason to stop."""
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Sequence[Candidate] | str:
+        """Return what the solution of the next eigenproblem leads to: candidates, or the reason to stop."""
 
 
 class Method(ABC):
@@ -72,7 +73,7 @@ class Method(ABC):
         *,
         grid: tuple[int, int],
         settings: CutSettings,
-        points: NDArray[np.float64] | None = None,
+        view: Perspective | None = None,
     ) -> Rules:
         """Return the rules by which one image is cut.
 
@@ -80,7 +81,7 @@ class Method(ABC):
             depth: (H, W) in [0, 1], larger is farther, no NaN; None where the method needs none.
             grid: (H, W).
             settings: of the cut.
-            points: (H, W, 3), the point cloud in perspective; None where depth is not metric, or not asked for.
+            view: metric depth in perspective; None where depth is not metric, or not asked for.
 
         Raises:
             UsageError: the settings do not fit the grid; see `check`.
@@ -171,7 +172,8 @@ def unread(settings: PseudoConfig) -> dict[str, str]:
         found |= dict.fromkeys(("depth_sampling", "depth_clip"), found.get("tau_knn", "method"))
     if settings.tau_ncut != "auto":
         found["edge_share"] = "tau_ncut"
-    return found | ({} if settings.crf else dict.fromkeys(("crf_backend", "crf_iterations", "crf_min_iou"), "crf"))
+    of_crf = ("crf_backend", "crf_iterations", "crf_min_iou", "crf_failed")
+    return found | ({} if settings.crf else dict.fromkeys(of_crf, "crf"))
 
 
 def get_method(name: str) -> Method:

@@ -21,7 +21,6 @@ from cuts3d_cli.config import (
     recorded_limits,
     resolve_recorded,
 )
-from cuts3d_cli.cut.cloud import points_in_perspective, surface_of
 from cuts3d_cli.cut.confidence import (
     CRF_LEVELS,
     Thresholds,
@@ -34,6 +33,7 @@ from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.methods import METHODS, get_method
+from cuts3d_cli.cut.perspective import in_perspective, surface_of
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool, result_of
@@ -225,8 +225,8 @@ def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, i
     assert task.depth is not None
     cut, config = task.cut, task.config
     depth = patch_depth(task.depth.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
-    points = points_in_perspective(task.depth.distance(), grid=grid, settings=cut)
-    surface = surface_of(depth, points, settings=cut)
+    view = in_perspective(task.depth.distance(), grid=grid, settings=cut)
+    surface = surface_of(depth, view, settings=cut)
     thresholds = _thresholds(config, cut, spacing=surface.spacing)
     return np.stack(
         [
@@ -238,6 +238,8 @@ def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, i
                 thresholds=thresholds,
                 k=cut.knn,
                 capacity=cut.capacity,
+                seed=node_index(item.source, grid),
+                min_area=cut.min_area,
             )
             for item in cuts
         ]

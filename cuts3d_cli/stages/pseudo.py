@@ -133,7 +133,7 @@ def _cutter(
             size=image.size,
             features=image.features,
             depth=image.depth,
-            points=image.points,
+            view=image.view,
             config=settings,
         )
 

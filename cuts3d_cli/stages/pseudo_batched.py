@@ -276,7 +276,7 @@ class _Job:
         """Get ready for the first cut."""
         try:
             with numerics_of_one_image():
-                self.rules = method.rules(self.image.depth, grid=grid, settings=config, points=self.image.points)
+                self.rules = method.rules(self.image.depth, grid=grid, settings=config, view=self.image.view)
                 self.extraction = begin(self.rules)
         except SampleError as error:
             self.failure = str(error)

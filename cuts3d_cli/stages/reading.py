@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import PseudoConfig
-from cuts3d_cli.cut.cloud import points_in_perspective
 from cuts3d_cli.cut.grid import patch_depth
+from cuts3d_cli.cut.perspective import Perspective, in_perspective
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.depth import stored_depth
@@ -32,7 +32,7 @@ class Loaded:
         features: (C, H, W) float16; None before the network.
         crf_image: (s, s, 3) uint8, RGB, the square image that the CRF works on.
         depth: (H, W) float32 in [0, 1], no NaN, at patch resolution; None where the method needs none.
-        points: (H, W, 3) float64, the point cloud in perspective; None where depth is not metric, or not asked for.
+        view: metric depth in perspective; None where depth is not metric, or not asked for.
         failure: why it cannot be cut; the other fields need not be set then.
         seconds: by step.
     """
@@ -43,7 +43,7 @@ class Loaded:
     features: NDArray[np.float16] | None = None
     crf_image: NDArray[np.uint8] | None = None
     depth: NDArray[np.float32] | None = None
-    points: NDArray[np.float64] | None = None
+    view: Perspective | None = None
     failure: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -79,18 +79,18 @@ def read_image(task: ReadTask) -> Loaded:
     with timer.step("read"):
         check_facts(task.sample)  # exports and evaluation need them, which come after the cut
         image = photo(task.sample, max_pixels=task.max_pixels)
-        depth = points = None
+        depth = view = None
         if task.depth is not None:
             stored = stored_depth(*task.depth)
             depth = patch_depth(stored.depth, task.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-            points = points_in_perspective(stored.distance(), grid=task.grid, settings=settings)
+            view = in_perspective(stored.distance(), grid=task.grid, settings=settings)
         loaded = Loaded(
             key=task.sample.key,
             size=(image.height, image.width),
             square=None if task.size is None else resize_square(image, task.size),
             crf_image=resize_square(image, settings.crf_size),
             depth=depth,
-            points=points,
+            view=view,
         )
     return replace(loaded, seconds=timer.seconds)
 

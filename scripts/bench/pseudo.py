@@ -16,11 +16,11 @@ from bench.data import Features, Photo
 from bench.peer import PeerResult, peer_maskcut
 from bench.speed import INSTANCES, cut_task, names_of, table_top
 from cuts3d_cli.config import ConfidenceConfig, Config
-from cuts3d_cli.cut.cloud import surface_of
 from cuts3d_cli.cut.confidence import choose_thresholds, confidence_counts
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.localcut import knn_graph
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.cut.perspective import surface_of
 
 METHODS = ("peer, all threads", "peer, one thread", "maskcut", "cuts3d")
 """Columns of the table of steps."""
@@ -150,7 +150,7 @@ def _time_image(
 def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[NDArray[np.uint8]]:
     """Compute the Spatial Confidence of the masks of one image, as `cuts3d confidence` does."""
     assert task.depth is not None
-    surface = surface_of(task.depth, task.points, settings=task.config)
+    surface = surface_of(task.depth, task.view, settings=task.config)
     thresholds = choose_thresholds(
         task.config,
         spacing=surface.spacing,
@@ -168,6 +168,8 @@ def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[N
             thresholds=thresholds,
             k=task.config.knn,
             capacity=task.config.capacity,
+            seed=cut.source,
+            min_area=task.config.min_area,
         )
         for cut in cuts
     ]
@@ -176,7 +178,7 @@ def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[N
 def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
     """Return the point clouds of an image's cuts."""
     assert task.depth is not None
-    surface = surface_of(task.depth, task.points, settings=task.config)
+    surface = surface_of(task.depth, task.view, settings=task.config)
     return [surface.masked(item.bipartition) for item in result.extraction.candidates]
 
 

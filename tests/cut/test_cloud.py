@@ -13,11 +13,10 @@ from cuts3d_cli.cut.cloud import (
     edge_concavity,
     paper_cloud,
     perspective_cloud,
-    points_in_perspective,
     surface_normals,
-    surface_of,
 )
 from cuts3d_cli.cut.localcut import local_graph, longest_edge
+from cuts3d_cli.cut.perspective import in_perspective, surface_of
 from tests.support.clouds import cut_settings
 
 SIDE = 48
@@ -51,8 +50,8 @@ def ball(*, centre: tuple[float, float, float], radius: float) -> np.ndarray:
 def parts(distance: np.ndarray, mask: np.ndarray, **changes: object) -> np.ndarray:
     """The components of the point cloud's graph within a mask, numbered from 1; 0 outside."""
     settings = replace(SETTINGS, **changes)
-    points = points_in_perspective(distance, grid=GRID, settings=settings)
-    surface = surface_of(np.zeros(GRID), points, settings=settings)
+    view = in_perspective(distance, grid=GRID, settings=settings)
+    surface = surface_of(np.zeros(GRID), view, settings=settings)
     local = local_graph(surface, mask, k=settings.knn)
     graph = local.graph
     kept = graph.length <= longest_edge(settings.tau_knn, spacing=surface.spacing)
@@ -96,10 +95,10 @@ def test_a_distance_of_zero_is_refused():
 
 
 def test_relative_depth_has_no_perspective():
-    assert points_in_perspective(None, grid=GRID, settings=SETTINGS) is None
+    assert in_perspective(None, grid=GRID, settings=SETTINGS) is None
     depth = np.linspace(0, 1, SIDE * SIDE).reshape(GRID)
     np.testing.assert_array_equal(surface_of(depth, None, settings=SETTINGS).cloud, paper_cloud(depth))
-    assert points_in_perspective(plane(), grid=GRID, settings=replace(SETTINGS, cloud="paper")) is None
+    assert in_perspective(plane(), grid=GRID, settings=replace(SETTINGS, cloud="paper")) is None
 
 
 def test_normals_of_a_slope_by_hand():
@@ -213,8 +212,9 @@ def test_the_noise_of_a_sensor_leaves_a_plane_one(noise: float):
 
 
 def test_farther_background_lies_behind_the_farthest_point():
-    points = points_in_perspective(plane(), grid=GRID, settings=SETTINGS)
-    surface = surface_of(np.zeros(GRID), points, settings=SETTINGS)
-    assert surface.level == pytest.approx(points[..., 2].max() + SETTINGS.background_level)
+    view = in_perspective(plane(), grid=GRID, settings=SETTINGS)
+    assert view is not None
+    surface = surface_of(np.zeros(GRID), view, settings=SETTINGS)
+    assert surface.level == pytest.approx(view.points[..., 2].max() + SETTINGS.background_level)
     masked = surface.masked(np.zeros(GRID, dtype=bool))
     assert (masked[:, 2] == surface.level).all()

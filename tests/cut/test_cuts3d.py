@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.cuts3d import PATIENCE, CutS3D, check_tau_knn
+from cuts3d_cli.cut.cloud import perspective_cloud
+from cuts3d_cli.cut.cuts3d import PATIENCE, PLANE_REASON, CutS3D, check_tau_knn
 from cuts3d_cli.cut.iterations import extract
+from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Extraction
 from cuts3d_cli.errors import SampleError, UsageError
 from tests.support.clouds import GRID, cut_settings, touching_blobs, two_class_features
@@ -218,3 +223,50 @@ def test_the_threshold_of_the_grid_separates_what_a_fixed_one_does_not():
     features, depth, left, right = scene(near=0.2, far=0.3)
     np.testing.assert_array_equal(masks_of(cut(features, depth, tau_knn=0.2))[0], left | right)
     np.testing.assert_array_equal(masks_of(cut(features, depth, tau_knn="auto"))[0], left)
+
+
+def test_background_planes_take_no_part_in_the_cut():
+    left, right = touching_blobs()
+    depth = np.where(left | right, 0.2, 0.8).astype(np.float32)
+    settings = cut_settings(cloud="perspective", planes=0.15)
+    rules = CutS3D().rules(
+        depth,
+        grid=GRID,
+        settings=settings,
+        view=Perspective(points=perspective_cloud(depth + 1.0, size=GRID, focal=0.9), planes=~left),
+    )
+    (found,) = rules.cut(pair_of(np.where(left | right, 1.0, -0.1)), ())
+    np.testing.assert_array_equal(found.mask, left)
+    (found,) = rules.cut(pair_of(np.where(right, 1.0, -0.1)), ())
+    assert found.dropped == PLANE_REASON
+    np.testing.assert_array_equal(found.mask, right)  # out of the graph, or the next cut would find it again
+
+
+def test_a_mask_that_is_two_surfaces_on_the_finer_grid_gives_two_instances():
+    left, right = touching_blobs()
+    both = left | right
+    depth = np.full(GRID, 0.5, dtype=np.float32)
+    fine = np.repeat(np.repeat(np.where(left, 1.0, 1.1), 2, axis=0), 2, axis=1)
+    view = Perspective(
+        points=perspective_cloud(depth + 0.5, size=GRID, focal=0.9),
+        fine=perspective_cloud(fine, size=(24, 24), focal=0.9),
+    )
+    settings = cut_settings(cloud="perspective", parts=2, source="core", instances="all")
+    vector = np.where(both, 1.0, -0.1)
+    first, second = CutS3D().rules(depth, grid=GRID, settings=settings, view=view).cut(pair_of(vector), ())
+    np.testing.assert_array_equal(first.mask, left)
+    np.testing.assert_array_equal(second.mask, right)
+    assert (first.iteration, second.iteration) == (0, 1)
+    for part in (first, second):
+        np.testing.assert_array_equal(part.bipartition, both)
+        assert part.mask.reshape(-1)[part.source]
+        assert part.core is not None
+        assert not (part.core & ~part.mask).any()
+
+    # No more instances than are asked for.
+    one = replace(settings, instances=1)
+    assert len(CutS3D().rules(depth, grid=GRID, settings=one, view=view).cut(pair_of(vector), ())) == 1
+
+
+def pair_of(vector: np.ndarray) -> Eigenpair:
+    return Eigenpair(vector=vector.reshape(-1).astype(np.float64), value=0.5, solver="dense")

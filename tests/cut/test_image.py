@@ -108,6 +108,15 @@ def test_what_the_crf_changes_too_much_is_dropped_with_its_reason():
     assert [item["iteration"] for item in result.dropped] == sorted(item["iteration"] for item in result.dropped)
 
 
+def test_what_the_crf_changes_too_much_can_be_kept_as_it_was_cut():
+    plain = cut_image(task(PLAIN))
+    settings = replace(PLAIN, crf=True, crf_size=240, crf_min_iou=1.0, crf_failed="keep")
+    kept = cut_image(task(settings))
+    assert [item.segmentation for item in kept.instances] == [item.segmentation for item in plain.instances]
+    assert not kept.dropped
+    assert all(item.crf_iou is not None and item.crf_iou < 1.0 for item in kept.instances)
+
+
 def test_small_cuts_are_dropped_with_their_reason():
     result = cut_image(task(replace(PLAIN, min_area=0.2)))
     assert [item["reason"] for item in result.dropped][:2] == ["too small", "too small"]

@@ -36,13 +36,14 @@ class NodeByNode:
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
         return (np.arange(self.nodes) < len(found))[None]
 
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Sequence[Candidate] | str:
         if len(found) == self.stops_at:
             return "enough"
         mask = (np.arange(self.nodes) == len(found))[None]
-        return Candidate(
+        candidate = Candidate(
             iteration=len(found), bipartition=mask, mask=mask, source=len(found), sink=None, vector=np.zeros((1, 4))
         )
+        return [candidate]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def manifest_of(base: Path) -> Any:
         {"cut": "component", "sharpen": False},
         {"eigensolver": "dense"},
         {"retries": 3, "min_area": 0.2, "source": "core"},
+        {"cloud": "perspective", "tau_knn": "auto", "concavity": 0.03, "planes": 0.15, "parts": 2, "source": "core"},
     ],
     ids=lambda changes: " ".join(map(str, changes.values())) or "paper",
 )

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
-from cuts3d_cli.cut.cloud import Surface, surface_of
+from cuts3d_cli.cut.cloud import Surface
 from cuts3d_cli.cut.localcut import cut_graph, local_graph
+from cuts3d_cli.cut.perspective import surface_of
 
 GRID = (12, 12)
 SETTINGS = CutSettings(tau_ncut=0.5, tau_knn=0.2, sharpen=False, knn=8, min_area=0.0)

@@ -24,6 +24,7 @@ from cuts3d_cli.cut.cuts3d import CutS3D
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import METHODS, Method, Rules
 from cuts3d_cli.cut.ncut import Eigenpair
+from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Candidate
 from tests.support.running import Ran
 
@@ -50,7 +51,7 @@ class Halves(Method):
         *,
         grid: tuple[int, int],
         settings: CutSettings,
-        points: NDArray[np.float64] | None = None,
+        view: Perspective | None = None,
     ) -> Rules:
         return HalvesRules(grid=grid)
 
@@ -71,11 +72,11 @@ class HalvesRules:
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
         return np.zeros(self.grid, dtype=bool)
 
-    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Candidate | str:
+    def cut(self, pair: Eigenpair, found: Sequence[Candidate]) -> Sequence[Candidate] | str:
         split = bipartition(pair.vector, self.grid) if pair.has_structure else None
         if split is None:
             return NO_STRUCTURE_REASON
-        return Candidate(
+        candidate = Candidate(
             iteration=0,
             bipartition=split.mask,
             mask=split.mask,
@@ -83,6 +84,7 @@ class HalvesRules:
             sink=None,
             vector=pair.vector.reshape(self.grid),
         )
+        return [candidate]
 
 
 class Layers(CutS3D):
