@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from scipy.ndimage import distance_transform_edt
 
 from cuts3d_cli.config.cutting import DepthSampling
 from cuts3d_cli.errors import SampleError
+
+_Float = TypeVar("_Float", bound="np.floating")
 
 
 def patch_depth(
@@ -98,14 +102,14 @@ def clip_depth(depth: NDArray[np.float32], *, percent: float) -> NDArray[np.floa
     return np.clip((depth - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
-def fill_holes(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+def fill_holes(depth: NDArray[_Float]) -> NDArray[_Float]:
     """Give each missing pixel the value of the nearest valid one (Euclidean). Not in the paper.
 
     Args:
-        depth: (h, w) float32, NaN where there is no measurement.
+        depth: (h, w) floating, NaN where there is no measurement.
 
     Returns:
-        (h, w) float32 with no NaN, a new array. The same map always gives the same answer, ties included.
+        (h, w) with no NaN, a new array of its type. The same map always gives the same answer, ties included.
 
     Raises:
         SampleError: no pixel is valid.

@@ -49,8 +49,8 @@ def take_apart(
     if rest.any():
         owned = np.flatnonzero(owner)
         owner[rest] = owner[owned[cKDTree(points[owned]).query(points[rest])[1]]]
-    owner = owner.reshape(mask.shape[0], scale, mask.shape[1], scale)
-    shares = np.stack([(owner == item).sum(axis=(1, 3)) for item in range(1, len(large) + 1)])
+    cells = owner.reshape(mask.shape[0], scale, mask.shape[1], scale)
+    shares = np.stack([(cells == item).sum(axis=(1, 3)) for item in range(1, len(large) + 1)])
     chosen = shares.argmax(axis=0)
     parts = [mask & (chosen == item) for item in range(len(large))]
     return [part for part in parts if part.any()]

@@ -63,7 +63,8 @@ def in_perspective(
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
         medians, measured = patch_medians(distance, cells)
         enough = measured >= MEASURED_SHARE
-        values = fill_holes(np.where(enough, medians, np.nan) if enough.any() else medians)
+        known = np.where(enough, medians, np.nan) if enough.any() else medians
+        values = fill_holes(known)
         fine = perspective_cloud(values, size=size, focal=settings.focal)
     if settings.planes != "off":
         medians, measured = patch_medians(distance, grid)

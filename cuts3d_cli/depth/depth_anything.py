@@ -62,7 +62,7 @@ class DepthAnything(TransformersDepth):
 
     def __init__(self, spec: DepthSpec, *, model: Any, **settings: Any) -> None:
         """Move the model to the device; arguments as for `TransformersDepth`."""
-        embeddings = getattr(model.backbone, "embeddings", None)
+        embeddings: Any = getattr(model.backbone, "embeddings", None)
         if hasattr(embeddings, "position_embeddings"):
             patch = model.config.patch_size
             embeddings.interpolate_pos_encoding = lambda _, height, width: resample_positions(
