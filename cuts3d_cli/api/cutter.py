@@ -16,6 +16,7 @@ from cuts3d_cli.api.confidence import count_confidence
 from cuts3d_cli.api.cuts import cuts_of
 from cuts3d_cli.config import Config, PseudoConfig, for_backbone
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
+from cuts3d_cli.cut.crf import check_backend
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle, rle_box
@@ -82,6 +83,7 @@ class PhotoCutter:
         self.settings: PseudoConfig = for_backbone(config.pseudo, tau_ncut=self._extractor.spec.tau_ncut)
         self._method: Method = get_method(self.settings.method)
         self._method.check(self.settings, self.grid)
+        check_backend(self.settings.crf_backend)
         self._lock = threading.RLock()
         self._depth_network: DepthBackend | None = None
 

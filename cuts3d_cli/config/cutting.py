@@ -52,36 +52,42 @@ class CutSettings:
         "paper",
         "Point cloud of LocalCut: the paper's, with depth in [0, 1], or in perspective where depth is metric (not in"
         " the paper).",
+        later=True,
     )
     focal: float = option(
         0.9,
         "With --cloud perspective: the focal length, in units of the photo's longer side. A phone or a depth camera has"
         " 0.7 to 1.1.",
         limits=(0.05, 100.0),
+        later=True,
     )
     concavity: float | Literal["off"] = option(
         "off",
         "How much more concave than the surface around it an edge of the point cloud may be: objects meet in concave"
         " edges. 0.02 to 0.1 is usual (not in the paper).",
         limits=(0.0, 2.0),
+        later=True,
     )
     border: float | Literal["off"] = option(
         "off",
         "Drop a mask as background whose contact with the photo's border is over this share of the perimeter of a disc"
         " of its area; 0.25 is usual (not in the paper).",
         limits=(0.0, 10.0),
+        later=True,
     )
     planes: float | Literal["off"] = option(
         "off",
         "With --cloud perspective: take planes out of the masks that cover at least this share of the patches and lie"
         " along the photo's border, as table, floor and wall; 0.15 is usual (not in the paper).",
         limits=(0.01, 1.0),
+        later=True,
     )
     parts: int | Literal["off"] = option(
         "off",
         "With --cloud perspective: take a mask apart where depth on a grid this many times as fine shows several"
         " surfaces; 2 is usual (not in the paper).",
         limits=(2, 4),
+        later=True,
     )
     beta: float = option(
         0.45, "Lower bound of the Spatial Importance. Raising it sharpens flat regions more.", limits=(0.0, 1.0)
@@ -166,8 +172,8 @@ class PseudoConfig(CutSettings, Section):
     crf_size: int = option(480, "Side at which the CRF works, pixels.", limits=(16, 4096))
     crf_backend: CrfBackend = option(
         "auto",
-        "What computes the CRF: pydensecrf, or a lattice of our own with the same masks, faster with Numba, on"
-        " CUDA much faster. auto: the lattice where graphs are on CUDA, else pydensecrf.",
+        "What computes the CRF: a lattice of our own (auto), on CUDA where the graphs are there, or pydensecrf, which"
+        " gives the same masks more slowly and has to be installed.",
         later=True,
     )
     crf_iterations: int = option(10, "Iterations of the CRF.", limits=(1, 1000))
@@ -175,7 +181,9 @@ class PseudoConfig(CutSettings, Section):
         0.5, "Drop a mask that the CRF changes to less than this IoU with itself.", limits=(0.0, 1.0)
     )
     crf_failed: CrfFailed = option(
-        "drop", "What becomes of a mask that the CRF changes too much: dropped, or kept as it was cut."
+        "drop",
+        "What becomes of a mask that the CRF changes too much: dropped, or kept as it was cut.",
+        later=True,
     )
 
 

@@ -151,7 +151,7 @@ def crf_counts(
     masks: Sequence[NDArray[np.bool_]],
     *,
     iterations: int,
-    backend: CrfBackend = "pydensecrf",
+    backend: CrfBackend = "auto",
 ) -> NDArray[np.uint8]:
     """Compute the CRF's foreground probability of each mask, averaged over the patches (paper: B.5).
 

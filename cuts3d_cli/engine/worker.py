@@ -52,10 +52,12 @@ def run_limited(function: Callable[[_Argument], _Result], argument: _Argument, m
 
 
 def _warm_up() -> None:
-    """Let the libraries of linear algebra allocate their buffers. NumPy and SciPy bring one each."""
+    """Let libraries set themselves up: those of linear algebra (NumPy and SciPy bring one each), and the CRF."""
     import numpy as np
     import scipy.linalg
     import scipy.sparse.linalg
+
+    from cuts3d_cli.cut import lattice
 
     for kind in (np.float32, np.float64):
         matrix = np.eye(_WARM_UP_SIZE, dtype=kind) + np.ones(_WARM_UP_SIZE, dtype=kind)
@@ -64,6 +66,8 @@ def _warm_up() -> None:
         scipy.linalg.eigh(symmetric)
         scipy.linalg.blas.get_blas_funcs("gemm", (symmetric,))(1.0, symmetric, symmetric)
         scipy.sparse.linalg.eigsh(symmetric, k=2)
+    # The compiler that the CRF comes with takes more than an image.
+    lattice.foreground(np.zeros((4, 4, 3), dtype=np.uint8), [np.ones((4, 4), dtype=np.bool_)], iterations=1)
 
 
 def _limit_memory(megabytes: int) -> None:

@@ -32,7 +32,7 @@ REQUIRED = (
     "numpy",
     "scipy",
     "PyMaxflow",
-    "pydensecrf2",
+    "numba",
     "pycocotools",
     "pillow",
     "onnx",
@@ -46,7 +46,7 @@ _FILE = Setting("features.weights", "FILE", command="features")
 OPTIONAL = {
     "transformers": "depth",
     "diffusers": "marigold",
-    "numba": "fast",
+    "pydensecrf2": "pydensecrf",
     "imgviz": "demo",
     "scikit-image": "demo",
 }

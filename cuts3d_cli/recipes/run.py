@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config.recipe import Recipe
+from cuts3d_cli.cut.crf import check_backend
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector import card as cards
@@ -155,6 +156,7 @@ class RecipeRun:
         try:
             extractor = FeatureExtractor(config)
             get_method(config.pseudo.method).check(config.pseudo, extractor.grid)
+            check_backend(config.pseudo.crf_backend)
             if uses_depth(config):
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)

@@ -34,6 +34,7 @@ _PACKAGES = {
     "diffusers": "diffusers",
     "onnx": "onnx",
     "maxflow": "PyMaxflow",
+    "numba": "numba",
     "pydensecrf": "pydensecrf2",
     "pycocotools": "pycocotools",
 }

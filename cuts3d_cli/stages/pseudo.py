@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cuts3d_cli.config import Config, PseudoConfig, recorded_limits
+from cuts3d_cli.cut.crf import check_backend
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
 from cuts3d_cli.cut.methods import get_method
@@ -63,6 +64,7 @@ def run(
     )
     method = get_method(settings.method)
     method.check(settings, extractor.grid)
+    check_backend(settings.crf_backend)
     with_depth = method.needs_depth(settings)
 
     def inputs(base: Path) -> Mapping[str, Path]:

@@ -513,7 +513,7 @@ def workers_of(parent: int) -> list[int]:
 def busy(process: int) -> bool:
     """Whether a process has come as far as loading the libraries that cut."""
     try:
-        return "densecrf" in Path(f"/proc/{process}/maps").read_text()
+        return "maxflow" in Path(f"/proc/{process}/maps").read_text()
     except OSError:
         return False
 
