@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,10 @@ class PhotoCutter:
     @property
     def title(self) -> str:
         """Method and backbone, for pictures."""
-        return f"{self._method.title(self.settings)}, {self._extractor.spec.name} at {self._extractor.size}"
+        return self._titled(self.settings)
+
+    def _titled(self, settings: PseudoConfig) -> str:
+        return f"{self._method.title(settings)}, {self._extractor.spec.name} at {self._extractor.size}"
 
     def fetch_weights(self) -> Path:
         """Return the file of the backbone's weights, and fetch it if need be.
@@ -206,6 +209,8 @@ class PhotoCutter:
         Raises:
             SettingError: the thresholds of Spatial Confidence do not fit.
         """
+        # Relative depth has no view in perspective.
+        settings = self.settings if given.view is not None else replace(self.settings, cloud="paper")
         size = (given.photo.height, given.photo.width)
         masks = [decode_rle(item.segmentation) for item in result.instances]
         boxes = np.array([rle_box(item.segmentation) for item in result.instances], dtype=np.float32).reshape(-1, 4)
@@ -222,7 +227,7 @@ class PhotoCutter:
             importance=self._method.importance(sharpened, settings=self.settings),
             cuts=cuts_of(result, ignores_found=self._method.ignores_found),
             stopped=result.extraction.stopped,
-            title=self.title,
+            title=self._titled(settings),
             seconds=dict(result.seconds),
         )
 

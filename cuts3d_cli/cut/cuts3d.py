@@ -63,7 +63,8 @@ class CutS3D(Method):
         if not self.needs_depth(settings):
             return "Normalized Cut in 2D"
         steps = ["sharpened"] if settings.sharpen else []
-        steps.append("LocalCut" if settings.cut == "local" else "2D component")
+        local = "LocalCut in perspective" if settings.cloud == "perspective" else "LocalCut"
+        steps.append(local if settings.cut == "local" else "2D component")
         return f"CutS3D ({', '.join(steps)})"
 
     def needs_depth(self, settings: CutSettings) -> bool:

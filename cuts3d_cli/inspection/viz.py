@@ -151,6 +151,8 @@ class PhotoDrawer:
             depth = self._estimated(cutter, photo.image, notes=notes) if self._in_2d is None else None
             if depth is None:
                 cutter = self._in_2d or _in_2d(cutter.config, say=self._say)
+        if depth is not None and config.pseudo.cloud == "perspective" and depth.distance is None:
+            notes.add("the depth is relative: cut in the paper's point cloud, since perspective needs metres")
         try:
             result = cutter.cut(cutter.prepare(photo.image, depth), confidence=False)
         except SampleError as error:

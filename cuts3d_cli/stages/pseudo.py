@@ -90,9 +90,10 @@ def run(
             # Without workers, reading ahead in a thread pays where a device computes; on the cores alone it does not.
             in_thread = device is not None and not pool.workers
             images = prefetched(loaded, ahead=2 * batch_size.current) if in_thread else loaded
+            relative: set[str] = set()
             with closing(images):
-                for image in cut(images):
-                    yield _outcome(image, method=settings.method)
+                for image in cut(_noting_relative(images, into=relative)):
+                    yield _outcome(image, settings=settings, is_relative=image.key in relative)
 
         result = run_shards(
             shards,
@@ -154,13 +155,21 @@ def _cutter(
     return cut
 
 
-def _outcome(image: ImageCut, *, method: str) -> Outcome:
+def _noting_relative(images: Iterable[Loaded], *, into: set[str]) -> Iterator[Loaded]:
+    """Pass on images, and note the keys of those whose depth is not metric, so that there is no view in perspective."""
+    for image in images:
+        if image.depth is not None and image.view is None:
+            into.add(image.key)
+        yield image
+
+
+def _outcome(image: ImageCut, *, settings: PseudoConfig, is_relative: bool) -> Outcome:
     if image.result is None:
         return Outcome(key=image.key, failure=image.failure, seconds=image.seconds)
     result = image.result
     return Outcome(
         key=image.key,
-        members=encode(from_cut(result, size=image.size, method=method)),
+        members=encode(from_cut(result, size=image.size, method=settings.method)),
         dropped=result.dropped,
         counts={
             "masks": len(result.instances),
@@ -169,6 +178,7 @@ def _outcome(image: ImageCut, *, method: str) -> Outcome:
             "dense_fallbacks": result.extraction.fallbacks,
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
+            **({"relative_depth": int(is_relative)} if settings.cloud == "perspective" else {}),
         },
         seconds=image.seconds,
     )

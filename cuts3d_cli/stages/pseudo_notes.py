@@ -10,6 +10,7 @@ from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.errors import Message, Setting, ShardError
 from cuts3d_cli.sidecars.depth import finished_depth
+from cuts3d_cli.wording import counted
 
 _MOST = 0.5
 """Share of the photos from which on all cuts were made in "most" of them."""
@@ -30,6 +31,10 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
     note = sensor_note(settings) if _have_sensor_depth([shard.shard for shard in done], settings) else None
     if note is not None:
         notes.append(note)
+    # There is no perspective without distances.
+    if relative := sum(shard.counts.get("relative_depth", 0) for shard in done):
+        line = f"the depth of {counted(relative, 'photo')} is relative: cut in the paper's point cloud, since "
+        notes.append(Message(line, Setting("pseudo.cloud", "perspective"), " needs metres"))
     # Cuts that ended before N were made found no more; where all N were made, there may be more to find.
     photos = sum(shard.counts.get("samples_out", 0) for shard in done)
     full = photos - sum(shard.counts.get("stopped_early", 0) for shard in done)

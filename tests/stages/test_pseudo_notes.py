@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cuts3d_cli.config import PAPER, PRESETS, in_2d
 from cuts3d_cli.engine.results import ShardResult, StageResult
+from cuts3d_cli.shards.manifest import load_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.stages.pseudo_notes import cut_notes, sensor_note
 from tests.support.photos import pack_photos
 from tests.support.running import Ran
+from tests.support.stored import store_depth
 
 SENSOR = "measured depth is cut at the paper's threshold 0.115, which suits whole scenes"
 
@@ -46,6 +50,27 @@ def test_all_cuts_were_made_in_most_photos(photos: int, stopped_early: int, said
     if said:
         begin = f"in {photos - stopped_early} of {photos} photos all 3 cuts were made"
         assert notes == [f"{begin}: there may be more objects, which a larger pseudo.instances finds"]
+
+
+def test_relative_depth_has_no_perspective():
+    shards = [
+        ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, "relative_depth": count})
+        for count in (1, 0, 3)
+    ]
+    (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
+    begin = "the depth of 4 photos is relative: cut in the paper's point cloud, since "
+    assert str(note) == f"{begin}pseudo.cloud='perspective' needs metres"
+
+
+def test_relative_depth_is_counted_and_told(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 2)
+    store_depth(base, np.linspace(0, 1, 80 * 60, dtype=np.float32).reshape(60, 80))
+    network = ("--backbone", "dino-vits16", "--size", "224", "--weights", weights, "--no-crf", "-j", "0")
+    ran = cuts3d("pseudo", "--shards", ".", *network, "--cloud", "perspective", "--tau-knn", "auto")
+    assert ran.code == 0, ran.err
+    said = "the depth of 2 photos is relative: cut in the paper's point cloud, since --cloud perspective needs metres"
+    assert said in ran.err
+    assert load_manifest(manifest_path(sidecar(base, "pseudo"))).counts["relative_depth"] == 2
 
 
 def test_nothing_is_said_of_what_was_finished_before_or_is_unlimited():
