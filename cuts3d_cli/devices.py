@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cuts3d_cli import interrupts
 from cuts3d_cli.config import Graphs
 from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
@@ -63,7 +64,9 @@ def require_processes(*, without: Setting) -> None:
         Cuts3dError: they cannot, since the system gives no semaphores; Linux keeps these in /dev/shm.
     """
     try:
-        multiprocessing.get_context("spawn").Lock()
+        # The first semaphore starts a process that keeps account of them: it must outlive a hang-up of the terminal.
+        with interrupts.held_back():
+            multiprocessing.get_context("spawn").Lock()
     except OSError as error:
         why = f"/dev/shm holds what they share: {error.strerror or error}"
         raise Cuts3dError(f"worker processes cannot be started ({why}): make it writable, or set ", without) from error

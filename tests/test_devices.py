@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,3 +88,18 @@ def test_half_precision_is_for_cuda():
     for device in ("cpu", "mps", "cudax"):
         with pytest.raises(UsageError, match=f"runs on CUDA only, not on '{device}'"):
             check_half(device, half=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no Linux")
+def test_what_keeps_account_of_semaphores_outlives_a_hang_up():
+    """Python's own process for it ignores SIGINT and SIGTERM alone, and would be missed with a traceback."""
+    script = """
+from multiprocessing import resource_tracker
+from cuts3d_cli.devices import require_processes
+from cuts3d_cli.errors import Setting
+require_processes(without=Setting("run.workers", 0))
+print(open(f"/proc/{resource_tracker._resource_tracker._pid}/status").read())
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (blocked,) = [int(line.split()[1], 16) for line in ran.stdout.splitlines() if line.startswith("SigBlk:")]
+    assert blocked >> (signal.SIGHUP - 1) & 1

@@ -72,7 +72,8 @@ def _start(task: Task, events: TrainingEvents, *, count: int) -> None:
     from torch.distributed import TCPStore
 
     context = multiprocessing.get_context("spawn")
-    errors, asked = context.SimpleQueue(), context.RawValue("i", 0)
+    with interrupts.held_back():  # this may start a process
+        errors, asked = context.SimpleQueue(), context.RawValue("i", 0)
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with stop_signals() as stop:
         # What comes while they are starting reaches them by `asked`.
