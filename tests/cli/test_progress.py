@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cuts3d_cli.cli import progress
+from cuts3d_cli.cli import (
+    app,  # noqa: F401 - which names the commands
+    progress,
+)
 from cuts3d_cli.cli.pace import Pace
 from cuts3d_cli.cli.progress import StageProgress, TrainingProgress
 from cuts3d_cli.cli.spelling import set_running
