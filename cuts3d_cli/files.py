@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import FileError, SettingError
+from cuts3d_cli.errors import FileError, Setting, SettingError
 
 _TEMPORARY = re.compile(r"(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)\.[0-9a-f]{8}\.tmp")
 _HIDDEN = re.compile(r"\..+\." + _TEMPORARY.pattern)
@@ -182,6 +182,36 @@ def make_folder(folder: Path) -> None:
             raise FileError(f"{folder} is not a folder, and a folder is needed: name another") from problem
         if not os.access(folder, os.W_OK | os.X_OK):
             raise FileError(f"{folder} cannot be written to: permission denied")
+
+
+@contextmanager
+def one_writer(folder: Path, *, lock: str) -> Iterator[None]:
+    """Keep other runs out of a folder of results within the block; the folder is made.
+
+    Args:
+        folder: of the results.
+        lock: name of a file in it, which is there only meanwhile.
+
+    Raises:
+        FileError: another run is in it, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    path = folder / lock
+    held = FileLock(path)
+    with explained(folder):
+        try:
+            held.acquire(timeout=0)
+        except Timeout as error:  # an OSError, too
+            problem = f"{folder} is being written by another run: wait for it, or choose another "
+            raise FileError(problem, Setting("out")) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # gone, or not ours to remove: the lock itself ends with the process
+            path.unlink()
+        held.release()
 
 
 def temporary_name(path: Path) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.pack import Packing
 from cuts3d_cli.stages.pack import run as pack
-from cuts3d_cli.wording import Say, absence, choose_one
+from cuts3d_cli.wording import Say, absence, choose_one, listed
 
 DEFAULT_FORMATS = ("coco", "png")
 PICTURES = "pictures"
@@ -127,13 +129,16 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
     """
     # Check all that is asked for before anything is written.
     _check(wanted)
+    results = _results_below([*wanted.photos, *([wanted.depth_dir] if wanted.depth_dir else [])])
+    if others := [folder for folder in results if not _is_same(folder, wanted.out)]:
+        say(f"left out, since they hold results of segment: {listed(others)}")
     packing = Packing(
         source=list(wanted.photos),
         out=wanted.out,
         name=_NAME,
         images=wanted.images,
         depth_dir=wanted.depth_dir,
-        leave_out=[wanted.out] if wanted.out.is_dir() else [],
+        leave_out=[*results, *([wanted.out] if wanted.out.is_dir() else [])],
     )
     listing = packing.listing()
     config = replace(config, run=without_split(config.run))
@@ -143,8 +148,12 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         )
     elif wanted.depth_dir is not None:
         config = with_maps(config, given=given)
-    asked = Asked(photos=digest_of(listing, wanted.depth_dir), settings=_settings(wanted, config))
-    folder, outputs = Folder(wanted.out, keep_shards=wanted.keep_shards), _outputs(wanted)
+    photos = digest_of(listing, wanted.depth_dir, leave_out=packing.leave_out)
+    asked = Asked(photos=photos, settings=_settings(wanted, config))
+    outputs = _outputs(wanted)
+    folder = Folder(
+        wanted.out, keep_shards=wanted.keep_shards, known=[PICTURES, *(_output_of(name) for name in FORMATS)]
+    )
     with folder.locked():
         # Where the same has been done before, nothing is left to do.
         if before := folder.finished(asked, list(outputs.values()), if_exists=config.run.if_exists):
@@ -161,7 +170,9 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         drawn = _draw(wanted, found, outputs, bar=bar)
         written = {name: str(wanted.out / outputs[name]) for name in (*exported, *drawn)}
         result = _result(wanted, found, exported, listing=listing, written=written)
-        folder.close(asked, [outputs[name] for name in result.written], result.to_json())
+        names = {name: outputs[name] for name in result.written}
+        # Names from the folder, which may be moved.
+        folder.close(asked, list(names.values()), {**result.to_json(), "out": None, "written": names})
     return result
 
 
@@ -206,6 +217,13 @@ def _check(wanted: Segmenting) -> None:
         WeightsError: there is no such checkpoint.
     """
     check_folder(wanted.out, setting="out")
+    for path in wanted.photos:
+        if path.is_dir() and _is_same(path, wanted.out):
+            raise SettingError("out", f"is {wanted.out}, the folder of the photos: name another")
+        if path.is_dir() and wanted.depth_dir is not None and _is_same(path, wanted.depth_dir):
+            raise SettingError("depth_dir", f"is {wanted.depth_dir}, the folder of the photos: keep maps in their own")
+    if wanted.depth_dir is not None and not wanted.depth_dir.is_dir():
+        raise SettingError("depth_dir", f"is {wanted.depth_dir}, which is no folder")
     for name in wanted.formats:
         if name not in FORMATS:
             raise SettingError("to", f"is '{name}': {choose_one(name, FORMATS)}")
@@ -225,19 +243,40 @@ def _settings(wanted: Segmenting, config: Config) -> dict[str, Any]:
     values: dict[str, Any] = {name: recorded(name, getattr(config, name)) for name in sections}
     values |= {"to": list(wanted.formats), "category": wanted.category, "pictures": wanted.pictures}
     values |= {"max_image_pixels": config.run.max_image_pixels}
-    if wanted.checkpoint is not None:
-        state = wanted.checkpoint.stat()
-        values["checkpoint"] = [str(wanted.checkpoint), state.st_size, state.st_mtime_ns]
+    weights = [config.features.weights, config.depth.weights, config.predict.detectron2_config, wanted.checkpoint]
+    for path in filter(None, weights):
+        with suppress(OSError):  # whoever reads it says so
+            state = Path(path).stat()
+            values[f"file {path}"] = [state.st_size, state.st_mtime_ns]
     return json.loads(to_json_bytes(values))  # lists in place of tuples, as they are read again
 
 
 def _outputs(wanted: Segmenting) -> dict[str, str]:
     """Return the files and folders that are written: format, or "pictures" -> name below the folder of the results."""
-    outputs = {}
-    for name in dict.fromkeys(wanted.formats):
-        form = FORMATS[name]
-        outputs[name] = form.file if form.one_file else _FOLDERS.get(name, name)
+    outputs = {name: _output_of(name) for name in wanted.formats}
     return outputs | ({PICTURES: PICTURES} if wanted.pictures else {})
+
+
+def _output_of(name: str) -> str:
+    """Return the file or folder that a format is written to, below the folder of the results."""
+    form = FORMATS[name]
+    return form.file if form.one_file else _FOLDERS.get(name, name)
+
+
+def _results_below(folders: Sequence[Path]) -> list[Path]:
+    """Find folders of results within folders of photos or maps: what they hold is neither."""
+    found = []
+    for top in folders:
+        for place, below, files in os.walk(top):
+            below[:] = [name for name in below if not name.startswith(".")]
+            if RECORD in files and Path(place) != top:
+                found.append(Path(place))
+                below.clear()
+    return sorted(set(found))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.exists() and one.samefile(other)
 
 
 def _find(wanted: Segmenting, packing: Packing, ready: Ready, *, bar: Bar, say: Say) -> _Found:
@@ -324,7 +363,7 @@ def _before(wanted: Segmenting, stored: Mapping[str, Any]) -> Segmented:
             instances=int(stored["instances"]),
             empty=int(stored["without_instance"]),
             failed=[{name: str(item[name]) for name in ("file", "stage", "reason")} for item in stored["failed"]],
-            written={str(what): str(where) for what, where in stored["written"].items()},
+            written={str(what): str(wanted.out / where) for what, where in stored["written"].items()},
             notes=[str(note) for note in stored["notes"]],
             finished_before=True,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.errors import FileError, Setting, UsageError
-from cuts3d_cli.files import atomic_write_json, explained, make_folder
+from cuts3d_cli.files import atomic_write_json, explained, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.stages.listing import Listing, files_in
 
@@ -46,12 +46,23 @@ class Folder:
         shards: where the shards lie while it works, and afterwards if they are kept.
     """
 
-    def __init__(self, path: Path, *, keep_shards: bool) -> None:
-        """Look into the folder; write nothing."""
+    def __init__(self, path: Path, *, keep_shards: bool, known: Collection[str]) -> None:
+        """Look into the folder; write nothing.
+
+        Args:
+            path: of the folder.
+            keep_shards: leave the shards in `shards`; those that an earlier run has left there stay.
+            known: names of all files and folders that any run may write: a record that names others is a stranger's.
+
+        Raises:
+            FileError: the record is damaged, or not ours.
+        """
         self.path = path
-        kept, working = path / KEPT, path / WORKING
-        self.shards = kept if keep_shards or kept.exists() else working
-        self._keep = keep_shards or kept.exists()
+        self._known = frozenset(known)
+        record = self._read()
+        self._had_kept = record is not None and record.get("keeps_shards") is True
+        self._keep = keep_shards or self._had_kept
+        self.shards = path / (KEPT if self._keep else WORKING)
 
     def finished(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> dict[str, Any] | None:
         """Look at the results that are there; write nothing.
@@ -70,6 +81,8 @@ class Folder:
             FileError: something else is in the place of the results.
         """
         record = self._read()
+        if self._keep and not self._had_kept:
+            self._check_free([KEPT])
         if record is None:
             self._check_free(outputs)
             return None
@@ -79,7 +92,14 @@ class Folder:
             raise UsageError(*self._refusal(of_other=not same, same_photos=same_photos))
         result = record.get("result")
         done = same and if_exists != "overwrite" and record.get("finished") is True and self._is_complete(record)
-        return result if done and isinstance(result, dict) else None
+        done = done and (self.shards.exists() or not self._keep)
+        if done and isinstance(result, dict):
+            return result
+        # What is written or removed now must be of an earlier run.
+        names = self._names(record)
+        self._check_free([name for name in outputs if name not in names])
+        self._check_own(record)
+        return None
 
     def begin(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> None:
         """Make the folder ready for a run, after `finished`: remove what is to be replaced, note what is begun.
@@ -97,35 +117,14 @@ class Folder:
         self._write(asked, outputs, finished=False, result=None)
 
     def close(self, asked: Asked, outputs: Sequence[str], result: Mapping[str, Any]) -> None:
-        """Record the result, and remove the shards unless they are kept."""
-        self._write(asked, outputs, finished=True, result=result)
+        """Record the result with the files that belong to it, and remove the shards unless they are kept."""
+        self._write(asked, outputs, finished=True, result=result, files=self._files(outputs))
         if not self._keep:
             self._rmtree(self.shards)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder within the block.
-
-        Raises:
-            FileError: another run is in it.
-        """
-        from filelock import FileLock, Timeout
-
-        make_folder(self.path)
-        path = self.path / _LOCK
-        lock = FileLock(path)
-        try:
-            with explained(self.path):
-                lock.acquire(timeout=0)
-        except Timeout as error:
-            problem = f"{self.path} is being written by another run: wait for it, or choose another "
-            raise FileError(problem, Setting("out")) from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # gone, or not ours to remove: the lock itself ends with the process
-                path.unlink()
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other runs out of the folder within the block, as `one_writer`."""
+        return one_writer(self.path, lock=_LOCK)
 
     def _settle_shards(self) -> None:
         """Take over the shards of an interrupted run that were not to be kept, if they are now."""
@@ -146,14 +145,24 @@ class Folder:
             raise FileError(f"{path} is not of this version of cuts3d: choose another ", Setting("out"))
         return record
 
-    def _write(self, asked: Asked, outputs: Sequence[str], *, finished: bool, result: Mapping[str, Any] | None) -> None:
+    def _write(
+        self,
+        asked: Asked,
+        outputs: Sequence[str],
+        *,
+        finished: bool,
+        result: Mapping[str, Any] | None,
+        files: Mapping[str, int] | None = None,
+    ) -> None:
         record = {
             "format": _FORMAT,
             "version": __version__,
             "finished": finished,
             "photos": asked.photos,
             "settings": dict(asked.settings),
+            "keeps_shards": self._keep,
             "outputs": list(outputs),
+            "files": files,
             "result": result,
         }
         atomic_write_json(self.path / RECORD, record)
@@ -165,7 +174,38 @@ class Folder:
         return (f"{begin}: choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
     def _is_complete(self, record: Mapping[str, Any]) -> bool:
-        return all((self.path / name).exists() for name in _names(record))
+        files = _sizes(record)
+        return files is not None and files == self._files(self._names(record))
+
+    def _files(self, outputs: Sequence[str]) -> dict[str, int]:
+        """Return the files of outputs with their sizes, as paths from the folder, sorted."""
+        found = {}
+        for name in outputs:
+            path = self.path / name
+            for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+                with suppress(FileNotFoundError):
+                    if not file.is_dir():
+                        found[file.relative_to(self.path).as_posix()] = file.stat().st_size
+        return dict(sorted(found.items()))
+
+    def _check_own(self, record: Mapping[str, Any]) -> None:
+        """Make sure that the outputs of a finished run hold nothing but what it wrote.
+
+        Raises:
+            FileError: they do.
+        """
+        files = _sizes(record)
+        if record.get("finished") is not True or files is None:
+            return
+        for file in self._files(self._names(record)):
+            if file not in files:
+                problem = f"{self.path / file} was not written by `cuts3d segment`: move it away, or choose another "
+                raise FileError(problem, Setting("out"))
+
+    def _names(self, record: Mapping[str, Any]) -> list[str]:
+        """Return the files and folders that a record names; none that lead elsewhere."""
+        names = record.get("outputs")
+        return [name for name in names if name in self._known] if isinstance(names, list) else []
 
     def _check_free(self, outputs: Sequence[str]) -> None:
         for name in outputs:
@@ -175,7 +215,7 @@ class Folder:
 
     def _remove(self, record: Mapping[str, Any], *, with_shards: bool) -> None:
         """Remove the results of a run, and its shards; those that a user keeps are the stages' to judge."""
-        for name in _names(record):
+        for name in self._names(record):
             self._rmtree(self.path / name)
         if with_shards and (self.path / WORKING).exists():
             self._rmtree(self.path / WORKING)
@@ -188,16 +228,21 @@ class Folder:
                 path.unlink(missing_ok=True)
 
 
-def _names(record: Mapping[str, Any]) -> list[str]:
-    """Return the files and folders that a record names; none that lead elsewhere."""
-    names = record.get("outputs")
-    return (
-        [name for name in names if isinstance(name, str) and Path(name).name == name] if isinstance(names, list) else []
-    )
+def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
+    """Return the files that a record lists, with their sizes; None where it lists none."""
+    files = record.get("files")
+    if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
+        return None
+    return files
 
 
-def digest_of(listing: Listing, depth_dir: Path | None) -> str:
-    """Identify photos and depth maps by their names, sizes and times of change, so that none need be read.
+def digest_of(listing: Listing, depth_dir: Path | None, *, leave_out: Collection[Path] = ()) -> str:
+    """Identify photos and depth maps by their names, ids, sizes and times of change, so that none need be read.
+
+    Args:
+        listing: the photos.
+        depth_dir: the folder of the maps.
+        leave_out: folders in it that are no maps.
 
     Returns:
         64 hexadecimal digits.
@@ -206,12 +251,13 @@ def digest_of(listing: Listing, depth_dir: Path | None) -> str:
         UsageError: the folder of the maps cannot be listed.
     """
     hasher = hashlib.sha256()
-    maps = [] if depth_dir is None else [("map", depth_dir / file, file) for file in files_in(depth_dir)]
-    for kind, path, name in [*[("photo", listing.root / item.file, item.file) for item in listing.photos], *maps]:
-        try:
+    items = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
+    if depth_dir is not None:
+        items += [(["map", file], depth_dir / file) for file in files_in(depth_dir, leave_out)]
+    for names, path in items:
+        facts: list[object] = [*names]
+        with suppress(OSError, ValueError):  # a photo that a COCO JSON names and that is not there
             state = path.stat()
-            facts = [kind, name, state.st_size, state.st_mtime_ns]
-        except (OSError, ValueError):  # a photo that a COCO JSON names and that is not there
-            facts = [kind, name]
+            facts += [state.st_size, state.st_mtime_ns]
         hasher.update(json.dumps(facts).encode("ascii") + b"\n")
     return hasher.hexdigest()

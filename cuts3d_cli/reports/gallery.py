@@ -14,6 +14,7 @@ from cuts3d_cli.engine.pool import WorkerPool, result_of
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import FileError, Message, SampleError, Setting, SettingError
 from cuts3d_cli.exports.output import Output
+from cuts3d_cli.files import one_writer
 from cuts3d_cli.reports import drawing
 from cuts3d_cli.reports.drawing import Job, Thumbnails
 from cuts3d_cli.reports.page import MARK, Gallery, data_of, page_of
@@ -25,6 +26,7 @@ from cuts3d_cli.wording import Say, first_line, listed
 _Result = TypeVar("_Result")
 PAGE, DATA = "index.html", "photos.js"
 ASSETS = ("report.css", "report.js")
+_LOCK = ".report.lock"
 _OURS = re.compile(r"(thumbnails|truth|steps)/\d{3,}/\d{6,}\.jpg")
 """Pictures in the folder of a report, all numbered by the report itself: names of photos name no file."""
 DRAWING = "drawing"
@@ -122,6 +124,12 @@ def report(
     )
     for line in shelf.warnings:
         say(f"warning: {line}")
+    with one_writer(request.out, lock=_LOCK):
+        return _made(shelf, request, run=run, say=say, progress=progress)
+
+
+def _made(shelf: Shelf, request: Request, *, run: RunConfig, say: Say, progress: Progress) -> Reported:
+    """Draw all pictures and write the page; see `report`."""
     out = Output(request.out, if_exists="overwrite")
     out.write(DATA, data_of(None))
     progress.begin([(item.base, item.found.manifest.counts.get("samples_in")) for item in shelf.shards])
@@ -174,7 +182,7 @@ def _check_folder(out: Path, shards: Sequence[Path]) -> None:
         raise SettingError("out", f"is {out}, the folder of the shards: name another")
     data = out / DATA
     is_report = data.is_file() and data.read_bytes()[: len(MARK)] == MARK
-    if not is_report and any(out.iterdir()):
+    if not is_report and any(path.name != _LOCK for path in out.iterdir()):
         raise SettingError("out", f"is {out}, a folder with files that are no report: name a new one")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Pairs:
     unused: Sequence[str]
 
 
-def pair_maps(photos: Sequence[Photo], folder: Path) -> Pairs:
+def pair_maps(photos: Sequence[Photo], folder: Path, *, leave_out: Collection[Path] = ()) -> Pairs:
     """Find the depth maps of photos.
 
     A map lies below the folder as its photo lies below the source, and has its name but for the ending, whatever the
@@ -47,6 +47,7 @@ def pair_maps(photos: Sequence[Photo], folder: Path) -> Pairs:
     Args:
         photos: all of them.
         folder: of the maps.
+        leave_out: folders in it whose files are no maps.
 
     Returns:
         The pairs.
@@ -55,7 +56,7 @@ def pair_maps(photos: Sequence[Photo], folder: Path) -> Pairs:
         SettingError: not one map belongs to a photo.
         UsageError: a folder cannot be listed.
     """
-    files = files_in(folder)
+    files = files_in(folder, leave_out)
     stems: dict[str, list[str]] = {}
     for file in files:
         if _extension(file) in MAP_EXTENSIONS:

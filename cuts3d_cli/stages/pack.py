@@ -123,7 +123,9 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     rules = _check(packing, config.pack)
     # List all photos before anything is written: which of them go into which shard depends on all.
     listing = packing.listing()
-    pairs = pair_maps(listing.photos, packing.depth_dir) if packing.depth_dir is not None else None
+    pairs = None
+    if packing.depth_dir is not None:
+        pairs = pair_maps(listing.photos, packing.depth_dir, leave_out=packing.leave_out)
     plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
     _make_room(plan, packing=packing, if_exists=if_exists)
     maps = _Maps(pairs=pairs, rules=rules, scale=config.pack.depth_scale, max_image_pixels=config.run.max_image_pixels)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuts3d_cli.files import one_writer
 from cuts3d_cli.recipes import segment as recipe
 from tests.support.photos import encoded, scene_of, write_photos
 from tests.support.running import Ran
@@ -95,10 +96,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     ran = cuts3d(*command, "--out", "out")
     assert ran.code == 0
     assert "photos-000.tar: finished before, skipped" in ran.err
-    whole, out = contents(Path("whole")), contents(Path("out"))
-    for found in (whole, out):
-        del found["segment.json"]  # names the folder
-    assert out == whole
+    assert contents(Path("out")) == contents(Path("whole"))
 
 
 def test_shards_are_kept_where_asked_for(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
@@ -274,3 +272,133 @@ def _fail(*_: Any, **__: Any) -> None:
     from cuts3d_cli.errors import FileError
 
     raise FileError("interrupted")
+
+
+QUICK = ("--no-pictures", "--to", "png")
+
+
+@pytest.fixture
+def done(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]) -> tuple[object, ...]:
+    """A command whose results lie in `out`."""
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
+    assert cuts3d(*command).code == 0
+    return command
+
+
+def test_a_users_files_among_results_are_not_removed(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    mine = Path("out/masks/mine.txt")
+    mine.write_text("mine")
+    ran = cuts3d(*done, "-n", "2", "--if-exists", "replace")
+    assert ran.code == 1
+    assert "out/masks/mine.txt was not written by `cuts3d segment`: move it away, or choose another --out" in ran.line
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    mine = Path("out/annotations.json")
+    mine.write_text("mine")
+    ran = cuts3d(*done, "--to", "coco", "--if-exists", "replace")
+    assert ran.code == 1
+    assert "out/annotations.json is there, and was not written by `cuts3d segment`" in ran.line
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["..", "", "../photos", "mine"])
+def test_a_record_that_names_other_files_removes_none(done: tuple[object, ...], cuts3d: Callable[..., Ran], name: str):
+    Path("out/mine").mkdir()
+    record = json.loads(Path("out/segment.json").read_text())
+    Path("out/segment.json").write_text(json.dumps({**record, "outputs": [name], "files": {}}))
+    before = contents(Path("photos"))
+    cuts3d(*done, "-n", "2", "--if-exists", "replace")
+    assert contents(Path("photos")) == before
+    assert Path("out/mine").is_dir()
+
+
+def test_results_that_are_gone_are_made_again(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    before = contents(Path("out"))
+    next(Path("out/masks").glob("*.png")).unlink()
+    assert cuts3d(*done).code == 0
+    assert contents(Path("out")) == before
+
+
+def test_a_folder_that_was_moved_names_its_own_files(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    Path("out").rename("moved")
+    ran = cuts3d(*done[: done.index("out")], "moved", *done[done.index("out") + 1 :], "--json")
+    result = json.loads(ran.out)
+    assert (result["finished_before"], result["written"]) == (True, {"png": "moved/masks"})
+
+
+def test_weights_that_changed_are_other_settings(done: tuple[object, ...], cuts3d: Callable[..., Ran], weights: Path):
+    own = Path("own.pth")
+    own.write_bytes(weights.read_bytes())
+    command = tuple("own.pth" if word == weights else "other" if word == "out" else word for word in done)
+    assert cuts3d(*command).code == 0
+    own.write_bytes(weights.read_bytes() + b"0")
+    ran = cuts3d(*command)
+    assert ran.code == 2
+    assert "other holds results of other settings" in ran.line
+
+
+def test_kept_shards_are_asked_for_later(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    assert cuts3d(*done, "--keep-shards").code == 0
+    assert Path("out/shards/photos-000.pseudo.tar").is_file()
+
+
+def test_a_folder_named_shards_is_not_taken_over(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]
+):
+    mine = Path("out/shards")
+    mine.mkdir(parents=True)
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
+    ran = cuts3d(*command, "--keep-shards")
+    assert ran.code == 1
+    assert "out/shards is there, and was not written by `cuts3d segment`" in ran.line
+    assert cuts3d(*command).code == 0
+    assert list(mine.iterdir()) == []
+
+
+def test_two_runs_on_one_folder(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
+    with one_writer(Path("out"), lock=".segment.lock"):
+        ran = cuts3d("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
+    assert ran.code == 1
+    assert "out is being written by another run: wait for it, or choose another --out" in ran.line
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("photos", "--out", "photos"), "--out is photos, the folder of the photos: name another"),
+        (
+            ("photos", "--depth-dir", "photos", "--out", "out"),
+            "--depth-dir is photos, the folder of the photos: keep maps in their own",
+        ),
+        (("photos", "--depth-dir", "none", "--out", "out"), "--depth-dir is none, which is no folder"),
+        (("photos", "--depth-dir", "maps/p0.png", "--out", "out"), "--depth-dir is maps/p0.png, which is no folder"),
+    ],
+)
+def test_folders_that_cannot_be(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], words: tuple[str, ...], problem: str
+):
+    ran = cuts3d("segment", *words, *settings)
+    assert ran.code == 2
+    assert problem in ran.line
+
+
+def test_the_results_may_lie_among_the_maps(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "maps/out", *QUICK, *settings, "--json")
+    assert cuts3d(*command).code == 0
+    assert json.loads(cuts3d(*command).out)["finished_before"]
+
+
+def test_ids_of_a_coco_json_are_part_of_what_is_asked(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]
+):
+    def truth(number: int) -> None:
+        image = {"id": number, "file_name": "p0.jpg", "width": 80, "height": 60}
+        Path("photos/all.json").write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
+
+    command = ("segment", "photos/all.json", "--depth-dir", "maps", "--out", "out", "--to", "coco", *settings)
+    truth(7)
+    assert cuts3d(*command, "--no-pictures").code == 0
+    truth(99)
+    ran = cuts3d(*command, "--no-pictures")
+    assert ran.code == 2
+    assert "out holds results of other photos or depth maps" in ran.line
