@@ -94,6 +94,11 @@ class Segmentation:
         """Return the number of instances."""
         return len(self.masks)
 
+    def __repr__(self) -> str:
+        """Return a line, without the arrays."""
+        height, width = self.image.shape[:2]
+        return f"<Segmentation of {width}x{height} pixels: {len(self)} instances{self.title and ' by '}{self.title}>"
+
     @overload
     def __getitem__(self, index: int) -> Instance: ...
 

@@ -215,7 +215,13 @@ class Segmenter:
 
     def _prepare(self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth) -> PreparedPhoto:
         photo = to_photo(image)
-        return self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
+        given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
+        if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
+            _LOG.warning(
+                "the depth is relative: cut in the paper's point cloud, since perspective needs metres: "
+                "pass depth_unit='metre' if it is in metres"
+            )
+        return given
 
 
 def _reader(unit: DepthUnit, larger_is_nearer: bool, invalid: object, orientation: object) -> _ReadDepth:

@@ -465,3 +465,16 @@ def test_supervision_takes_it(segmenter: Segmenter):
     detections = supervision.Detections(xyxy=result.boxes, mask=result.masks, confidence=result.scores)
     assert len(detections) == len(result)
     assert detections.area.tolist() == [instance.area for instance in result]
+
+
+def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pytest.LogCaptureFixture):
+    cutter = Segmenter(preset="objects", **settings(weights, tau_knn="auto", confidence__tau_knn_min="auto"))
+    scene = scene_of(0)
+    photo, depth = Image.fromarray(scene.image), scene.depth / 1000.0
+    found = cutter(photo, depth=depth)
+    assert "the depth is relative: cut in the paper's point cloud" in caplog.text
+    assert "in perspective" not in found.title
+    assert repr(found).startswith(f"<Segmentation of {photo.width}x{photo.height} pixels: {len(found)} instances by ")
+    caplog.clear()
+    assert "LocalCut in perspective" in cutter(photo, depth=depth, depth_unit="metre").title
+    assert "relative" not in caplog.text
