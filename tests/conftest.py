@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from tests.support.photos import pack_photos
 from tests.support.running import Ran
+
+# Under nohup SIGHUP is ignored, also by the commands that tests start: those that answer it must not be.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 WANTS = {
     "a browser": re.compile(r"no browser"),
