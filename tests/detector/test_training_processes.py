@@ -74,7 +74,7 @@ from cuts3d_cli.cli.app import exit_code
 from cuts3d_cli.detector.training import _Training
 
 out, arguments = Path(sys.argv[1]), sys.argv[2:]
-run, following = _Training.run, _Training._next
+run, following = _Training.run, _Training._pasted
 keys, pasted = [], []
 
 def noted(self, batches, **named):
@@ -89,7 +89,7 @@ def kept(self):
     torch.save({"parameters": parameters, "keys": keys, "pasted": pasted}, out / f"rank{self.team.rank}.pth")
     return final
 
-_Training.run, _Training._next = kept, noted
+_Training.run, _Training._pasted = kept, noted
 sys.exit(exit_code(arguments))
 """
 
