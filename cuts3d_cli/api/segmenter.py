@@ -17,6 +17,7 @@ from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
 from cuts3d_cli.api.settings import check_count, check_device, configure
 from cuts3d_cli.config import Config, DepthOrientation
 from cuts3d_cli.cut.image import CutTask, cut_image
+from cuts3d_cli.cut.perspective import RELATIVE_NOTE
 from cuts3d_cli.depth.fitting import MapRules
 from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.engine.pool import WorkerDiedError, WorkerPool, result_of
@@ -217,10 +218,7 @@ class Segmenter:
         photo = to_photo(image)
         given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
         if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
-            _LOG.warning(
-                "the depth is relative: cut in the paper's point cloud, since perspective needs metres: "
-                "pass depth_unit='metre' if it is in metres"
-            )
+            _LOG.warning("%s: pass depth_unit='metre' if it is in metres", RELATIVE_NOTE)
         return given
 
 

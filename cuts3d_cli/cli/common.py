@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -50,6 +50,14 @@ Shards = Annotated[
 MoreShards = Annotated[
     list[str] | None,
     typer.Argument(help="More shards, as when the shell has expanded {000..999}.", show_default=False),
+]
+FoundSource = Annotated[
+    Literal["masks", "detections"],
+    typer.Option("--source", help="The pseudo-masks, or what `cuts3d predict` found."),
+]
+FoundGeneration = Annotated[
+    str | None,
+    typer.Option("--generation", help="Those of a round of self-training: initial, st1, st2, ...", show_default=False),
 ]
 
 

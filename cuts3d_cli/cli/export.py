@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from cuts3d_cli.cli.common import Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import FoundGeneration, FoundSource, Json, MoreShards, Shards, expand_shards
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.config import resolve
 from cuts3d_cli.exports.formats import FORMATS
@@ -31,16 +31,8 @@ def export(
     ],
     shards: Shards = None,
     more_shards: MoreShards = None,
-    source: Annotated[
-        Literal["masks", "detections"],
-        typer.Option("--source", help="The pseudo-masks, or what `cuts3d predict` found."),
-    ] = "masks",
-    generation: Annotated[
-        str | None,
-        typer.Option(
-            "--generation", help="Those of a round of self-training: initial, st1, st2, ...", show_default=False
-        ),
-    ] = None,
+    source: FoundSource = "masks",
+    generation: FoundGeneration = None,
     min_score: Annotated[
         float, typer.Option("--min-score", min=0.0, max=1.0, help="Leave out instances of a lower score.")
     ] = 0.0,

@@ -71,7 +71,5 @@ def _is_photo(path: Path) -> bool:
     """Tell whether a path is a photo, or a folder without shards that holds one."""
     from cuts3d_cli.images import IMAGE_EXTENSIONS
 
-    if path.is_dir():
-        inside = [item for item in path.rglob("*") if not item.name.startswith(".")]
-        return not any(item.suffix == ".tar" for item in inside) and any(_is_photo(item) for item in inside)
-    return path.suffix[1:].lower() in IMAGE_EXTENSIONS
+    endings = {item.suffix for item in path.rglob("*") if item.name[0] != "."} if path.is_dir() else {path.suffix}
+    return ".tar" not in endings and any(ending[1:].lower() in IMAGE_EXTENSIONS for ending in endings)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from cuts3d_cli.cli.common import WORKER_FIELDS, Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import (
+    WORKER_FIELDS,
+    FoundGeneration,
+    FoundSource,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave,
+)
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -25,16 +34,8 @@ def report(
     ],
     shards: Shards = None,
     more_shards: MoreShards = None,
-    source: Annotated[
-        Literal["masks", "detections"],
-        typer.Option("--source", help="The pseudo-masks, or what `cuts3d predict` found."),
-    ] = "masks",
-    generation: Annotated[
-        str | None,
-        typer.Option(
-            "--generation", help="Those of a round of self-training: initial, st1, st2, ...", show_default=False
-        ),
-    ] = None,
+    source: FoundSource = "masks",
+    generation: FoundGeneration = None,
     ground_truth: Annotated[
         Path | None,
         typer.Option(

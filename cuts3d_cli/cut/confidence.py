@@ -16,7 +16,7 @@ from cuts3d_cli.cut.crf import refine_masks
 from cuts3d_cli.cut.grid import depth_to_grid
 from cuts3d_cli.cut.localcut import cut_graph, local_graph, longest_edge
 from cuts3d_cli.cut.masks import upsample_nearest
-from cuts3d_cli.cut.parts import part_with, take_apart
+from cuts3d_cli.cut.parts import part_with, parts_of
 from cuts3d_cli.errors import SettingError
 
 CRF_LEVELS = 255
@@ -134,13 +134,7 @@ def confidence_counts(
             capacity=capacity,
         )
         if surface.fine is not None:
-            parts = take_apart(
-                found,
-                surface.fine,
-                tau_knn=item.tau_knn * surface.fine.spacing / surface.spacing,
-                concavity=item.concavity,
-                min_area=min_area,
-            )
+            parts = parts_of(found, surface, tau_knn=item.tau_knn, concavity=item.concavity, min_area=min_area)
             found = part_with(parts, int(np.atleast_1d(source)[0]) if seed is None else seed)
         counts += found
     return counts

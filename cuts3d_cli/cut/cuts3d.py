@@ -19,7 +19,7 @@ from cuts3d_cli.cut.localcut import choose_sink, cut_graph, grid_spacing, local_
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, argmax_first
-from cuts3d_cli.cut.parts import take_apart
+from cuts3d_cli.cut.parts import parts_of
 from cuts3d_cli.cut.perspective import Perspective, surface_of
 from cuts3d_cli.cut.sharpening import spatial_importance
 from cuts3d_cli.cut.types import Candidate
@@ -226,12 +226,11 @@ class Cuts3dRules:
             capacity=settings.capacity,
         )
         whole = self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
-        if whole.dropped or surface.fine is None:
+        if whole.dropped:
             return [whole]
 
         # What is one surface from patch to patch may be several on the finer grid.
-        fine_tau = tau_knn * surface.fine.spacing / surface.spacing
-        parts = take_apart(mask, surface.fine, tau_knn=fine_tau, concavity=concavity, min_area=settings.min_area)
+        parts = parts_of(mask, surface, tau_knn=tau_knn, concavity=concavity, min_area=settings.min_area)
         if len(parts) == 1:
             return [whole]
         candidates: list[Candidate] = []

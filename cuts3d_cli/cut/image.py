@@ -165,7 +165,11 @@ def coarse_masks(extraction: Extraction, *, size: int) -> list[NDArray[np.bool_]
         (size, size) bool for each cut that was kept: masks that may overlap become disjoint, the earlier one keeps the
         patch.
     """
-    return [upsample_nearest(mask, (size, size)) for mask in _patch_masks(_kept(extraction))]
+    return _coarse(_patch_masks(_kept(extraction)), size=size)
+
+
+def _coarse(patch_masks: Sequence[NDArray[np.bool_]], *, size: int) -> list[NDArray[np.bool_]]:
+    return [upsample_nearest(mask, (size, size)) for mask in patch_masks]
 
 
 def _kept(extraction: Extraction) -> list[Candidate]:
@@ -185,7 +189,7 @@ def _refine(task: RefinementTask) -> CutResult:
     kept = _kept(extraction)
     patch_masks = _patch_masks(kept)
     with timer.step("crf"):
-        coarse = coarse_masks(extraction, size=config.crf_size)
+        coarse = _coarse(patch_masks, size=config.crf_size)
         refined: Sequence[NDArray[np.bool_]] = coarse
         if task.refined is not None:
             refined = task.refined

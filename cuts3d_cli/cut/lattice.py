@@ -25,6 +25,7 @@ from cuts3d_cli.cut.lattice_points import (
 )
 
 
+@functools.cache
 def has_compiler() -> bool:
     """Return whether Numba is installed, which compiles the lattice for a CPU."""
     return importlib.util.find_spec("numba") is not None

@@ -56,6 +56,26 @@ def take_apart(
     return [part for part in parts if part.any()]
 
 
+def parts_of(
+    mask: NDArray[np.bool_], surface: Surface, *, tau_knn: float, concavity: float | None, min_area: float
+) -> list[NDArray[np.bool_]]:
+    """Take a mask apart as `take_apart`, where the surface is known on a finer grid.
+
+    Args:
+        mask: (H, W) bool, at least one patch.
+        surface: of the patches.
+        tau_knn: longest edge kept between patches; on the finer grid it is as much shorter as its spacing.
+        concavity, min_area: see `take_apart`.
+
+    Returns:
+        The parts; the mask alone where there is no finer grid.
+    """
+    if surface.fine is None:
+        return [mask]
+    tau_knn *= surface.fine.spacing / surface.spacing
+    return take_apart(mask, surface.fine, tau_knn=tau_knn, concavity=concavity, min_area=min_area)
+
+
 def part_with(parts: list[NDArray[np.bool_]], node: int) -> NDArray[np.bool_]:
     """Return the part that holds a node, a row-major index.
 

@@ -19,6 +19,8 @@ from cuts3d_cli.cut.cloud import (
 from cuts3d_cli.cut.grid import fill_holes, patch_distance, patch_medians
 from cuts3d_cli.cut.planes import background_planes
 
+RELATIVE_NOTE = "the depth is relative: cut in the paper's point cloud, since perspective needs metres"
+"""What is said where the settings ask for perspective and depth is not metric."""
 MEASURED_SHARE = 0.25
 """A cell of the fine grid with a smaller share of measured pixels gets the depth of the nearest one that has more."""
 

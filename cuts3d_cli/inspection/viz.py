@@ -14,6 +14,7 @@ from cuts3d_cli.api.cutter import PhotoCutter
 from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
 from cuts3d_cli.config import Config, in_2d
+from cuts3d_cli.cut.perspective import RELATIVE_NOTE
 from cuts3d_cli.depth.fitting import MapRules
 from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.detector.train import require_detectron2
@@ -152,7 +153,7 @@ class PhotoDrawer:
             if depth is None:
                 cutter = self._in_2d or _in_2d(cutter.config, say=self._say)
         if depth is not None and config.pseudo.cloud == "perspective" and depth.distance is None:
-            notes.add("the depth is relative: cut in the paper's point cloud, since perspective needs metres")
+            notes.add(RELATIVE_NOTE)
         try:
             result = cutter.cut(cutter.prepare(photo.image, depth), confidence=False)
         except SampleError as error:

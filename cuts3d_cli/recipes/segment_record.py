@@ -86,8 +86,7 @@ class Folder:
         if record is None:
             self._check_free(outputs)
             return None
-        same_photos = record.get("photos") == asked.photos
-        same = same_photos and record.get("settings") == dict(asked.settings)
+        same_photos, same = _compare(record, asked)
         if if_exists == "fail" or (if_exists == "resume" and not same):
             raise UsageError(*self._refusal(of_other=not same, same_photos=same_photos))
         result = record.get("result")
@@ -109,8 +108,7 @@ class Folder:
         """
         record = self._read()
         if record is not None:
-            same_photos = record.get("photos") == asked.photos
-            same = same_photos and record.get("settings") == dict(asked.settings)
+            same_photos, same = _compare(record, asked)
             if not same or if_exists == "overwrite":
                 self._remove(record, with_shards=not same_photos or if_exists == "overwrite")
         self._settle_shards()
@@ -226,6 +224,12 @@ class Folder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _compare(record: Mapping[str, Any], asked: Asked) -> tuple[bool, bool]:
+    """Return whether a record is of the same photos, and whether it is of the same photos and settings."""
+    same_photos = record.get("photos") == asked.photos
+    return same_photos, same_photos and record.get("settings") == dict(asked.settings)
 
 
 def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:

@@ -46,6 +46,7 @@ class ImageCut:
         result: its masks; None where it failed.
         failure: why it has no result.
         seconds: by step, of all steps.
+        is_relative: as of what was read.
     """
 
     key: str
@@ -53,6 +54,7 @@ class ImageCut:
     result: CutResult | None
     failure: str | None
     seconds: Mapping[str, float]
+    is_relative: bool = False
 
 
 def load_shard(

@@ -90,10 +90,9 @@ def run(
             # Without workers, reading ahead in a thread pays where a device computes; on the cores alone it does not.
             in_thread = device is not None and not pool.workers
             images = prefetched(loaded, ahead=2 * batch_size.current) if in_thread else loaded
-            relative: set[str] = set()
             with closing(images):
-                for image in cut(_noting_relative(images, into=relative)):
-                    yield _outcome(image, settings=settings, is_relative=image.key in relative)
+                for image in cut(images):
+                    yield _outcome(image, settings=settings)
 
         result = run_shards(
             shards,
@@ -150,20 +149,19 @@ def _cutter(
                 except SampleError as error:
                     failure = str(error)
             seconds = add_seconds(image.seconds, result.seconds if result else {})
-            yield ImageCut(key=image.key, size=image.size, result=result, failure=failure, seconds=seconds)
+            yield ImageCut(
+                key=image.key,
+                size=image.size,
+                result=result,
+                failure=failure,
+                seconds=seconds,
+                is_relative=image.is_relative,
+            )
 
     return cut
 
 
-def _noting_relative(images: Iterable[Loaded], *, into: set[str]) -> Iterator[Loaded]:
-    """Pass on images, and note the keys of those whose depth is not metric, so that there is no view in perspective."""
-    for image in images:
-        if image.depth is not None and image.view is None:
-            into.add(image.key)
-        yield image
-
-
-def _outcome(image: ImageCut, *, settings: PseudoConfig, is_relative: bool) -> Outcome:
+def _outcome(image: ImageCut, *, settings: PseudoConfig) -> Outcome:
     if image.result is None:
         return Outcome(key=image.key, failure=image.failure, seconds=image.seconds)
     result = image.result
@@ -178,7 +176,7 @@ def _outcome(image: ImageCut, *, settings: PseudoConfig, is_relative: bool) -> O
             "dense_fallbacks": result.extraction.fallbacks,
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
-            **({"relative_depth": int(is_relative)} if settings.cloud == "perspective" else {}),
+            **({"relative_depth": int(image.is_relative)} if settings.cloud == "perspective" else {}),
         },
         seconds=image.seconds,
     )

@@ -328,4 +328,5 @@ class _Job:
             result=result,
             failure=self.failure,
             seconds=add_seconds(self.image.seconds, self.seconds, result.seconds if result else {}),
+            is_relative=self.image.is_relative,
         )

@@ -47,6 +47,11 @@ class Loaded:
     failure: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def is_relative(self) -> bool:
+        """Whether depth has no view in perspective: it is not metric, or none was asked for."""
+        return self.depth is not None and self.view is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadTask:
