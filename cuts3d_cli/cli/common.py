@@ -25,6 +25,8 @@ EXIT_CODES = (
 )
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
+TEAM_FIELDS = ("gpus",)
+"""Fields of section `run` for commands that can work on several GPUs at once."""
 RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
 """Fields of section `run` that name a Ray cluster."""
 NETWORK_FIELDS = ("device", "batch_size", "half")
@@ -97,8 +99,11 @@ def run_stage(
 
     say_how_to_go_on(config)
     stage = STAGES[name]
-    run: Callable[..., StageResult] = partial(stage.run, say=say)
-    if config.run.engine == "ray":
+    if config.run.engine == "local" or config.run.gpus != 1:
+        from cuts3d_cli.engine.team import run_in_team
+
+        run: Callable[..., StageResult] = partial(run_in_team, stage.run, network=stage.network, say=say)
+    else:
         from cuts3d_cli.engine.ray import run_on_ray
 
         run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
