@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
@@ -12,6 +13,7 @@ from cuts3d_cli.cut.masks import (
     resize_mask,
     rle_area,
     rle_box,
+    rle_runs,
     upsample_nearest,
 )
 
@@ -81,3 +83,50 @@ def test_holes_are_those_of_scipy(size: tuple[int, int], share: float, order: st
     before = mask.copy()
     np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
     np.testing.assert_array_equal(mask, before)
+
+
+def plain_runs(counts: str) -> list[int]:
+    """The rule of compressed codes, a character at a time."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    assert shift == 0
+    return runs
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_runs_are_those_of_the_rule(height: int, width: int, seed: int, share: float):
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    counts = encode_rle(mask)["counts"]
+    runs = rle_runs(counts)
+    assert runs == plain_runs(counts)
+    assert sum(runs) == mask.size
+    assert sum(runs[1::2]) == mask.sum()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=[chr(code) for code in range(48, 112)], max_size=12))
+def test_any_groups_are_runs_or_refused(counts: str):
+    try:
+        assert rle_runs(counts) == plain_runs(counts)
+    except ValueError as error:
+        assert "damaged" in str(error) or "cut off" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("counts", "problem"),
+    [("/", "damaged"), ("p", "damaged"), ("1\u0141", "damaged"), ("1P", "cut off"), ("P" * 7 + "1", "damaged")],
+)
+def test_damaged_runs_are_refused(counts: str, problem: str):
+    with pytest.raises(ValueError, match=problem):
+        rle_runs(counts)
+    assert rle_runs("") == []
