@@ -15,6 +15,7 @@ from cuts3d_cli.cut.masks import (
     rle_box,
     rle_runs,
     upsample_nearest,
+    without_specks,
 )
 
 
@@ -54,6 +55,48 @@ def test_upsampling_equals_torch(grid: int, size: int):
     mask = np.random.default_rng(0).random((grid, grid)) > 0.5
     expected = torch.nn.functional.interpolate(torch.from_numpy(mask[None, None]).double(), size=(size, size))[0, 0]
     np.testing.assert_array_equal(upsample_nearest(mask, (size, size)), expected.numpy() > 0)
+
+
+def test_specks_go_and_what_an_occluder_parts_stays():
+    mask = np.zeros((20, 20), dtype=bool)  # too small for anything to be joined
+    mask[2:12, 2:12] = True  # 100 pixels
+    mask[14:18, 2:12] = True  # 40: the same object behind another one
+    object_alone = mask.copy()
+    mask[0, 0] = mask[2, 15] = mask[3, 16] = True  # 1, and 2 that touch at a corner
+    np.testing.assert_array_equal(without_specks(mask, share=0.05), object_alone)
+    largest = without_specks(mask, share=0.9)
+    assert largest.sum() == 100
+    np.testing.assert_array_equal(without_specks(mask, share=0.0), mask)
+    assert not without_specks(np.zeros((4, 4), dtype=bool), share=0.5).any()
+
+
+def test_what_lies_close_together_is_joined_before_specks_go():
+    mask = np.zeros((320, 320), dtype=bool)  # a disc of a radius of 2
+    mask[50:150, 50:150] = mask[100:104, 153:157] = mask[200:204, 200:204] = True
+    found = without_specks(mask, share=0.05)
+    assert found[102, 149:157].all()  # over a gap of 3
+    assert not found[190:210, 190:210].any()
+    assert not (found & ~without_specks(mask, share=0.0)).any()
+    # A straight edge stays where it is, also along the border of the photo.
+    edge = np.zeros((320, 320), dtype=bool)
+    edge[:100, :160] = True
+    np.testing.assert_array_equal(without_specks(edge, share=0.05), edge)
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_what_is_left_without_specks_are_whole_pieces(mask: np.ndarray):
+    mask = fill_holes(mask)
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    found = without_specks(mask, share=0.2)
+    sizes = [np.count_nonzero(labels == label) for label in range(1, count + 1)]
+    for label, size in enumerate(sizes, start=1):
+        piece = labels == label
+        assert found[piece].all() or not found[piece].any()
+        if size >= 0.2 * mask.sum():
+            assert found[piece].all()
+    assert not (found & ~mask).any()
+    assert found.any() == mask.any()
 
 
 def test_holes_are_filled():
