@@ -95,17 +95,14 @@ def run_stage(
     Returns:
         The result.
     """
-    from cuts3d_cli.stages import STAGES
+    from cuts3d_cli import stages
 
     say_how_to_go_on(config)
-    stage = STAGES[name]
-    if config.run.engine == "local" or config.run.gpus != 1:
-        from cuts3d_cli.engine.team import run_in_team
-
-        run: Callable[..., StageResult] = partial(run_in_team, stage.run, network=stage.network, say=say)
-    else:
+    run: Callable[..., StageResult] = partial(stages.run_stage, name, say=say)
+    if config.run.engine == "ray" and config.run.gpus == 1:
         from cuts3d_cli.engine.ray import run_on_ray
 
+        stage = stages.STAGES[name]
         run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
     return show(name, partial(run, shards, config=config, **arguments), json=json, rows=rows)
 

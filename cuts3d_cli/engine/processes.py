@@ -59,6 +59,11 @@ class _Process:
     failure: str | None = None
 
 
+def place_of(devices: Sequence[str]) -> str:
+    """Return where several processes compute, in words."""
+    return ", ".join(devices) if all(map(on_cuda, devices)) else "the cores of this machine"
+
+
 def run_processes(
     function: Function,
     arguments: Sequence[tuple[Any, ...]],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cuts3d_cli.config import IfExists, RunConfig
+from cuts3d_cli.config import Config, IfExists, RunConfig
 from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
 from cuts3d_cli.engine.results import Progress, ShardResult, Stamp, Status
 from cuts3d_cli.errors import Message, Setting, SettingError, ShardError, UnwritableError, UsageError
@@ -72,6 +72,11 @@ class Sharing:
 def without_split(config: RunConfig) -> RunConfig:
     """Return a configuration without a fixed split that waits for other processes: what follows needs every shard."""
     return replace(config, split="claims", rank=None, world_size=None, wait=True)
+
+
+def on_gpus(config: Config, gpus: int) -> Config:
+    """Return a configuration of which each stage works on so many GPUs of this machine at once."""
+    return replace(config, run=replace(config.run, gpus=gpus))
 
 
 def _number(name: str, text: str) -> int:

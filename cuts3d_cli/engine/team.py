@@ -19,7 +19,7 @@ from typing import Any
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.devices import devices_of
-from cuts3d_cli.engine.processes import Tell, run_processes
+from cuts3d_cli.engine.processes import Tell, place_of, run_processes
 from cuts3d_cli.engine.results import Progress, ShardResult, StageResult, Stamp, Work
 from cuts3d_cli.errors import Message, Setting, SettingError
 from cuts3d_cli.wording import Say, counted
@@ -155,9 +155,8 @@ class _Leader(Progress):
         work.credit(self._finished)
 
     def _announce(self, count: int) -> None:
-        devices = list(dict.fromkeys(self._devices[:count]))
         few = f": more shards, which are smaller, would occupy all {len(self._devices)}"
-        where = ", ".join(devices) if len(devices) > 1 else "the cores of this machine"
+        where = place_of(self._devices[:count])
         self._say(
             f"{counted(count, 'process', 'processes')} share the shards, on {where}"
             + (few if count < len(self._devices) else "")
