@@ -16,6 +16,7 @@ from cuts3d_cli.cut.cloud import (
     perspective_cloud,
     surface_normals,
 )
+from cuts3d_cli.cut.focal import Focal, seen_by
 from cuts3d_cli.cut.grid import fill_holes, patch_distance, patch_medians
 from cuts3d_cli.cut.planes import background_planes
 
@@ -33,15 +34,22 @@ class Perspective:
         points: (H, W, 3) float64, the point cloud in perspective, see `perspective_cloud`.
         fine: (s H, s W, 3) float64, the same on a finer grid; None where masks are not taken apart.
         planes: (H, W) bool, the patches of planes that are background; None where planes are not looked for.
+        focal: the photo's own focal length, if the cloud was made with it; None for that of the settings, or the
+            default.
     """
 
     points: NDArray[np.float64]
     fine: NDArray[np.float64] | None = None
     planes: NDArray[np.bool_] | None = None
+    focal: Focal | None = None
 
 
 def in_perspective(
-    distance: NDArray[np.floating] | None, *, grid: tuple[int, int], settings: CutSettings
+    distance: NDArray[np.floating] | None,
+    *,
+    grid: tuple[int, int],
+    settings: CutSettings,
+    focal: Focal | None = None,
 ) -> Perspective | None:
     """Bring metric depth to what the settings ask for, where they ask for perspective.
 
@@ -49,6 +57,7 @@ def in_perspective(
         distance: (h, w) along the optical axis, over 0, NaN where nothing was measured; None for relative depth.
         grid: (H, W).
         settings: of the cut.
+        focal: the photo's own focal length, if it is known; that of the settings goes before it.
 
     Returns:
         The cloud and what goes with it, or None.
@@ -58,8 +67,9 @@ def in_perspective(
     """
     if distance is None or settings.cloud != "perspective":
         return None
-    size = (distance.shape[0], distance.shape[1])
-    points = perspective_cloud(patch_distance(distance, grid), size=size, focal=settings.focal)
+    focal = focal if settings.focal == "auto" else None
+    length, size = seen_by(focal, size=(distance.shape[0], distance.shape[1]), settings=settings)
+    points = perspective_cloud(patch_distance(distance, grid), size=size, focal=length)
     fine = planes = None
     if settings.parts != "off":
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
@@ -67,7 +77,7 @@ def in_perspective(
         enough = measured >= MEASURED_SHARE
         known = np.where(enough, medians, np.nan) if enough.any() else medians
         values = fill_holes(known)
-        fine = perspective_cloud(values, size=size, focal=settings.focal)
+        fine = perspective_cloud(values, size=size, focal=length)
     if settings.planes != "off":
         medians, measured = patch_medians(distance, grid)
         step = points[1, 1, :2] - points[0, 0, :2]
@@ -75,10 +85,10 @@ def in_perspective(
             medians,
             measured > 0,
             spacing=float(np.hypot(*step)),
-            focal=settings.focal,
+            focal=length,
             smallest=settings.planes,
         )
-    return Perspective(points=points, fine=fine, planes=planes)
+    return Perspective(points=points, fine=fine, planes=planes, focal=focal)
 
 
 def surface_of(depth: NDArray[np.floating], view: Perspective | None, *, settings: CutSettings) -> Surface:

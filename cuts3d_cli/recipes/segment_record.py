@@ -30,7 +30,7 @@ class Asked:
     """What a run was asked for.
 
     Attributes:
-        photos: digest of the photos and their maps.
+        photos: digest of the photos, their maps and cameras.
         settings: plain JSON values: all that shapes the results.
     """
 
@@ -166,7 +166,7 @@ class Folder:
         atomic_write_json(self.path / RECORD, record)
 
     def _refusal(self, *, of_other: bool, same_photos: bool) -> tuple[Any, ...]:
-        what = "other settings" if same_photos else "other photos or depth maps"
+        what = "other settings" if same_photos else "other photos, depth maps or cameras"
         begin = f"{self.path} holds results of {what}" if of_other else f"{self.path} holds results"
         replace = Setting("run.if_exists", "replace")
         return (f"{begin}: choose another ", Setting("out"), ", or set ", replace, " to remove them")
@@ -240,12 +240,15 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
     return files
 
 
-def digest_of(listing: Listing, depth_dir: Path | None, *, leave_out: Collection[Path] = ()) -> str:
-    """Identify photos and depth maps by their names, ids, sizes and times of change, so that none need be read.
+def digest_of(
+    listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None, leave_out: Collection[Path] = ()
+) -> str:
+    """Identify photos, depth maps and cameras by names, ids, sizes and times of change, so that none need be read.
 
     Args:
         listing: the photos.
         depth_dir: the folder of the maps.
+        intrinsics: the file of the cameras.
         leave_out: folders in it that are no maps.
 
     Returns:
@@ -258,6 +261,8 @@ def digest_of(listing: Listing, depth_dir: Path | None, *, leave_out: Collection
     items = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
     if depth_dir is not None:
         items += [(["map", file], depth_dir / file) for file in files_in(depth_dir, leave_out)]
+    if intrinsics is not None:
+        items.append((["intrinsics"], intrinsics))
     for names, path in items:
         facts: list[object] = [*names]
         with suppress(OSError, ValueError):  # a photo that a COCO JSON names and that is not there
