@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ Ghostscript, and each is one more that a stranger's file can attack."""
 MIN_SIDE = 16
 """Images with a shorter side than this (pixels) are refused: a patch grid says nothing about them. Not in the paper."""
 _ORIENTATION = 0x0112
+_EXIF_FOLDER, _FOCAL_35MM, _EXIF_SIDES = 0x8769, 0xA405, (0xA002, 0xA003)
+_SAME_ASPECT = 0.01
+"""A photo whose aspect ratio differs from the one in its EXIF data by more than this part was cropped since."""
 _TURNS: Mapping[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,10 +52,13 @@ class Upright(NamedTuple):
     Attributes:
         image: upright 8-bit RGB, without metadata.
         orientation: the EXIF orientation that it was turned by, 1 to 8; 1 where the pixels are stored upright.
+        focal_35mm: the focal length in millimetres of a lens that sees as much on 35 mm film, as EXIF has it; None
+            where it is not known.
     """
 
     image: Image.Image
     orientation: int
+    focal_35mm: float | None = None
 
 
 def open_image(source: Path | bytes, *, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.Image:
@@ -129,7 +136,8 @@ def upright_rgb(image: Image.Image) -> Upright:
     """
     orientation = exif_orientation(image)
     turn = _TURNS.get(orientation)
-    return Upright(_rgb(image if turn is None else image.transpose(turn)), orientation)
+    focal = exif_focal_35mm(image)
+    return Upright(_rgb(image if turn is None else image.transpose(turn)), orientation, focal)
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -145,6 +153,29 @@ def exif_orientation(image: Image.Image) -> int:
     if found is None:
         found = _orientation_entry(image.info.get("exif"))
     return int(found) if found in _TURNS else 1
+
+
+def exif_focal_35mm(image: Image.Image) -> float | None:
+    """Return the focal length on 35 mm film that the EXIF data of an image has (FocalLengthIn35mmFilm), millimetres.
+
+    Returns:
+        The length; None where there is none, or 0, which means unknown; where the data are damaged; and where they are
+        of an image of another aspect ratio, since whoever cropped it left the focal length as it was.
+    """
+    try:
+        entries = image.getexif().get_ifd(_EXIF_FOLDER)
+        focal = float(entries.get(_FOCAL_35MM) or 0)
+        sides = [float(entries.get(tag) or 0) for tag in _EXIF_SIDES]
+    except Exception:  # Pillow parses all of it, and raises many types on what is damaged.
+        return None
+    if not (math.isfinite(focal) and focal > 0):
+        return None
+    if all(math.isfinite(side) and side > 0 for side in sides):
+        # Some programs write the sides of the upright image, others those of the stored one.
+        ratio = max(sides) * min(image.size) / (min(sides) * max(image.size))
+        if not 1 / (1 + _SAME_ASPECT) <= ratio <= 1 + _SAME_ASPECT:
+            return None
+    return focal
 
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:

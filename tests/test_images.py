@@ -215,3 +215,47 @@ def test_nor_does_packing_or_showing_one(started: Path, tmp_path: Path) -> None:
     assert packed(photos, tmp_path / "out").count("failed") == 2
     assert "damaged" in describe("jpg", EPS)
     assert not started.exists()
+
+
+def with_entries(entries: dict[int, object], *, size: tuple[int, int] = (40, 30), orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769).update(entries)
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({0xA405: 26}, 26.0),
+        ({0xA405: 26, 0xA002: 4000, 0xA003: 3000}, 26.0),
+        ({0xA405: 26, 0xA002: 3000, 0xA003: 4000}, 26.0),  # of the upright image
+        ({0xA405: 26, 0xA002: 4000, 0xA003: 2250}, None),  # cropped since
+        ({0xA405: 26, 0xA002: 0, 0xA003: 0}, 26.0),
+        ({0xA405: 0}, None),
+        ({0xA405: "26 mm"}, None),
+        ({0xA405: b"\xff\xff"}, None),
+        ({0x920A: 4.2}, None),
+        ({}, None),
+    ],
+)
+def test_the_focal_length_in_exif_data(entries: dict[int, object], expected: float | None):
+    for orientation in (1, 6):
+        photo = decode_upright(with_entries(entries, orientation=orientation))
+        assert (photo.focal_35mm, photo.orientation) == (expected, orientation)
+
+
+def test_damaged_exif_data_give_no_focal_length_and_break_no_photo():
+    whole = with_entries({0xA405: 26})
+    start = whole.index(b"Exif\0\0") + 6
+    end = start - 8 + int.from_bytes(whole[start - 8 : start - 6], "big")
+    damaged, lengths = 0, set()
+    for place in range(start, end):
+        for value in (0x00, 0xFF):
+            data = whole[:place] + bytes([value]) + whole[place + 1 :]
+            lengths.add(decode_upright(data).focal_35mm)
+            damaged += data != whole
+    assert damaged > 2 * (end - start) * 0.6
+    assert {26.0, None} <= lengths

@@ -17,10 +17,11 @@ from cuts3d_cli.api.cuts import cuts_of
 from cuts3d_cli.config import Config, PseudoConfig, for_backbone
 from cuts3d_cli.cut.confidence import mean_confidence, spatial_confidence
 from cuts3d_cli.cut.crf import check_backend
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle, rle_box
-from cuts3d_cli.cut.methods import Method, get_method
+from cuts3d_cli.cut.methods import Method, get_method, without_camera
 from cuts3d_cli.cut.perspective import Perspective, in_perspective
 from cuts3d_cli.depth.base import DepthBackend, Direction, Unit
 from cuts3d_cli.depth.catalogue import load_depth
@@ -93,6 +94,12 @@ class PhotoCutter:
         return self._method.needs_depth(self.settings)
 
     @property
+    def without_camera(self) -> tuple[str, object] | None:
+        """The setting that leaves intrinsics of photos without effect, and its value; None where they have one."""
+        decisive = without_camera(self.settings)
+        return None if decisive is None else (decisive, getattr(self.settings, decisive))
+
+    @property
     def title(self) -> str:
         """Method and backbone, for pictures."""
         return self._titled(self.settings)
@@ -136,12 +143,13 @@ class PhotoCutter:
         found = normalise(raw, direction=network.spec.direction, unit=network.spec.unit)
         return to_stored_precision(found, direction=network.spec.direction, unit=network.spec.unit)
 
-    def prepare(self, photo: Image.Image, depth: DepthMap | None) -> PreparedPhoto:
+    def prepare(self, photo: Image.Image, depth: DepthMap | None, *, focal: Focal | None = None) -> PreparedPhoto:
         """Bring depth to the patch grid, and estimate it first where the method needs depth and none is given.
 
         Args:
             photo: upright, RGB.
             depth: of the same view; or None.
+            focal: the photo's own focal length, if it is known.
 
         Raises:
             DepthMissingError, WeightsError, SampleError: as `estimate_depth`.
@@ -155,7 +163,7 @@ class PhotoCutter:
             photo=photo,
             depth=depth.depth,
             patch_depth=patch_depth(depth.depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling),
-            view=in_perspective(depth.distance, grid=self.grid, settings=settings),
+            view=in_perspective(depth.distance, grid=self.grid, settings=settings, focal=focal),
         )
 
     def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
+from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
 from cuts3d_cli.api.settings import check_count, check_device, configure
@@ -19,6 +21,7 @@ from cuts3d_cli.config import Config, DepthOrientation
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
 from cuts3d_cli.depth.fitting import MapRules
+from cuts3d_cli.depth.intrinsics import Intrinsics
 from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.engine.pool import WorkerDiedError, WorkerPool, result_of
 from cuts3d_cli.errors import Cuts3dError, SampleError, SettingError
@@ -77,6 +80,7 @@ class Segmenter:
         larger_is_nearer: bool = False,
         depth_invalid: DepthInvalid = "auto",
         depth_orientation: DepthOrientation = "auto",
+        intrinsics: IntrinsicsLike | None = None,
         confidence: bool = True,
     ) -> Segmentation:
         """Cut the instances out of one photo.
@@ -91,6 +95,9 @@ class Segmenter:
                 apart, as 65535 does.
             depth_orientation: how the map of a photo lies that EXIF turns: "upright", as the photo is seen; "stored",
                 as its pixels are stored, so that it is turned along; "auto", as the edges tell, else upright.
+            intrinsics: the camera that took the photo, for cloud "perspective": a 3x3 matrix K, (fx, fy, cx, cy) in
+                pixels, a mapping with these and, where they are of another resolution, width and height, or the path of
+                a file with one camera. None: the focal length of the photo's EXIF data, else 0.9 of the longer side.
             confidence: compute Spatial Confidence, which scores the masks; without it all scores are 1.
 
         Returns:
@@ -103,7 +110,7 @@ class Segmenter:
             WeightsError: the weights of a network are unavailable.
         """
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
-        given = self._prepare(image, depth, read=read)
+        given = self._prepare(image, depth, read=read, camera=self._camera(intrinsics))
         return self._cutter.cut(given, confidence=confidence)
 
     @overload
@@ -116,6 +123,7 @@ class Segmenter:
         larger_is_nearer: bool = False,
         depth_invalid: DepthInvalid = "auto",
         depth_orientation: DepthOrientation = "auto",
+        intrinsics: IntrinsicsLike | None = None,
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -132,6 +140,7 @@ class Segmenter:
         larger_is_nearer: bool = False,
         depth_invalid: DepthInvalid = "auto",
         depth_orientation: DepthOrientation = "auto",
+        intrinsics: IntrinsicsLike | None = None,
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -147,6 +156,7 @@ class Segmenter:
         larger_is_nearer: bool = False,
         depth_invalid: DepthInvalid = "auto",
         depth_orientation: DepthOrientation = "auto",
+        intrinsics: IntrinsicsLike | None = None,
         confidence: bool = True,
         batch_size: int = 4,
         workers: int = 0,
@@ -158,6 +168,7 @@ class Segmenter:
             images: each as for a call.
             depths: one map a photo, None where there is none; as for a call.
             depth_unit, larger_is_nearer, depth_invalid, depth_orientation, confidence: as for a call.
+            intrinsics: as for a call, of all photos.
             batch_size: photos that go through the backbone at once.
             workers: processes that cut; 0 cuts in this one. They import the caller's main module, as all processes
                 of `multiprocessing` do that are spawned: a script calls this under `if __name__ == "__main__":`.
@@ -178,10 +189,11 @@ class Segmenter:
         check_count("workers", workers, least=0)
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
+        camera = self._camera(intrinsics)
         with _death_of_workers_explained(workers), WorkerPool(workers) as pool:
             if workers:  # before networks are loaded: a script may lack its guard
                 pool.check_that_workers_live(cut_image)
-            tasks = self._tasks(pairs, batch_size=batch_size, read=read)
+            tasks = self._tasks(pairs, batch_size=batch_size, read=read, camera=camera)
             for given, future in pool.in_order(cut_image if workers else cut_alone, tasks):
                 try:
                     if isinstance(given, SampleError):
@@ -199,6 +211,7 @@ class Segmenter:
         *,
         batch_size: int,
         read: _ReadDepth,
+        camera: Intrinsics | None,
     ) -> Iterator[tuple[PreparedPhoto | SampleError, CutTask | None]]:
         """Yield each photo with its task, or why there is none."""
         remaining = iter(pairs)
@@ -207,16 +220,34 @@ class Segmenter:
             given: list[PreparedPhoto | SampleError] = []
             for image, depth in batch:
                 try:
-                    given.append(self._prepare(image, depth, read=read))
+                    given.append(self._prepare(image, depth, read=read, camera=camera))
                 except SampleError as error:
                     given.append(error)
             tasks = iter(self._cutter.tasks([item for item in given if isinstance(item, PreparedPhoto)]))
             for item in given:
                 yield item, None if isinstance(item, SampleError) else next(tasks)
 
-    def _prepare(self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth) -> PreparedPhoto:
+    def _camera(self, intrinsics: IntrinsicsLike | None) -> Intrinsics | None:
+        """Return the camera that a call names.
+
+        Raises:
+            SettingError: it is none.
+
+        Warns:
+            UserWarning: it has no effect beside the settings.
+        """
+        if intrinsics is None:
+            return None
+        if (decisive := self._cutter.without_camera) is not None:
+            warnings.warn(f"intrinsics has no effect with {decisive[0]}={decisive[1]!r}", stacklevel=3)
+        return to_intrinsics(intrinsics)
+
+    def _prepare(
+        self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth, camera: Intrinsics | None
+    ) -> PreparedPhoto:
         photo = to_photo(image)
-        given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
+        focal = to_focal(photo, camera)
+        given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo), focal=focal)
         if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
             _LOG.warning("%s: pass depth_unit='metre' if it is in metres", RELATIVE_NOTE)
         return given
@@ -276,6 +307,7 @@ def segment(
     larger_is_nearer: bool = False,
     depth_invalid: DepthInvalid = "auto",
     depth_orientation: DepthOrientation = "auto",
+    intrinsics: IntrinsicsLike | None = None,
     confidence: bool = True,
     preset: str | None = None,
     device: str = "auto",
@@ -285,8 +317,8 @@ def segment(
 
     Args:
         image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.
-        depth, depth_unit, larger_is_nearer, depth_invalid, depth_orientation, confidence: as for a call of a
-            `Segmenter`.
+        depth, depth_unit, larger_is_nearer, depth_invalid, depth_orientation, intrinsics, confidence: as for a call of
+            a `Segmenter`.
         preset, device, settings: as for `Segmenter`.
 
     Returns:
@@ -307,5 +339,6 @@ def segment(
         larger_is_nearer=larger_is_nearer,
         depth_invalid=depth_invalid,
         depth_orientation=depth_orientation,
+        intrinsics=intrinsics,
         confidence=confidence,
     )

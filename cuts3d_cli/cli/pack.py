@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
 
 
+INTRINSICS_HELP = (
+    "File with the camera of the photos, of all or of each: fx, fy, or a matrix K, in JSON, YAML or plain numbers, as"
+    " of OpenCV, ROS, BOP, COCO, TUM or Open3D. For --cloud perspective."
+)
+"""Of the option `--intrinsics`."""
 OF_MAPS = ("depth_scale", "depth_invalid", "depth_orientation")
 """Fields of section `pack` that say what depth maps mean."""
 
@@ -73,6 +78,7 @@ def pack(
             show_default=False,
         ),
     ] = None,
+    intrinsics: Annotated[Path | None, typer.Option("--intrinsics", help=INTRINSICS_HELP, show_default=False)] = None,
     json: Json = False,
     *,
     config: Config,
@@ -83,18 +89,27 @@ def pack(
     if config.run.engine != "local":
         raise UsageError("pack does not run on a cluster: it reads and writes, and computes nothing")
     say_how_to_go_on(config)
-    packing = Packing(source=source, out=out, name=name or source.resolve().stem, images=images, depth_dir=depth_dir)
+    packing = Packing(
+        source=source,
+        out=out,
+        name=name or source.resolve().stem,
+        images=images,
+        depth_dir=depth_dir,
+        intrinsics=intrinsics,
+    )
     result = show("pack", partial(run, packing, config=config, say=say), json=json, rows=_rows)
     leave_after(result)
 
 
 def _rows(result: StageResult) -> dict[str, str]:
     """Return rows about the photos and their depth maps, for the table that packing ends with."""
-    from cuts3d_cli.stages.pack_notes import PackResult
+    from cuts3d_cli.stages.pack_notes import WITH_CAMERA, PackResult
 
     assert isinstance(result, PackResult)
     rows = {"no photos, passed over": result.passed_over, "keys made longer": result.keys_made_longer}
     shown = {what: str(number) for what, number in rows.items() if number}
     if with_map := result.count("with_depth"):
         shown |= {"with a depth map": str(with_map), "without": str(result.count("without_depth"))}
+    if with_camera := result.count(WITH_CAMERA):
+        shown["with intrinsics"] = str(with_camera)
     return shown

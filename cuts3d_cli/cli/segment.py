@@ -19,7 +19,7 @@ from cuts3d_cli.cli.common import (
 )
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
-from cuts3d_cli.cli.pack import OF_MAPS
+from cuts3d_cli.cli.pack import INTRINSICS_HELP, OF_MAPS
 from cuts3d_cli.config import Config, default_preset
 from cuts3d_cli.errors import Parts, Setting
 from cuts3d_cli.exports.formats import FORMATS
@@ -101,6 +101,7 @@ def segment(
         Path | None,
         typer.Option("--images", help="Folder that a COCO JSON's file names start from.", show_default=False),
     ] = None,
+    intrinsics: Annotated[Path | None, typer.Option("--intrinsics", help=INTRINSICS_HELP, show_default=False)] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw every photo.")] = True,
     keep_shards: Annotated[
         bool, typer.Option("--keep-shards", help="Leave the shards in OUT/shards, for the other commands.")
@@ -124,6 +125,7 @@ def segment(
         out=out,
         images=images,
         depth_dir=depth_dir,
+        intrinsics=intrinsics,
         checkpoint=checkpoint,
         score=score,
         formats=tuple(to or DEFAULT_FORMATS),

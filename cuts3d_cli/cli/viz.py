@@ -11,6 +11,7 @@ import typer
 from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards, leave
 from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
+from cuts3d_cli.cli.pack import INTRINSICS_HELP
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import Parts, Setting, UsageError
 
@@ -57,6 +58,7 @@ def viz(
             show_default=False,
         ),
     ] = None,
+    intrinsics: Annotated[Path | None, typer.Option("--intrinsics", help=INTRINSICS_HELP, show_default=False)] = None,
     shards: Shards = None,
     key: Annotated[
         str | None,
@@ -92,10 +94,13 @@ def viz(
         raise UsageError("--key goes with --shards")
     if checkpoint is not None and (not photos or depth_file is not None):
         raise UsageError("--checkpoint goes with photos, and not with --depth")
+    if intrinsics is not None and (not photos or checkpoint is not None):
+        raise UsageError("--intrinsics goes with photos, and not with --checkpoint")
     if photos and are_many(photos):
         _draw_many(
             photos,
             depth=depth_file,
+            intrinsics=intrinsics,
             checkpoint=checkpoint,
             out=out,
             open_pictures=open_picture,
@@ -106,7 +111,7 @@ def viz(
     if image is not None and checkpoint is not None:
         drawn = stage.draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
     elif image is not None:
-        drawn = stage.draw_photo(image, depth_file=depth_file, out=out, config=config, say=say)
+        drawn = stage.draw_photo(image, depth_file=depth_file, intrinsics=intrinsics, out=out, config=config, say=say)
     else:
         if key is None or depth_file is not None:
             raise UsageError("--shards goes with --key, and not with --depth")
@@ -125,6 +130,7 @@ def _draw_many(
     photos: Sequence[Path],
     *,
     depth: Path | None,
+    intrinsics: Path | None,
     checkpoint: Path | None,
     out: Path | None,
     open_pictures: bool,
@@ -138,7 +144,14 @@ def _draw_many(
 
     with StageProgress(stderr, name="viz", unit="folder") as progress:
         drawn = draw_many(
-            photos, depth=depth, checkpoint=checkpoint, out=out, config=config, say=say, progress=progress
+            photos,
+            depth=depth,
+            intrinsics=intrinsics,
+            checkpoint=checkpoint,
+            out=out,
+            config=config,
+            say=say,
+            progress=progress,
         )
     if json:
         print_json(drawn.to_json())

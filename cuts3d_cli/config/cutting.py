@@ -55,10 +55,10 @@ class CutSettings:
         " the paper).",
         later=True,
     )
-    focal: float = option(
-        0.9,
-        "With --cloud perspective: the focal length, in units of the photo's longer side. A phone or a depth camera has"
-        " 0.7 to 1.1.",
+    focal: float | Literal["auto"] = option(
+        "auto",
+        "With --cloud perspective: the focal length, in units of the photo's longer side; auto takes each photo's own,"
+        " from its intrinsics or EXIF data, else 0.9.",
         limits=(0.05, 100.0),
         later=True,
     )

@@ -31,7 +31,9 @@ def paper_cloud(depth: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.stack([x, y, depth.astype(np.float64)], axis=-1)
 
 
-def perspective_cloud(distance: NDArray[np.floating], *, size: tuple[int, int], focal: float) -> NDArray[np.float64]:
+def perspective_cloud(
+    distance: NDArray[np.floating], *, size: tuple[float, float], focal: float
+) -> NDArray[np.float64]:
     """Unproject metric depth so that distances between neighbours are true up to a local scale (not in the paper).
 
     On a surface at distance Z, neighbours whose rays differ by dx lie Z dx / f apart, and dZ in depth. In coordinates
@@ -40,7 +42,8 @@ def perspective_cloud(distance: NDArray[np.floating], *, size: tuple[int, int], 
 
     Args:
         distance: (H, W) along the optical axis, over 0, no NaN; in any unit, which only shifts the cloud.
-        size: (height, width) of the photo, whose longer side is 1 here.
+        size: (height, width) of the photo, whose longer side is 1 here. Where pixels are not square, what is seen
+            along each side at one focal length; see `cuts3d_cli.cut.focal.seen_by`.
         focal: the focal length in units of the longer side.
 
     Returns:

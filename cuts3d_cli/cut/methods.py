@@ -176,6 +176,15 @@ def unread(settings: PseudoConfig) -> dict[str, str]:
     return found | ({} if settings.crf else dict.fromkeys(of_crf, "crf"))
 
 
+def without_camera(settings: PseudoConfig) -> str | None:
+    """Return the field of section `pseudo` that leaves what is known of photos' cameras without effect.
+
+    Returns:
+        As in "cloud"; "focal" where it is set for all photos; None where cameras have an effect.
+    """
+    return unread(settings).get("focal") or ("focal" if settings.focal != "auto" else None)
+
+
 def get_method(name: str) -> Method:
     """Return a method by its name in `METHODS`.
 

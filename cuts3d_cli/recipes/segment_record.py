@@ -29,7 +29,7 @@ class Asked:
     """What a run was asked for.
 
     Attributes:
-        photos: digest of the photos and their maps.
+        photos: digest of the photos, their maps and cameras.
         settings: plain JSON values: all that shapes the results.
     """
 
@@ -167,7 +167,7 @@ class Folder:
         atomic_write_json(self.path / RECORD, record)
 
     def _refusal(self, *, of_other: bool, same_photos: bool) -> tuple[Any, ...]:
-        what = "other settings" if same_photos else "other photos or depth maps"
+        what = "other settings" if same_photos else "other photos, depth maps or cameras"
         begin = f"{self.path} holds results of {what}" if of_other else f"{self.path} holds results"
         replace = Setting("run.if_exists", "replace")
         return (f"{begin}: choose another ", Setting("out"), ", or set ", replace, " to remove them")
@@ -245,12 +245,13 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
     return files
 
 
-def digest_of(listing: Listing, depth_dir: Path | None) -> str:
-    """Identify photos and depth maps by their names, ids, sizes and times of change, so that none need be read.
+def digest_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> str:
+    """Identify photos, depth maps and cameras by names, ids, sizes and times of change, so that none need be read.
 
     Args:
         listing: the photos.
         depth_dir: the folder of the maps.
+        intrinsics: the file of the cameras.
 
     Returns:
         64 hexadecimal digits.
@@ -262,6 +263,8 @@ def digest_of(listing: Listing, depth_dir: Path | None) -> str:
     items = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
     if depth_dir is not None:
         items += [(["map", file], depth_dir / file) for file in files_in(depth_dir).files]
+    if intrinsics is not None:
+        items.append((["intrinsics"], intrinsics))
     for names, path in items:
         facts: list[object] = [*names]
         with suppress(OSError, ValueError):  # a photo that a COCO JSON names and that is not there

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cuts3d_cli.cut.focal import FOCAL_SOURCES, Focal
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.files import to_json_bytes
 from cuts3d_cli.shards.reader import Sample
@@ -101,11 +102,13 @@ class ImageCut:
         grid: (H, W) of the patches; None where nothing was cut.
         stopped: why there were fewer cuts than asked for; None if all were done.
         dropped: cuts that gave no mask.
+        focal: the photo's own focal length, if the point cloud was made with it.
     """
 
     grid: tuple[int, int] | None
     stopped: str | None
     dropped: Sequence[DroppedCut]
+    focal: Focal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,8 @@ def encode(stored: StoredMasks) -> dict[str, bytes]:
             "stopped": stored.cut.stopped,
             "dropped": [{"iteration": item.iteration, "reason": item.reason} for item in stored.cut.dropped],
         }
+        if focal := stored.cut.focal:
+            record["focal"] = {"x": focal.x, "y": focal.y, "source": focal.source}
     return {"pseudo.json": to_json_bytes(record)}
 
 
@@ -161,13 +166,14 @@ def flaws(sample: Sample, known: Known = NOTHING) -> list[Flaw]:
     return list(_read(sample, known))
 
 
-def from_cut(result: CutResult, *, size: tuple[int, int], method: str) -> StoredMasks:
+def from_cut(result: CutResult, *, size: tuple[int, int], method: str, focal: Focal | None = None) -> StoredMasks:
     """Return what is stored of the masks that were cut from a photo.
 
     Args:
         result: of the cut.
         size: (height, width) of the photo.
         method: that cut them.
+        focal: the photo's own focal length, if the point cloud was made with it.
     """
     candidates = result.extraction.candidates
     grid = (candidates[0].mask.shape[0], candidates[0].mask.shape[1]) if candidates else None
@@ -179,6 +185,7 @@ def from_cut(result: CutResult, *, size: tuple[int, int], method: str) -> Stored
             grid=grid,
             stopped=result.extraction.stopped,
             dropped=[DroppedCut(iteration=item["iteration"], reason=item["reason"]) for item in result.dropped],
+            focal=focal,
         ),
     )
 
@@ -271,6 +278,7 @@ def _parse(fields: Record) -> StoredMasks:
                 DroppedCut(iteration=item.whole("iteration"), reason=item.text("reason"))
                 for item in fields.objects("dropped", each="dropped cut", missing=())
             ],
+            focal=_parse_focal(fields) if fields.has("focal") else None,
         )
     instances = fields.objects("instances", each="instance")
     grid = cut.grid if cut else None
@@ -289,6 +297,18 @@ def _parse_grid(fields: Record) -> tuple[int, int] | None:
         return None
     grid = fields.pair("grid")
     return grid if min(grid) > 0 else fields.fail("grid")
+
+
+def _parse_focal(fields: Record) -> Focal:
+    focal = fields.object("focal")
+    source = next((name for name in FOCAL_SOURCES if focal.values.get("source") == name), None)
+    if source is None:
+        focal.fail("source")
+    x, y = focal.number("x"), focal.number("y")
+    try:
+        return Focal(x=x, y=y, source=source)
+    except ValueError as error:
+        fields.refuse(f"it {error}")
 
 
 def _parse_instance(fields: Record, size: tuple[int, int], grid: tuple[int, int] | None) -> StoredMask:

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.config import MAX_IMAGE_PIXELS
+from cuts3d_cli.cut.focal import Focal
+from cuts3d_cli.depth.intrinsics import exif_focal
 from cuts3d_cli.depth.missing import find_missing, in_unit
 from cuts3d_cli.errors import SampleError
-from cuts3d_cli.images import IMAGE_EXTENSIONS, decode_image
+from cuts3d_cli.images import IMAGE_EXTENSIONS, Upright, decode_image, decode_upright
 from cuts3d_cli.json_reading import as_object, is_number, parse_json
 from cuts3d_cli.shards.reader import Sample
+from cuts3d_cli.sidecars.cameras import CAMERA, camera_facts, check_camera, stored_focal
 from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.npy import decode_npy
 from cuts3d_cli.sidecars.png import decode_gray16
@@ -89,7 +92,14 @@ class StoredPhoto:
 
 
 def encode(
-    data: bytes, *, extension: str, id: int, source: str, size: tuple[int, int], sensor: SensorFile | None = None
+    data: bytes,
+    *,
+    extension: str,
+    id: int,
+    source: str,
+    size: tuple[int, int],
+    sensor: SensorFile | None = None,
+    focal: Focal | None = None,
 ) -> dict[str, bytes]:
     """Return the members of a sample.
 
@@ -100,6 +110,7 @@ def encode(
         source: its path from the root of the source.
         size: (height, width) of the upright photo.
         sensor: the map of a depth sensor.
+        focal: the focal length, where it was given with the photo; what stands in its EXIF data is read from there.
     """
     facts: dict[str, Any] = {"id": id, "source": source, "width": size[1], "height": size[0]}
     members = {"jpg" if extension == "jpeg" else extension: data}
@@ -108,6 +119,8 @@ def encode(
         facts["depth"] = {"scale": sensor.scale if sensor.kind == "png" else 1.0, "unit": "metre"}
         if sensor.missing is not None:
             facts["depth"]["missing"] = list(sensor.missing)
+    if focal:
+        facts[CAMERA] = camera_facts(focal, size=size)
     members[FACTS] = json.dumps(facts, sort_keys=True).encode("ascii")
     return members
 
@@ -148,8 +161,34 @@ def photo(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     Raises:
         SampleError: there is none, or it cannot be decoded.
     """
+    return upright_photo(sample, max_pixels=max_pixels).image
+
+
+def upright_photo(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Upright:
+    """Decode the photo of a sample, with what its EXIF data say; otherwise as `photo`."""
     _, data = image_member(sample)
-    return decode_image(data, max_pixels=max_pixels)
+    return decode_upright(data, max_pixels=max_pixels)
+
+
+def known_focal(sample: Sample, photo: Upright) -> Focal | None:
+    """Return the focal length of a photo: as it was given, else as its EXIF data have it; None where neither does.
+
+    Args:
+        sample: of a base shard.
+        photo: of the sample.
+
+    Raises:
+        SampleError: the facts about the photo are damaged, or no lens has such a focal length.
+    """
+    size = (photo.image.height, photo.image.width)
+    flaw, facts = first_flaw(_facts(sample))
+    try:
+        given = stored_focal(facts or {}, size=size)
+    except ValueError as error:
+        flaw, given = Flaw(FACTS, f"its camera {error}"), None
+    if flaw:
+        raise SampleError(f"the facts about the photo cannot be read: {flaw.extension}: {flaw.reason}")
+    return given or exif_focal(photo.focal_35mm, size=size)
 
 
 def photo_pixels(sample: Sample, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
@@ -162,7 +201,8 @@ def photo_facts(sample: Sample) -> Mapping[str, Any]:
 
     Returns:
         `source`: its path from the root of the source; in the shard of another program, its name in the tar. Of what
-        `pack` wrote, also `id`, `width` and `height` of the upright photo, and `depth` if a sensor's map is packed.
+        `pack` wrote, also `id`, `width` and `height` of the upright photo, `depth` if a sensor's map is packed, and
+        `camera` if its intrinsics were given.
 
     Raises:
         ShardError: the facts are damaged; the line names file and member.
@@ -278,6 +318,11 @@ def _read(sample: Sample) -> Reading[tuple[Image.Image | None, Mapping[str, Any]
     if facts and image and "width" in facts and (facts["width"], facts.get("height")) != image.size:
         said = f"{facts['width']}x{facts.get('height')}"
         yield Flaw(FACTS, f"it says {said}, the photo is {image.width}x{image.height}")
+    if facts and image:
+        try:
+            stored_focal(facts, size=(image.height, image.width))
+        except ValueError as error:
+            yield Flaw(FACTS, f"its camera {error}")
     # The sensor's map; where there are two, the one in metres is read.
     sensor, missing = None, _missing(facts or {})
     if "sensor.png" in sample.members:
@@ -329,6 +374,7 @@ def _checked_facts(fields: Record) -> Mapping[str, Any]:
             depth.fail("scale")
         if depth.has("missing") and len(depth.list_of("missing", is_number)) > _MOST_MISSING:
             depth.fail("missing")
+    check_camera(fields)
     return fields.values
 
 

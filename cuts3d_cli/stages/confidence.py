@@ -225,7 +225,8 @@ def _from_depth(task: ScoreTask, cuts: Sequence[InstanceCut], grid: tuple[int, i
     assert task.depth is not None
     cut, config = task.cut, task.config
     depth = patch_depth(task.depth.depth, grid, clip=cut.depth_clip, sampling=cut.depth_sampling)
-    view = in_perspective(task.depth.distance(), grid=grid, settings=cut)
+    focal = task.masks.cut.focal if task.masks.cut else None
+    view = in_perspective(task.depth.distance(), grid=grid, settings=cut, focal=focal)
     surface = surface_of(depth, view, settings=cut)
     thresholds = _thresholds(config, cut, spacing=surface.spacing)
     return np.stack(

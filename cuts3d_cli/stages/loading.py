@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import Config
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.cut.image import CutResult
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import Failed, infer_each
@@ -46,7 +47,7 @@ class ImageCut:
         result: its masks; None where it failed.
         failure: why it has no result.
         seconds: by step, of all steps.
-        is_relative: as of what was read.
+        is_relative, focal: as of what was read.
     """
 
     key: str
@@ -55,6 +56,7 @@ class ImageCut:
     failure: str | None
     seconds: Mapping[str, float]
     is_relative: bool = False
+    focal: Focal | None = None
 
 
 def load_shard(

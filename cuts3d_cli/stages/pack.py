@@ -11,12 +11,14 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import Config, IfExists, PackConfig, as_dict, recorded_limits
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.depth.fitting import FittedMap, MapRules, TurnedMapError, fit_map
+from cuts3d_cli.depth.intrinsics import Intrinsics, focal_of
 from cuts3d_cli.engine.driver import refuse_existing, run_jobs, stage_result
 from cuts3d_cli.engine.replacing import OwnSettings, settle
 from cuts3d_cli.engine.results import Outcome, Progress
@@ -27,10 +29,19 @@ from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import InputDigest
 from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, as_sensor_file, read_depth_file
 from cuts3d_cli.sidecars.photos import SensorFile, encode
+from cuts3d_cli.stages.camera_pairs import Cameras, cameras_of
 from cuts3d_cli.stages.depth_pairs import Pairs, pair_maps
 from cuts3d_cli.stages.listing import Listing, Photo, left_out_lines, list_source
 from cuts3d_cli.stages.listing_many import list_sources
-from cuts3d_cli.stages.pack_notes import NEEDS_TURN, PackResult, map_counts, pack_notes
+from cuts3d_cli.stages.pack_notes import (
+    NEEDS_TURN,
+    WITH_CAMERA,
+    WITHOUT_CAMERA,
+    PackResult,
+    camera_notes,
+    map_counts,
+    pack_notes,
+)
 from cuts3d_cli.wording import Say
 
 STAGE = "pack"
@@ -51,6 +62,8 @@ class Packing:
         images: the folder that the COCO JSON's file names start from; see `listing.list_source`.
         depth_dir: a folder of depth maps, see `depth_pairs.pair_maps` and `depth_files.read_depth_file`. Photos without
             a map are packed and counted.
+        intrinsics: a file with the camera of all photos, or one a photo; see `camera_files.read_cameras` and
+            `camera_pairs.pair_cameras`. Photos without a camera are packed and counted.
     """
 
     source: Path | Sequence[Path]
@@ -58,6 +71,7 @@ class Packing:
     name: str
     images: Path | None = None
     depth_dir: Path | None = None
+    intrinsics: Path | None = None
 
     def listing(self) -> Listing:
         """List the photos.
@@ -73,13 +87,14 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Maps:
-    """The depth maps of photos, and how they and the photos are read.
+    """The depth maps and cameras of photos, and how they and the photos are read.
 
     Attributes:
         pairs: which map belongs to which photo; None where there are no maps.
         rules: how maps are to be understood.
         scale: metres a unit of maps of integers.
         max_image_pixels: photos and maps with more fail.
+        cameras: which camera belongs to which photo; None where there are none.
         top_heavy: the first map of which many pixels have the largest value, and that value, once there is one.
     """
 
@@ -87,6 +102,7 @@ class _Maps:
     rules: MapRules
     scale: float
     max_image_pixels: int
+    cameras: Cameras | None = None
     top_heavy: list[tuple[str, float]] = field(default_factory=list)
 
 
@@ -104,22 +120,24 @@ def run(
     `width` and `height` of the upright photo in pixels. A depth map is added as `KEY.sensor.png` or `KEY.sensor.npy`,
     again the file's own bytes unless it is of another format or turned along with its photo, and as `depth` in the
     JSON, with `scale` and `unit`: value times scale is metres; and with `missing`, where values besides 0 mean "not
-    measured". See `listing.assign_keys` for KEY. The order and number of photos in a shard are settled by the listing:
-    a photo that cannot be read leaves a gap and moves no other.
+    measured". Given intrinsics are added as `camera`: `fx` and `fy` in pixels of the upright photo. See
+    `listing.assign_keys` for KEY. The order and number of photos in a shard are settled by the listing: a photo that
+    cannot be read leaves a gap and moves no other.
 
     Args:
         packing: photos and shards.
         config: sections `pack` and `run`.
         listing: the photos, where they have been listed already.
         progress: receives progress events.
-        say: receives, at the end, what was left out, and what is doubtful about the depth maps.
+        say: receives, at the end, what was left out, and what is doubtful about depth maps and cameras.
 
     Returns:
         The results of all shards. Failed are photos that could not be read, or whose depth map is damaged or of another
-        aspect ratio; each carries its `file`.
+        aspect ratio, or whose camera is of photos of another one; each carries its `file`.
 
     Raises:
-        UsageError: a path or number is impossible, there is no photo, or not one depth map belongs to a photo.
+        UsageError: a path or number is impossible, there is no photo, not one depth map or camera belongs to a photo,
+            or a camera is impossible.
         OtherSettingsError: shards are of other settings, and `run.if_exists` is "resume".
         ShardError: shards exist and `run.if_exists` is "fail", shards of another packing have the same name, or the
             disk is full.
@@ -132,9 +150,12 @@ def run(
     pairs = None
     if packing.depth_dir is not None:
         pairs = pair_maps(listing.photos, packing.depth_dir)
+    limit, cameras = config.run.max_image_pixels, None
+    if packing.intrinsics is not None:
+        cameras = cameras_of(listing.photos, packing.intrinsics, root=listing.root, max_pixels=limit)
     plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
     _make_room(plan, packing=packing, if_exists=if_exists)
-    maps = _Maps(pairs=pairs, rules=rules, scale=config.pack.depth_scale, max_image_pixels=config.run.max_image_pixels)
+    maps = _Maps(pairs=pairs, rules=rules, scale=config.pack.depth_scale, max_image_pixels=limit, cameras=cameras)
 
     @functools.cache  # it asks the system about every photo
     def inputs(tar: Path) -> dict[str, InputDigest]:
@@ -146,7 +167,7 @@ def run(
 
     # Pack this process's part.
     jobs = [Job(tar, tar) for tar in sharing.part_of(list(plan))]
-    recorded = _recorded(config, kind=listing.kind, with_maps=packing.depth_dir is not None)
+    recorded = _recorded(config, kind=listing.kind, with_maps=pairs is not None, with_cameras=cameras is not None)
     own = OwnSettings(stage=STAGE, config=recorded)
     others = {job.tar: own.other_values(job.tar) for job in jobs}
     settle(others, if_exists=if_exists, progress=progress, to_keep=_TO_KEEP)
@@ -176,6 +197,8 @@ def run(
             say(line)
         for note in pack_notes(result, pairs=pairs, top_heavy=next(iter(maps.top_heavy), None)):
             say(note)
+        for note in camera_notes(result, cameras=cameras):
+            say(note)
     return result
 
 
@@ -185,7 +208,7 @@ def _info(listing: Listing) -> dict[str, Any]:
     return facts | ({"passed_over": len(listing.passed_over)} if listing.kind == "folder" else {})
 
 
-def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:
+def _recorded(config: Config, *, kind: str, with_maps: bool, with_cameras: bool) -> dict[str, Any]:
     """Return what a manifest records of how photos were packed."""
     recorded = {"source": kind, "shard_size": config.pack.shard_size, "depth": with_maps}
     recorded |= recorded_limits(config.run)
@@ -193,7 +216,7 @@ def _recorded(config: Config, *, kind: str, with_maps: bool) -> dict[str, Any]:
         own, usual = as_dict(config.pack), as_dict(PackConfig())
         recorded["depth_scale"] = own["depth_scale"]
         recorded |= {name: own[name] for name in ("depth_invalid", "depth_orientation") if own[name] != usual[name]}
-    return recorded
+    return recorded | ({"intrinsics": True} if with_cameras else {})
 
 
 def _check(packing: Packing, config: PackConfig) -> MapRules:
@@ -265,8 +288,10 @@ def _digest(root: Path, photos: Sequence[Photo], maps: _Maps) -> InputDigest:
     """Identify the files of a shard by their names, sizes and times of change, so that no photo need be read."""
     hasher, size = hashlib.sha256(), 0
     for photo in photos:
-        own = _depth_maps(photo, maps)
-        files = [_state(root / photo.file), *([_role(path), *_state(path)] for path in own)]
+        own, camera = _depth_maps(photo, maps), _camera(photo, maps)
+        files: list[object] = [_state(root / photo.file), *([_role(path), *_state(path)] for path in own)]
+        if camera is not None:
+            files.append(asdict(camera))
         line = json.dumps([photo.file, photo.id, photo.key, *files]).encode("ascii") + b"\n"
         hasher.update(line)
         size += len(line)
@@ -288,11 +313,13 @@ def _role(path: Path) -> str:
 def _pack(photo: Photo, root: Path, maps: _Maps) -> Outcome:
     """Read a photo with its depth map, and count."""
     failure, members, counts = None, None, {}
+    focal: Focal | None = None
     fitted: FittedMap | None = None
     try:
         data, decoded = _photo(photo, root, maps)
         sensor, fitted = _sensor(photo, decoded, maps)
-        image = decoded.image
+        image, camera = decoded.image, _camera(photo, maps)
+        focal = None if camera is None else focal_of(camera, decoded)
         members = encode(
             data,
             extension=photo.extension,
@@ -300,6 +327,7 @@ def _pack(photo: Photo, root: Path, maps: _Maps) -> Outcome:
             source=photo.file,
             size=(image.height, image.width),
             sensor=sensor,
+            focal=focal,
         )
     except TurnedMapError as error:
         failure, counts = str(error), {NEEDS_TURN: 1}
@@ -309,6 +337,9 @@ def _pack(photo: Photo, root: Path, maps: _Maps) -> Outcome:
         counts = map_counts(fitted, rules=maps.rules)
     elif maps.pairs is not None:
         counts = {"with_depth": 0, "without_depth": 0, **counts}
+    if maps.cameras is not None:
+        packed = members is not None
+        counts |= {WITH_CAMERA: int(packed and focal is not None), WITHOUT_CAMERA: int(packed and focal is None)}
     return Outcome(key=photo.key, members=members, failure=failure, facts={"file": photo.file}, counts=counts)
 
 
@@ -349,6 +380,10 @@ def _sensor(photo: Photo, decoded: Upright, maps: _Maps) -> tuple[SensorFile | N
     if fitted.is_top_heavy and not maps.top_heavy:
         maps.top_heavy.append((path.name, fitted.missing.top))
     return as_sensor_file(data, found, fitted, scale=maps.scale, named=named), fitted
+
+
+def _camera(photo: Photo, maps: _Maps) -> Intrinsics | None:
+    return None if maps.cameras is None else maps.cameras.of.get(photo.file)
 
 
 def _depth_maps(photo: Photo, maps: _Maps) -> list[Path]:

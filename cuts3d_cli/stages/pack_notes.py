@@ -9,8 +9,9 @@ from typing import Any
 from cuts3d_cli.depth.fitting import FittedMap, MapRules
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.errors import Message, Setting
+from cuts3d_cli.stages.camera_pairs import Cameras
 from cuts3d_cli.stages.depth_pairs import Pairs, unread_kinds
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import counted, listed
 
 MISSING = "depth_missing_"
 """Begins the name of the count of maps in which a value, which ends the name, was taken as missing."""
@@ -20,6 +21,9 @@ TURNED, UNSURE = "depth_turned", "depth_turn_unsure"
 """The counts of maps that were turned along with their photos, and of those of which nobody can tell."""
 NEEDS_TURN = "depth_needs_turn"
 """The count of photos that failed since their map fits only before EXIF turns the photo."""
+
+WITH_CAMERA, WITHOUT_CAMERA = "with_camera", "without_camera"
+"""The counts of photos with and without a camera, where a file of cameras is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,22 @@ def pack_notes(
         yield Message(f"{problem}; ", *turns_along)
     if number := result.count(NEEDS_TURN):
         yield Message(f"{_maps(number)} would fit the photo as it is stored, before EXIF turns it: ", *turns_along)
+
+
+def camera_notes(result: StageResult, *, cameras: Cameras | None) -> Iterator[Message]:
+    """Say which photos have no camera, and which cameras are no photo's.
+
+    Args:
+        result: of all shards.
+        cameras: of the photos; None where there are none.
+    """
+    if cameras is None:
+        return
+    if without := result.count(WITHOUT_CAMERA):
+        yield Message(f"{without} of {result.count('samples_out')} photos have no camera in {cameras.path}")
+    if cameras.unused:
+        number = f"{counted(len(cameras.unused), 'camera')} in {cameras.path}"
+        yield Message(f"{number} {'is' if len(cameras.unused) == 1 else 'are'} no photo's, as {listed(cameras.unused)}")
 
 
 def _maps(number: int) -> str:

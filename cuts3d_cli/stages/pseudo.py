@@ -27,7 +27,7 @@ from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.stages.loading import ImageCut, load_shard, sample_features, with_features
-from cuts3d_cli.stages.pseudo_notes import cut_notes
+from cuts3d_cli.stages.pseudo_notes import cut_notes, focal_counts
 from cuts3d_cli.stages.reading import Loaded
 from cuts3d_cli.timing import add_seconds
 from cuts3d_cli.wording import Say
@@ -156,6 +156,7 @@ def _cutter(
                 failure=failure,
                 seconds=seconds,
                 is_relative=image.is_relative,
+                focal=image.focal,
             )
 
     return cut
@@ -167,7 +168,7 @@ def _outcome(image: ImageCut, *, settings: PseudoConfig) -> Outcome:
     result = image.result
     return Outcome(
         key=image.key,
-        members=encode(from_cut(result, size=image.size, method=settings.method)),
+        members=encode(from_cut(result, size=image.size, method=settings.method, focal=image.focal)),
         dropped=result.dropped,
         counts={
             "masks": len(result.instances),
@@ -178,6 +179,7 @@ def _outcome(image: ImageCut, *, settings: PseudoConfig) -> Outcome:
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
             **({"relative_depth": int(image.is_relative)} if settings.cloud == "perspective" else {}),
+            **focal_counts(image, settings=settings),
         },
         seconds=image.seconds,
     )

@@ -329,4 +329,5 @@ class _Job:
             failure=self.failure,
             seconds=add_seconds(self.image.seconds, self.seconds, result.seconds if result else {}),
             is_relative=self.image.is_relative,
+            focal=self.image.focal,
         )

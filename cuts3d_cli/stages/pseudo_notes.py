@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from cuts3d_cli.config import PAPER, PseudoConfig
-from cuts3d_cli.cut.methods import get_method
+from cuts3d_cli.cut.focal import DEFAULT_FOCAL, FocalSource
+from cuts3d_cli.cut.methods import get_method, without_camera
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.errors import Message, Setting, ShardError
 from cuts3d_cli.sidecars.depth import finished_depth
+from cuts3d_cli.stages.loading import ImageCut
 from cuts3d_cli.wording import counted
 
+FOCAL_COUNTS: Mapping[str, FocalSource | Literal["default"]] = {
+    "focal_intrinsics": "intrinsics",
+    "focal_exif": "exif",
+    "focal_default": "default",
+}
+"""Name of a count of photos in perspective -> where their focal length comes from."""
 _MOST = 0.5
 """Share of the photos from which on all cuts were made in "most" of them."""
 
@@ -35,6 +44,9 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
     if relative := sum(shard.counts.get("relative_depth", 0) for shard in done):
         line = f"the depth of {counted(relative, 'photo')} is relative: cut in the paper's point cloud, since "
         notes.append(Message(line, Setting("pseudo.cloud", "perspective"), " needs metres"))
+    # How photos are seen.
+    if note := focal_note({name: sum(shard.counts.get(name, 0) for shard in done) for name in FOCAL_COUNTS}):
+        notes.append(note)
     # Cuts that ended before N were made found no more; where all N were made, there may be more to find.
     photos = sum(shard.counts.get("samples_out", 0) for shard in done)
     full = photos - sum(shard.counts.get("stopped_early", 0) for shard in done)
@@ -43,6 +55,40 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
         line = f"{number}: there may be more objects, which a larger "
         notes.append(Message(line, Setting("pseudo.instances"), " finds"))
     return notes
+
+
+def focal_counts(image: ImageCut, *, settings: PseudoConfig) -> dict[str, int]:
+    """Return the counts of one photo that was cut, by where its focal length comes from; none where that plays no part.
+
+    Args:
+        image: as it was cut.
+        settings: that it was cut with.
+    """
+    if without_camera(settings) is not None:
+        return {}
+    source = None if image.is_relative else image.focal.source if image.focal is not None else "default"
+    return {name: int(source == of) for name, of in FOCAL_COUNTS.items()}
+
+
+def focal_note(counts: Mapping[str, int], *, verb: str = "pack") -> Message | None:
+    """Say where the focal lengths of photos come from.
+
+    Args:
+        counts: of photos, by the names of `FOCAL_COUNTS`.
+        verb: of the command that takes cameras.
+
+    Returns:
+        The line; None where there is no photo.
+    """
+    found = {of: counts.get(name, 0) for name, of in FOCAL_COUNTS.items()}
+    places = {"intrinsics": "from intrinsics", "exif": "from EXIF", "default": "by default"}
+    told = ", ".join(f"{number} {places[of]}" for of, number in found.items() if number)
+    if not told:
+        return None
+    if not found["default"]:
+        return Message(f"focal length: {told}")
+    way_out = (f"{verb} with ", Setting("intrinsics", "FILE", command="pack"), " to use the camera's own")
+    return Message(f"focal length: {told} (", Setting("pseudo.focal", DEFAULT_FOCAL), "): ", *way_out)
 
 
 def sensor_note(settings: PseudoConfig) -> Message | None:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import PseudoConfig
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.cut.grid import patch_depth
 from cuts3d_cli.cut.perspective import Perspective, in_perspective
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.depth import stored_depth
-from cuts3d_cli.sidecars.photos import check_facts, photo
+from cuts3d_cli.sidecars.photos import check_facts, known_focal, photo, upright_photo
 from cuts3d_cli.timing import StepTimer
 
 _NOT_READ = ("sensor.npy", "sensor.png")
@@ -46,6 +47,11 @@ class Loaded:
     view: Perspective | None = None
     failure: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def focal(self) -> Focal | None:
+        """The photo's own focal length, if the point cloud was made with it."""
+        return None if self.view is None else self.view.focal
 
     @property
     def is_relative(self) -> bool:
@@ -83,12 +89,14 @@ def read_image(task: ReadTask) -> Loaded:
     settings, timer = task.settings, StepTimer()
     with timer.step("read"):
         check_facts(task.sample)  # exports and evaluation need them, which come after the cut
-        image = photo(task.sample, max_pixels=task.max_pixels)
+        upright = upright_photo(task.sample, max_pixels=task.max_pixels)
+        image = upright.image
         depth = view = None
         if task.depth is not None:
             stored = stored_depth(*task.depth)
             depth = patch_depth(stored.depth, task.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
-            view = in_perspective(stored.distance(), grid=task.grid, settings=settings)
+            focal = known_focal(task.sample, upright) if settings.cloud == "perspective" else None
+            view = in_perspective(stored.distance(), grid=task.grid, settings=settings, focal=focal)
         loaded = Loaded(
             key=task.sample.key,
             size=(image.height, image.width),

@@ -478,3 +478,87 @@ def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pyte
     caplog.clear()
     assert "LocalCut in perspective" in cutter(photo, depth=depth, depth_unit="metre").title
     assert "relative" not in caplog.text
+
+
+IN_PERSPECTIVE = {"cloud": "perspective", "confidence__tau_knn_min": "auto"}
+
+
+def near_boxes() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Two boxes at 1 m and 1.15 m, as far apart in the cloud as 0.14 times the focal length: at tau_knn 0.2 they are
+    one at 0.9, and two at 1.5."""
+    scene = scene_of(0)
+    return scene.image, np.where(scene.boxes[1], 1.15, scene.depth / 1000.0)
+
+
+def test_intrinsics_of_any_style_are_the_focal_length_of_the_settings(weights: Path, tmp_path: Path):
+    photo, depth = near_boxes()
+    chosen = settings(weights, **IN_PERSPECTIVE)
+    cutter = Segmenter(**chosen)
+    expected = Segmenter(**{**chosen, "focal": 1.5})(photo, depth=depth, depth_unit="metre")
+    by_default = cutter(photo, depth=depth, depth_unit="metre")
+    assert expected.masks[0].sum() < 0.7 * by_default.masks[0].sum()
+    path = tmp_path / "camera.txt"
+    path.write_text("120 120 40 30")
+    matrix = np.array([[120, 0, 40], [0, 120, 30], [0, 0, 1]])
+    given: list[Any] = [
+        matrix,
+        matrix.astype(np.float32),
+        (120, 120, 40, 30),
+        np.float64([120, 120, 40, 30]),
+        {"fx": np.float32(120), "fy": 120},
+        {"K": matrix, "width": 80, "height": 60},
+        {"fx": 240, "fy": 240, "width": 160, "height": 120},
+        path,
+        str(path),
+    ]
+    for item in given:
+        assert_same(cutter(photo, depth=depth, depth_unit="metre", intrinsics=item), expected)
+    (found,) = cutter.batch([photo], depths=[depth], depth_unit="metre", intrinsics=matrix)
+    assert_same(found, expected)
+    assert_same(segment(photo, depth=depth, depth_unit="metre", intrinsics=matrix, **chosen), expected)
+
+
+def test_exif_data_of_a_photo_give_its_focal_length(weights: Path, tmp_path: Path):
+    photo, depth = near_boxes()
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif.get_ifd(0x8769)[0xA405] = 52
+    path = tmp_path / "a.png"
+    Image.fromarray(photo).save(path, exif=exif)
+    cutter = Segmenter(**settings(weights, **IN_PERSPECTIVE))
+    given: dict[str, Any] = {"depth": depth, "depth_unit": "metre"}
+    expected = cutter(photo, intrinsics={"f": 52 / np.hypot(36, 24) * 100}, **given)
+    for image in (path, Image.open(path)):
+        assert_same(cutter(image, **given), expected)
+    assert expected.masks[0].sum() < 0.7 * cutter(photo, **given).masks[0].sum()
+
+
+@pytest.mark.parametrize(
+    ("intrinsics", "reason"),
+    [
+        ({"fx": -1, "fy": 1}, "has -1 for fx"),
+        (5, "is no camera: 5"),
+        (np.eye(4)[:2], "is no camera"),
+        ({"fx": 120, "fy": 120, "width": 100, "height": 10}, "do not fit the photo: its camera takes photos of 100x10"),
+        ((1.2, 1.2, 0.5, 0.5), "do not fit the photo"),
+        ("/nowhere/camera.json", "does not exist"),
+    ],
+)
+def test_intrinsics_that_are_none(weights: Path, intrinsics: Any, reason: str):
+    cutter = Segmenter(**settings(weights, **IN_PERSPECTIVE))
+    with pytest.raises(SettingError, match=reason):
+        cutter(SCENE.image, depth=SCENE.depth / 1000.0, depth_unit="metre", intrinsics=intrinsics)
+
+
+def test_a_file_of_several_cameras_is_none_of_one_photo(weights: Path, tmp_path: Path):
+    path = tmp_path / "c.json"
+    path.write_text('{"a.jpg": {"fx": 120, "fy": 120}}')
+    with pytest.raises(SettingError, match="holds cameras of several photos"):
+        Segmenter(**settings(weights, **IN_PERSPECTIVE))(SCENE.image, depth=SCENE.depth, intrinsics=path)
+
+
+def test_intrinsics_without_effect_are_told(weights: Path):
+    for changes, decisive in (({}, "cloud='paper'"), ({**IN_PERSPECTIVE, "focal": 0.8}, "focal=0.8")):
+        cutter = Segmenter(**settings(weights, **changes))
+        with pytest.warns(UserWarning, match=f"intrinsics has no effect with {decisive}"):
+            cutter(SCENE.image, depth=SCENE.depth / 1000.0, depth_unit="metre", intrinsics=(120, 120, 40, 30))

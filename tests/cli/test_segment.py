@@ -123,7 +123,7 @@ def test_results_of_other_settings_or_photos_are_replaced_only_where_asked_for(
     assert ran.line == f"cuts3d: out holds results of other settings: {way_out}"
     (photos / "photos/p2.jpg").unlink()
     ran = cuts3d(*command)
-    assert ran.line == f"cuts3d: out holds results of other photos or depth maps: {way_out}"
+    assert ran.line == f"cuts3d: out holds results of other photos, depth maps or cameras: {way_out}"
     assert contents(Path("out")) == before
     # What is replaced leaves nothing of before.
     assert cuts3d(*command, "-n", "1", "--if-exists", "replace").code == 0
@@ -454,4 +454,4 @@ def test_ids_of_a_coco_json_are_part_of_what_is_asked(
     truth(99)
     ran = cuts3d(*command, "--no-pictures")
     assert ran.code == 2
-    assert "out holds results of other photos or depth maps" in ran.line
+    assert "out holds results of other photos, depth maps or cameras" in ran.line

@@ -15,6 +15,7 @@ from cuts3d_cli.cut.cloud import (
     perspective_cloud,
     surface_normals,
 )
+from cuts3d_cli.cut.focal import DEFAULT_FOCAL
 from cuts3d_cli.cut.localcut import local_graph, longest_edge
 from cuts3d_cli.cut.perspective import in_perspective, surface_of
 from tests.support.clouds import cut_settings
@@ -22,7 +23,7 @@ from tests.support.clouds import cut_settings
 SIDE = 48
 GRID = (SIDE, SIDE)
 SETTINGS = cut_settings(cloud="perspective", concavity=0.02, tau_knn="auto", knn=16)
-FOCAL = SETTINGS.focal
+FOCAL = DEFAULT_FOCAL
 
 
 def rays() -> tuple[np.ndarray, np.ndarray]:
