@@ -134,6 +134,7 @@ class _Leader(Progress):
         self._under_way: dict[int, Path] = {}
         self._finished: set[Path] = set()
         self._broken: dict[Path, Message] = {}
+        self._lost: set[Path] = set()  # under way when a process died, which may just have finished them
 
     def conduct(self, work: Work) -> None:
         """Let the other processes do what is due, and then do what they have left."""
@@ -151,8 +152,10 @@ class _Leader(Progress):
             for shard, why in self._broken.items():
                 if shard not in self._finished:
                     work.settle(ShardResult(shard=shard, status="broken", reason=why))
+        elif due and len(self._devices) > 1:
+            self._say("a single shard is left: one process does it")
         work.do()
-        work.credit(self._finished)
+        work.credit(self._finished | self._lost)
 
     def _announce(self, count: int) -> None:
         few = f": more shards, which are smaller, would occupy all {len(self._devices)}"
@@ -235,6 +238,7 @@ class _Leader(Progress):
     def _died(self, number: int, why: str) -> None:
         line = f"warning: a process on {self._devices[number]} has ended ({why})"
         if (shard := self._under_way.pop(number, None)) is not None:
+            self._lost.add(shard)
             self._listener.give_up(shard, why=f"{line}: {shard.name} will be done by another")
         else:
             self._say(line)

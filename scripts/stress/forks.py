@@ -78,6 +78,24 @@ class Fork:
         with suppress(ProcessLookupError):  # it has ended
             os.kill(self.process, number) if alone else os.killpg(self.process, number)
 
+    def descendants(self) -> list[tuple[int, str]]:
+        """List the processes that it has started, and that these have, by number, each with what it is.
+
+        The process in which Python keeps account of semaphores is left out.
+        """
+        parents: dict[int, int] = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError, ValueError):  # it has ended
+                state, parent = status.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[:2]
+                command = status.with_name("cmdline").read_bytes()
+                if state not in "ZX" and b"resource_tracker" not in command:
+                    parents[int(status.parent.name)] = int(parent)
+        first = sorted(process for process, parent in parents.items() if parent == self.process)
+        second = sorted(process for process, parent in parents.items() if parent in first)
+        return [(each, "a process of the first") for each in first] + [
+            (each, "a process of another one") for each in second
+        ]
+
     def group_ends(self) -> bool:
         """Wait a little for the other processes of the group. Returns whether they have ended."""
         try:

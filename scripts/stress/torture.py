@@ -10,8 +10,9 @@ once more.
 There is a guarantee for each kind of interruption. SIGKILL, also of the first process alone and of one on another
 machine: the same command resumes, and ends with the same bytes. SIGINT, SIGTERM and SIGHUP: also exit code 130, 143 or
 129, within two seconds except for trainings, which leave a checkpoint; one line without a traceback, and no process or
-unfinished file left. A full disk: exit code 1, one line, nothing left. A worker that dies, and a clock that jumps while
-two processes share the work: nothing changes at all. In the end, `cuts3d verify` is content, and no temporary file, no
+unfinished file left. A full disk: exit code 1, one line, nothing left. A worker that dies, any other
+process that the command has started, as a reader or one of several with `--gpus`, and a clock that jumps while two
+processes share the work: nothing changes at all. In the end, `cuts3d verify` is content, and no temporary file, no
 claim and no process is left. Prints how often each guarantee was kept; the exit code is 1 if one was broken.
 """
 
@@ -171,7 +172,13 @@ def _processor_seconds() -> float:
 def _draw(bench: Bench, stage: str, *, anew: bool, chance: random.Random) -> Trouble:
     facts, about = bench.undisturbed[stage], STAGES[stage]
     return draw(
-        chance, points=facts.points, seconds=facts.seconds, workers=about.workers, shared=about.shared, anew=anew
+        chance,
+        points=facts.points,
+        seconds=facts.seconds,
+        workers=about.workers,
+        shared=about.shared,
+        team=about.team,
+        anew=anew,
     )
 
 
@@ -179,7 +186,7 @@ def note(ended: Ended, figures: Figures) -> None:
     """Count a run to which something happened, and note the guarantees that it breaks."""
     trouble = ended.trouble
     assert trouble is not None, "nothing happened to the run"
-    bears = trouble.kind in ("dead worker", "clock jump")  # these must change nothing
+    bears = trouble.kind in ("dead worker", "dead process", "clock jump")  # these must change nothing
     if not ended.struck or (ended.code == 0 and not bears):
         figures.missed += 1
     else:

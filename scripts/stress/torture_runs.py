@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -299,7 +300,10 @@ def _copy_or_link(source: str, target: str) -> None:
 
 
 def _strike(run: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
-    """Send a run a signal at a random time, unless it has ended before."""
+    """Send a run a signal, or kill one of its processes, at a random time, unless it has ended before."""
+    if trouble.kind == "dead process":
+        _kill_one_of(run, trouble, at=at, note=note)
+        return
     number = getattr(signal, trouble.kind)
     if number != signal.SIGKILL:
         wait_for(run.answers_signals)
@@ -307,6 +311,23 @@ def _strike(run: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
     if not run.has_ended():
         note.struck = "at a random time" if not trouble.anew else "a program that starts"
         run.send(number, alone=trouble.alone)
+
+
+def _kill_one_of(run: Fork, trouble: Trouble, *, at: float, note: Note) -> None:
+    """Kill one of the processes that a run has started, or those have, once there are any."""
+    found: list[tuple[int, str]] = []
+
+    def there_are() -> bool:
+        if time.monotonic() >= at:
+            found[:] = run.descendants()
+        return bool(found) or run.has_ended()
+
+    wait_for(there_are)
+    if not run.has_ended() and found:
+        process, kind = found[int(trouble.victim * len(found))]
+        note.struck = kind
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(process, signal.SIGKILL)
 
 
 def _wait(run: Fork, complaints: list[str]) -> int:

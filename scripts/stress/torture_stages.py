@@ -9,6 +9,7 @@ from typing import Any
 IMAGES = 3
 """Number of images in a shard."""
 _NETWORK = ("--backbone", "dino-vits16", "--size", "224", "--device", "cpu")
+_FEATURES = ("features", "--shards", ".", *_NETWORK, "--weights", "{weights}")
 _PSEUDO = ("pseudo", "--shards", ".", *_NETWORK, "--crf-size", "64", "--tau-knn", "0.2")
 _DETECTOR = "detector-initial/model-final.safetensors"
 _TRAINING: Mapping[str, Any] = {
@@ -42,6 +43,7 @@ class Stage:
         after: the stage from whose output it starts; None starts from an empty folder.
         share: of all kills, in parts.
         workers: whether it has worker processes.
+        team: whether several processes of one run share the shards; what these do is struck at random times only.
         shared: whether several processes may run it on the same folder.
         training: folder of its training; None if it trains nothing.
     """
@@ -50,6 +52,7 @@ class Stage:
     after: str | None
     share: int
     workers: bool = False
+    team: bool = False
     shared: bool = True
     training: str | None = None
 
@@ -80,10 +83,20 @@ STAGES: Mapping[str, Stage] = {
         share=4,
     ),
     "depth": Stage(words=("depth", "--shards", ".", "--backend", "sensor"), after="pack", share=4),
-    "features": Stage(words=("features", "--shards", ".", *_NETWORK, "--weights", "{weights}"), after="depth", share=3),
+    "depth-gpus": Stage(
+        words=("depth", "--shards", ".", "--backend", "sensor", "--device", "cpu", "--gpus", "2"),
+        after="pack",
+        share=2,
+        team=True,
+    ),
+    "features": Stage(words=_FEATURES, after="depth", share=3),
+    "features-readers": Stage(words=(*_FEATURES, "-j", "2"), after="depth", share=1, workers=True),
     # It reads the stored features, and loads no network.
     "pseudo": Stage(words=(*_PSEUDO, "-j", "0"), after="features", share=4),
     "pseudo-workers": Stage(words=(*_PSEUDO, "-j", "2"), after="features", share=2, workers=True),
+    "pseudo-gpus": Stage(
+        words=(*_PSEUDO, "-j", "2", "--gpus", "2"), after="features", share=2, workers=True, team=True
+    ),
     "confidence": Stage(
         words=("confidence", "--shards", ".", "--tau-knn-min", "0.12", "-j", "0"), after="pseudo", share=4
     ),

@@ -16,7 +16,7 @@ from typing import Literal
 from cuts3d_cli import files
 from stress.moments import FileOperations, Moment
 
-Kind = Literal["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "full disk", "dead worker", "clock jump"]
+Kind = Literal["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "full disk", "dead worker", "dead process", "clock jump"]
 SIGNALS: dict[str, int] = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 """Those that a run answers -> its exit code then."""
 _SHARES: dict[Kind, int] = {
@@ -27,8 +27,11 @@ _SHARES: dict[Kind, int] = {
     "full disk": 12,
     "clock jump": 6,
     "dead worker": 6,
+    "dead process": 12,
 }
 """Kinds, each with its part of the whole."""
+_OF_TEAMS: dict[Kind, int] = {"SIGKILL": 25, "SIGTERM": 12, "SIGINT": 12, "SIGHUP": 12, "dead process": 39}
+"""Kinds that happen to several processes of one run, each with its part of the whole."""
 _JUMPS = (3600.0, 86_400.0, 365 * 86_400.0)
 """Seconds by which clocks jump, forwards and backwards."""
 _LINES = 12
@@ -51,6 +54,7 @@ class Trouble:
         elsewhere: whether the run seems to be on another machine.
         jump: seconds by which the clock goes forwards before anything else happens.
         beside: whether a second process runs the same command.
+        victim: which of the processes that the run has started, as a share of all, where one of them dies.
     """
 
     kind: Kind
@@ -61,6 +65,7 @@ class Trouble:
     elsewhere: bool = False
     jump: float = 0.0
     beside: bool = False
+    victim: float = 0.0
 
     def __str__(self) -> str:
         """Say what happened, but for the place."""
@@ -76,7 +81,14 @@ class Trouble:
 
 
 def draw(
-    chance: random.Random, *, points: int, seconds: float, workers: bool, shared: bool, anew: bool = False
+    chance: random.Random,
+    *,
+    points: int,
+    seconds: float,
+    workers: bool,
+    shared: bool,
+    team: bool = False,
+    anew: bool = False,
 ) -> Trouble:
     """Draw what happens to a run.
 
@@ -86,17 +98,21 @@ def draw(
         seconds: that it takes.
         workers: whether it has worker processes.
         shared: whether several processes may run it at once, and machines share its folder.
+        team: whether it starts processes that do the work.
         anew: start the executable itself, and let a signal come at a random time.
     """
-    kinds = [kind for kind in _SHARES if kind != "dead worker" or workers]
-    kind: Kind = chance.choices(kinds, [_SHARES[kind] for kind in kinds])[0]
+    of_workers = {"dead worker", "dead process"}
+    shares = (
+        _OF_TEAMS if team else {kind: share for kind, share in _SHARES.items() if workers or kind not in of_workers}
+    )
+    kind: Kind = chance.choices(list(shares), list(shares.values()))[0]
     if anew:
         kind = chance.choice(("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
         return Trouble(kind=kind, after=chance.uniform(0, 6.0), anew=True)
     is_signal = kind == "SIGKILL" or kind in SIGNALS
     alone = is_signal and chance.random() < 0.5
-    if is_signal and chance.random() < 0.15:
-        return Trouble(kind=kind, after=chance.uniform(0, 1.1 * seconds), alone=alone)
+    if team or kind == "dead process" or (is_signal and chance.random() < 0.15):
+        return Trouble(kind=kind, after=chance.uniform(0, 1.1 * seconds), alone=alone, victim=chance.random())
     # Where processes are expected, they must have been started first.
     first = 1 if kind != "dead worker" else max(points // 4, 1)
     lines = chance.randint(1, _LINES) if kind != "dead worker" and chance.random() < 0.4 else 0

@@ -117,7 +117,7 @@ def test_a_process_that_was_stopped_gives_up_what_was_taken_over(alone: Path, we
     arguments = ("pseudo", "--shards", ".", *NETWORK, "--weights", weights, "--claim-timeout", 2)
     slow = start(*arguments)
     end = time.monotonic() + 300
-    while not any(alone.glob(".*.tmp")):
+    while not (any(alone.glob(".*.claim")) and any(alone.glob(".*.tmp"))):  # a claim, too, begins as a .tmp
         assert time.monotonic() < end
         time.sleep(0.01)
     slow.send_signal(signal.SIGSTOP)

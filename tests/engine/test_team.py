@@ -123,6 +123,7 @@ def test_what_is_finished_starts_no_process(bases: list[Path], tmp_path: Path):
     assert said == ["the stage begins", "9 photos in the end"]
     # A single shard is done by the process that would only wait.
     result, told, said = go(bases[:4], 3)
+    assert said[1:3] == ["a single shard is left: one process does it", "a line of each process"]
     assert [shard.status for shard in result.shards] == ["skipped"] * 3 + ["done"]
     assert [event for event in told.told if event[0] == "skip"] == [("skip", base.name) for base in bases[:3]]
     assert [process for _, process, *_ in log(tmp_path)] == [str(os.getpid())]
@@ -180,6 +181,20 @@ def test_a_process_that_dies_loses_nothing(bases: list[Path], tmp_path: Path, ac
     assert tries[-1] == str(os.getpid()) or accident != "killed again"
     assert [event for event in told.told if event[0] == "finish"].count(("finish", "s-1.tar")) == 1
     assert said.count("15 photos in the end") == 1
+
+
+def test_a_shard_is_done_though_its_process_could_not_tell(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed_at_the_last_moment(function: Any, arguments: Any, *, devices: Any, heard: Any, died: Any) -> None:
+        heard(0, "start", bases[1], "")
+        function(lambda *_: None, *arguments[0])  # of all that it does, it tells nothing
+        died(0, "killed by SIGKILL")
+
+    monkeypatch.setattr(team, "run_processes", killed_at_the_last_moment)
+    result, told, _ = go(bases, 2)
+    assert [shard.status for shard in result.shards] == ["elsewhere", "done", "elsewhere", "elsewhere", "elsewhere"]
+    assert [event[0] for event in told.told].count("give up") == 1
 
 
 def test_an_error_of_a_process_is_that_of_the_run(bases: list[Path], tmp_path: Path):

@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
 from cuts3d_cli.cut.masks import rle_area
 from cuts3d_cli.detector.checkpoints import read_trained
+from cuts3d_cli.engine.results import Progress
+from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of, sidecar
 from cuts3d_cli.stages.merge import min_score_of
 from tests.support.photos import records, settings
 from tests.support.running import Ran
 from tests.support.training_data import make_shards
+from tests.support.trainings import Noted
 
 TRAINING = {
     "max_iter": 2,
@@ -88,3 +95,34 @@ def test_two_rounds_and_again(alone: Path, cuts3d: Callable[..., Ran]):
     mine, theirs = (read_trained(Path(folder, "model-final.safetensors"))[0] for folder in ("mine", "detector-st1"))
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_round_predicts_on_all_gpus(alone: Path, tiny_detector: Path, monkeypatch: pytest.MonkeyPatch):
+    """The predictions of a round are shared as those of `cuts3d predict`; training has processes of its own."""
+    bases = make_shards(alone / "data", images=4, shard_size=2)
+    trained: list[int] = []
+
+    def train(*_: Any, gpus: int, **__: Any) -> SimpleNamespace:
+        trained.append(gpus)
+        return SimpleNamespace(weights=tiny_detector, images=4)
+
+    monkeypatch.setattr(selftrain.train, "run", train)
+    config = settings({"run": {"device": "cpu", "if_exists": "overwrite"}, "selftrain": {"score_thresholds": (0.0,)}})
+    found, said = [], Noted()
+    for gpus in (1, 2):
+        done = selftrain.run_round(
+            bases,
+            number=1,
+            checkpoint=tiny_detector,
+            out=alone,
+            config=config,
+            gpus=gpus,
+            events=said,
+            evaluation=None,
+            progress=lambda name: nullcontext(Progress()),
+        )
+        tars = [sidecar(base, stage).read_bytes() for base in bases for stage in ("predict.initial", "pseudo.st1")]
+        found.append((done, tars))
+    assert found[0] == found[1]
+    assert trained == [1, 2]
+    assert said.said.count("2 processes share the shards, on the cores of this machine") == 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stress import torture
-from stress.forks import HungError, fork, start
+from stress.forks import HungError, fork, start, wait_for
 from stress.moments import FileOperations, Moment, Note
 from stress.torture import Figures
 from stress.torture_runs import Ended, Undisturbed, content, unfinished
@@ -119,6 +119,25 @@ def test_a_command_runs_in_a_fork_as_the_executable_does(tmp_path: Path):
         assert "cuts3d_cli.config" in modules.read().decode().splitlines()
 
 
+def test_the_processes_of_a_run_are_known(tmp_path: Path):
+    """Those that it has started, and those that these have; the process that keeps account of semaphores is none."""
+    sleep = "import time; time.sleep(60)"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
+
+    def work() -> int:
+        tracker = subprocess.Popen([sys.executable, "-c", sleep, "resource_tracker"])
+        subprocess.run([sys.executable, "-c", nested], check=False)
+        return tracker.wait()
+
+    run = fork(work)
+    try:
+        wait_for(lambda: len(run.descendants()) == 2)
+        assert [kind for _, kind in run.descendants()] == ["a process of the first", "a process of another one"]
+    finally:
+        run.send(signal.SIGKILL)
+        run.wait()
+
+
 # What happens to them.
 
 
@@ -126,13 +145,16 @@ def test_every_kind_of_trouble_is_drawn_within_its_limits():
     chance = random.Random(0)
     found = [draw(chance, points=40, seconds=2.0, workers=True, shared=True) for _ in range(500)]
     assert {trouble.kind for trouble in found} == {
-        *("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "full disk", "dead worker", "clock jump")
+        *("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "full disk", "dead worker", "dead process", "clock jump")
     }
     assert all(1 <= trouble.moment.point <= 40 for trouble in found if trouble.moment)
     assert any(trouble.elsewhere for trouble in found)
     assert all(trouble.jump and trouble.beside for trouble in found if trouble.kind == "clock jump")
     alone = [draw(chance, points=40, seconds=2.0, workers=False, shared=False) for _ in range(500)]
-    assert not any(trouble.kind == "dead worker" or trouble.beside or trouble.elsewhere for trouble in alone)
+    assert not any(trouble.kind.startswith("dead") or trouble.beside or trouble.elsewhere for trouble in alone)
+    team = [draw(chance, points=4, seconds=2.0, workers=False, shared=True, team=True) for _ in range(500)]
+    assert {trouble.kind for trouble in team} == {"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "dead process"}
+    assert all(trouble.moment is None and 0 <= (trouble.after or 0) <= 2.2 for trouble in team)
     assert str(found[0]).startswith(found[0].kind)
 
 
