@@ -220,7 +220,7 @@ def _numbers(tar: Path) -> list[int]:
 
 
 def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
-    """Create the claim of a number; None where there is one.
+    """Create the claim of a number; None where there is one, or another process has had the shard meanwhile.
 
     It is written under another name, and linked to its own, which also succeeds for one process only: were a process
     killed in the midst of a claim under its own name, nobody could tell whose it is.
@@ -238,6 +238,8 @@ def _create(tar: Path, number: int, *, beat: float) -> Claim | None:
                 # A network file system may have linked it, and lost the answer.
                 if _read(path).get("token") != token:
                     return None
+            except FileNotFoundError:  # whoever has the shard has swept the draft away
+                return None
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

@@ -19,7 +19,7 @@ from cuts3d_cli.json_reading import JsonError, is_whole, read_json
 from cuts3d_cli.lookalikes import HEAD_BYTES
 from cuts3d_cli.shards.keys import is_meta
 from cuts3d_cli.stages.coco_names import first_guess, leads_outside, locate
-from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results, results_in
+from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results, pictures_among, results_in
 from cuts3d_cli.wording import listed
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
@@ -190,9 +190,11 @@ def left_out_lines(results: Sequence[Results], *, out: Path | None = None) -> li
     own = out.absolute() if out is not None else None
     folders: dict[str, set[str]] = {}
     for item in results:
-        if own is None or not own.is_relative_to(item.folder.absolute()):
+        around = [own] if item.command == "viz" else [own, *(own.parents if own is not None else ())]
+        if item.folder.absolute() not in around:
             folders.setdefault(item.command, set()).add(str(item.folder))
-    return [f"left out results of {command}: {listed(sorted(names))}" for command, names in folders.items()]
+    what = {"viz": f"pictures of viz (*{PICTURE_ENDING})"}
+    return [f"left out {what.get(name, f'results of {name}')}: {listed(sorted(of))}" for name, of in folders.items()]
 
 
 def assign_keys(files: Sequence[str]) -> tuple[list[str], int]:
@@ -290,7 +292,8 @@ def photos_in(root: Path, leave_out: Collection[Path]) -> Found:
             others.append(file)
         else:
             photos.append((file, looks))
-    return Found(photos=photos, passed_over=others, results=listing.results)
+    pictures = pictures_among(root / file for file in others)
+    return Found(photos=photos, passed_over=others, results=[*listing.results, *pictures])
 
 
 def files_in(root: Path, leave_out: Collection[Path] = ()) -> Files:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cuts3d_cli.errors import SettingError, UsageError
 from cuts3d_cli.stages.listing import Found, Listing, Looks, list_source, looks_of, photos_in, photos_of
-from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results
+from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results, pictures_among
 
 _NO_PHOTO = "it is no image, by its name and its first bytes"
 
@@ -55,6 +55,7 @@ def list_sources(sources: Sequence[Path], *, images: Path | None, leave_out: Col
             results |= {(item.folder, item.command): item for item in below.results}
         elif path.name.endswith(PICTURE_ENDING):  # the shell's `*.png` matches pictures of `viz` beside their photos
             passed_over.append(start)
+            results |= {(item.folder, item.command): item for item in pictures_among([path])}
         else:
             looks = looks_of(path)
             found[start] = Looks(None, _NO_PHOTO) if looks == Looks(None) else looks

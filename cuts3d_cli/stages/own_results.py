@@ -5,7 +5,7 @@ Their masks, thumbnails and pictures are images too, and people keep them beside
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,20 @@ def results_in(folder: Path, names: Collection[str]) -> list[Results]:
         The results, of at most one of each command.
     """
     found = []
-    if RECORD in names and (written := _written(folder / RECORD)):
+    if RECORD in names and (folder / RECORD).is_file() and (written := _written(folder / RECORD)):
         found.append(Results(folder=folder, command="segment", names=written))
     if REPORT_DATA in names and is_report(folder):
         found.append(Results(folder=folder, command="report", names=frozenset({REPORT_DATA, *REPORT_PICTURES})))
     return found
+
+
+def pictures_among(files: Iterable[Path]) -> list[Results]:
+    """Find pictures of `cuts3d viz` among files, by their names: a result a folder, sorted."""
+    names: dict[Path, set[str]] = {}
+    for file in files:
+        if file.name.endswith(PICTURE_ENDING):
+            names.setdefault(file.parent, set()).add(file.name)
+    return [Results(folder=folder, command="viz", names=frozenset(names[folder])) for folder in sorted(names)]
 
 
 def is_record(value: Any) -> bool:
@@ -72,6 +81,8 @@ def is_record(value: Any) -> bool:
 def is_report(folder: Path) -> bool:
     """Tell whether a folder is one of `cuts3d report`."""
     try:
+        if not (folder / REPORT_DATA).is_file():  # a pipe would wait for its writer
+            return False
         with open(folder / REPORT_DATA, "rb") as file:
             return file.read(len(REPORT_MARK)) == REPORT_MARK
     except OSError:  # no file, or none that can be read: nothing of ours

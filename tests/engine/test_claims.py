@@ -69,6 +69,38 @@ def test_a_claim_has_its_owner_from_the_first_moment(tar: Path, monkeypatch: pyt
     assert names(tar) == []
 
 
+def test_a_draft_that_the_owner_sweeps_is_no_error(tar: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whoever gets a shard removes what earlier ones have left, and with it the drafts of those that come too late."""
+    link, owners = os.link, []
+
+    def linked(source: Path, target: Path) -> None:
+        if not owners:
+            owners.append(foreign(tar))
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked)
+    assert claim(tar, timeout=LONG) == HeldElsewhere("node7, process 77")
+    assert names(tar) == [owners[0].name]
+
+
+def test_a_draft_that_was_swept_by_an_owner_who_has_finished_is_written_again(
+    tar: Path, monkeypatch: pytest.MonkeyPatch
+):
+    link, swept = os.link, []
+
+    def linked(source: Path, target: Path) -> None:
+        if not swept:
+            swept.append(source)
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked)
+    claimed(tar).release()
+    assert len(swept) == 1
+    assert names(tar) == []
+
+
 def test_a_file_system_without_hard_links_will_do(tar: Path, monkeypatch: pytest.MonkeyPatch):
     def refused(source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")

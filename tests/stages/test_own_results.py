@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,26 @@ def test_reports_and_pictures_of_viz_are_no_photos(tmp_path: Path):
     listing = list_source(tmp_path, images=None)
     assert [photo.file for photo in listing.photos] == ["a.png", "report/mine.png"]
     assert listing.passed_over == ["a.cuts3d.png"]
-    assert left_out_lines(listing.results) == [f"left out results of report: {tmp_path / 'report'}"]
+    assert left_out_lines(listing.results) == [
+        f"left out results of report: {tmp_path / 'report'}",
+        f"left out pictures of viz (*.cuts3d.png): {tmp_path}",
+    ]
+    # Pictures beside photos are said of, unless they are the run's own.
+    assert len(left_out_lines(listing.results, out=tmp_path / "new")) == 2
+    assert len(left_out_lines(listing.results, out=tmp_path)) == 1
     (tmp_path / "report/photos.js").write_text("mine")
     assert "report/thumbnails/000/000000.png" in listed(tmp_path)
     # As the shell expands `*.png`.
     many = list_sources([tmp_path / "a.png", tmp_path / "a.cuts3d.png"], images=None)
     assert [photo.file for photo in many.photos] == ["a.png"]
+    assert left_out_lines(many.results) == [f"left out pictures of viz (*.cuts3d.png): {tmp_path}"]
+
+
+def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path):
+    fill(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "segment.json")
+    os.mkfifo(tmp_path / "photos.js")
+    assert listed(tmp_path) == ["a.png"]
 
 
 def test_a_folder_of_nothing_else_says_so(tmp_path: Path):
