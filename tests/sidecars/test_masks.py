@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.cut.image import CutResult, Instance
 from cuts3d_cli.cut.masks import decode_rle, encode_rle, rle_area, rle_box
 from cuts3d_cli.cut.types import Candidate, Extraction
@@ -17,6 +18,7 @@ from cuts3d_cli.sidecars.masks import (
     StoredMasks,
     decode,
     encode,
+    flaws,
     from_cut,
     node_index,
     node_position,
@@ -139,3 +141,29 @@ def test_a_round_of_self_training_stores_scores_and_origins():
 def test_nodes_are_row_major():
     assert node_position(17, (3, 7)) == (2, 3)
     assert [node_index(node_position(node, (3, 7)), (3, 7)) for node in range(21)] == list(range(21))
+
+
+def test_a_focal_length_is_stored_exactly_and_only_where_it_was_used():
+    plain = from_cut(result(), size=SIZE, method="cuts3d")
+    assert "focal" not in json.loads(encode(plain)["pseudo.json"])
+    focal = Focal(x=1 / 3, y=2 / 7, source="exif")
+    stored = from_cut(result(), size=SIZE, method="cuts3d", focal=focal)
+    found = decode(Sample(key="a", members=encode(stored)))
+    assert found.cut is not None
+    assert found.cut.focal == focal
+
+
+@pytest.mark.parametrize(
+    ("focal", "reason"),
+    [
+        ({"x": 1, "y": 1, "source": "guess"}, 'its source is "guess"'),
+        ({"x": 0, "y": 1, "source": "exif"}, "it has a focal length of 0"),
+        ({"x": 1, "source": "exif"}, "it has no y"),
+        (1.5, "its focal is 1.5"),
+    ],
+)
+def test_an_impossible_focal_length_is_a_flaw(focal: Any, reason: str):
+    members = encode(from_cut(result(), size=SIZE, method="cuts3d"))
+    record = json.loads(members["pseudo.json"]) | {"focal": focal}
+    (flaw,) = flaws(Sample(key="a", members={"pseudo.json": json.dumps(record).encode()}))
+    assert reason in flaw.reason

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuts3d_cli.cut.focal import Focal
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.reader import Sample
 from cuts3d_cli.sidecars.photos import (
     FACTS,
     decode_sensor_npy,
     decode_sensor_png,
+    encode,
     flaws,
     image_member,
+    known_focal,
     photo_facts,
     sensor_map,
+    upright_photo,
 )
 
 NAN = float("nan")
@@ -128,3 +132,52 @@ class TestSensor:
         with pytest.raises(SampleError, match=reason) as caught:
             decode_sensor_npy(data)
         assert "\n" not in str(caught.value)
+
+
+def with_camera(camera: object, *, width: int = 40, **exif: int) -> Sample:
+    buffer = io.BytesIO()
+    data = Image.Exif()
+    if exif:
+        data.get_ifd(0x8769)[0xA405] = exif["focal"]
+    Image.new("RGB", (width, 30)).save(buffer, "JPEG", exif=data)
+    facts = {} if camera is None else {FACTS: json.dumps({"camera": camera}).encode()}
+    return Sample(key="a", members={"jpg": buffer.getvalue(), **facts})
+
+
+@pytest.mark.parametrize(
+    ("camera", "reason"),
+    [
+        ({"fx": 0, "fy": 40}, "its fx is 0"),
+        ({"fx": 40}, "camera: it has no fy"),
+        ({"fx": "40", "fy": 40}, 'its fx is "40"'),
+        ([40, 40], "its camera is"),
+        ({"fx": 4.2, "fy": 4.2}, "its camera has a focal length of 0.105 of the photo's longer side"),
+    ],
+)
+def test_an_impossible_camera_is_a_flaw(camera: object, reason: str):
+    sample = with_camera(camera)
+    (flaw,) = flaws(sample)
+    assert flaw.extension == FACTS
+    assert reason in flaw.reason
+    with pytest.raises(SampleError, match="facts about the photo cannot be read"):
+        known_focal(sample, upright_photo(sample))
+
+
+def test_a_given_camera_goes_before_exif_data():
+    for sample, expected in (
+        (with_camera({"fx": 40, "fy": 45}, focal=27), Focal(x=1.0, y=1.5, source="intrinsics")),
+        (with_camera({"fx": 40, "fy": 45}), Focal(x=1.0, y=1.5, source="intrinsics")),
+        (with_camera(None), None),
+    ):
+        assert flaws(sample) == []
+        assert known_focal(sample, upright_photo(sample)) == expected
+    found = known_focal(with_camera(None, focal=27), upright_photo(with_camera(None, focal=27)))
+    assert found is not None
+    assert (found.source, found.longer) == ("exif", pytest.approx(27 / 34.6133, abs=1e-4))
+
+
+def test_a_camera_is_stored_only_where_it_is_given():
+    given = {"extension": "jpg", "id": 1, "source": "a.jpg", "size": (30, 40)}
+    assert json.loads(encode(b"", **given)[FACTS]) == {"id": 1, "source": "a.jpg", "width": 40, "height": 30}
+    focal = Focal(x=1.0, y=1.5, source="intrinsics")
+    assert json.loads(encode(b"", **given, focal=focal)[FACTS])["camera"] == {"fx": 40.0, "fy": 45.0}
