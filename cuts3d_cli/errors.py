@@ -13,7 +13,8 @@ typed, `--tau-knn` and `cuts3d depth --shards s-000.tar` (`cuts3d_cli.cli.spelli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ class Cuts3dError(Exception):
         """The parts of the line. An error that adds to another begins or ends with them."""
         return self.args
 
+    def rename(self, name_of: Callable[[str], str]) -> None:
+        """Name the settings in the line as an interface does that has other names for them.
+
+        Args:
+            name_of: from section and field, as in "depth.weights", to that name.
+        """
+        self.args = tuple(
+            replace(part, name=name_of(part.name)) if isinstance(part, Setting) else part for part in self.args
+        )
+
     def __str__(self) -> str:
         return one_line("".join(map(str, self.parts)))
 
@@ -122,6 +133,13 @@ class SettingError(UsageError):
         super().__init__(setting, *problem)
         self.setting = setting
         self._where = where
+
+    def rename(self, name_of: Callable[[str], str]) -> None:
+        """Name the settings in the line by other names, this one too unless a file or variable sets it."""
+        super().rename(name_of)
+        if not self._where:
+            self.setting = name_of(self.setting)
+            self.args = (self.setting, *self.args[1:])
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -12,6 +12,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cuts3d_cli.wording import counted
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Instance:
@@ -97,7 +99,10 @@ class Segmentation:
     def __repr__(self) -> str:
         """Return a line, without the arrays."""
         height, width = self.image.shape[:2]
-        return f"<Segmentation of {width}x{height} pixels: {len(self)} instances{self.title and ' by '}{self.title}>"
+        return (
+            f"<Segmentation of {width}x{height} pixels:"
+            f" {counted(len(self), 'instance')}{self.title and ' by '}{self.title}>"
+        )
 
     @overload
     def __getitem__(self, index: int) -> Instance: ...

@@ -61,3 +61,8 @@ def percent(share: float | None) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: "1 image", "2 images"; `plural` where an s does not make it."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def be(number: int) -> str:
+    """Return the verb that goes with a number of things: "is" with one, else "are"."""
+    return "is" if number == 1 else "are"

@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+import cuts3d_cli
 from cuts3d_cli.cli.app import app
 from cuts3d_cli.config import PRESETS, resolve
 from cuts3d_cli.config.recipe import read_recipe
@@ -205,6 +206,11 @@ def test_all_presets_are_listed(page: str) -> None:
 def test_all_commands_are_listed() -> None:
     listed = first_column("README.md", "## Commands")
     assert {name.split()[1] for name in listed if name.startswith("cuts3d")} == set(COMMANDS.commands)
+
+
+def test_all_public_errors_are_listed() -> None:
+    listed = first_column("docs/python.md", "## Errors")
+    assert listed == {name for name in cuts3d_cli.__all__ if name.endswith("Error")} - {"Cuts3dError"}
 
 
 def test_all_networks_and_data_sets_are_listed() -> None:

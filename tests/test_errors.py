@@ -34,6 +34,21 @@ def test_in_python_messages_name_settings_and_commands():
     assert not any("--" in str(error) for error in ERRORS)
 
 
+def test_settings_can_be_named_otherwise():
+    error = SettingError("pseudo.tau_knn", "0.02 is under 0.03: enlarge ", Setting("features.size", 96))
+    inner = ShardError("a: ", Setting("depth.weights"))
+    for item in (error, inner):
+        item.rename(lambda name: name.replace(".", "__"))
+    assert str(error) == "pseudo__tau_knn 0.02 is under 0.03: enlarge features__size=96"
+    assert error.setting == "pseudo__tau_knn"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(inner) == "a: depth__weights"
+    # In a file it goes by its own name.
+    in_file = SettingError("pseudo.beta", "is 1.5", where="cuts3d.toml")
+    in_file.rename(str.upper)
+    assert str(in_file) == "cuts3d.toml: pseudo.beta is 1.5"
+
+
 def test_a_message_is_one_line_whatever_is_in_it():
     assert str(Cuts3dError("a\nb.tar: ", Setting("x\ny"))) == "a b.tar: x y"
     assert str(Message("a\n", "b")) == "a b"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cuts3d_cli.wording import absence, choose_one, did_you_mean
+from cuts3d_cli.wording import absence, be, choose_one, counted, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ def test_the_name_that_is_most_alike(given: str, meant: str | None):
 def test_a_folder_is_not_called_missing(tmp_path: Path):
     assert absence(tmp_path) == "is a folder"
     assert absence(tmp_path / "none") == "does not exist"
+
+
+def test_verbs_go_with_numbers():
+    assert [f"{counted(number, 'class', 'classes')} {be(number)}" for number in (0, 1, 2)] == [
+        "0 classes are",
+        "1 class is",
+        "2 classes are",
+    ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.images import ImageLike, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, configure
+from cuts3d_cli.api.settings import check_count, check_device, configure, in_keywords
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -36,6 +36,7 @@ class Detector:
         checkpoint: the file of weights.
     """
 
+    @in_keywords()
     def __init__(self, checkpoint: str | Path, *, device: str = "auto", half: bool = True, **settings: Any) -> None:
         """Choose a checkpoint; load nothing.
 
@@ -56,6 +57,7 @@ class Detector:
         self._lock = threading.Lock()
         self._network: Network | None = None
 
+    @in_keywords()
     def __call__(self, image: ImageLike) -> Segmentation:
         """Find the instances of one photo, best first.
 
@@ -90,8 +92,9 @@ class Detector:
         """
         check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
-        while batch := [to_photo(image).image for image in islice(remaining, batch_size)]:
-            yield from self._detect(batch)
+        with in_keywords():
+            while batch := [to_photo(image).image for image in islice(remaining, batch_size)]:
+                yield from self._detect(batch)
 
     def _detect(self, photos: Sequence[Image.Image]) -> list[Segmentation]:
         arrays = [np.asarray(photo) for photo in photos]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, configure
+from cuts3d_cli.api.settings import check_count, check_device, configure, in_keywords, keyword_of
 from cuts3d_cli.config import Config, DepthOrientation
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
@@ -46,6 +46,7 @@ class Segmenter:
         grid: (H, W) of the patch grid.
     """
 
+    @in_keywords()
     def __init__(
         self, *, preset: str | None = None, config: Config | None = None, device: str = "auto", **settings: Any
     ) -> None:
@@ -71,6 +72,7 @@ class Segmenter:
         self._cutter = PhotoCutter(chosen, say=_LOG.info)
         self.grid = self._cutter.grid
 
+    @in_keywords()
     def __call__(
         self,
         image: ImageLike,
@@ -190,7 +192,7 @@ class Segmenter:
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
         camera = self._camera(intrinsics)
-        with _death_of_workers_explained(workers), WorkerPool(workers) as pool:
+        with in_keywords(), _death_of_workers_explained(workers), WorkerPool(workers) as pool:
             if workers:  # before networks are loaded: a script may lack its guard
                 pool.check_that_workers_live(cut_image)
             tasks = self._tasks(pairs, batch_size=batch_size, read=read, camera=camera)
@@ -203,6 +205,7 @@ class Segmenter:
                 except SampleError as error:
                     if errors == "raise":
                         raise
+                    error.rename(keyword_of)
                     yield error
 
     def _tasks(

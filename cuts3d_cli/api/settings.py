@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -16,7 +17,7 @@ from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
 from cuts3d_cli.effects import unread
-from cuts3d_cli.errors import SettingError
+from cuts3d_cli.errors import Cuts3dError, SettingError
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 from cuts3d_cli.wording import choose_one
 
@@ -73,6 +74,31 @@ def configure(
             given = f"{decisive}={getattr(values, decisive)!r}"
             warnings.warn(f"{name} has no effect with {given}", stacklevel=4)
     return config
+
+
+@contextmanager
+def in_keywords() -> Iterator[None]:
+    """Let errors name settings by the keywords that `configure` takes: `depth__weights`, not `depth.weights`."""
+    try:
+        yield
+    except Cuts3dError as error:
+        error.rename(keyword_of)
+        raise
+
+
+def keyword_of(setting: str) -> str:
+    """Return the keyword argument that stands for a setting; its own name where there is none.
+
+    Args:
+        setting: section and field, as in "depth.weights".
+    """
+    section, dot, field = setting.partition(".")
+    if dot and section in ("run", "predict"):  # `device`, and the settings of a detector
+        return field
+    if not dot or section not in SECTIONS:
+        return setting
+    first = next((other for other in SECTIONS if field in {item.name for item, _ in _fields(other)}), None)
+    return field if first == section else f"{section}__{field}"
 
 
 def check_device(device: Any) -> None:

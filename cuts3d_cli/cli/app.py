@@ -92,8 +92,16 @@ def add_command(name: str, command: Callable[..., None]) -> None:
     (GROUPS[group] if group else app).command(last, cls=PlainCommand, epilog=EXIT_CODES)(command)
 
 
+def _add_group(name: str, group: typer.Typer) -> None:
+    def note(context: typer.Context) -> None:
+        set_running(f"{name} {context.invoked_subcommand}")
+
+    group.callback()(note)
+    app.add_typer(group, name=name)
+
+
 for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
+    _add_group(_name, _group)
 for _name, _command in _COMMANDS.items():
     add_command(_name, _command)
 

@@ -161,5 +161,6 @@ def leave_after(result: StageResult) -> NoReturn:
 def _nothing_to_do(result: StageResult) -> str:
     """Return why a stage had no image to work on."""
     if before := result.count("failed_before"):
-        return f"there was nothing to do: all {before} images failed in an earlier stage, whose manifests say why"
+        what = f"all {before} images" if before > 1 else "the one image"
+        return f"there was nothing to do: {what} failed in an earlier stage, whose manifests say why"
     return "the shards hold no images"

@@ -22,10 +22,9 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Print versions, devices and weights, what is missing, and how to get it."""
-    from rich.table import Table
     from rich.text import Text
 
-    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.cli.tables import print_json, print_words
     from cuts3d_cli.inspection.doctor import findings
     from cuts3d_cli.inspection.doctor_preset import preset_findings
 
@@ -33,11 +32,6 @@ def doctor(
     if json:
         print_json([{"state": item.state, "what": item.what, "found": spelled(item.found)} for item in found])
         return
-    table = Table(show_header=False, title=preset and f"what preset {preset} needs", title_justify="left")
-    table.add_column("state")
-    table.add_column("what")
-    table.add_column("found", overflow="fold")
     colours = {"ok": "green", "missing": "red", "note": "yellow"}
-    for item in found:
-        table.add_row(Text(item.state, style=colours[item.state]), item.what, spelled(item.found))
-    stdout.print(table)
+    rows = [(Text(item.state, style=colours[item.state]), item.what, spelled(item.found)) for item in found]
+    print_words(rows, title=f"what preset {preset} needs" if preset else "", console=stdout)

@@ -28,6 +28,7 @@ from cuts3d_cli.evaluation.report import (
     to_markdown,
 )
 from cuts3d_cli.evaluation.shards import Evaluation
+from cuts3d_cli.wording import counted
 from cuts3d_cli.wording import percent as share
 
 Kind = Literal["table", "json", "csv", "markdown"]
@@ -126,15 +127,16 @@ def print_evaluation(result: Evaluation, *, console: Console) -> None:
     rows = {"box": metrics.box} | ({"mask": metrics.mask} if metrics.mask is not None else {})
     empty = f" ({result.empty} without annotations)" if result.empty else ""
     print_line(
-        f"{result.ground_truth}: {metrics.images} images{empty}, {metrics.instances} instances, {metrics.crowds} crowd"
-        f" regions, {metrics.predictions} masks; percent",
+        f"{result.ground_truth}: {counted(metrics.images, 'image')}{empty},"
+        f" {counted(metrics.instances, 'instance')}, {metrics.crowds} crowd"
+        f" regions, {counted(metrics.predictions, 'mask')}; percent",
         console=console,
     )
     left_out = {
-        f"of {result.missing + metrics.images} images of the ground truth": result.missing,
+        f"of {counted(result.missing + metrics.images, 'image')} of the ground truth": result.missing,
         "images of the shards": result.extra,
         "masks of such images": result.unmatched,
-        f"of {result.annotations} annotations": result.dropped,
+        f"of {counted(result.annotations, 'annotation')}": result.dropped,
     }
     if any(left_out.values()):
         counts = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
@@ -154,6 +156,6 @@ def _closing_line(name: str, figures: KindMetrics, metrics: Metrics) -> str:
     ignored = f", {figures.ignored} in crowd regions" if figures.ignored else ""
     return (
         f"{name}: recall@0.5 {share(figures.recall50)}, precision@0.5 {share(figures.precision50)}, mean best IoU"
-        f" {share(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by {metrics.predictions}"
-        f" masks{ignored})"
+        f" {share(figures.mean_best_iou)} ({figures.matched} of {metrics.instances} found by"
+        f" {counted(metrics.predictions, 'mask')}{ignored})"
     )

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from cuts3d_cli.cli.common import FoundGeneration, FoundSource, Json, MoreShards, Shards, expand_shards
-from cuts3d_cli.cli.console import say, stderr, stdout
+from cuts3d_cli.cli.console import print_line, say, stderr, stdout
 from cuts3d_cli.config import resolve
 from cuts3d_cli.exports.formats import FORMATS
 
@@ -111,7 +111,8 @@ def _print(report: Exported) -> None:
         "files written": report.written,
         "files that were there, the same": report.same,
     }
-    table = Table(title=f"{report.out}: {report.to}", title_justify="left", show_header=False)
+    print_line(f"{report.out}: {report.to}")
+    table = Table(show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
     for what, number in rows.items():

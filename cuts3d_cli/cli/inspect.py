@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cuts3d_cli.cli.common import Json
 from cuts3d_cli.cli.console import print_line, stdout
 from cuts3d_cli.cli.spelling import spelled
-from cuts3d_cli.cli.tables import print_json
+from cuts3d_cli.cli.tables import print_json, print_words
 from cuts3d_cli.errors import Cuts3dError, ShardError
 from cuts3d_cli.json_reading import Fields, JsonError, as_object, parse_json
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.wording import counted, first_line
 
 if TYPE_CHECKING:
     from cuts3d_cli.shards.manifest import Manifest
@@ -79,13 +78,13 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
         _print_manifest(found, path, json=False)
     else:
         print_line(f"{path}: {problem}")
-    table = Table(title=f"the first {len(samples)} samples", title_justify="left")
-    for column in ("key", "member", "content"):
-        table.add_column(column, overflow="fold")
-    for key, members in samples.items():
-        for number, (name, content) in enumerate(members.items()):
-            table.add_row(key if number == 0 else "", name, content)
-    stdout.print(table)
+    rows = [
+        (key if number == 0 else "", name, content)
+        for key, members in samples.items()
+        for number, (name, content) in enumerate(members.items())
+    ]
+    title = f"the first {counted(len(samples), 'sample')}"
+    print_words([("key", "member", "content"), *rows], title=title, head=True, console=stdout)
 
 
 def _manifest_beside(path: Path) -> tuple[Manifest | None, str]:
@@ -136,7 +135,7 @@ def _masks(record: Fields) -> str:
     """Return how many masks there are, and how large; raises ValueError where a field is of another kind."""
     instances, dropped = record.objects("instances", each="instance"), record.objects("dropped", each="cut", missing=())
     areas = ", ".join(f"{item.whole('area'):,} px" for item in instances)
-    parts = [f"{len(instances)} masks" + (f" ({areas})" if areas else "")]
+    parts = [counted(len(instances), "mask") + (f" ({areas})" if areas else "")]
     if dropped:
         reasons = "; ".join(f"iteration {item.whole('iteration')} {item.text('reason')}" for item in dropped)
         parts.append(f"dropped: {reasons}")
@@ -154,20 +153,18 @@ def _print_manifest(manifest: Manifest, path: Path, *, json: bool) -> None:
     if json:
         print_json(dataclasses.asdict(manifest))
         return
-    table = Table(title=f"{path}: stage {manifest.stage}", title_justify="left", show_header=False)
-    table.add_column("what")
-    table.add_column("value", overflow="fold")
+    rows = []
     for section, values in manifest.config.items():
         shown = (
             ", ".join(f"{key} {value}" for key, value in values.items()) if isinstance(values, dict) else str(values)
         )
-        table.add_row(f"config: {section}", shown)
+        rows.append((f"config: {section}", shown))
     for role, digest in manifest.inputs.items():
-        table.add_row(f"made from: {role}", f"{digest.file}, sha256 {digest.sha256[:12]}...")
-    table.add_row("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items()))
+        rows.append((f"made from: {role}", f"{digest.file}, sha256 {digest.sha256[:12]}..."))
+    rows.append(("counts", ", ".join(f"{key} {value}" for key, value in manifest.counts.items())))
     for item in manifest.failed:
-        table.add_row("failed", f"{item.get('key') or item.get('file')}: {item['reason']}")
-    table.add_row("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items()))
-    table.add_row("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
-    table.add_row("sha256", manifest.sha256)
-    stdout.print(table)
+        rows.append(("failed", f"{item.get('key') or item.get('file')}: {item['reason']}"))
+    rows.append(("seconds", ", ".join(f"{key} {value:g}" for key, value in manifest.seconds.items())))
+    rows.append(("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items())))
+    rows.append(("sha256", manifest.sha256))
+    print_words(rows, title=f"{path}: stage {manifest.stage}", console=stdout)

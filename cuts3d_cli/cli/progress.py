@@ -28,6 +28,7 @@ from cuts3d_cli.cli.pace import Pace
 from cuts3d_cli.cli.spelling import COMMANDS, running, set_running, spelled
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Message
+from cuts3d_cli.wording import counted
 
 _QUIET_SECONDS = 60.0
 """Where stderr is no terminal: seconds between two lines about one shard."""
@@ -193,7 +194,7 @@ class StageProgress(Progress):
             self._bars.update(self._all, note=self._note())
         if not self._console.is_terminal:
             rate = own.done / max(time.perf_counter() - own.begun, 1e-9)
-            self._say(f"{shard.name}: {own.done} images, {rate:.2f} images/s, {self._note()}")
+            self._say(f"{shard.name}: {counted(own.done, 'image')}, {rate:.2f} images/s, {self._note()}")
 
     def give_up(self, shard: Path, *, why: str) -> None:
         """Take back what the bar of all shards has counted."""

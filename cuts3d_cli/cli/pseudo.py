@@ -13,6 +13,7 @@ from cuts3d_cli.cli.console import say
 from cuts3d_cli.cli.options import with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
+from cuts3d_cli.wording import counted
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
@@ -66,7 +67,7 @@ def _export(shards: Sequence[Path], path: Path) -> None:
     from cuts3d_cli.exports.exporting import Request, export
 
     exported = export(shards, Request(to="coco", out=path, if_exists="overwrite"), say=say)
-    say(f"{path}: {exported.instances} masks of {exported.photos} images, as they are stored")
+    say(f"{path}: {counted(exported.instances, 'mask')} of {counted(exported.photos, 'image')}, as they are stored")
 
 
 def mask_rows(result: StageResult) -> dict[str, str]:

@@ -18,7 +18,7 @@ from cuts3d_cli.cli.common import (
     expand_shards,
     leave,
 )
-from cuts3d_cli.cli.console import say, stderr, stdout
+from cuts3d_cli.cli.console import print_line, say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 
@@ -98,7 +98,8 @@ def report(
 
 def _print(found: Reported) -> None:
     """Print what was reported as a table on stdout."""
-    table = Table(title=str(found.page), title_justify="left", show_header=False)
+    print_line(str(found.page))
+    table = Table(show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
     for what, number in {

@@ -165,21 +165,13 @@ def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Col
 
 def _print(result: Segmented) -> None:
     """Print what came out as a table on stdout."""
-    from rich.table import Table
+    from cuts3d_cli.cli.tables import print_words
 
-    table = Table(title=f"cuts3d segment{': finished before' * result.finished_before}", title_justify="left")
-    table.show_header = False
-    table.add_column("what")
-    table.add_column("value", overflow="fold")
-    table.add_row("photos", str(result.photos))
-    table.add_row("instances", str(result.instances))
-    for what, number in {"photos without an instance": result.empty, "failed": len(result.failed)}.items():
-        if number:
-            table.add_row(what, str(number))
-    table.add_section()
-    for what, where in result.written.items():
-        table.add_row(what, where)
-    stdout.print(table)
+    rows = [("photos", str(result.photos)), ("instances", str(result.instances))]
+    counts = {"photos without an instance": result.empty, "failed": len(result.failed)}
+    rows += [(what, str(number)) for what, number in counts.items() if number]
+    rows += result.written.items()
+    print_words(rows, title=f"cuts3d segment{': finished before' * result.finished_before}", console=stdout)
 
 
 def _print_failures(result: Segmented) -> None:

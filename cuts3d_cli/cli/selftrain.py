@@ -22,6 +22,7 @@ from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS
+from cuts3d_cli.wording import counted
 
 
 @with_config(
@@ -66,8 +67,8 @@ def selftrain(
     else:
         for item in rounds:
             facts = (
-                f"{item.masks} masks, {item.predicted} of them predicted in place of {item.replaced} others, in"
-                f" {item.images} images; {item.failed} images failed"
+                f"{counted(item.masks, 'mask')}, {item.predicted} of them predicted in place of"
+                f" {item.replaced} others, in {counted(item.images, 'image')}; {counted(item.failed, 'image')} failed"
             )
             print_line(f"{item.name}: {item.weights} ({facts})")
     leave(failed=any(item.failed for item in rounds))

@@ -44,8 +44,14 @@ def _part(part: Part) -> str:
     if isinstance(part, Command):
         return f"`{command_line(part)}`"
     if isinstance(part, Setting):
-        return _option(part, part.command or running())
+        return _option(part, running() if _is_taken(part) else part.command or running())
     return part
+
+
+def _is_taken(setting: Setting) -> bool:
+    """Return whether the command that has been typed takes a setting, so that no other one has to be named."""
+    command = COMMANDS.get(running() or "")
+    return command is not None and flag_of(setting.name, command) is not None
 
 
 def _assigning_flag(setting: str, command: Callable[..., None]) -> str | None:

@@ -6,10 +6,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cuts3d_cli.cli.console import print_line
 from cuts3d_cli.engine.results import StageResult
@@ -25,6 +28,44 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2)
     print(text)
+
+
+def print_words(rows: Sequence[Sequence[str | Text]], *, title: str = "", head: bool = False, console: Console) -> None:
+    """Print a table that breaks no word, so that paths can be copied.
+
+    Where its words do not fit side by side, it is printed as plain columns, in lines as long as they must be.
+
+    Args:
+        rows: of cells, one number in all of them; the first one names the columns if `head`.
+        title: what it shows, which may be a path, too.
+        head: as said.
+        console: on stdout.
+    """
+    if title:
+        print_line(title, console=console)
+    table = Table(show_header=head)
+    for index, first in enumerate(rows[0]):
+        longest = max(_longest_word(str(row[index])) for row in rows)
+        table.add_column(first if head else "", min_width=longest)
+    for row in rows[1:] if head else rows:
+        table.add_row(*row)
+    # With a border and a blank on each side of a cell.
+    if sum(column.min_width or 0 for column in table.columns) + 3 * len(rows[0]) + 1 <= console.width:
+        console.print(table)
+        return
+    widths = [max(cell_len(str(row[index])) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            Text.assemble(cell, " " * (width - cell_len(str(cell)))) for cell, width in zip(row, widths, strict=True)
+        ]
+        line = Text("  ").join(cells)
+        line.rstrip()
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _longest_word(text: str) -> int:
+    """Return the columns that the longest word takes; a path is one, whatever blanks it has."""
+    return cell_len(text) if Path(text).is_absolute() else max(map(cell_len, text.split()), default=0)
 
 
 def print_stage(

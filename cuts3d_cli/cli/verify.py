@@ -14,6 +14,7 @@ from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.spelling import command_line, spelled
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import Parts, Setting
+from cuts3d_cli.wording import counted
 
 if TYPE_CHECKING:
     from cuts3d_cli.inspection.fix import Fix
@@ -87,7 +88,7 @@ def _print(report: VerifyReport, fixes: Sequence[Fix], *, json: bool) -> None:
         print_line(f"to mend {item.file}: {command_of(item)}{by_hand}")
     count = len(report.problems) + len(report.mixed)
     summary = "all is well" if report.is_well else f"{count} problems"
-    print_line(f"{report.files} files, {report.samples} samples: {summary}")
+    print_line(f"{counted(report.files, 'file')}, {counted(report.samples, 'sample')}: {summary}")
 
 
 def command_of(fix: Fix) -> str:

@@ -9,12 +9,15 @@ import typer
 
 from cuts3d_cli.cli.common import FAILURE, Json
 from cuts3d_cli.cli.console import print_line, say, stdout
+from cuts3d_cli.cli.flags import TAKEN, Taken
 
 if TYPE_CHECKING:
     from cuts3d_cli.inspection.weights import Network
 
 FACTS = ("tensor", "patch", "size", "tau_ncut")
 """What is shown of a backbone."""
+WEIGHTS = ("features.weights", "depth.weights")
+"""Settings that name a file of weights."""
 
 
 def complete_network(incomplete: str) -> list[str]:
@@ -26,9 +29,7 @@ def complete_network(incomplete: str) -> list[str]:
 
 def weights_list(json: Json = False) -> None:
     """List the networks, and which of their weights are here."""
-    from rich.table import Table
-
-    from cuts3d_cli.cli.tables import print_json
+    from cuts3d_cli.cli.tables import print_json, print_words
     from cuts3d_cli.inspection.weights import networks
     from cuts3d_cli.weights.cache import weights_dir
 
@@ -36,20 +37,20 @@ def weights_list(json: Json = False) -> None:
     if json:
         print_json([_as_json(network) for network in found])
         return
-    table = Table(title=f"weights; cache: {weights_dir()}", title_justify="left")
-    for column in ("name", "for", *FACTS, "comes from", "here"):
-        table.add_column(column, overflow="fold")
     purposes = {"backbone": "features", "resnet": "train", "depth": "depth"}
     options = {"backbone": "a local file: --weights FILE", "depth": "a local file: --depth-weights FILE", "resnet": ""}
-    for network in found:
-        table.add_row(
+    rows = [
+        (
             network.name,
             purposes[network.kind],
             *("" if network.facts.get(name) is None else f"{network.facts[name]}" for name in FACTS),
             network.source or options[network.kind],
             "no" if network.path is None else "yes" if network.cached else "yes, in another program's cache",
         )
-    stdout.print(table)
+        for network in found
+    ]
+    heads = ("name", "for", *FACTS, "comes from", "here")
+    print_words([heads, *rows], title=f"weights; cache: {weights_dir()}", head=True, console=stdout)
 
 
 def weights_pull(
@@ -74,6 +75,10 @@ def weights_pull(
     from cuts3d_cli.inspection.weights import pull
 
     print_line(str(pull(name, from_path=source, say=say)))
+
+
+# What messages advise to give as weights is given here by --from.
+setattr(weights_pull, TAKEN, Taken(options=dict.fromkeys(WEIGHTS, "source"), sections=(), redirects=False))
 
 
 def weights_verify(json: Json = False) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.cut.affinity import cosine_affinity
 from cuts3d_cli.errors import SampleError
+from cuts3d_cli.wording import counted
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -53,7 +54,7 @@ class AffinityProfile:
         quantiles = "/".join(f"{self.quantile(percent):.2f}" for percent in PERCENTILES)
         shares = "/".join(f"{100 * self.share_above(level):.0f}" for level in LEVELS)
         return (
-            f"over {self.photos} photos, {percentiles} % of the cosines lie under {quantiles},"
+            f"over {counted(self.photos, 'photo')}, {percentiles} % of the cosines lie under {quantiles},"
             f" and thresholds of {levels} keep {shares} % of the edges"
         )
 

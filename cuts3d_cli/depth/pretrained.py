@@ -10,7 +10,7 @@ from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.errors import Cuts3dError, Parts, WeightsError
 from cuts3d_cli.weights.hub import require_hub
 from cuts3d_cli.weights.kinds import weights_files
-from cuts3d_cli.wording import cause
+from cuts3d_cli.wording import be, cause, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,7 +153,8 @@ def fill(
     unknown = sorted(info["unexpected_keys"])
     if all_known and unknown:
         raise WeightsError(
-            f"{path} does not hold {spec.name}: {len(unknown)} tensors are unknown, such as {unknown[0]}"
+            f"{path} does not hold {spec.name}: {counted(len(unknown), 'tensor')} {be(len(unknown))}"
+            f" unknown, such as {unknown[0]}"
         )
     return _whole(model, info, spec=spec, source=str(path))
 
@@ -163,9 +164,10 @@ def _whole(model: Any, info: Mapping[str, Any], *, spec: DepthSpec, source: str)
     parameters = {name for name, _ in model.named_parameters()}
     absent = sorted(parameters.intersection(info["missing_keys"]))
     if absent or info["mismatched_keys"]:
+        number = len(absent) + len(info["mismatched_keys"])
         example = absent[0] if absent else str(sorted(info["mismatched_keys"])[0])
         raise WeightsError(
-            f"{source} does not hold {spec.name}: {len(absent) + len(info['mismatched_keys'])} parameters "
-            f"are missing or of another shape, such as {example}"
+            f"{source} does not hold {spec.name}: {counted(number, 'parameter')} {be(number)} missing or of another"
+            f" shape, such as {example}"
         )
     return model.float().eval()

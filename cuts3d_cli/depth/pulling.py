@@ -11,7 +11,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.catalogue import check_available
 from cuts3d_cli.depth.pretrained import pretrained_files
-from cuts3d_cli.errors import HubUnreachableError, Setting, WeightsError
+from cuts3d_cli.errors import Command, HubUnreachableError, Setting, WeightsError
 from cuts3d_cli.files import atomic_file, explained
 from cuts3d_cli.weights.hub import hub_endpoint, hub_offline
 from cuts3d_cli.weights.kinds import weights_file
@@ -42,8 +42,8 @@ def pull_depth(spec: DepthSpec, *, source: Path | None, say: Say) -> Path:
         say(f"weights of {spec.name} are here already")
         return found
     if spec.folder is not None or not is_kept(spec):
-        where = Setting("depth.weights", command="depth")
-        raise WeightsError(f"{spec.name} is kept in no cache: give its file or folder by ", where)
+        own = (Setting("depth.backend", spec.name), *(() if spec.folder else (Setting("depth.weights", "FILE"),)))
+        raise WeightsError(f"{spec.name} is kept in no cache: give it to ", Command("depth", settings=own))
     if spec.url is not None:
         return _pull_file(spec, spec.url, source=source, say=say)
     return _copy_folder(spec, source, say=say) if source is not None else _fetch_folder(spec, say=say)
@@ -75,7 +75,7 @@ def _copy_folder(spec: DepthSpec, source: Path, *, say: Say) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if not source.is_dir():
-        raise WeightsError(f"{source} is no folder, and {spec.name} loads one: ", *spec.weights_hint)
+        raise WeightsError(f"{source} is no folder, which the cache of the hub keeps: ", *spec.weights_hint)
     if spec.extra == "depth":
         weights_file(source)  # that it holds weights
     files = pretrained_files(spec, source)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
+from cuts3d_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,7 +192,9 @@ def read_architecture(weights: Mapping[str, Tensor], *, path: Path) -> Architect
     # A shape is a claim: no network of any size is built.
     widths = (channels, box_width, mask_width)
     if not (1 <= classes <= _MOST_CLASSES and all(1 <= width <= _WIDEST for width in widths)):
-        raise WeightsError(f"{path} does not fit {_WHAT}: it claims {classes} classes and widths of {widths}")
+        raise WeightsError(
+            f"{path} does not fit {_WHAT}: it claims {counted(classes, 'class', 'classes')} and widths of {widths}"
+        )
     return architecture
 
 

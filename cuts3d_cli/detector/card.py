@@ -18,7 +18,7 @@ from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.json_reading import as_object, parse_json, read_json
 from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, package_versions
 from cuts3d_cli.shards.names import generation_of, manifest_path, masks_of
-from cuts3d_cli.wording import percent
+from cuts3d_cli.wording import counted, percent
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.data import TrainingShard
@@ -114,8 +114,8 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "",
         f"- Weights: `{weights['file']}`, {weights['size']} bytes, sha256 `{weights['sha256']}`",
         f"- Started from: {origin}",
-        f"- Learned from: {_number(learned['masks'])} masks (`{learned['stage']}`) of {learned['images']} images in"
-        f" {len(learned['shards'])} shards" + _predicted(learned),
+        f"- Learned from: {_number(learned['masks'])} masks (`{learned['stage']}`) of"
+        f" {counted(learned['images'], 'image')} in {counted(len(learned['shards']), 'shard')}" + _predicted(learned),
         f"- Training: {training['iterations']} iterations on {training['device']}",
         "",
         # Figures.

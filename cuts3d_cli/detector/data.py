@@ -36,7 +36,7 @@ from cuts3d_cli.sidecars.confidence import decode as decode_confidence
 from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
-from cuts3d_cli.wording import Say, listed
+from cuts3d_cli.wording import Say, counted, listed
 
 MAX_FAILED_SHARE = 0.5
 """Training stops when more than this share of the images is unusable."""
@@ -219,7 +219,7 @@ class _OpenShards:
         keys = self._open(shard)[1].keys
         if len(keys) != self.shards[shard].samples:
             raise ShardError(
-                f"{self.shards[shard].pseudo} holds {len(keys)} samples, but its manifest says"
+                f"{self.shards[shard].pseudo} holds {counted(len(keys), 'sample')}, but its manifest says"
                 f" {self.shards[shard].samples}: overwrite it by running its stage again"
             )
         return keys[number]

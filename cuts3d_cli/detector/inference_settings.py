@@ -13,6 +13,7 @@ from typing import Any
 from cuts3d_cli.config import PredictConfig, TestSettings, TrainConfig
 from cuts3d_cli.detector.architecture import Architecture, Conventions
 from cuts3d_cli.errors import Setting, SettingError
+from cuts3d_cli.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,8 @@ class InferenceSettings:
     def __str__(self) -> str:
         size = f"at {self.min_size} pixels (at most {self.max_size})" if self.min_size else "at their own size"
         return (
-            f"photos {size}, score over {self.score:g}, NMS {self.nms:g}, at most {self.detections} detections of"
+            f"photos {size}, score over {self.score:g}, NMS {self.nms:g}, at most"
+            f" {counted(self.detections, 'detection')} of"
             f" {self.proposals} proposals (NMS {self.proposal_nms:g})"
         )
 

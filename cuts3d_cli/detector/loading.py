@@ -23,7 +23,7 @@ from cuts3d_cli.detector.detectron2_config import (
 from cuts3d_cli.detector.inference_settings import NAMED, DetectorSettings, InferenceSettings
 from cuts3d_cli.errors import Part, Setting, SettingError, WeightsError
 from cuts3d_cli.weights.checkpoint import load_into
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, counted
 
 if TYPE_CHECKING:
     from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -166,7 +166,10 @@ def load_start(model: torch.nn.Module, path: Path, *, config: TrainConfig, say: 
         and found.weights[name].shape != tensor.shape
     }
     if found.architecture.classes > 1:
-        say(f"{path.name}: its {found.architecture.classes} classes become one, so {len(random)} tensors start anew")
+        say(
+            f"{path.name}: its {found.architecture.classes} classes become one, so"
+            f" {counted(len(random), 'tensor')} start anew"
+        )
     else:
         random = {}
     load_into(model, {**found.weights, **random}, what="this detector", path=path)

@@ -19,6 +19,7 @@ from cuts3d_cli.detector.sampling import nearest_places
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.sidecars.confidence import StoredConfidence
 from cuts3d_cli.sidecars.masks import StoredMask
+from cuts3d_cli.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ def training_sample(
         SampleError: the masks are not of this photo, or there is confidence of more or fewer.
     """
     if confidence is not None and len(confidence.maps) != len(stored):
-        raise SampleError(f"there are {len(stored)} masks and {len(confidence.maps)} confidence maps")
+        raise SampleError(f"there are {counted(len(stored), 'mask')} and {len(confidence.maps)} confidence maps")
     # Transform masks and confidence alike.
     masks, maps, scores = [], [], []
     # Rounded to their steps on the grid, and enlarged then: a quarter of the bytes, and the same values.

@@ -18,7 +18,7 @@ from cuts3d_cli.detector.task import Task, check_fingerprint, same_training
 from cuts3d_cli.devices import choose_device, on_cuda
 from cuts3d_cli.errors import Cuts3dError, SettingError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, counted
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.evaluating import Evaluation
@@ -143,7 +143,7 @@ def run(
     # Point out settings that do not fit each other.
     if first:
         events.say(
-            f"{images} images, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
+            f"{counted(images, 'image')}, batch {config.images_per_batch}, learning rate {config.learning_rate:g}"
             f" ({config.learning_rate / config.images_per_batch:g} an image)"
         )
         if warning := batch_warning(config):

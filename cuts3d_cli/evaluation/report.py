@@ -11,6 +11,7 @@ from typing import Any, Literal
 from cuts3d_cli.evaluation.datasets.catalogue import PAPER
 from cuts3d_cli.evaluation.metrics import COLUMNS, KindMetrics, Metrics
 from cuts3d_cli.evaluation.published import AVERAGE, Setting, published
+from cuts3d_cli.wording import be, counted
 
 OURS = "this detector"
 """The method in lines of our own results."""
@@ -192,10 +193,11 @@ def notes(report: BenchmarkReport) -> list[str]:
     found = []
     for result in report.results:
         if result.missing:
-            found.append(f"* {result.missing} images of {result.title} were left out: these are not its figures")
+            found.append(f"* {counted(result.missing, 'image')} of {result.title} left out: these are not its figures")
         if result.failed:
             found.append(
-                f"* {len(result.failed)} images of {result.title} failed, and count as ones without detections"
+                f"* {counted(len(result.failed), 'image')} of {result.title} failed, and"
+                f" {be(len(result.failed))} counted as without detections"
             )
     return found
 

@@ -22,7 +22,7 @@ from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.found import Found, FoundReader, have_confidence, stage_of
 from cuts3d_cli.sidecars.photos import image_member, photo_facts
 from cuts3d_cli.stages.pack import STAGE as PACK
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import be, counted, listed
 
 UNSCORED = 0.0
 """Score of masks without a confidence where others have one, so that they come last."""
@@ -129,7 +129,7 @@ def run(
     pairing, truth = paired_truth(shards, listing)
     if all(item.crowd for items in truth.instances.values() for item in items):
         raise UsageError(
-            f"{ground_truth}: none of the {len(truth.images)} images that are in the shards has an annotation of a"
+            f"{ground_truth}: no image of those that are in the shards ({len(truth.images)}) has an annotation of a"
             " single object (iscrowd 0): there is nothing to compare with"
         )
     # Collect the masks of these images.
@@ -140,8 +140,9 @@ def run(
         wanted = {key: image for key, image in wanted.items() if image in truth.images}
         _collect(FoundReader(base, stage, scored=scored), wanted, truth, into=found)
     if len(found.failed) == len(truth.images):
+        images = f"all {len(truth.images)} images" if len(truth.images) > 1 else "the one image"
         raise ShardError(
-            f"all {len(truth.images)} images that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
+            f"{images} that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
             f" ({listed(found.failed)}): there is nothing to compare"
         )
     # Report what was left out, and compare.
@@ -186,7 +187,7 @@ def paired_truth(shards: Sequence[Path], listing: ListedGroundTruth) -> tuple[Pa
     if not pairing.photos:
         names = listed([image.file for image in listing.images.values()]) or "none"
         raise UsageError(
-            f"{listing.path}: none of its {len(listing.images)} images ({names}) is in the shards"
+            f"{listing.path}: none of its {counted(len(listing.images), 'image')} ({names}) is in the shards"
             f" ({listed([photo.source for photo in photos]) or 'none'}): are they of the same data set?"
         )
     return pairing, listing.read(_heads(pairing, listing))
@@ -302,19 +303,22 @@ def _warnings(
         )
     if pairing.extra:
         names = [photo.source for photo in pairing.extra]
-        warnings.append(f"{len(names)} images of the shards are not in {ground_truth} and left out: {listed(names)}")
+        warnings.append(
+            f"{counted(len(names), 'image')} of the shards {be(len(names))} not in {ground_truth} and left"
+            f" out: {listed(names)}"
+        )
     for how, images in (("base name alone", pairing.by_base_name), ("base name as it once was", pairing.by_old_name)):
         if images:
             pairs = [f"{pairing.photos[image].source} as {listing.images[image].file}" for image in images]
-            warnings.append(f"{len(pairs)} images were recognised by their {how}: {listed(pairs)}")
+            warnings.append(f"{counted(len(pairs), 'image')} {be(len(pairs))} recognised by the {how}: {listed(pairs)}")
     if found.failed:
         warnings.append(
-            f"{len(found.failed)} images failed in `cuts3d {made_by}` and count as images without a mask:"
-            f" {listed(found.failed)}"
+            f"{counted(len(found.failed), 'image')} failed in `cuts3d {made_by}` and {be(len(found.failed))}"
+            f" counted as without a mask: {listed(found.failed)}"
         )
     if found.unscored:
         warnings.append(
-            f"{len(found.unscored)} images failed in `cuts3d confidence`, and their masks come last:"
+            f"{counted(len(found.unscored), 'image')} failed in `cuts3d confidence`, whose masks come last:"
             f" {listed(found.unscored)}"
         )
     return warnings

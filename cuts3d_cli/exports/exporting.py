@@ -20,7 +20,7 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.found import Found, FoundReader, Source, have_confidence, stage_of
 from cuts3d_cli.sidecars.photos import FACTS, image_member, photo_facts
-from cuts3d_cli.wording import Say, listed
+from cuts3d_cli.wording import Say, be, counted, listed
 
 TITLES: Mapping[Source, str] = {"masks": "pseudo-masks", "detections": "detections"}
 """What an export calls itself; `cuts3d eval` takes no file of pseudo-masks for a ground truth."""
@@ -150,12 +150,17 @@ def export(
     # Report what is not in it.
     if report.failed:
         failed = [key for item in sidecars for key in item.failures]
-        say(f"warning: {report.failed} photos failed in stage {stage} and are left out: {listed(failed)}")
+        say(
+            f"warning: {counted(report.failed, 'photo')} failed in stage {stage} and {be(report.failed)}"
+            f" left out: {listed(failed)}"
+        )
     if report.unscored:
-        say(f"warning: {report.unscored} photos failed in `cuts3d confidence`, and their masks have the score 0")
+        say(
+            f"warning: {counted(report.unscored, 'photo')} failed in `cuts3d confidence`, and have masks of the score 0"
+        )
     for what, number in report.changed.items():
         if number:
-            say(f"{number} {what}")
+            say(f"{counted(number, 'instance')} {what.removeprefix('instances ')}")
     return report
 
 
@@ -272,5 +277,5 @@ def _up_to_first_instance(photos: Iterator[FoundPhoto], report: Exported, reques
         read.append(photo)
         if photo.instances:
             return read
-    why = f"{report.photos} photos, {report.failed} failed, {report.below} instances below "
+    why = f"{counted(report.photos, 'photo')}, {report.failed} failed, {counted(report.below, 'instance')} below "
     raise FileError(f"there is no instance to export ({why}", Setting("min_score", request.min_score), ")")

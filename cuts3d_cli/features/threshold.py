@@ -12,7 +12,7 @@ from cuts3d_cli.config import PseudoConfig, for_backbone
 from cuts3d_cli.cut.threshold import affinity_profile
 from cuts3d_cli.errors import Message, Setting, SettingError
 from cuts3d_cli.features.base import BackboneSpec
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, counted
 
 PHOTOS = 8
 """Photos that a threshold is chosen by. Not in the paper."""
@@ -52,6 +52,6 @@ def with_threshold(
             f" takes {tau_ncut:g}",
         )
     if say is not None:
-        share = f"keeps {100 * profile.share_above(tau_ncut):.0f} % of the edges of {profile.photos} photos"
+        share = f"keeps {100 * profile.share_above(tau_ncut):.0f} % of the edges of {counted(profile.photos, 'photo')}"
         say(Message(Setting("pseudo.tau_ncut", AUTO), " is ", Setting("pseudo.tau_ncut", tau_ncut), f", which {share}"))
     return replace(settings, tau_ncut=tau_ncut)

@@ -17,7 +17,7 @@ from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars import Flaw, Known, kind_of, masks, photos
 from cuts3d_cli.sidecars.finished import FinishedSidecar, mixed_settings
 from cuts3d_cli.stages.pack import STAGE as PACK
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import counted, listed
 
 LEFT_OVER_AFTER = 3600.0
 """Seconds without a change after which a temporary file is one that nobody writes to any more."""
@@ -246,7 +246,9 @@ class _Shard:
     def _numbers(self, tar: Path, stage: str, manifest: Manifest, samples: int) -> None:
         counts, failed = manifest.counts, len(manifest.failed)
         if counts.get("samples_out") != samples:
-            self._problem(stage, tar, f"it holds {samples} samples, its manifest says {counts.get('samples_out')}")
+            self._problem(
+                stage, tar, f"it holds {counted(samples, 'sample')}, its manifest says {counts.get('samples_out')}"
+            )
         if counts.get("failed") != failed or counts.get("samples_in") != counts.get("samples_out", 0) + failed:
             self._problem(
                 stage,

@@ -23,7 +23,7 @@ from cuts3d_cli.sidecars.masks import DroppedCut, StoredMasks
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.sidecars.segmentation import segmentation_of, settings_of, title_of
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, counted
 
 _SINGLE_LINES = 4
 """So many iterations without a mask have a line each; more are counted."""
@@ -156,7 +156,7 @@ def _dropped(items: Sequence[DroppedCut]) -> list[str]:
         return [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in items]
     numbers = Counter(item.reason for item in items)
     reasons = ", ".join(f"{number} {reason}" for reason, number in numbers.most_common())
-    return [f"{len(items)} iterations gave no mask: {reasons}"]
+    return [f"{counted(len(items), 'iteration')} gave no mask: {reasons}"]
 
 
 def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:
@@ -170,4 +170,4 @@ def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:
             if sample.key == key:
                 return base, sample
     command = Command("inspect", arguments=(str(shards[0]),))
-    raise UsageError(f"no sample '{key}' in {len(shards)} shards: ", command, " lists its keys")
+    raise UsageError(f"no sample '{key}' in {counted(len(shards), 'shard')}: ", command, " lists its keys")

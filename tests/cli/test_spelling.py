@@ -41,6 +41,8 @@ def _none_is_running() -> Iterator[None]:
         ("viz", Setting("depth.weights"), "--depth-weights"),
         ("depth", Setting("depth.weights"), "--depth-weights"),
         ("doctor", Setting("features.weights", "FILE", command="features"), "--weights FILE"),
+        ("weights pull", Setting("features.weights", "FILE", command="features"), "--from FILE"),
+        ("weights pull", Setting("depth.weights", "FOLDER", command="depth"), "--from FOLDER"),
         # Its options fill section selftrain from round 1 on.
         ("train", Setting("selftrain.images_per_batch"), "--images-per-batch"),
         ("train", Setting("selftrain.rounds", 2), "--set selftrain.rounds=2"),

@@ -3,11 +3,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from cuts3d_cli.cli.progress import StageProgress
 from cuts3d_cli.cli.pseudo import mask_rows
-from cuts3d_cli.cli.tables import SHOWN_FAILURES, print_failures, print_stage
+from cuts3d_cli.cli.tables import SHOWN_FAILURES, print_failures, print_stage, print_words
 from cuts3d_cli.engine.results import ShardResult, StageResult
 
 
@@ -69,6 +70,31 @@ def test_many_failures_are_cut_short():
     lines = told.getvalue().splitlines()
     assert len(lines) == SHOWN_FAILURES + 1
     assert lines[-1] == "... and 5 more: see `failed` in the manifests"
+
+
+PATH = "/a folder/that lies deep/below/" + "folder/" * 8 + "weights.safetensors"
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 100, 140, 300])
+def test_no_word_is_broken_in_a_table_of_words(width: int):
+    text = io.StringIO()
+    out = Console(file=text, width=width, color_system=None, markup=False)
+    rows = [("name", "here"), ("one[/x]", PATH), ("two", "not here: cuts3d weights pull two, and some more words")]
+    print_words(rows, title=f"cache: {PATH}", head=True, console=out)
+    shown = text.getvalue()
+    lines = shown.splitlines()
+    assert lines[0] == f"cache: {PATH}"
+    assert PATH in "".join(lines[1:])
+    assert any(PATH in line for line in lines[1:])
+    for word in " ".join(" ".join(row) for row in rows).split():
+        assert any(word in line for line in lines[1:])
+    # With a border where it fits, else in plain columns, one line a row.
+    if width >= 140:
+        assert max(map(len, lines[1:])) <= width
+        assert "│ two" in shown
+    else:
+        assert [line.split()[0] for line in lines[1:]] == ["name", "one[/x]", "two"]
+        assert len({line.index(word) for line, word in zip(lines[1:], ("here", PATH, "not"), strict=True)}) == 1
 
 
 def walk(progress: StageProgress) -> None:

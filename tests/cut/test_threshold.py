@@ -51,5 +51,5 @@ def test_photos_without_usable_features_are_left_out() -> None:
 
 def test_it_is_told_in_one_line() -> None:
     line = str(affinity_profile([features(0)]))
-    assert line.startswith("over 1 photos, 5/25/50/75/95 % of the cosines lie under 0.")
+    assert line.startswith("over 1 photo, 5/25/50/75/95 % of the cosines lie under 0.")
     assert "thresholds of 0.1/0.2/0.3/0.4/0.5/0.6/0.7/0.8/0.9 keep " in line

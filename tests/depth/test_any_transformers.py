@@ -111,7 +111,7 @@ def test_files_of_depth_anythings_own_code(
     # What is missing is said
     del own["depth_head.scratch.refinenet2.out_conv.bias"]
     torch.save(own, tmp_path / "authors.pth")
-    with pytest.raises(WeightsError, match="1 parameters are missing or of another shape"):
+    with pytest.raises(WeightsError, match="1 parameter is missing or of another shape"):
         load(backend, tmp_path / "authors.pth")
 
 

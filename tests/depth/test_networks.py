@@ -341,7 +341,7 @@ class TestWeights:
         removed = next(key for key in state if key.startswith("neck."))
         del state[removed]
         save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(WeightsError, match="1 parameters are missing or of another shape, such as neck"):
+        with pytest.raises(WeightsError, match="1 parameter is missing or of another shape, such as neck"):
             load("depth-anything-v2-small", tmp_path)
 
     def test_pickles_are_read_as_data(

@@ -58,9 +58,9 @@ def test_what_does_not_fit_is_refused(zoedepth_folder: Path, load: Any, tmp_path
     lacking = {name: tensor for name, tensor in own.items() if name != "conv2.weight"}
     assert refusal(lacking) == "does not fit zoedepth: it lacks conv2.weight"
     lacking = {name: tensor for name, tensor in own.items() if name != "projectors.1._net.0.bias"}
-    assert refusal(lacking).startswith("does not hold zoedepth: 1 parameters are missing or of another shape")
+    assert refusal(lacking).startswith("does not hold zoedepth: 1 parameter is missing or of another shape")
     more = {**own, "another.weight": torch.ones(1)}
-    assert refusal(more) == "does not hold zoedepth: 1 tensors are unknown, such as metric_head.another.weight"
+    assert refusal(more) == "does not hold zoedepth: 1 tensor is unknown, such as metric_head.another.weight"
     bounded = {**own, "attractors.3._net.2.weight": torch.zeros(2, 16, 1, 1)}
     assert "a network like ZoeD_M12_K, whose range no file tells: take ZoeD_M12_NK.pt" in refusal(bounded)
     assert "it holds no core.core.pretrained.model.cls_token" in refusal({"a": torch.ones(1)})

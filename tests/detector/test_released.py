@@ -250,7 +250,7 @@ def test_other_networks_are_refused_by_what_they_lack(weights: Callable[[Family]
     blocks = refusal(lambda state: state.update({"backbone.bottom_up.res2.2.conv1.weight": torch.zeros(1)}))
     assert "its stages have 3, 2, 2, 2 blocks, as no ResNet of 18, 34, 50, 101, 152 layers has" in blocks
     groups = "backbone.bottom_up.res2.0.conv2.weight"
-    assert f"1 tensors of another shape ({groups} 64x2x3x3" in refusal(
+    assert f"1 tensor of another shape ({groups} 64x2x3x3" in refusal(
         lambda s: s.update({groups: torch.zeros(64, 2, 3, 3)})
     )
     huge = torch.zeros(1).expand(10**9, 32)

@@ -127,7 +127,7 @@ def test_others_are_refused_in_one_line(state: State) -> None:
         fit(models.resnet34().state_dict())
     assert "missing" not in str(error.value)
     narrow = {**state, "conv1.weight": torch.zeros(64, 3, 3, 3)}
-    with pytest.raises(WeightsError, match=r"1 tensors of another shape \(conv1\.weight 64x3x3x3 instead of 64x3x7x7"):
+    with pytest.raises(WeightsError, match=r"1 tensor of another shape \(conv1\.weight 64x3x3x3 instead of 64x3x7x7"):
         fit(narrow)
     with pytest.raises(WeightsError, match=r"it holds no layer1\.0\.conv1\.weight; its first tensors are cls_token"):
         fit({"cls_token": torch.zeros(1)})

@@ -188,12 +188,12 @@ def test_photos_that_cannot_be_read_are_listed(cuts3d: Eval, sets: Path, detecto
     assert f"failed: voc: {bad.relative_to(sets.parent)}: this is not an image of a known format" in ran.err
     assert "voc: 2 images" in ran.err
     assert " VOC 2007 trainval+test* " in ran.out
-    assert ran.out.endswith("* 1 images of VOC 2007 trainval+test failed, and count as ones without detections\n")
+    assert ran.out.endswith("* 1 image of VOC 2007 trainval+test failed, and is counted as without detections\n")
     bad.write_bytes(whole)
     again = cuts3d("eval", "-c", detector, *ALL, "--json")
     assert again.code == 0
     assert "coco: the detections in 2 of 2 images are known (detector-initial/detections/coco-" in again.err
-    assert "voc: 1 images" not in again.err  # the whole batch is done again
+    assert "voc: 1 image" not in again.err  # the whole batch is done again
     fresh = cuts3d("eval", "-c", detector, *ALL, "--json", "--detections", "fresh")
     assert figures(again) == figures(fresh)
 
@@ -251,9 +251,9 @@ def test_a_missing_photo_is_one_line_unless_what_is_there_will_do(cuts3d: Eval, 
     ran = cuts3d("eval", "-c", detector, *ALL, "--partial")
     assert ran.code == 0
     assert " COCO val2017* " in ran.out
-    assert ran.out.endswith("* 1 images of COCO val2017 were left out: these are not its figures\n")
+    assert ran.out.endswith("* 1 image of COCO val2017 left out: these are not its figures\n")
     ran = cuts3d("eval", "-c", detector, "-d", "voc", "--root", "sets", "--limit", "1")
-    assert "* 1 images of VOC 2007 trainval+test were left out" in ran.out
+    assert "* 1 image of VOC 2007 trainval+test left out" in ran.out
 
 
 @pytest.mark.parametrize(

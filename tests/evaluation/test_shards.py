@@ -141,7 +141,7 @@ def test_a_ground_truth_of_boxes_has_no_row_of_masks(cuts3d: Eval, alone: Path):
     path = ground_truth(alone, {"a": [LEFT]}, segmentation=None)
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path)
     assert "mask:" not in ran.out
-    assert "box: recall@0.5 100.0, precision@0.5 100.0, mean best IoU 100.0 (1 of 1 found by 1 masks)" in ran.out
+    assert "box: recall@0.5 100.0, precision@0.5 100.0, mean best IoU 100.0 (1 of 1 found by 1 mask)" in ran.out
     assert result(cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json"))["mask"] is None
 
 
@@ -192,12 +192,12 @@ def test_masks_without_a_confidence_come_last(cuts3d: Eval, alone: Path):
     base = score(shard(alone / "s-000.tar", {"a": [LEFT], "b": [LEFT]}), {"a": None, "b": [0.5]})
     found = result(cuts3d("eval", "--shards", base, "--gt", ground_truth(alone, {"a": [], "b": [LEFT]}), "--json"))
     assert found["mask"]["ap"] == near(1)
-    assert found["warnings"] == ["1 images failed in `cuts3d confidence`, and their masks come last: a.jpg"]
+    assert found["warnings"] == ["1 image failed in `cuts3d confidence`, whose masks come last: a.jpg"]
 
 
 @pytest.mark.parametrize(
     ("scores", "words"),
-    [([0.9, 0.9], "it has 2 maps for 1 masks"), ([0.9] * 0, "it has 0 maps for 1 masks")],
+    [([0.9, 0.9], "it has 2 maps for 1 mask"), ([0.9] * 0, "it has 0 maps for 1 mask")],
 )
 def test_a_confidence_that_does_not_fit_is_refused(cuts3d: Eval, alone: Path, scores: list[float], words: str):
     base = score(shard(alone / "s-000.tar", {"a": [LEFT]}), {"a": scores})
@@ -225,7 +225,7 @@ def test_a_failed_image_counts_as_one_without_masks(cuts3d: Eval, alone: Path):
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json")
     found = result(ran)
     assert (found["images"], found["failed"], found["mask"]["recall50"]) == (3, 1, 0.25)
-    warning = "1 images failed in `cuts3d pseudo` and count as images without a mask: b.jpg"
+    warning = "1 image failed in `cuts3d pseudo` and is counted as without a mask: b.jpg"
     assert found["warnings"] == [warning]
     assert f"warning: {warning}\n" in ran.err
 
@@ -250,7 +250,7 @@ def test_a_photo_on_which_the_detector_failed_is_told_as_such(cuts3d: Eval, alon
     result_of_detector = result(cuts3d("eval", "--shards", base, "--gt", path, "--predicted", "--json"))
     assert (result_of_detector["scores"], result_of_detector["failed"]) == ("detector", 1)
     assert result_of_detector["warnings"] == [
-        "1 images failed in `cuts3d predict` and count as images without a mask: b.jpg"
+        "1 image failed in `cuts3d predict` and is counted as without a mask: b.jpg"
     ]
 
 
@@ -271,7 +271,7 @@ def test_nothing_in_common_is_an_error(cuts3d: Eval, alone: Path):
     shard(alone / "s-000.tar", {"a": [LEFT]})
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", ground_truth(alone, {"x": [LEFT]}))
     assert ran.code == 2
-    assert "gt.json: none of its 1 images (x.jpg) is in the shards (a.jpg)" in ran.line
+    assert "gt.json: none of its 1 image (x.jpg) is in the shards (a.jpg)" in ran.line
 
 
 def test_ids_count_only_in_shards_packed_from_a_coco_json(cuts3d: Eval, alone: Path):
@@ -296,7 +296,7 @@ def test_names_that_agree_in_their_last_part_alone_are_told(cuts3d: Eval, alone:
     shard(alone / "s-000.tar", {"a": [LEFT]}, source="one/a.jpg")
     path = coco_file(alone / "gt.json", [image(1, "two/a.jpg")], [annotation(1, 1, LEFT)])
     found = result(cuts3d("eval", "--shards", "s-000.tar", "--gt", path, "--json"))
-    assert found["warnings"] == ["1 images were recognised by their base name alone: one/a.jpg as two/a.jpg"]
+    assert found["warnings"] == ["1 image is recognised by the base name alone: one/a.jpg as two/a.jpg"]
 
 
 def test_shards_of_other_programs_go_by_their_keys(cuts3d: Eval, alone: Path):
@@ -350,7 +350,7 @@ def test_annotations_of_the_sensors_frame_are_turned_along(cuts3d: Eval, alone: 
     )
     ran = cuts3d("eval", "--shards", base, "--gt", path, "--json")
     assert (result(ran)["mask"]["ap"], result(ran)["box"]["ap"]) == near((1, 1))
-    assert "1 photos are turned by their EXIF orientation and their annotations are not" in ran.err
+    assert "1 photo is turned by their EXIF orientation and their annotations are not" in ran.err
 
 
 def turned_photo() -> bytes:
@@ -383,7 +383,7 @@ def test_what_is_left_out_is_counted(cuts3d: Eval, alone: Path):
     ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", path)
     assert ran.code == 0
     assert ran.out.splitlines()[:2] == [
-        f"{path}: 2 images (1 without annotations), 1 instances, 0 crowd regions, 2 masks; percent",
+        f"{path}: 2 images (1 without annotations), 1 instance, 0 crowd regions, 2 masks; percent",
         "left out: 1 of 3 images of the ground truth, 2 images of the shards, 2 masks of such images, 2 of 3"
         " annotations",
     ]
@@ -400,7 +400,7 @@ def test_a_ground_truth_of_these_images_without_a_single_object_is_an_error(cuts
     for boxes in ([annotation(1, 2, LEFT)], [annotation(1, 1, LEFT, iscrowd=1)], []):
         ran = cuts3d("eval", "--shards", "s-000.tar", "--gt", coco_file(alone / "gt.json", images, boxes))
         assert ran.code == 2
-        assert "none of the 1 images that are in the shards has an annotation of a single object" in ran.line
+        assert "no image of those that are in the shards (1) has an annotation of a single object" in ran.line
 
 
 def test_shards_in_which_every_image_failed_are_an_error(cuts3d: Eval, alone: Path):

@@ -46,7 +46,7 @@ def test_every_format_counts_alike_is_deterministic_and_leaves_the_shards_alone(
     lines: list[str] = []
     report = export(shards, Request(to=to, out=tmp_path / "out"), say=lambda line: lines.append(str(line)))
     assert (report.photos, report.instances, report.empty, report.failed, report.below) == (3, 4, 1, 1, 0)
-    assert "warning: 1 photos failed in stage pseudo and are left out: failed" in lines
+    assert "warning: 1 photo failed in stage pseudo and is left out: failed" in lines
     assert report.written == len(files_in(tmp_path / "out")) > 0
     again = exported(shards, to, tmp_path / "again")
     assert files_in(tmp_path / "again") == files_in(tmp_path / "out")
@@ -149,7 +149,7 @@ def test_classes_of_a_detector_are_kept_or_counted(tmp_path: Path):
 def test_nothing_is_written_where_there_is_nothing_to_export(tmp_path: Path):
     (base,) = with_masks(tmp_path, {"a.jpg": [], "b.jpg": None})
     for to in FORMATS:
-        with pytest.raises(FileError, match=r"there is no instance to export \(1 photos, 1 failed, 0 instances below"):
+        with pytest.raises(FileError, match=r"there is no instance to export \(1 photo, 1 failed, 0 instances below"):
             exported([base], to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -239,7 +239,7 @@ def test_the_command(cuts3d: Callable[..., Ran], alone: Path):
     report = json.loads(ran.out)
     assert (report["photos"], report["instances"], report["failed"]) == (3, 4, 1)
     assert report["changed"] == {"instances that others hide in part": 1}
-    assert "1 instances that others hide in part" in ran.err
+    assert "1 instance that others hide in part" in ran.err
     ran = cuts3d("export", "--shards", "shards", "--to", "labelmap", "--out", "maps")
     assert ran.code == 0
     assert "files that were there, the same" in ran.out

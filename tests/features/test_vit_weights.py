@@ -99,7 +99,7 @@ def test_wrong_architecture_lists_the_first_names(tiny: BackboneSpec, tiny_state
     assert text.startswith("w.pth does not fit tiny (test_vit): ")
     assert "2 tensors missing (blocks.0.norm1.weight, blocks.1.norm1.weight)" in text
     assert "4 tensors unknown (register.0, register.1, register.2, ...)" in text
-    assert "1 tensors of another shape (patch_embed.proj.weight 64x3x8x8 instead of 64x3x16x16)" in text
+    assert "1 tensor of another shape (patch_embed.proj.weight 64x3x8x8 instead of 64x3x16x16)" in text
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 64), (1, 1, 64), (1, 0, 64), (1, 17, 32), (17, 64), ()])

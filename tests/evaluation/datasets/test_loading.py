@@ -189,6 +189,6 @@ def test_annotations_go_with_the_upright_photo(tmp_path: Path):
     assert (dataset.truth.images[1].width, dataset.truth.images[1].height) == (48, 64)
     assert [item.box for item in dataset.truth.instances[1]] == [(33, 40, 10, 20)]
     assert [line.partition(": ")[2].partition(":")[0] for line in dataset.truth.warnings] == [
-        "1 photos are turned by their EXIF orientation and their annotations are not, so that these are turned along",
+        "1 photo is turned by their EXIF orientation and their annotations are not, so that these are turned along",
         "1 of 2 images are of another size than their photo, or of none, and left out",
     ]
