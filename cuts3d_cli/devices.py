@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.config import Graphs
+from cuts3d_cli.config import Graphs, RunConfig
 from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
 
@@ -99,6 +99,38 @@ def own_device(name: str, *, alone: bool) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def devices_of(run: RunConfig, *, network: bool) -> list[str]:
+    """Return the device of each process of a run, one where it is not to have several.
+
+    Args:
+        run: its section of the configuration.
+        network: whether it runs a neural network; what runs none needs no GPU, and has as many processes as are named.
+
+    Raises:
+        SettingError: there are not so many GPUs, or the device is a single one.
+    """
+    if run.gpus == 1:
+        return [run.device]
+    device, asked = Setting("run.device"), f"is {run.gpus}"
+    if run.gpus != "all" and (not network or run.device == "cpu"):
+        return [run.device] * run.gpus
+    if run.device == "cpu":
+        raise SettingError("run.gpus", f"{asked}, which counts GPUs: with ", device, " cpu name a number of processes")
+    if run.device not in ("auto", "cuda"):
+        raise SettingError("run.gpus", f"{asked}, but ", device, f" is {run.device}: take cuda, or cpu for its cores")
+    import torch
+
+    there = torch.cuda.device_count()
+    if there < (wanted := 1 if run.gpus == "all" else run.gpus):
+        has = f"{there} GPU{'' if there == 1 else 's'}"
+        fewer = "lower it, or take" if there else "take"
+        more = " for so many processes on the cores" if run.gpus != "all" else ""
+        raise SettingError(
+            "run.gpus", f"{asked}, but this machine has {has}: {fewer} ", Setting("run.device", "cpu"), more
+        )
+    return [f"cuda:{number}" for number in range(there if run.gpus == "all" else wanted)]
+
+
 def graph_device(graphs: Graphs, *, device: str) -> str | None:
     """Return where semantic graphs are built and solved.
 
@@ -132,15 +164,32 @@ def _gpu_driver() -> bool:
     return True
 
 
+_processes = [1]
+"""How many processes of a run share this machine's cores, this one among them."""
+
+
+def share_cores(processes: int) -> None:
+    """Leave the other processes of a run their share of this machine's cores, from now on.
+
+    Args:
+        processes: how many they are, with this one.
+    """
+    _processes[:] = [processes]
+
+
+def core_count() -> int:
+    """Return how many cores this process is to use: those that it may, or its share of them, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores // _processes[0], 1)
+
+
 def worker_count(asked: int | None) -> int:
     """Return how many worker processes to start.
 
     Args:
-        asked: a number, or None for one a core that this process may use.
+        asked: a number, or None for one a core that this process is to use.
 
     Returns:
         The number; 0 works in the main process.
     """
-    if asked is not None:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return core_count() if asked is None else asked

@@ -42,13 +42,21 @@ class _State:
         self.unfinished: set[Path] = set()
         self.last_word = threading.Lock()
         self.way_on: Callable[[], str] = lambda: SAME_AGAIN
+        self.grace: float | None = None
+        self.silent = False
 
 
 _state = _State()
 
 
-def install() -> None:
-    """Handle the signals from now on. To be called once, in the main thread, before slow imports."""
+def install(*, silent: bool = False, grace: float | None = None) -> None:
+    """Handle the signals from now on. To be called once, in the main thread, before slow imports.
+
+    Args:
+        silent: say nothing, in a process whose parent speaks for it.
+        grace: seconds that the main thread has to end in; None for `GRACE`.
+    """
+    _state.silent, _state.grace = silent, grace
     for number in ending_signals():
         signal.signal(number, _handle)
     sys.unraisablehook = _unless_asked(sys.unraisablehook)
@@ -140,6 +148,17 @@ def held_back() -> Iterator[None]:
         check()
 
 
+@contextmanager
+def grace(seconds: float) -> Iterator[None]:
+    """Give the main thread so long to end, in place of `GRACE`, if a signal comes within the block."""
+    before, _state.grace = _state.grace, seconds
+    try:
+        yield
+    finally:
+        if _state.asked is None:  # else the time is still running
+            _state.grace = before
+
+
 def leave_to_parent(*, terminate: bool = False) -> None:
     """Ignore, in a worker process, signals that reach the whole process group: the main process ends its workers.
 
@@ -210,7 +229,7 @@ def _watch(reader: int) -> None:
         # Training has handlers of its own.
         if number in _WORDS and (_state.asked is not None or signal.getsignal(number) is _handle):
             break
-    time.sleep(GRACE)
+    time.sleep(GRACE if _state.grace is None else _state.grace)
     if _state.last_word.acquire(blocking=False):
         _end_at_once(number)
     # Else the main thread has said its last word. Its libraries may still hang on their way out.
@@ -226,7 +245,8 @@ def _end_at_once(number: int) -> NoReturn:
             worker.kill()
     cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides it
     try:
-        os.write(2, f"{cursor}{_line(number)}\n".encode())
+        if not _state.silent:
+            os.write(2, f"{cursor}{_line(number)}\n".encode())
     finally:
         os._exit(_code(number))
 

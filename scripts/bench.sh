@@ -7,7 +7,7 @@ detectron2=
 extras=demo
 for argument in "$@"; do
     case $argument in
-    train | train-step | selftrain) detectron2=${DETECTRON2:-pyonly} ;;
+    loader | train | train-step | selftrain) detectron2=${DETECTRON2:-pyonly} ;;
     report) extras=dev ;;
     esac
 done

@@ -13,12 +13,12 @@ from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.effects import recorded, unread
 
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
-    ("pseudo", {}, {"core_share", "edge_share", "focal", "planes", "parts"}),
+    ("pseudo", {}, {"core_share", "edge_share", "focal", "measured", "planes", "parts"}),
     ("pseudo", {"source": "core", "cloud": "perspective", "tau_ncut": "auto"}, set()),
     (
         "pseudo",
         {"sharpen": False},
-        {"beta", "sigma", "pairing", "core_share", "edge_share", "focal", "planes", "parts"},
+        {"beta", "sigma", "pairing", "core_share", "edge_share", "focal", "measured", "planes", "parts"},
     ),
     (
         "pseudo",
@@ -31,11 +31,12 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
             "core_share",
             "edge_share",
             "focal",
+            "measured",
             "planes",
             "parts",
         },
     ),
-    ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal", "planes", "parts"}),
+    ("pseudo", {"instances": "all"}, {"retries", "core_share", "edge_share", "focal", "measured", "planes", "parts"}),
     ("confidence", {}, set()),
     ("confidence", {"source": "crf"}, {"tau_knn_min", "tau_knn", "cuts"}),
     ("depth", {}, {"marigold_steps", "marigold_ensemble", "seed", "gives"}),

@@ -25,6 +25,8 @@ EXIT_CODES = (
 )
 SHARING_FIELDS = ("claim_timeout", "wait", "split", "rank", "world_size")
 """Fields of section `run` that say how processes share the shards."""
+TEAM_FIELDS = ("gpus",)
+"""Fields of section `run` for commands that can work on several GPUs at once."""
 RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
 """Fields of section `run` that name a Ray cluster."""
 NETWORK_FIELDS = ("device", "batch_size", "half")
@@ -93,14 +95,14 @@ def run_stage(
     Returns:
         The result.
     """
-    from cuts3d_cli.stages import STAGES
+    from cuts3d_cli import stages
 
     say_how_to_go_on(config)
-    stage = STAGES[name]
-    run: Callable[..., StageResult] = partial(stage.run, say=say)
-    if config.run.engine == "ray":
+    run: Callable[..., StageResult] = partial(stages.run_stage, name, say=say)
+    if config.run.engine == "ray" and config.run.gpus == 1:
         from cuts3d_cli.engine.ray import run_on_ray
 
+        stage = stages.STAGES[name]
         run = partial(run_on_ray, stage.run, stage=name, network=stage.network)
     return show(name, partial(run, shards, config=config, **arguments), json=json, rows=rows)
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cuts3d_cli.cli.common import CHECKPOINT_HELP, NETWORK_FIELDS, Json, MoreShards, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import (
+    CHECKPOINT_HELP,
+    NETWORK_FIELDS,
+    TEAM_FIELDS,
+    Json,
+    MoreShards,
+    Shards,
+    expand_shards,
+    leave,
+)
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config, EvalConfig
@@ -33,7 +42,7 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     return {} if arguments.get("checkpoint") else dict.fromkeys(sections, ("without ", Setting("checkpoint")))
 
 
-@with_config("eval", "predict", fields("run", *NETWORK_FIELDS), idle=_idle)
+@with_config("eval", "predict", fields("run", *NETWORK_FIELDS, *TEAM_FIELDS), idle=_idle)
 def evaluate(
     checkpoint: Annotated[
         Path | None,

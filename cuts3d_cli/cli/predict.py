@@ -13,6 +13,7 @@ from cuts3d_cli.cli.common import (
     OUTPUT_FIELDS,
     RAY_FIELDS,
     SHARING_FIELDS,
+    TEAM_FIELDS,
     WORKER_FIELDS,
     Json,
     MoreShards,
@@ -26,7 +27,10 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.errors import UsageError
 
 
-@with_config("predict", fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS, *WORKER_FIELDS))
+@with_config(
+    "predict",
+    fields("run", *NETWORK_FIELDS, *OUTPUT_FIELDS, *TEAM_FIELDS, *SHARING_FIELDS, *RAY_FIELDS, *WORKER_FIELDS),
+)
 def predict(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help=CHECKPOINT_HELP, show_default=False)],
     shards: Shards = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,8 +51,25 @@ class _Remaining(ProgressColumn):
         return Text("-:--:--" if left is None else _duration(left), style="progress.remaining")
 
 
+@dataclass
+class _UnderWay:
+    """A shard that is worked on.
+
+    Attributes:
+        begun: when, as `time.perf_counter` tells it.
+        said: when a line last spoke of it.
+        done: its finished images.
+        failed: those of them that failed.
+    """
+
+    begun: float = 0.0
+    said: float = 0.0
+    done: int = 0
+    failed: int = 0
+
+
 class StageProgress(Progress):
-    """Shows a bar for the current shard and one for all of them."""
+    """Shows a bar for the current shard and one for all of them; of several shards at once, the one of all."""
 
     def __init__(self, console: Console, *, name: str, unit: str = "shard") -> None:
         """Show nothing yet.
@@ -67,12 +85,11 @@ class StageProgress(Progress):
         self._sizes: dict[Path, int | None] = {}
         self._left = 0
         self._failed = 0
-        self._begun = self._said = 0.0
-        self._done = 0
+        self._under_way: dict[Path, _UnderWay] = {}
         self._total: int | None = None
         self._left_out = self._all_done = 0
         self._pace: Pace | None = None
-        self._current = Path()
+        self._latest = Path()
         self._waited_for: set[str] = set()
         self._bars = Bars(
             SpinnerColumn(),
@@ -136,19 +153,25 @@ class StageProgress(Progress):
         """Show the bar of a shard."""
         if why:
             self._say(f"{shard.name}: {why}")
-        self._begun, self._done, self._current = time.perf_counter(), 0, shard
-        self._said = self._begun
+        now = time.perf_counter()
+        self._under_way[shard], self._latest = _UnderWay(begun=now, said=now), shard
         if self._pace is None:  # one for all shards: it goes on from a shard to the next
             self._pace = Pace()
             for bar in (self._one, self._all):
                 if bar is not None:
                     self._bars.update(bar, pace=self._pace)
-        if self._one is not None:
-            self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=True)
+        if self._one is not None and self._all is not None:
+            # The bar is that of the only shard; of several the note of all tells.
+            alone = len(self._under_way) == 1
+            self._bars.reset(self._one, total=self._sizes.get(shard), description=shard.name, visible=alone)
+            self._bars.update(self._all, note=self._note())
 
-    def advance(self, *, failed: bool) -> None:
-        """Move both bars on."""
-        self._done += 1
+    def advance(self, *, failed: bool, shard: Path | None = None) -> None:
+        """Move the bars on."""
+        shard = shard or self._latest
+        own = self._under_way.setdefault(shard, _UnderWay())
+        own.done += 1
+        own.failed += failed
         self._all_done += 1
         self._failed += failed
         if self._pace is not None:
@@ -156,20 +179,21 @@ class StageProgress(Progress):
         for task in (self._one, self._all):
             if task is not None:
                 self._bars.update(task, advance=1, note=self._note() if task == self._all else "")
-        if not self._console.is_terminal and time.perf_counter() - self._said > _QUIET_SECONDS:
-            self._said = time.perf_counter()
-            size = self._sizes.get(self._current)
+        if not self._console.is_terminal and time.perf_counter() - own.said > _QUIET_SECONDS:
+            own.said = time.perf_counter()
+            size = self._sizes.get(shard)
             of = f" of {size}" if size is not None else ""
-            self._say(f"{self._current.name}: {self._done}{of} images so far{self._outlook()}, {self._note()}")
+            self._say(f"{shard.name}: {own.done}{of} images so far{self._outlook()}, {self._note()}")
 
     def finish(self, shard: Path) -> None:
         """Tell that a shard is complete."""
         self._left -= 1
+        own = self._under_way.pop(shard, _UnderWay())
         if self._all is not None:
             self._bars.update(self._all, note=self._note())
         if not self._console.is_terminal:
-            rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
-            self._say(f"{shard.name}: {self._done} images, {rate:.2f} images/s, {self._note()}")
+            rate = own.done / max(time.perf_counter() - own.begun, 1e-9)
+            self._say(f"{shard.name}: {own.done} images, {rate:.2f} images/s, {self._note()}")
 
     def give_up(self, shard: Path, *, why: str) -> None:
         """Take back what the bar of all shards has counted."""
@@ -184,10 +208,11 @@ class StageProgress(Progress):
         self._leave_out(shard, why=f"cannot be done: {spelled(why)}")
 
     def _take_back(self, shard: Path) -> None:
-        if self._all is not None and shard == self._current:
-            self._bars.update(self._all, advance=-self._done)
-            self._all_done -= self._done
-            self._done = 0
+        if (own := self._under_way.pop(shard, None)) is not None:
+            self._all_done -= own.done
+            self._failed -= own.failed
+            if self._all is not None:
+                self._bars.update(self._all, advance=-own.done, note=self._note())
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
         """Tell, once, which shards are waited for and who holds them."""
@@ -211,8 +236,9 @@ class StageProgress(Progress):
         print_line(line, console=self._console)
 
     def _note(self) -> str:
+        several = f", {len(self._under_way)} at once" if len(self._under_way) > 1 and self._console.is_terminal else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{failed}"
+        return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{several}{failed}"
 
 
 def _duration(seconds: float) -> str:

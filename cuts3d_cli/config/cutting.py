@@ -17,6 +17,7 @@ DepthSampling = Literal["nearest", "area"]
 Cloud = Literal["paper", "perspective"]
 CrfBackend = Literal["auto", "lattice", "pydensecrf"]
 CrfFailed = Literal["drop", "keep"]
+AfterSmall = Literal["solve", "continue"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,13 @@ class CutSettings:
         limits=(0.01, 1.0),
         later=True,
     )
+    measured: float | Literal["off"] = option(
+        "off",
+        "With --cloud perspective: drop a mask where the sensor measured depth at less than this share of its pixels;"
+        " 0.3 is usual (not in the paper).",
+        limits=(0.01, 1.0),
+        later=True,
+    )
     parts: int | Literal["off"] = option(
         "off",
         "With --cloud perspective: take a mask apart where depth on a grid this many times as fine shows several"
@@ -123,6 +131,12 @@ class CutSettings:
         0.9,
         "Stop when a cut overlaps 'all that is left' with at least this IoU (open). Raising it cuts on longer.",
         limits=(0.0, 1.0),
+    )
+    after_small: AfterSmall = option(
+        "solve",
+        "What follows a cut that is too small: the next eigenproblem, or another cut in the same semantic mask, which"
+        " finds the same with half of the eigenproblems (not in the paper).",
+        later=True,
     )
     retries: int = option(
         0, "Further cuts that make up for dropped ones, until N masks are found (not in the paper).", limits=(0, 100)
@@ -183,6 +197,13 @@ class PseudoConfig(CutSettings, Section):
     crf_failed: CrfFailed = option(
         "drop",
         "What becomes of a mask that the CRF changes too much: dropped, or kept as it was cut.",
+        later=True,
+    )
+    specks: float | Literal["off"] = option(
+        "off",
+        "Close gaps of a few pixels in a mask, and take out pieces that still stand alone and cover less than this"
+        " share of it; 0.05 is usual (not in the paper).",
+        limits=(0.0, 1.0),
         later=True,
     )
 

@@ -46,7 +46,7 @@ class RecipeSection:
     depth_dir: Path | None = option(None, "Folder of sensor depth maps, named like the photos.")
     name: str = option("train", "Shards are named NAME-000.tar, ...")
     out: Path = option(Path("out"), "Folder for shards, detectors and results.")
-    gpus: int = option(1, "GPUs of this machine that train.", limits=(1, 1024))
+    gpus: int = option(1, "GPUs of this machine to work on, one process each.", limits=(1, 1024))
 
 
 @dataclass(frozen=True, kw_only=True)

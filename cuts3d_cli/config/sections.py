@@ -232,6 +232,14 @@ class RunConfig(Section):
         "refuses those of other settings; replace redoes these, too; overwrite redoes all; fail stops at any.",
         shapes_output=False,
     )
+    gpus: int | Literal["all"] = option(
+        1,
+        "GPUs of this machine that work at once, each in a process of its own; they share the shards. all: every one. "
+        "Where the device is cpu, so many processes on its cores.",
+        limits=(1, 1024),
+        shapes_output=False,
+        panel=_SHARING,
+    )
     claim_timeout: float = option(
         300.0,
         "Seconds without a sign of life after which another process's shard is taken over; where it has died on the "

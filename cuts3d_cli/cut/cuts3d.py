@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
+from cuts3d_cli.config.cutting import AfterSmall
 from cuts3d_cli.cut.background import border_contact
 from cuts3d_cli.cut.bipartition import Bipartition, bipartition, connected_component, core
 from cuts3d_cli.cut.cloud import Surface
 from cuts3d_cli.cut.iterations import NO_STRUCTURE_REASON
-from cuts3d_cli.cut.localcut import choose_sink, cut_graph, grid_spacing, local_graph, longest_edge
+from cuts3d_cli.cut.localcut import LocalGraph, choose_sink, cut_graph, grid_spacing, local_graph, longest_edge
 from cuts3d_cli.cut.masks import mask_iou
 from cuts3d_cli.cut.methods import Method
 from cuts3d_cli.cut.ncut import TIE_TOLERANCE, Eigenpair, argmax_first
@@ -26,12 +27,17 @@ from cuts3d_cli.cut.types import Candidate
 from cuts3d_cli.errors import Setting, SettingError
 
 REST_REASON = "the cut predicts the rest of the image"
+UNMEASURED_REASON = "no depth: too little of it was measured"
 BORDER_REASON = "background: it lies along the border of the photo"
 PLANE_REASON = "background: it lies in a plane along the border of the photo"
-MAX_CUTS = 60
-"""Most cuts of an image whose number of instances is not limited."""
-PATIENCE = 10
-"""So many cuts in a row without an instance, and nothing but background is left."""
+SMALL_REASON = "too small"
+MAX_EIGENPROBLEMS = 60
+"""Most eigenproblems of an image whose number of instances is not limited."""
+PATIENCE: Mapping[AfterSmall, int] = {"solve": 10, "continue": 3}
+"""So many eigenproblems in a row without an instance, and nothing but background is left. Many of them find no more
+than a few patches, unless those are passed over."""
+MOST_SMALL = 10
+"""Most cuts in one semantic mask that are too small; then it tells nothing but noise."""
 
 
 def check_tau_knn(tau_knn: float | Literal["auto"], grid: tuple[int, int]) -> None:
@@ -56,6 +62,10 @@ class CutS3D(Method):
     Each iteration solves the Normalized Cut on what is left, and removes the instance that it found, also one that is
     dropped for its size: the next iteration would find it again. Up to `retries` further iterations make up for dropped
     ones (not in the paper). It stops early when a cut predicts "the rest", the inverse of all instances so far.
+
+    With `after_small` "continue", an iteration takes what is too small out of its semantic mask and cuts again, from
+    the outermost patch of what is left: those patches would each ask for an eigenproblem of their own (not in the
+    paper).
     """
 
     def title(self, settings: CutSettings) -> str:
@@ -80,10 +90,11 @@ class CutS3D(Method):
         found = {} if settings.sharpen else dict.fromkeys(("beta", "sigma", "pairing"), "sharpen")
         if settings.cut != "local":
             local = ("tau_knn", "source", "core_share", "sink", "knn", "background_level", "capacity")
-            found |= dict.fromkeys((*local, "cloud", "focal", "concavity", "planes", "parts"), "cut")
+            ours = ("cloud", "focal", "concavity", "planes", "measured", "parts", "after_small")
+            found |= dict.fromkeys((*local, *ours), "cut")
         else:
             found |= {} if settings.source == "core" else {"core_share": "source"}
-            metric = () if settings.cloud == "perspective" else ("focal", "planes", "parts")
+            metric = () if settings.cloud == "perspective" else ("focal", "planes", "measured", "parts")
             found |= dict.fromkeys(metric, "cloud")
         return found | ({"retries": "instances"} if settings.instances == "all" else {})
 
@@ -151,7 +162,7 @@ class Cuts3dRules:
         wanted = self.settings.instances
         if wanted == "all":
             return False
-        return _instances(found) >= wanted or len(found) >= wanted + self.settings.retries
+        return _instances(found) >= wanted or _eigenproblems(found) >= wanted + self.settings.retries
 
     def exhausted(self, found: Sequence[Candidate]) -> str | None:
         """Return why nothing is left to be cut; None if something is."""
@@ -162,10 +173,13 @@ class Cuts3dRules:
             return None
         if left <= self.settings.min_area * self.grid[0] * self.grid[1]:
             return "what is left is too small"
-        if len(found) >= MAX_CUTS:
-            return f"{MAX_CUTS} cuts were made"
-        if len(found) >= PATIENCE and all(item.dropped for item in found[-PATIENCE:]):
-            return f"the last {PATIENCE} cuts gave no instance"
+        solved, patience = _eigenproblems(found), PATIENCE[self.settings.after_small]
+        if solved >= MAX_EIGENPROBLEMS:
+            return f"{MAX_EIGENPROBLEMS} eigenproblems were solved"
+        # What has no depth may well be an object: it is no sign that only background is left.
+        last = (item for item in reversed(found) if item.dropped in (None, UNMEASURED_REASON))
+        if solved - 1 - next((item.eigenproblem for item in last), -1) >= patience:
+            return f"the last {patience} eigenproblems gave no instance"
         return None
 
     def removed(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
@@ -206,7 +220,41 @@ class Cuts3dRules:
                 return [self._candidate(pair, split, found, mask=split.mask, dropped=PLANE_REASON)]
             split = _within(split, left)
 
-        # The LocalCut.
+        # The LocalCut; what is too small may be passed over.
+        graph = local_graph(surface, split.mask, k=settings.knn)
+        whole = self._cut_once(pair, split, found, graph=graph)
+        if whole.dropped == SMALL_REASON and settings.after_small == "continue":
+            return self._pass_over(pair, split, found, graph=graph, small=whole)
+        return self._take_apart(whole, split, found)
+
+    def _pass_over(
+        self,
+        pair: Eigenpair,
+        split: Bipartition,
+        found: Sequence[Candidate],
+        *,
+        graph: LocalGraph,
+        small: Candidate,
+    ) -> Sequence[Candidate]:
+        """Return what was too small, as one find, and what the first cut led to that was not."""
+        for _ in range(MOST_SMALL - 1):
+            left = split.mask & ~small.mask
+            if not left.any():
+                break
+            graph = graph.without(small.mask)
+            inner = _within(split, left)
+            whole = self._cut_once(pair, inner, (*found, small), graph=graph)
+            if whole.dropped != SMALL_REASON:
+                return [small, *self._take_apart(whole, inner, (*found, small))]
+            small = replace(small, mask=small.mask | whole.mask)
+        return [small]
+
+    def _cut_once(
+        self, pair: Eigenpair, split: Bipartition, found: Sequence[Candidate], *, graph: LocalGraph
+    ) -> Candidate:
+        """Return one LocalCut, from the seed of the bipartition."""
+        settings, surface = self.settings, self.surface
+        assert surface is not None
         nodes = core(split, share=settings.core_share) if settings.source == "core" else None
         source = split.seed if nodes is None else np.flatnonzero(nodes)
         sink = None
@@ -214,23 +262,27 @@ class Cuts3dRules:
             sink = choose_sink(
                 pair.vector, source=source, removed=self.removed(found).reshape(-1), tolerance=TIE_TOLERANCE
             )
-        tau_knn = longest_edge(settings.tau_knn, spacing=surface.spacing)
-        concavity = None if settings.concavity == "off" else settings.concavity
         mask = cut_graph(
-            local_graph(surface, split.mask, k=settings.knn),
+            graph,
             split.mask,
             source=source,
             sink=sink,
-            tau_knn=tau_knn,
-            concavity=concavity,
+            tau_knn=self._tau_knn,
+            concavity=self._concavity,
             capacity=settings.capacity,
         )
-        whole = self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
-        if whole.dropped:
-            return [whole]
+        return self._candidate(pair, split, found, mask=mask, sink=sink, nodes=nodes)
 
-        # What is one surface from patch to patch may be several on the finer grid.
-        parts = parts_of(mask, surface, tau_knn=tau_knn, concavity=concavity, min_area=settings.min_area)
+    def _take_apart(self, whole: Candidate, split: Bipartition, found: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Return the instances of a LocalCut: what is one from patch to patch may be several on the finer grid."""
+        settings, surface = self.settings, self.surface
+        assert surface is not None
+        # A part of it may have depth where the whole has too little.
+        if whole.dropped not in (None, UNMEASURED_REASON):
+            return [whole]
+        parts = parts_of(
+            whole.mask, surface, tau_knn=self._tau_knn, concavity=self._concavity, min_area=settings.min_area
+        )
         if len(parts) == 1:
             return [whole]
         candidates: list[Candidate] = []
@@ -243,13 +295,22 @@ class Cuts3dRules:
                     mask=part,
                     source=inner.seed,
                     core=core(inner, share=settings.core_share) if settings.source == "core" else None,
-                    sink=None if sink is None or part.reshape(-1)[sink] else sink,
+                    sink=None if whole.sink is None or part.reshape(-1)[whole.sink] else whole.sink,
                     dropped=self._rejection(part),
                 )
             )
-            if self.is_complete([*found, *candidates]):
+            if settings.instances != "all" and _instances([*found, *candidates]) >= settings.instances:
                 break
         return candidates
+
+    @property
+    def _tau_knn(self) -> float:
+        assert self.surface is not None
+        return longest_edge(self.settings.tau_knn, spacing=self.surface.spacing)
+
+    @property
+    def _concavity(self) -> float | None:
+        return None if self.settings.concavity == "off" else self.settings.concavity
 
     def _candidate(
         self,
@@ -275,14 +336,21 @@ class Cuts3dRules:
 
     def _rejection(self, mask: NDArray[np.bool_]) -> str | None:
         if mask.mean() <= self.settings.min_area:
-            return "too small"
+            return SMALL_REASON
         if self.settings.border != "off" and border_contact(mask) > self.settings.border:
             return BORDER_REASON
+        view, least = self.view, self.settings.measured
+        if least != "off" and view is not None and view.measured is not None and view.measured[mask].mean() < least:
+            return UNMEASURED_REASON
         return None
 
 
 def _instances(found: Sequence[Candidate]) -> int:
     return sum(item.dropped is None for item in found)
+
+
+def _eigenproblems(found: Sequence[Candidate]) -> int:
+    return found[-1].eigenproblem + 1 if found else 0
 
 
 def _within(split: Bipartition, mask: NDArray[np.bool_]) -> Bipartition:

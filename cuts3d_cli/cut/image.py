@@ -22,6 +22,7 @@ from cuts3d_cli.cut.masks import (
     resize_mask,
     rle_area,
     upsample_nearest,
+    without_specks,
 )
 from cuts3d_cli.cut.methods import Rules, get_method
 from cuts3d_cli.cut.ncut import Eigenpair
@@ -205,10 +206,13 @@ def _refine(task: RefinementTask) -> CutResult:
             filled = fill_holes(after)
             change = mask_iou(before, filled) if config.crf else None
             undone = change is not None and change < config.crf_min_iou and config.crf_failed == "keep"
+            final = fill_holes(before) if undone else filled
+            if config.specks != "off":
+                final = without_specks(final, share=config.specks)
             item = Instance(
                 candidate=candidate,
                 patch_mask=patch_mask,
-                segmentation=encode_rle(resize_mask(fill_holes(before) if undone else filled, task.size)),
+                segmentation=encode_rle(resize_mask(final, task.size)),
                 crf_iou=change,
             )
             if reason := _rejection(item, coarse=before, least=0.0 if undone else config.crf_min_iou):

@@ -78,11 +78,13 @@ def advance(extraction: Extraction, pair: Eigenpair, rules: Rules) -> Extraction
     Returns:
         The extraction with the candidates that it led to, or the reason to stop; finished if that was the last.
     """
-    after = replace(extraction, fallbacks=extraction.fallbacks + pair.fell_back)
+    number = extraction.eigenproblems
+    after = replace(extraction, fallbacks=extraction.fallbacks + pair.fell_back, eigenproblems=number + 1)
     found = rules.cut(pair, extraction.candidates)
     if isinstance(found, str):
         return replace(after, stopped=found, finished=True)
-    return _unless_over(replace(after, candidates=(*after.candidates, *found)), rules)
+    numbered = [replace(item, eigenproblem=number) for item in found]
+    return _unless_over(replace(after, candidates=(*after.candidates, *numbered)), rules)
 
 
 def run_iterations(rules: Rules, *, solve: Callable[[NDArray[np.bool_]], Eigenpair], timer: StepTimer) -> Extraction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -142,6 +142,15 @@ class LocalGraph:
 
     graph: KnnGraph
     concavity: NDArray[np.float64] | None = None
+
+    def without(self, mask: NDArray[np.bool_]) -> LocalGraph:
+        """Return the graph without the edges of some patches, (H, W) bool."""
+        gone = mask.reshape(-1)
+        kept = ~(gone[self.graph.first] | gone[self.graph.second])
+        graph = replace(
+            self.graph, first=self.graph.first[kept], second=self.graph.second[kept], length=self.graph.length[kept]
+        )
+        return LocalGraph(graph=graph, concavity=None if self.concavity is None else self.concavity[kept])
 
 
 def local_graph(surface: Surface, mask: NDArray[np.bool_], *, k: int) -> LocalGraph:

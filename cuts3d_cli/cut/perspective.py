@@ -34,6 +34,8 @@ class Perspective:
         points: (H, W, 3) float64, the point cloud in perspective, see `perspective_cloud`.
         fine: (s H, s W, 3) float64, the same on a finer grid; None where masks are not taken apart.
         planes: (H, W) bool, the patches of planes that are background; None where planes are not looked for.
+        measured: (H, W) float64 in [0, 1], the share of each patch's pixels with a measurement; None where nothing
+            asks for it.
         focal: the photo's own focal length, if the cloud was made with it; None for that of the settings, or the
             default.
     """
@@ -41,6 +43,7 @@ class Perspective:
     points: NDArray[np.float64]
     fine: NDArray[np.float64] | None = None
     planes: NDArray[np.bool_] | None = None
+    measured: NDArray[np.float64] | None = None
     focal: Focal | None = None
 
 
@@ -70,25 +73,25 @@ def in_perspective(
     focal = focal if settings.focal == "auto" else None
     length, size = seen_by(focal, size=(distance.shape[0], distance.shape[1]), settings=settings)
     points = perspective_cloud(patch_distance(distance, grid), size=size, focal=length)
-    fine = planes = None
+    fine = planes = measured = None
     if settings.parts != "off":
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
-        medians, measured = patch_medians(distance, cells)
-        enough = measured >= MEASURED_SHARE
-        known = np.where(enough, medians, np.nan) if enough.any() else medians
-        values = fill_holes(known)
+        fine_medians, share = patch_medians(distance, cells)
+        enough = share >= MEASURED_SHARE
+        values = fill_holes(np.where(enough, fine_medians, np.nan) if enough.any() else fine_medians)
         fine = perspective_cloud(values, size=size, focal=length)
-    if settings.planes != "off":
+    if settings.planes != "off" or settings.measured != "off":
         medians, measured = patch_medians(distance, grid)
-        step = points[1, 1, :2] - points[0, 0, :2]
-        planes = background_planes(
-            medians,
-            measured > 0,
-            spacing=float(np.hypot(*step)),
-            focal=length,
-            smallest=settings.planes,
-        )
-    return Perspective(points=points, fine=fine, planes=planes, focal=focal)
+        if settings.planes != "off":
+            step = points[1, 1, :2] - points[0, 0, :2]
+            planes = background_planes(
+                medians,
+                measured > 0,
+                spacing=float(np.hypot(*step)),
+                focal=length,
+                smallest=settings.planes,
+            )
+    return Perspective(points=points, fine=fine, planes=planes, measured=measured, focal=focal)
 
 
 def surface_of(depth: NDArray[np.floating], view: Perspective | None, *, settings: CutSettings) -> Surface:

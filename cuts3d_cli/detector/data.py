@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.structures import Instances
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cuts3d_cli import interrupts
 from cuts3d_cli.config import MAX_IMAGE_PIXELS, TrainConfig
 from cuts3d_cli.detector.order import MAX_WINDOW_SHARDS, Position, SampleOrder
 from cuts3d_cli.detector.samples import draw_geometry, training_sample
+from cuts3d_cli.detector.transfer import PackedSample, packed, unpacked
 from cuts3d_cli.devices import require_processes
 from cuts3d_cli.engine.worker import end_with_parent
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, Setting, ShardError
@@ -207,13 +207,6 @@ class SampleStream(IterableDataset[Any]):
         return {**sample, "key": key, "shard": base.name}
 
 
-def _owned(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample of a loader process in memory of its own: shared memory holds a file open for each tensor."""
-    instances: Instances = sample["instances"]
-    fields = {name: value.clone() for name, value in instances.get_fields().items()}
-    return {**sample, "image": sample["image"].clone(), "instances": Instances(instances.image_size, **fields)}
-
-
 class _OpenShards:
     """The readers of the shards in use."""
 
@@ -251,6 +244,17 @@ class _OpenShards:
             if strangers:
                 raise ShardError(f"{files.pseudo} has masks of {listed(sorted(strangers))}, which {files.base} has not")
         return self._readers[shard]
+
+
+def _packed(item: Any) -> tuple[int, Any]:
+    """Return what a loader process hands over, with its sample packed."""
+    place, found = item
+    return place, packed(found) if isinstance(found, dict) else found
+
+
+def _as_it_is(item: Any) -> Any:
+    """Return what the stream yields: no other process is there to receive it."""
+    return item
 
 
 def _leave_to_parent(worker: int) -> None:
@@ -306,6 +310,7 @@ class Batches:
         self._loader = DataLoader(
             stream,
             batch_size=None,
+            collate_fn=_packed if config.loader_workers else _as_it_is,
             num_workers=config.loader_workers,
             worker_init_fn=_leave_to_parent,
             generator=torch.Generator().manual_seed(config.seed),
@@ -345,7 +350,7 @@ class Batches:
                 continue
             without_masks = 0
             # Collect images of one orientation until they fill a batch.
-            item = _owned(item) if self._loader.num_workers else item
+            item = unpacked(item) if isinstance(item, PackedSample) else item
             height, width = item["instances"].image_size
             group = groups[_LANDSCAPE if width >= height and self._grouped else _PORTRAIT]
             group.append((place, item))

@@ -100,16 +100,14 @@ class IndexedMasks(_IndexedMaps):
 
     def get_bounding_boxes(self) -> Boxes:
         """Return the boxes of the masks, x0, y0, x1, y1 with x1 and y1 behind the last pixel; 0 for an empty mask."""
-        height, width = self.image_size
-        boxes = torch.zeros((len(self.maps), 4), dtype=torch.float32, device=self.device)
-        for axis, (low, high, size) in enumerate([(0, 2, width), (1, 3, height)]):
-            hit = self.maps.any(dim=1) if axis == 0 else self.maps.any(dim=2)
-            place = torch.arange(size, device=self.device, dtype=torch.float32)
-            first = torch.where(hit, place, torch.tensor(torch.inf, device=self.device)).amin(dim=1)
-            last = torch.where(hit, place + 1, torch.zeros((), device=self.device)).amax(dim=1)
-            filled = hit.any(dim=1)
-            boxes[:, low] = torch.where(filled, first, torch.zeros_like(first))
-            boxes[:, high] = torch.where(filled, last, torch.zeros_like(last))
+        # Of what lies behind the last pixel the greatest counts; of the first one, what is left from it to the end.
+        ends: list[torch.Tensor] = []
+        for dim, size in ((1, self.image_size[1]), (2, self.image_size[0])):
+            behind = torch.arange(1, size + 1, device=self.device, dtype=torch.float32)
+            hit = self.maps.any(dim=dim)
+            ends += [size - (hit * behind.flip(0)).amax(dim=1), (hit * behind).amax(dim=1)]
+        left, right, top, bottom = ends
+        boxes = torch.stack([left, top, right, bottom], dim=1) * (right > 0)[:, None]
         return Boxes(boxes[self.index])
 
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.detector.maps import LEVELS, ConfidenceMaps, IndexedMasks
 from cuts3d_cli.detector.sampling import nearest_places
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.sidecars.confidence import StoredConfidence
@@ -49,14 +49,23 @@ class Geometry:
     def field(self, values: NDArray[Any]) -> NDArray[Any]:
         """Transform a map that covers the photo, at any resolution; return (H, W), its value at each pixel's centre."""
         rows, columns = (nearest_places(old, new) for old, new in zip(values.shape, self.size, strict=True))
-        return self._cut(values[rows[:, None], columns])
+        down, across = self._window
+        # Whole rows at once, then columns of them: several times as fast as pixel by pixel.
+        return np.ascontiguousarray(values.take(rows[down], axis=0).take(columns[across], axis=1))
 
     def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Crop and flip resized pixels."""
-        if self.crop is not None:
-            top, left, rows, columns = self.crop
-            pixels = pixels[top : top + rows, left : left + columns]
-        return np.ascontiguousarray(pixels[:, ::-1] if self.flip else pixels)
+        down, across = self._window
+        return np.ascontiguousarray(pixels[down, across])
+
+    @property
+    def _window(self) -> tuple[slice, slice]:
+        """The rows and columns that are kept, of those after the resize, in their order after the flip."""
+        top, left, rows, columns = self.crop or (0, 0, *self.size)
+        across = slice(left, left + columns)
+        if self.flip:
+            across = slice(left + columns - 1, left - 1 if left else None, -1)
+        return slice(top, top + rows), across
 
 
 def draw_geometry(size: tuple[int, int], *, config: TrainConfig, seed: Sequence[int]) -> Geometry:
@@ -112,6 +121,8 @@ def training_sample(
         raise SampleError(f"there are {len(stored)} masks and {len(confidence.maps)} confidence maps")
     # Transform masks and confidence alike.
     masks, maps, scores = [], [], []
+    # Rounded to their steps on the grid, and enlarged then: a quarter of the bytes, and the same values.
+    steps = None if confidence is None else ConfidenceMaps.of(torch.from_numpy(confidence.maps)).maps.numpy()
     for number, item in enumerate(stored):
         height, width = item.segmentation["size"]
         if (height, width) != (photo.height, photo.width):
@@ -120,10 +131,9 @@ def training_sample(
         if not mask.any():
             continue
         masks.append(mask)
-        if confidence is not None:
-            values = geometry.field(confidence.maps[number])
+        if confidence is not None and steps is not None:
             region = mask if item.cut is None else mask | geometry.field(decode_rle(item.cut.patch_mask))
-            maps.append(np.where(region, values, np.float32(1)))
+            maps.append(np.where(region, geometry.field(steps[number]), np.uint8(LEVELS)))
             scores.append(confidence.scores[number])
     # Store each map once, however many boxes will refer to it.
     frame = geometry.frame
@@ -136,7 +146,7 @@ def training_sample(
         instances.gt_confidence = ConfidenceMaps.ones(len(masks), frame)
         instances.gt_scores = torch.ones(len(masks))
     else:
-        instances.gt_confidence = ConfidenceMaps.of(torch.from_numpy(np.stack(maps)))
+        instances.gt_confidence = ConfidenceMaps(torch.from_numpy(np.stack(maps)))
         instances.gt_scores = torch.tensor(scores, dtype=torch.float32)
     return {
         "image": torch.from_numpy(geometry.image(photo).transpose(2, 0, 1).copy()),

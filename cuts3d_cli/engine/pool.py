@@ -244,7 +244,8 @@ class WorkerPool:
                     break
             else:
                 self.check_that_workers_live(task.function)
-                _give_up(task, f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {_cause(process)}")
+                why = cause_of_end(process)
+                _give_up(task, f"the worker process died of it, {ATTEMPTS} times of {ATTEMPTS}: {why}")
 
     def _drop_processes(self) -> None:
         """End all processes, one of which has died; the next task starts new ones."""
@@ -341,7 +342,8 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", "")
 
 
-def _cause(process: BaseProcess | None) -> str:
+def cause_of_end(process: BaseProcess | None) -> str:
+    """Return how a process ended, as in "killed by SIGSEGV"; None is one of which nothing is known."""
     code = process.exitcode if process is not None else None
     if code is None or code >= 0:
         return "it ended of itself" if code is None else f"it ended with exit code {code}"

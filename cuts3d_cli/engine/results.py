@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from cuts3d_cli.errors import Message, ShardError, parts_of
 from cuts3d_cli.wording import listed
 
 Status = Literal["done", "skipped", "elsewhere", "held", "broken"]
+Stamp = tuple[int, int, int] | None
+"""What tells one finished tar from the next of the same name; None where it is not finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,28 @@ class StageResult:
         }
 
 
+class Work(Protocol):
+    """The shards of a run that are to be done, as `Progress.conduct` receives them.
+
+    Attributes:
+        stamps: of each tar when the run began.
+    """
+
+    stamps: dict[Path, Stamp]
+
+    def look(self) -> list[Path]:
+        """Settle the shards that need no work. Returns the base shards of the others, in order."""
+
+    def settle(self, result: ShardResult) -> None:
+        """Settle a shard that needs no work any more, with its result."""
+
+    def credit(self, shards: Collection[Path]) -> None:
+        """Count base shards that were finished meanwhile as done by this run."""
+
+    def do(self) -> None:
+        """Do the shards that are left."""
+
+
 class Progress:
     """Receives what happens in a stage; this one ignores it. Subclasses show or record what they want of it.
 
@@ -173,8 +197,13 @@ class Progress:
             why: why a tar that exists is written again, in a few words; else empty.
         """
 
-    def advance(self, *, failed: bool) -> None:
-        """Receive that one more sample of the current shard is done."""
+    def advance(self, *, failed: bool, shard: Path | None = None) -> None:
+        """Receive that one more sample is done.
+
+        Args:
+            failed: whether it failed.
+            shard: its base shard, where several are under way; None for the one that was started last.
+        """
 
     def finish(self, shard: Path) -> None:
         """Receive that the current shard is complete."""
@@ -186,7 +215,11 @@ class Progress:
         """Receive a shard that cannot be done; the others are done nevertheless."""
 
     def give_up(self, shard: Path, *, why: str) -> None:
-        """Receive that another process has taken the current shard over."""
+        """Receive that another process takes over a shard that is under way."""
 
     def wait(self, shards: Sequence[Path], *, owners: Sequence[str]) -> None:
         """Receive, again and again, the shards that other processes hold once nothing else is left."""
+
+    def conduct(self, work: Work) -> None:
+        """Let the work begin, and return when it is done; who has further processes lets them take part."""
+        work.do()

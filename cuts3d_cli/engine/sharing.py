@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cuts3d_cli.config import IfExists, RunConfig
+from cuts3d_cli.config import Config, IfExists, RunConfig
 from cuts3d_cli.engine.claims import Claim, ClaimLostError, HeldElsewhere, claim, claimed_or_left, tidy
-from cuts3d_cli.engine.results import Progress, ShardResult, Status
+from cuts3d_cli.engine.results import Progress, ShardResult, Stamp, Status
 from cuts3d_cli.errors import Message, Setting, SettingError, ShardError, UnwritableError, UsageError
 from cuts3d_cli.shards.freshness import Freshness
 from cuts3d_cli.shards.manifest import Manifest, load_manifest
 from cuts3d_cli.shards.names import manifest_path
 
 _T = TypeVar("_T")
+_Rest = TypeVar("_Rest")
 
 RANK_VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 """Where a process's rank and the number of processes are looked for: torchrun's variables, then SLURM's."""
@@ -71,6 +72,11 @@ class Sharing:
 def without_split(config: RunConfig) -> RunConfig:
     """Return a configuration without a fixed split that waits for other processes: what follows needs every shard."""
     return replace(config, split="claims", rank=None, world_size=None, wait=True)
+
+
+def on_gpus(config: Config, gpus: int) -> Config:
+    """Return a configuration of which each stage works on so many GPUs of this machine at once."""
+    return replace(config, run=replace(config.run, gpus=gpus))
 
 
 def _number(name: str, text: str) -> int:
@@ -133,19 +139,32 @@ def share(
         UnwritableError: nothing can be written.
     """
     queue = _ShardQueue(
-        state=state, is_of_others=is_of_others, work=work, if_exists=if_exists, sharing=sharing, progress=progress
+        jobs,
+        state=state,
+        is_of_others=is_of_others,
+        work=work,
+        if_exists=if_exists,
+        sharing=sharing,
+        progress=progress,
     )
-    return queue.run(jobs)
+    return queue.run()
 
 
 _OTHER_RUN = Message("another run has written it meanwhile, with other settings: let one of them end first")
 
 
 class _ShardQueue:
-    """Goes over the shards that are left, again and again, until each is finished by this process or another."""
+    """Goes over the shards that are left, again and again, until each is finished by this process or another.
+
+    It is the `Work` that progress conducts.
+
+    Attributes:
+        stamps: of each tar when the run began.
+    """
 
     def __init__(
         self,
+        jobs: Sequence[Job],
         *,
         state: State,
         is_of_others: IsOfOthers,
@@ -161,42 +180,64 @@ class _ShardQueue:
         self._replaces = if_exists in ("replace", "overwrite")
         self._sharing = sharing
         self._progress = progress
-        self._stamps_before: dict[Path, _Stamp] = {}
-        self._stamps_after: dict[Path, _Stamp] = {}
-        self._has_leftovers: set[Path] = set()
-
-    def run(self, jobs: Sequence[Job]) -> list[ShardResult]:
-        self._stamps_before = {job.tar: _stamp(job.tar) for job in jobs}
+        self._jobs = jobs
+        self._left = list(jobs)
+        self._results: dict[Path, ShardResult] = {}
+        self.stamps: dict[Path, Stamp] = {job.tar: _stamp(job.tar) for job in jobs}
+        self._stamps_after: dict[Path, Stamp] = {}
         self._has_leftovers = claimed_or_left(job.tar for job in jobs)
-        results: dict[Path, ShardResult] = {}
-        left = list(jobs)
-        while left:
+
+    def run(self) -> list[ShardResult]:
+        self._progress.conduct(self)
+        # What was finished first may have been replaced while the rest was done.
+        for job in self._jobs:
+            if _stamp(job.tar) != self._stamps_after.get(job.tar, _stamp(job.tar)) and self._is_of_others(job):
+                self._results[job.tar] = self._broken(job, _OTHER_RUN).result
+        return [self._results[job.tar] for job in self._jobs]
+
+    def look(self) -> list[Path]:
+        left: list[Job] = []
+        for job in self._left:
+            found = self._tried(job, self._check)
+            if isinstance(found, Done):
+                self._results[job.tar] = found.result
+            else:
+                left.append(job)
+        self._left = left
+        return [job.shard for job in left]
+
+    def settle(self, result: ShardResult) -> None:
+        self._results |= {job.tar: result for job in self._left if job.shard == result.shard}
+        self._left = [job for job in self._left if job.shard != result.shard]
+
+    def credit(self, shards: Collection[Path]) -> None:
+        for tar, result in self._results.items():
+            if result.status == "elsewhere" and result.shard in shards:
+                self._results[tar] = replace(result, status="done")
+
+    def do(self) -> None:
+        while self._left:
             # Try every shard that is left; those that other processes hold stay.
             held: dict[Job, str] = {}
-            for job in left:
-                outcome = self._try_shard(job)
+            for job in self._left:
+                outcome = self._tried(job, self._do_shard)
                 if isinstance(outcome, Done):
-                    results[job.tar] = outcome.result
+                    self._results[job.tar] = outcome.result
                 else:
                     held[job] = outcome.owner
             # Where nothing could be done, wait for the others, or report what they hold.
-            if len(held) == len(left):
+            if len(held) == len(self._left):
                 if not self._sharing.wait:
-                    results |= {job.tar: _result(job, "held") for job in held}
-                    break
+                    self._results |= {job.tar: _result(job, "held") for job in held}
+                    return
                 self._progress.wait([job.shard for job in held], owners=list(held.values()))
                 time.sleep(min(max(self._sharing.timeout / 10, _SHORTEST_POLL), _LONGEST_POLL))
-            left = list(held)
-        # What was finished first may have been replaced while the rest was done.
-        for job in jobs:
-            if _stamp(job.tar) != self._stamps_after.get(job.tar, _stamp(job.tar)) and self._is_of_others(job):
-                results[job.tar] = self._broken(job, _OTHER_RUN).result
-        return [results[job.tar] for job in jobs]
+            self._left = list(held)
 
-    def _try_shard(self, job: Job) -> Done | HeldElsewhere:
-        """Do a shard if that is to be done and possible; one that is damaged, or lacks an input, is broken."""
+    def _tried(self, job: Job, step: Callable[[Job], Done | _Rest]) -> Done | _Rest:
+        """Take a step with a shard; one that is damaged, or lacks an input, is broken."""
         try:
-            return self._do_shard(job)
+            return step(job)
         except UnwritableError:
             raise
         except ShardError as error:
@@ -213,7 +254,7 @@ class _ShardQueue:
             return claimed
         with claimed:
             # Between the look and the claim another process may have finished it.
-            if _stamp(job.tar) != self._stamps_before[job.tar]:
+            if _stamp(job.tar) != self.stamps[job.tar]:
                 found = self._check(job)
                 if isinstance(found, Done):
                     return found
@@ -235,7 +276,7 @@ class _ShardQueue:
     def _check(self, job: Job) -> Done | Freshness | None:
         """Return the result of a shard that needs no work, else what is wrong with the tar, or None without one."""
         stamp = _stamp(job.tar)
-        is_new = stamp != self._stamps_before[job.tar]
+        is_new = stamp != self.stamps[job.tar]
         if not (self._resumes or is_new):
             return None
         freshness = self._state(job)
@@ -259,10 +300,7 @@ class _ShardQueue:
         return Done(ShardResult(shard=job.shard, status="broken", reason=why))
 
 
-_Stamp = tuple[int, int, int] | None
-
-
-def _stamp(tar: Path) -> _Stamp:
+def _stamp(tar: Path) -> Stamp:
     """Return what tells one finished tar from the next of the same name; None where it is not finished."""
     try:
         state = manifest_path(tar).stat()

@@ -14,7 +14,7 @@ from cuts3d_cli import interrupts
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MB = 1 << 20
 _WARM_UP_SIZE = 256
 """Rows of the matrices that libraries of linear algebra set up their memory with: small ones take another path."""
@@ -25,7 +25,7 @@ _limits: list[int] = []
 def set_up() -> None:
     """Prepare a new process for its tasks."""
     # Before NumPy comes with the first task: idle threads of several workers would still fight for the cores.
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     # The main process decides what becomes of the workers, by ending them or by its own end, however that comes.
     interrupts.leave_to_parent()
     end_with_parent()

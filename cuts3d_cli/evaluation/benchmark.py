@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ from cuts3d_cli._version import __version__
 from cuts3d_cli.config import PredictConfig, RunConfig
 from cuts3d_cli.detector.card import describes, record_results
 from cuts3d_cli.detector.train import require_detectron2
-from cuts3d_cli.devices import choose_device
+from cuts3d_cli.devices import choose_device, devices_of
 from cuts3d_cli.engine.batch_size import AUTO_FIRST
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, pending_photos
+from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, keep, pending_photos
+from cuts3d_cli.evaluation.benchmark_team import DetectingTeam
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
@@ -130,7 +131,7 @@ def run_checkpoint(
     Args:
         checkpoint: as `cuts3d train` or detectron2 writes it.
         selection: what to evaluate it on.
-        config: the device, the precision and the batch size.
+        config: the device, how many GPUs, the precision and the batch size.
         wanted: what the user says of the detector's settings; None for nothing.
         export: a folder for all detections, as NAME.json in COCO's format of results.
         detections: the folder in which detections are kept; `detections` beside the checkpoint by default.
@@ -141,7 +142,7 @@ def run_checkpoint(
         The figures.
 
     Raises:
-        UsageError: the names or the device are wrong, or a user's own JSON is unusable.
+        UsageError: the names or the device are wrong, there are not so many GPUs, or a user's own JSON is unusable.
         WeightsError: the checkpoint is missing, damaged, or not of a detector.
         FileError: a configuration of the detector cannot be read, or describes another one.
         SettingError: a setting of the detector cannot take effect.
@@ -153,22 +154,29 @@ def run_checkpoint(
     selection.names()
     if export is not None:
         make_folder(export)
-    device = choose_device(config.device)
+    devices = devices_of(config, network=True)
+    device = choose_device(devices[0])
     require_detectron2()
     from cuts3d_cli.detector.inference import Detector
     from cuts3d_cli.detector.loading import load_detector
 
     # Load the detector; its detections are kept under a digest of all that can change them.
-    stored = load_detector(checkpoint, wanted or PredictConfig(), say=say)
+    wanted = wanted or PredictConfig()
+    stored = load_detector(checkpoint, wanted, say=say)
     detector = Detector.of(stored, device=device, half=config.half)
     shaping = [digest_file(checkpoint).sha256, stored.recorded(), __version__, detector.device.type, detector.half]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
     folder = detections or checkpoint.parent / DETECTIONS
+    batch_size = AUTO_FIRST if config.batch_size == "auto" else config.batch_size
+    team = DetectingTeam(
+        devices=devices, checkpoint=checkpoint, wanted=wanted, half=config.half, batch_size=batch_size, say=say
+    )
     return run(
         selection,
         detector=detector,
         label=str(checkpoint),
-        batch_size=AUTO_FIRST if config.batch_size == "auto" else config.batch_size,
+        batch_size=batch_size,
+        team=team if len(devices) > 1 else None,
         export=export,
         journal=lambda name: journal_path(folder, dataset=name, detector=digest),
         say=say,
@@ -182,6 +190,7 @@ def run(
     detector: AnyDetector,
     label: str,
     batch_size: int = 1,
+    team: DetectingTeam | None = None,
     export: Path | None = None,
     journal: Callable[[str], Path] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -197,6 +206,7 @@ def run(
         detector: the detector to run.
         label: its name in the report.
         batch_size: photos at once.
+        team: processes that detect first, with the same batches; the detector does what they leave. It needs a journal.
         export: a folder for all detections, as NAME.json in COCO's format of results.
         journal: name of a dataset -> file in which this detector's detections are kept for later runs; None keeps none.
         say: prints a status line or a warning.
@@ -237,13 +247,20 @@ def run(
             dataset = selection.open(name, say=lambda line: None)
         for warning in dataset.truth.warnings:
             say(f"warning: {warning}")
+        numbers, shard = selection.image_ids(dataset), Path(name)
+        failures: dict[int, str] | None = None
+        if team is not None:
+            with kept(dataset) as known:
+                assert known is not None, "several processes need a journal"
+                failures = _detect_in_team(dataset, numbers, team, shard=shard, journal=known, progress=progress)
         with kept(dataset) as known:
             results.append(
                 _evaluate(
                     dataset,
-                    selection.image_ids(dataset),
+                    numbers,
                     detector,
-                    shard=Path(name),
+                    shard=shard,
+                    failures=failures,
                     batch_size=batch_size,
                     export=export,
                     journal=known,
@@ -257,25 +274,61 @@ def _is_file(name: str) -> bool:
     return name not in BENCHMARKS and name not in GROUPS and Path(name).is_file()
 
 
+def _detect_in_team(
+    dataset: Dataset,
+    numbers: Sequence[int],
+    team: DetectingTeam,
+    *,
+    shard: Path,
+    journal: DetectionJournal,
+    progress: Progress,
+) -> dict[int, str] | None:
+    """Let processes detect in those images of a dataset whose detections are not in the journal, which they come to.
+
+    Returns:
+        The images that failed, with the reasons; None where there was nothing to detect, and no progress begun.
+    """
+    left = pending_photos(dataset, numbers, journal=journal, batch_size=team.batch_size)
+    if not left:
+        return None
+    progress.start(shard, why="")
+    failures: dict[int, str] = {}
+
+    def heard(photos: Sequence[PhotoResult]) -> None:
+        for photo in photos:
+            keep(photo, dataset, journal=journal)
+            if photo.failure:
+                failures[photo.number] = photo.failure
+            progress.advance(failed=bool(photo.failure))
+
+    team.detect(dataset, left, heard=heard)
+    return failures
+
+
 def _evaluate(
     dataset: Dataset,
     numbers: Sequence[int],
     detector: AnyDetector,
     *,
     shard: Path,
+    failures: Mapping[int, str] | None,
     batch_size: int,
     export: Path | None,
     journal: DetectionJournal | None,
     progress: Progress,
 ) -> DatasetResult:
-    """Evaluate the detector on the numbered images of one dataset, which is a shard to the progress."""
+    """Evaluate the detector on the numbered images of one dataset, which is a shard to the progress.
+
+    Where several processes have detected, `failures` has the images that failed, and the shard has begun.
+    """
     begun = time.perf_counter()
     # Announce the dataset, unless all its detections are known.
-    left = pending_photos(dataset, numbers, journal=journal, batch_size=batch_size)
-    if left:
-        progress.start(shard, why="")
-    else:
-        progress.skip(shard)
+    left = pending_photos(dataset, numbers, journal=journal, batch_size=batch_size, failures=failures or ())
+    if failures is None:
+        if left:
+            progress.start(shard, why="")
+        else:
+            progress.skip(shard)
     # Compare image by image.
     with _results_file(export, dataset.name) as results:
 
@@ -285,9 +338,11 @@ def _evaluate(
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
 
-        photos = detect_photos(dataset, numbers, left, detector, journal=journal, batch_size=batch_size)
+        photos = detect_photos(
+            dataset, numbers, left, detector, journal=journal, batch_size=batch_size, failures=failures
+        )
         metrics, failed = compare_photos(dataset, photos, judged=judged)
-    if left:
+    if left or failures is not None:
         progress.finish(shard)
     return DatasetResult(
         name=dataset.name,

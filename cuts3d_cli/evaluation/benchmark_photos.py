@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,7 +49,12 @@ class PhotoResult:
 
 
 def pending_photos(
-    dataset: Dataset, numbers: Sequence[int], *, journal: DetectionJournal | None, batch_size: int
+    dataset: Dataset,
+    numbers: Sequence[int],
+    *,
+    journal: DetectionJournal | None,
+    batch_size: int,
+    failures: Collection[int] = (),
 ) -> list[int]:
     """Return the images that must be shown to the detector, as complete batches.
 
@@ -61,13 +66,14 @@ def pending_photos(
         numbers: ids of all images to evaluate, in order.
         journal: the detections of earlier runs.
         batch_size: of this run.
+        failures: images that are known to fail.
     """
     if journal is None:
         return list(numbers)
     left: list[int] = []
     for first in range(0, len(numbers), batch_size):
         batch = numbers[first : first + batch_size]
-        states = [_state(dataset, number) for number in batch]
+        states = [_state(dataset, number) for number in batch if number not in failures]
         if not all(state is not None and journal.has(state) for state in states):
             left += batch
     return left
@@ -81,6 +87,7 @@ def detect_photos(
     *,
     journal: DetectionJournal | None,
     batch_size: int,
+    failures: Mapping[int, str] | None = None,
 ) -> Iterator[PhotoResult]:
     """Yield the detections in each image, in the order of the numbers.
 
@@ -91,19 +98,29 @@ def detect_photos(
         detector: the detector.
         journal: detections of earlier runs, to which the new ones are added; failures are not, and are tried again.
         batch_size: photos at once.
+        failures: images that are known to fail, with the reasons.
     """
     new, shown = _detections(dataset, left, detector, batch_size=batch_size), set(left)
     for number in numbers:
         state = _state(dataset, number)
         if number in shown:
             photo = next(new)
-            if journal is not None and state is not None and photo.found is not None:
-                journal.add(state, photo.found)
+            if journal is not None:
+                keep(photo, dataset, journal=journal)
             yield photo
         else:
             found = journal.get(state) if journal is not None and state is not None else None
-            failure = None if found is not None else "it was changed during the evaluation"
+            failure = (failures or {}).get(number)
+            if found is None and failure is None:
+                failure = "it was changed during the evaluation"
             yield PhotoResult(number=number, found=found, failure=failure, known=True)
+
+
+def keep(photo: PhotoResult, dataset: Dataset, *, journal: DetectionJournal) -> None:
+    """Add the detections in a photo of a dataset to a journal, if there are any and the photo can be read."""
+    state = _state(dataset, photo.number)
+    if state is not None and photo.found is not None:
+        journal.add(state, photo.found)
 
 
 def _state(dataset: Dataset, number: int) -> PhotoState | None:

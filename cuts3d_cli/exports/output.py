@@ -22,6 +22,34 @@ _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 """Characters that are in no name of a file on some systems."""
 
 
+class Stems:
+    """Names what is written of photos, of each something else."""
+
+    def __init__(self) -> None:
+        """Begin with no name taken."""
+        self._taken: set[bytes] = set()
+
+    def of(self, file: str) -> str:
+        """Return a path for what is written of a photo: that of its file without the ending.
+
+        Where several photos come to the same path, whatever the case of its letters, the first keeps it and the others
+        get `-` and eight hex digits.
+
+        Args:
+            file: path of the photo, from whatever source: the result never leads out of the folder.
+        """
+        parts = [part for part in PurePosixPath(plain_path(file)).parts if part not in ("/", "//", "..", ".")]
+        plain = "/".join(_UNFIT.sub("_", part) for part in parts) or "photo"
+        stem = plain.removesuffix(PurePosixPath(plain).suffix)
+        attempt = 0
+        wanted = stem
+        while (digest := hashlib.sha256(wanted.lower().encode()).digest()[:8]) in self._taken:
+            attempt += 1
+            wanted = f"{stem}-{hashlib.sha256(f'{file}#{attempt}'.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        self._taken.add(digest)
+        return wanted
+
+
 class Output:
     """Writes the files of an export into a folder, and counts them.
 
@@ -47,28 +75,12 @@ class Output:
         self.folder = folder
         self._if_exists = if_exists
         self.written = self.same = 0
-        self._stems: set[bytes] = set()
+        self._stems = Stems()
         self._folders: set[Path] = set()
 
     def stem_of(self, file: str) -> str:
-        """Return a path for what is written of a photo: that of its file without the ending.
-
-        Where several photos come to the same path, whatever the case of its letters, the first keeps it and the others
-        get `-` and eight hex digits.
-
-        Args:
-            file: path of the photo, from whatever source: the result never leads out of the folder.
-        """
-        parts = [part for part in PurePosixPath(plain_path(file)).parts if part not in ("/", "//", "..", ".")]
-        plain = "/".join(_UNFIT.sub("_", part) for part in parts) or "photo"
-        stem = plain.removesuffix(PurePosixPath(plain).suffix)
-        attempt = 0
-        wanted = stem
-        while (digest := hashlib.sha256(wanted.lower().encode()).digest()[:8]) in self._stems:
-            attempt += 1
-            wanted = f"{stem}-{hashlib.sha256(f'{file}#{attempt}'.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-        self._stems.add(digest)
-        return wanted
+        """Return a path for what is written of a photo, as `Stems.of`."""
+        return self._stems.of(file)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file at once. It is not synced to the disk: an export has many, and can be run again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,12 @@ _DROPPED_COLOUR: RGB = (30, 30, 30)
 _LETTERBOX: RGB = (238, 239, 241)
 _COLUMNS = 12
 """Narrow columns of a sheet: four common panels, or six small ones, side by side."""
-_COMMON = 3
-_LARGE = 6
+_SMALL, _COMMON, _LARGE = 2, 3, 6
+_MANY = 8
+"""More cuts are drawn small and without their eigenvectors, more confidence maps as one: a sheet fits a screen."""
+_MOST = 36
+"""Of many cuts so many are drawn at most."""
+_PALE_GRAY: RGB = (110, 110, 110)
 _TALLEST = 1.4
 _SHORTEST_SIDE = 24
 
@@ -46,7 +51,9 @@ def visualise(
 ) -> Image.Image:
     """Draw how an image was cut.
 
-    Patch maps are upsampled to the image; all panels have its aspect ratio, but very long images are framed.
+    Patch maps are upsampled to the image; all panels have its aspect ratio, but very long images are framed. Of more
+    than 8 cuts only those that gave a mask are drawn, without eigenvectors, and the confidence of more than 8 masks
+    is drawn in one panel, so that the picture still fits a screen; the notes say what is left out.
 
     Args:
         image: (h, w, 3) uint8, RGB.
@@ -138,24 +145,93 @@ def visualise(
         second = [cloud] if importance is None else [_importance_panel(importance, small), cloud]
         rows.append([final, Block(rows=[inputs, second])])
 
-    # The iterations: two or three in a row beside their eigenvectors, else four.
-    seen = any(view.eigenvector is not None for view in cuts)
-    beside = (2 if len(cuts) in (1, 2, 4) else 3) if seen else _COLUMNS // _COMMON
-    cell = frame(_COLUMNS // (2 * beside) if seen else _COMMON)
-    for start in range(0, len(cuts), beside):
-        line: list[Item] = []
-        for number, view in enumerate(cuts[start : start + beside], start=start + 1):
-            line += _iteration_panels(number, view, image, cell, colours)
-        rows.append(line)
+    # The confidence of each mask; of many in one panel.
+    panels: list[Item] = []
+    if len(confidences) > _MANY:
+        panels = [_all_confidences(image, masks, confidences, scores, order, frame=large)]
+    else:
+        panels = [
+            _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
+            for name, score, values in zip(names, scores, confidences, strict=False)
+        ]
 
-    # The confidence of each mask.
-    panels: list[Item] = [
-        _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
-        for name, score, values in zip(names, scores, confidences, strict=False)
-    ]
-    common = _COLUMNS // _COMMON
-    rows += [panels[start : start + common] for start in range(0, len(panels), common)]
+    # The iterations: many small, beside the confidence; else two or three in a row beside their eigenvectors, or four.
+    if len(cuts) > _MANY:
+        many, further = _many_cuts(cuts, image, frame(_SMALL), colours)
+        if len(confidences) > _MANY:
+            beside = _LARGE // _SMALL
+            rows.append([panels.pop(), Block(rows=[many[:beside], many[beside : 2 * beside]])])
+            many = many[2 * beside :]
+        rows += _in_rows(many, columns=_SMALL)
+        notes = [*notes, *further]
+    else:
+        seen = any(view.eigenvector is not None for view in cuts)
+        beside = (2 if len(cuts) in (1, 2, 4) else 3) if seen else _COLUMNS // _COMMON
+        cell = frame(_COLUMNS // (2 * beside) if seen else _COMMON)
+        for start in range(0, len(cuts), beside):
+            line: list[Item] = []
+            for number, view in enumerate(cuts[start : start + beside], start=start + 1):
+                line += _eigenvector_panels(number, view, cell)
+                line.append(_cut_panel(number, view, image, cell, colours))
+            rows.append(line)
+    rows += _in_rows(panels, columns=_COMMON)
     return sheet(rows, title=title, notes=notes, width=column, nominal=width)
+
+
+def _in_rows(panels: Sequence[Item], *, columns: int) -> list[list[Item]]:
+    """Put panels of so many columns into rows."""
+    step = _COLUMNS // columns
+    return [list(panels[start : start + step]) for start in range(0, len(panels), step)]
+
+
+def _many_cuts(
+    cuts: Sequence[Cut], image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
+) -> tuple[list[Panel], list[str]]:
+    """Return a panel each of the cuts that gave a mask, or of all if none did, and notes on the others."""
+    numbered = list(enumerate(cuts, start=1))
+    chosen = [(number, view) for number, view in numbered if view.mask is not None] or numbered
+    drawn = chosen[:_MOST]
+    panels = [
+        _cut_panel(number, view, image, frame, colours, titled=False, explained=place == 0)
+        for place, (number, view) in enumerate(drawn)
+    ]
+    notes = []
+    if dropped := len(cuts) - len(chosen):
+        reasons = Counter(view.outcome.partition(":")[2].strip() or view.outcome for view in cuts if view.mask is None)
+        most = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common(3))
+        notes.append(f"{dropped} cuts gave no mask and are not drawn: {most}{', ...' if len(reasons) > 3 else ''}")
+    if len(chosen) > len(drawn):
+        notes.append(f"{len(chosen) - len(drawn)} more cuts are not drawn")
+    if any(view.eigenvector is not None for _, view in drawn):
+        notes.append(f"eigenvectors are drawn of up to {_MANY} cuts")
+    return panels, notes
+
+
+def _all_confidences(
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    confidences: Sequence[NDArray[np.floating[Any]]],
+    scores: Sequence[float],
+    order: Sequence[int],
+    *,
+    frame: _Frame,
+) -> Panel:
+    """Return one panel of the Spatial Confidence of many masks, each within itself, with its mean."""
+    gray = np.full((*frame.inner, 3), _PALE_GRAY) * 0.5 + frame.photo(image).mean(axis=2, keepdims=True) * 0.5
+    picture = gray.astype(np.uint8)
+    inner = [frame.mask(masks[place]) for place in order]
+    for place, mask in zip(order, inner, strict=True):
+        values = np.asarray(upsample_grid(confidences[place], frame.inner))
+        shown = mask & np.isfinite(values)
+        picture[shown] = colour_map(values, name="viridis", lo=0.0, hi=1.0)[shown]
+    labels = [f"{scores[place]:.2f}" for place in order]
+    white: list[RGB] = [(255, 255, 255)] * len(order)
+    return Panel(
+        title="Spatial Confidence, with the mean of each instance",
+        image=frame.pad(overlay_masks(picture, inner, labels=labels, colours=white, alpha=0.0, outline=1)),
+        legend=Bar(name="viridis", low="0", high="1"),
+        columns=_LARGE,
+    )
 
 
 def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
@@ -179,25 +255,44 @@ def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: 
     )
 
 
-def _iteration_panels(
-    number: int, view: Cut, image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
-) -> list[Panel]:
-    """Return the panels of an iteration: its eigenvector, and its masks with source and sink."""
-    # The eigenvector, with 0 in the middle of the colours.
-    panels = []
-    if view.eigenvector is not None:
-        finite = np.abs(view.eigenvector[np.isfinite(view.eigenvector)])
-        limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-        picture = colour_map(upsample_grid(view.eigenvector, frame.inner), name="diverging", lo=-limit, hi=limit)
-        panels.append(
-            Panel(
-                title=f"{number}. Eigenvector",
-                image=frame.pad(picture),
-                legend=Bar(name="diverging", low=_number(-limit), high=_number(limit)),
-                columns=frame.columns,
-            )
+def _eigenvector_panels(number: int, view: Cut, frame: _Frame) -> list[Panel]:
+    """Return the panel of the eigenvector of an iteration, with 0 in the middle of the colours; none if not known."""
+    if view.eigenvector is None:
+        return []
+    finite = np.abs(view.eigenvector[np.isfinite(view.eigenvector)])
+    limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    picture = colour_map(upsample_grid(view.eigenvector, frame.inner), name="diverging", lo=-limit, hi=limit)
+    return [
+        Panel(
+            title=f"{number}. Eigenvector",
+            image=frame.pad(picture),
+            legend=Bar(name="diverging", low=_number(-limit), high=_number(limit)),
+            columns=frame.columns,
         )
+    ]
 
+
+def _cut_panel(
+    number: int,
+    view: Cut,
+    image: NDArray[np.uint8],
+    frame: _Frame,
+    colours: Sequence[RGB],
+    *,
+    titled: bool = True,
+    explained: bool = True,
+) -> Panel:
+    """Return the panel of the masks of an iteration with source and sink.
+
+    Args:
+        number: of the iteration, from 1.
+        view: the iteration.
+        image: (h, w, 3) uint8, RGB.
+        frame: size of the panel.
+        colours: of the instances.
+        titled: the title tells the outcome.
+        explained: add the key of the colours.
+    """
     # The semantic mask and the instance, on the image in pale gray.
     colour = colours[view.mask] if view.mask is not None else _DROPPED_COLOUR
     picture = frame.photo(image)
@@ -229,16 +324,13 @@ def _iteration_panels(
             )
             entries.append((tone, "source" if label == "s" else "sink"))
     head, _, reason = view.outcome.partition(":")
-    panels.append(
-        Panel(
-            title=f"{number}. Cut: {head.strip()}",
-            caption=reason.strip(),
-            columns=frame.columns,
-            image=frame.pad(mark_points(picture, marks, radius=max(round(0.035 * min(frame.inner)), 8))),
-            legend=Key(entries=entries),
-        )
+    return Panel(
+        title=f"{number}. Cut: {head.strip()}" if titled else f"{number}. Cut",
+        caption=reason.strip(),
+        columns=frame.columns,
+        image=frame.pad(mark_points(picture, marks, radius=max(round(0.035 * min(frame.inner)), 8))),
+        legend=Key(entries=entries) if explained else None,
     )
-    return panels
 
 
 def _number(value: float) -> str:

@@ -37,13 +37,14 @@ from cuts3d_cli.errors import (
 from cuts3d_cli.features.fallback import with_offline_backbone
 from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import ENCODERS
-from cuts3d_cli.files import atomic_write_bytes, check_target
+from cuts3d_cli.files import atomic_write_bytes, check_target, explained
 from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth_files import read_depth_file
 from cuts3d_cli.stages.camera_pairs import check_effect, pair_cameras
 from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Photo
+from cuts3d_cli.stages.own_results import PICTURE_ENDING
 from cuts3d_cli.stages.pseudo_notes import focal_note, sensor_note
 from cuts3d_cli.wording import Say
 
@@ -304,7 +305,7 @@ def picture_path(out: Path | None, name: str) -> Path:
     Raises:
         SettingError: the ending is of no kind of picture that is written, or no file can be written there.
     """
-    path = out or Path(f"{name}.cuts3d.png")
+    path = out or Path(f"{name}{PICTURE_ENDING}")
     if path.suffix.lower() not in ENCODERS:
         known = ", ".join(ENCODERS)
         raise SettingError("out", f"is {path}, whose ending names no kind of picture: use one of {known}")
@@ -313,12 +314,14 @@ def picture_path(out: Path | None, name: str) -> Path:
 
 
 def save(segmentation: Segmentation, path: Path, *, title: str, notes: Sequence[str]) -> Picture:
-    """Draw a segmentation into a file of the kind that its ending names.
+    """Draw a segmentation into a file of the kind that its ending names; its folder is made.
 
     Raises:
         FileError: the file cannot be written.
     """
     encode = ENCODERS[path.suffix.lower()]
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, encode(draw(segmentation, title=title, notes=notes)))
     return Picture(path=path, masks=len(segmentation), notes=notes)
 

@@ -12,15 +12,16 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.depth.intrinsics import Intrinsics
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, FileError, SettingError, UsageError, WeightsError
-from cuts3d_cli.exports.output import Output
+from cuts3d_cli.exports.output import Stems
 from cuts3d_cli.files import check_folder
 from cuts3d_cli.inspection.viz import DetectionDrawer, PhotoDrawer, Picture
 from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
 from cuts3d_cli.stages.depth_pairs import pair_maps
+from cuts3d_cli.stages.listing import left_out_lines
 from cuts3d_cli.stages.listing_many import list_sources
+from cuts3d_cli.stages.own_results import PICTURE_ENDING
 from cuts3d_cli.wording import Say
 
-ENDING = ".cuts3d.png"
 OUT = Path("cuts3d-pictures")
 """Where pictures of several photos go by default."""
 
@@ -89,33 +90,29 @@ def draw_many(
     check_folder(folder, setting="out")
     if depth is not None and not depth.is_dir():
         raise SettingError("depth_file", f"is {depth}: of several photos, name the folder of their depth maps")
-    leave_out = [path for path in (depth, folder) if path is not None and path.is_dir()]
-    same = [path for path in photos if path.is_dir() and folder.is_dir() and path.samefile(folder)]
-    listing = list_sources(photos, images=None, leave_out=[path for path in leave_out if path != folder or not same])
-    wanted = [photo for photo in listing.photos if not photo.file.endswith(ENDING)]
-    if not wanted:
-        raise UsageError(f"{photos[0]} holds only pictures of this command: name photos")
-    pairs = pair_maps(wanted, depth) if depth is not None else None
+    listing = list_sources(photos, images=None, leave_out=[depth] if depth is not None else [])
+    pairs = pair_maps(listing.photos, depth) if depth is not None else None
+    for line in left_out_lines([*listing.results, *(pairs.results if pairs else ())], out=folder):
+        say(line)
     cameras: Mapping[str, Intrinsics] = {}
     if intrinsics is not None:
         check_effect(config.pseudo)
         limit = config.run.max_image_pixels
-        cameras = cameras_of(wanted, intrinsics, root=listing.root, max_pixels=limit).of
+        cameras = cameras_of(listing.photos, intrinsics, root=listing.root, max_pixels=limit).of
     draw = _drawer(checkpoint, config=config, say=say)
-    output = Output(folder, if_exists="overwrite")
+    stems = Stems()
     pictures: list[Picture] = []
     failed: list[dict[str, str]] = []
-    progress.begin([(folder, len(wanted))])
+    progress.begin([(folder, len(listing.photos))])
     progress.start(folder, why="")
-    for photo in wanted:
-        target = folder / f"{output.stem_of(photo.file)}{ENDING}"
+    for photo in listing.photos:
+        target = folder / f"{stems.of(photo.file)}{PICTURE_ENDING}"
         try:
             if photo.problem is not None:
                 raise Cuts3dError(photo.problem)
             maps = () if pairs is None else pairs.maps.get(photo.file, ())
             if pairs is not None and len(maps) != 1:
                 raise Cuts3dError(f"there are {len(maps)} depth maps of it in {pairs.folder}")
-            target.parent.mkdir(parents=True, exist_ok=True)
             file, depth_file = listing.root / photo.file, pairs.folder / maps[0] if pairs else None
             pictures.append(draw(file, depth_file, target, cameras.get(photo.file)))
         except (UsageError, WeightsError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,16 +20,17 @@ from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.exports.formats import FORMATS
 from cuts3d_cli.files import check_folder, to_json_bytes
 from cuts3d_cli.inspection.viz_all import draw_all
-from cuts3d_cli.recipes.segment_record import RECORD, Asked, Folder, digest_of
+from cuts3d_cli.recipes.segment_record import Asked, Folder, digest_of
 from cuts3d_cli.recipes.segment_settings import MIN_SCORE, Ready, ready_to_cut, with_maps
 from cuts3d_cli.recipes.steps import Bar
 from cuts3d_cli.sidecars.found import Source
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
 from cuts3d_cli.stages.listing import Listing
+from cuts3d_cli.stages.own_results import RECORD
 from cuts3d_cli.stages.pack import Packing
 from cuts3d_cli.stages.pack import run as pack
-from cuts3d_cli.wording import Say, absence, choose_one, listed
+from cuts3d_cli.wording import Say, absence, choose_one
 
 DEFAULT_FORMATS = ("coco", "png")
 PICTURES = "pictures"
@@ -132,9 +132,6 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
     """
     # Check all that is asked for before anything is written.
     _check(wanted)
-    results = _results_below([*wanted.photos, *([wanted.depth_dir] if wanted.depth_dir else [])])
-    if others := [folder for folder in results if not _is_same(folder, wanted.out)]:
-        say(f"left out, since they hold results of segment: {listed(others)}")
     packing = Packing(
         source=list(wanted.photos),
         out=wanted.out,
@@ -142,7 +139,6 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         images=wanted.images,
         depth_dir=wanted.depth_dir,
         intrinsics=wanted.intrinsics,
-        leave_out=[*results, *([wanted.out] if wanted.out.is_dir() else [])],
     )
     listing = packing.listing()
     config = replace(config, run=without_split(config.run))
@@ -155,7 +151,7 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
     if wanted.intrinsics is not None:
         check_effect(config.pseudo)
         cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=config.run.max_image_pixels)
-    photos = digest_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics, leave_out=packing.leave_out)
+    photos = digest_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics)
     asked = Asked(photos=photos, settings=_settings(wanted, config))
     outputs = _outputs(wanted)
     folder = Folder(
@@ -172,7 +168,7 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
             require_detectron2()
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)
         folder.begin(asked, list(outputs.values()), if_exists=config.run.if_exists)
-        found = _find(wanted, replace(packing, out=folder.shards), ready, bar=bar, say=say)
+        found = _find(wanted, replace(packing, out=folder.shards), listing, ready, bar=bar, say=say)
         exported = _export(wanted, found, outputs, bar=bar, say=say)
         drawn = _draw(wanted, found, outputs, bar=bar)
         written = {name: str(wanted.out / outputs[name]) for name in (*exported, *drawn)}
@@ -271,23 +267,11 @@ def _output_of(name: str) -> str:
     return form.file if form.one_file else _FOLDERS.get(name, name)
 
 
-def _results_below(folders: Sequence[Path]) -> list[Path]:
-    """Find folders of results within folders of photos or maps: what they hold is neither."""
-    found = []
-    for top in folders:
-        for place, below, files in os.walk(top):
-            below[:] = [name for name in below if not name.startswith(".")]
-            if RECORD in files and Path(place) != top:
-                found.append(Path(place))
-                below.clear()
-    return sorted(set(found))
-
-
 def _is_same(one: Path, other: Path) -> bool:
     return other.exists() and one.exists() and one.samefile(other)
 
 
-def _find(wanted: Segmenting, packing: Packing, ready: Ready, *, bar: Bar, say: Say) -> _Found:
+def _find(wanted: Segmenting, packing: Packing, listing: Listing, ready: Ready, *, bar: Bar, say: Say) -> _Found:
     """Pack the photos and run the stages."""
     arguments: dict[str, Any] = {} if wanted.checkpoint is None else {"checkpoint": wanted.checkpoint}
     results: list[StageResult] = []
@@ -299,7 +283,7 @@ def _find(wanted: Segmenting, packing: Packing, ready: Ready, *, bar: Bar, say: 
         results.append(result)
         return result
 
-    packed = stage("pack", partial(pack, packing))
+    packed = stage("pack", partial(pack, packing, listing=listing))
     shards = [item.shard for item in packed.shards]
     for name in ready.stages if packed.count("samples_out") else ():
         stage(name, partial(STAGES[name].run, shards, **arguments))

@@ -17,12 +17,11 @@ from cuts3d_cli.errors import FileError, Setting, UsageError
 from cuts3d_cli.files import atomic_write_json, explained, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.stages.listing import Listing, files_in
+from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, RECORD_FORMAT, is_record
 
-RECORD = "segment.json"
-KEPT, WORKING = "shards", ".shards"
+KEPT, WORKING = KEPT_SHARDS, ".shards"
 """Folders of the shards: those that were asked for, and those that are removed at the end."""
 _LOCK = ".segment.lock"
-_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,9 @@ class Folder:
             return None
         except (OSError, JsonError) as error:
             raise FileError(f"{path} cannot be read ({error}): choose another ", Setting("out")) from error
-        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        if not is_record(record):
+            raise _stranger(path)
+        if record["format"] != RECORD_FORMAT:
             raise FileError(f"{path} is not of this version of cuts3d: choose another ", Setting("out"))
         return record
 
@@ -153,7 +154,7 @@ class Folder:
         files: Mapping[str, int] | None = None,
     ) -> None:
         record = {
-            "format": _FORMAT,
+            "format": RECORD_FORMAT,
             "version": __version__,
             "finished": finished,
             "photos": asked.photos,
@@ -172,8 +173,9 @@ class Folder:
         return (f"{begin}: choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
     def _is_complete(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether all files are there as they were recorded; a user may keep others beside them."""
         files = _sizes(record)
-        return files is not None and files == self._files(self._names(record))
+        return files is not None and files.items() <= self._files(self._names(record)).items()
 
     def _files(self, outputs: Sequence[str]) -> dict[str, int]:
         """Return the files of outputs with their sizes, as paths from the folder, sorted."""
@@ -208,8 +210,7 @@ class Folder:
     def _check_free(self, outputs: Sequence[str]) -> None:
         for name in outputs:
             if (self.path / name).exists():
-                problem = f"{self.path / name} is there, and was not written by `cuts3d segment`: choose another "
-                raise FileError(problem, Setting("out"))
+                raise _stranger(self.path / name)
 
     def _remove(self, record: Mapping[str, Any], *, with_shards: bool) -> None:
         """Remove the results of a run, and its shards; those that a user keeps are the stages' to judge."""
@@ -226,6 +227,10 @@ class Folder:
                 path.unlink(missing_ok=True)
 
 
+def _stranger(path: Path) -> FileError:
+    return FileError(f"{path} is there, and was not written by `cuts3d segment`: choose another ", Setting("out"))
+
+
 def _compare(record: Mapping[str, Any], asked: Asked) -> tuple[bool, bool]:
     """Return whether a record is of the same photos, and whether it is of the same photos and settings."""
     same_photos = record.get("photos") == asked.photos
@@ -240,16 +245,13 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
     return files
 
 
-def digest_of(
-    listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None, leave_out: Collection[Path] = ()
-) -> str:
+def digest_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> str:
     """Identify photos, depth maps and cameras by names, ids, sizes and times of change, so that none need be read.
 
     Args:
         listing: the photos.
         depth_dir: the folder of the maps.
         intrinsics: the file of the cameras.
-        leave_out: folders in it that are no maps.
 
     Returns:
         64 hexadecimal digits.
@@ -260,7 +262,7 @@ def digest_of(
     hasher = hashlib.sha256()
     items = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
     if depth_dir is not None:
-        items += [(["map", file], depth_dir / file) for file in files_in(depth_dir, leave_out)]
+        items += [(["map", file], depth_dir / file) for file in files_in(depth_dir).files]
     if intrinsics is not None:
         items.append((["intrinsics"], intrinsics))
     for names, path in items:

@@ -13,13 +13,13 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.engine.sharing import without_split
+from cuts3d_cli.engine.sharing import on_gpus, without_split
 from cuts3d_cli.evaluation.training import evaluation_of
 from cuts3d_cli.files import check_folder
 from cuts3d_cli.recipes.needs import raise_all, unmet
 from cuts3d_cli.recipes.plan import compare_sidecars
 from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
-from cuts3d_cli.stages import STAGES
+from cuts3d_cli.stages import STAGES, run_stage
 from cuts3d_cli.stages.merge import min_score_of
 
 if TYPE_CHECKING:
@@ -218,9 +218,10 @@ def run_round(
     config = replace(config, run=without_split(config.run))
     events.say(f"{name}: predictions of {checkpoint} over {min_score_of(config.selftrain, number):g} become masks")
     with progress(f"predict, {before}") as bar:
-        predicted = STAGES["predict"].run(
+        predicted = run_stage(
+            "predict",
             shards,
-            config=predicting(config, number),
+            config=on_gpus(predicting(config, number), gpus),
             progress=bar,
             say=events.say,
             checkpoint=checkpoint,

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cuts3d_cli.config import Config, CutSettings, TrainConfig
 from cuts3d_cli.config.recipe import Recipe
@@ -15,6 +15,7 @@ from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
 from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
+from cuts3d_cli.engine.sharing import on_gpus
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark import Selection
 from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
@@ -35,7 +36,7 @@ from cuts3d_cli.recipes.plan import (
 )
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
-from cuts3d_cli.stages import STAGES, pack
+from cuts3d_cli.stages import STAGES, pack, run_stage
 from cuts3d_cli.wording import Say
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Steps:
     def out(self) -> Path:
         """The recipe's folder for everything that is written."""
         return self.recipe.source.out
+
+    @property
+    def _on_gpus(self) -> Config:
+        """The configuration of stages that work: on the recipe's GPUs."""
+        return on_gpus(self.config, self.recipe.source.gpus)
 
     @property
     def weights(self) -> dict[str, Path]:
@@ -190,9 +196,10 @@ class Steps:
         for stage in self._mask_stages():
             otherwise = sizes[stage]
             name = f"{title}{stage}"
-            configured = partial(STAGES[stage].run, config=config, say=self.reports.say)
-            part = self._sidecars(name, source, stage=stage, run=configured, needs=[before], otherwise=otherwise)
-            steps.append(Step(name=name, parts=[part], run=self._over(name, source, configured)))
+            planned = partial(STAGES[stage].run, config=config, say=self.reports.say)
+            run = partial(run_stage, stage, config=self._on_gpus, say=self.reports.say)
+            part = self._sidecars(name, source, stage=stage, run=planned, needs=[before], otherwise=otherwise)
+            steps.append(Step(name=name, parts=[part], run=self._over(name, source, run)))
             before = name
         return steps
 
@@ -300,18 +307,14 @@ class Steps:
     def _prediction(self, source: Source, generation: str) -> Step:
         """Predict with one detector on an evaluation set."""
         name = f"{source.name}: predictions of {generation}"
-        run = partial(
-            STAGES["predict"].run,
-            checkpoint=self.weights[generation],
-            config=self.config,
-            generation=generation,
-            chosen=False,
-        )
+        named: dict[str, Any] = {"checkpoint": self.weights[generation], "generation": generation, "chosen": False}
+        planned = partial(STAGES["predict"].run, config=self.config, **named)
+        run = partial(run_stage, "predict", config=self._on_gpus, **named)
         part = self._sidecars(
             name,
             source,
             stage=in_generation("predict", generation),
-            run=run,
+            run=planned,
             needs=[f"{source.name}: pack", generation],
             otherwise=detection_record_bytes(self.config.predict.max_detections or self.config.train.test_detections),
         )

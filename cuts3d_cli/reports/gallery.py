@@ -17,17 +17,18 @@ from cuts3d_cli.exports.output import Output
 from cuts3d_cli.files import one_writer
 from cuts3d_cli.reports import drawing
 from cuts3d_cli.reports.drawing import Job, Thumbnails
-from cuts3d_cli.reports.page import MARK, Gallery, data_of, page_of
+from cuts3d_cli.reports.page import Gallery, data_of, page_of
 from cuts3d_cli.reports.reading import Photo, Shelf, Stored, open_shelf, read_photos
 from cuts3d_cli.reports.records import PhotoRecord, worst_first
 from cuts3d_cli.sidecars.found import Source
+from cuts3d_cli.stages.own_results import REPORT_DATA, REPORT_PICTURES, is_report
 from cuts3d_cli.wording import Say, first_line, listed
 
 _Result = TypeVar("_Result")
-PAGE, DATA = "index.html", "photos.js"
+PAGE, DATA = "index.html", REPORT_DATA
 ASSETS = ("report.css", "report.js")
 _LOCK = ".report.lock"
-_OURS = re.compile(r"(thumbnails|truth|steps)/\d{3,}/\d{6,}\.jpg")
+_OURS = re.compile(rf"({'|'.join(REPORT_PICTURES)})/\d{{3,}}/\d{{6,}}\.jpg")
 """Pictures in the folder of a report, all numbered by the report itself: names of photos name no file."""
 DRAWING = "drawing"
 """The stage of a photo whose pictures could not be drawn."""
@@ -180,9 +181,7 @@ def _check_folder(out: Path, shards: Sequence[Path]) -> None:
         raise SettingError("out", f"is {out}, a file: name a folder")
     if any(base.parent.samefile(out) for base in shards):
         raise SettingError("out", f"is {out}, the folder of the shards: name another")
-    data = out / DATA
-    is_report = data.is_file() and data.read_bytes()[: len(MARK)] == MARK
-    if not is_report and any(path.name != _LOCK for path in out.iterdir()):
+    if not is_report(out) and any(path.name != _LOCK for path in out.iterdir()):
         raise SettingError("out", f"is {out}, a folder with files that are no report: name a new one")
 
 
@@ -300,7 +299,7 @@ def _remove_old(folder: Path, records: Sequence[PhotoRecord]) -> None:
         )
         if there
     }
-    for kind in ("thumbnails", "truth", "steps"):
+    for kind in REPORT_PICTURES:
         for path in sorted((folder / kind).glob("*/*.jpg")):
             name = path.relative_to(folder).as_posix()
             if _OURS.fullmatch(name) and name not in current:

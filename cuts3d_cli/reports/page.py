@@ -19,9 +19,8 @@ from cuts3d_cli.figures.charts import histogram_svg, rows_svg
 from cuts3d_cli.reports.reading import Shelf
 from cuts3d_cli.reports.records import PhotoRecord
 from cuts3d_cli.shards.manifest import Manifest
+from cuts3d_cli.stages.own_results import REPORT_MARK
 
-MARK = b"// The data of a report of cuts3d.\n"
-"""Begins the file of data, and tells a report from a folder of other files."""
 _AREAS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Edges of the histogram of areas, shares of the photo."""
 _TENTHS = tuple(place / 10 for place in range(11))
@@ -134,7 +133,9 @@ def data_of(gallery: Gallery | None) -> bytes:
     photos = ",\n".join(json.dumps(record.to_json(), separators=(",", ":")) for record in records)
     head = json.dumps(content, sort_keys=True)[:-1]
     # ASCII alone, and nothing that any reader takes for a tag.
-    return MARK + f'window.report = {head}, "photos": [\n{photos}\n]}};\n'.replace("<", "\\u003c").encode("ascii")
+    return REPORT_MARK + f'window.report = {head}, "photos": [\n{photos}\n]}};\n'.replace("<", "\\u003c").encode(
+        "ascii"
+    )
 
 
 def page_of(gallery: Gallery, *, template: str) -> bytes:

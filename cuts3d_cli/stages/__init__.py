@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.engine.results import Progress, StageResult
+from cuts3d_cli.engine.team import run_in_team
 from cuts3d_cli.wording import Say
 
 
@@ -79,3 +80,29 @@ STAGES: Mapping[str, Stage] = {
     "merge": Stage(run=Imported("cuts3d_cli.stages.merge"), network=False, arguments=("round",)),
 }
 """The stages by name. All but `merge`, which writes "pseudo.st1", write the sidecars of their own name."""
+
+
+def run_stage(
+    name: str,
+    shards: Sequence[Path],
+    *,
+    config: Config,
+    progress: Progress | None = None,
+    say: Say | None = None,
+    **arguments: Any,
+) -> StageResult:
+    """Run a stage on this machine, in as many processes as section `run` names GPUs.
+
+    Args:
+        name: of `STAGES`.
+        shards, config, progress, say, arguments: as `StageRun`.
+
+    Returns:
+        The results of all shards.
+
+    Raises:
+        SettingError: there are not so many GPUs.
+        Cuts3dError: as the stage does.
+    """
+    stage = STAGES[name]
+    return run_in_team(stage.run, shards, network=stage.network, config=config, progress=progress, say=say, **arguments)

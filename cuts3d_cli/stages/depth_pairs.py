@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cuts3d_cli.errors import SettingError
 from cuts3d_cli.paths import plain_path
 from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, UNREAD_MAP_EXTENSIONS
 from cuts3d_cli.stages.listing import Photo, files_in
+from cuts3d_cli.stages.own_results import Results
 from cuts3d_cli.wording import listed
 
 _OF_MAPS = re.compile(
@@ -30,14 +31,16 @@ class Pairs:
         folder: of the maps.
         maps: the file of a photo -> its maps, as paths from the folder; of several there should be one.
         unused: files of the folder that belong to no photo, or are of a kind that is not read.
+        results: of cuts3d itself in the folder, which were left out.
     """
 
     folder: Path
     maps: Mapping[str, tuple[str, ...]]
     unused: Sequence[str]
+    results: Sequence[Results] = ()
 
 
-def pair_maps(photos: Sequence[Photo], folder: Path, *, leave_out: Collection[Path] = ()) -> Pairs:
+def pair_maps(photos: Sequence[Photo], folder: Path) -> Pairs:
     """Find the depth maps of photos.
 
     A map lies below the folder as its photo lies below the source, and has its name but for the ending, whatever the
@@ -47,7 +50,6 @@ def pair_maps(photos: Sequence[Photo], folder: Path, *, leave_out: Collection[Pa
     Args:
         photos: all of them.
         folder: of the maps.
-        leave_out: folders in it whose files are no maps.
 
     Returns:
         The pairs.
@@ -56,7 +58,8 @@ def pair_maps(photos: Sequence[Photo], folder: Path, *, leave_out: Collection[Pa
         SettingError: not one map belongs to a photo.
         UsageError: a folder cannot be listed.
     """
-    files = files_in(folder, leave_out)
+    listing = files_in(folder)
+    files = listing.files
     stems: dict[str, list[str]] = {}
     for file in files:
         if _extension(file) in MAP_EXTENSIONS:
@@ -80,7 +83,7 @@ def pair_maps(photos: Sequence[Photo], folder: Path, *, leave_out: Collection[Pa
     unused = [file for file in files if file not in used]
     if wanted and not maps:
         raise SettingError("depth_dir", _no_map(folder, wanted[0], unused))
-    return Pairs(folder=folder, maps=maps, unused=unused)
+    return Pairs(folder=folder, maps=maps, unused=unused, results=listing.results)
 
 
 def unread_kinds(files: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ from cuts3d_cli.json_reading import JsonError, is_whole, read_json
 from cuts3d_cli.lookalikes import HEAD_BYTES
 from cuts3d_cli.shards.keys import is_meta
 from cuts3d_cli.stages.coco_names import first_guess, leads_outside, locate
+from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results, results_in
+from cuts3d_cli.wording import listed
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
     "avif bmp cr2 dng gif heic heif jfif jp2 jxl nef pgm pnm ppm tga tif tiff".split()  # noqa: SIM905
@@ -56,6 +58,7 @@ class Listing:
         photos: in the order of their paths (folder) or ids (COCO JSON), whatever the file system's order.
         renamed: how many keys had to be made longer because another file has the same.
         passed_over: files of a folder that are no photos, as paths from the root.
+        results: of cuts3d itself, which were left out.
     """
 
     root: Path
@@ -63,6 +66,35 @@ class Listing:
     photos: Sequence[Photo]
     renamed: int
     passed_over: Sequence[str] = ()
+    results: Sequence[Results] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files of a folder, however deep.
+
+    Attributes:
+        files: as paths from the folder, sorted by their characters.
+        results: of cuts3d itself, which were left out.
+    """
+
+    files: Sequence[str]
+    results: Sequence[Results]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The photos of a folder, however deep.
+
+    Attributes:
+        photos: as paths from the folder, with what they look like, sorted.
+        passed_over: other files, likewise.
+        results: of cuts3d itself, which were left out.
+    """
+
+    photos: Sequence[tuple[str, Looks]]
+    passed_over: Sequence[str] = ()
+    results: Sequence[Results] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +114,8 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
     """List the photos of a folder or of a COCO JSON.
 
     Of a folder all photos are taken, however deep and whatever the case of their extensions; where the extension tells
-    nothing, the first bytes of the file do. Links are followed, hidden files and folders are not taken.
+    nothing, the first bytes of the file do. Links are followed, hidden files and folders are not taken, nor are results
+    of cuts3d itself.
 
     Args:
         source: the folder or the JSON.
@@ -100,45 +133,66 @@ def list_source(source: Path, *, images: Path | None, leave_out: Collection[Path
         if images is not None:
             raise SettingError("images", "belongs to a COCO JSON: for a folder, name the folder of the images itself")
         kind: Literal["folder", "coco"] = "folder"
-        root, (found, passed_over) = source, photos_in(source, leave_out)
-        ids = list(range(1, len(found) + 1))
+        root, found = source, photos_in(source, leave_out)
+        ids = list(range(1, len(found.photos) + 1))
     elif source.is_file():
         entries = _coco_entries(source)
         kind, ids = "coco", [image_id for image_id, _ in entries]
         root = _image_root(source, images, [name for _, name in entries])
-        found, passed_over = [_named_photo(root, name) for _, name in entries], []
+        found = Found(photos=[_named_photo(root, name) for _, name in entries])
     else:
         raise UsageError(f"{source} does not exist: pass a folder of photos, or a COCO JSON")
-    if not found:
-        others = f", only {len(passed_over)} other files" if passed_over else ""
-        raise UsageError(f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)}){others}")
-    return photos_of(root, found, ids=ids, kind=kind, passed_over=passed_over)
+    return photos_of(source, root, found, ids=ids, kind=kind)
 
 
 def photos_of(
+    source: Path | str,
     root: Path,
-    found: Sequence[tuple[str, Looks]],
+    found: Found,
     *,
     ids: Sequence[int] | None = None,
     kind: Literal["folder", "coco", "files"] = "files",
-    passed_over: Sequence[str] = (),
 ) -> Listing:
     """Give photos their keys.
 
     Args:
+        source: what the user named, for the error.
         root: the folder that their paths start from.
-        found: path and looks of each, in order.
+        found: the photos, in order.
         ids: of each; None numbers them from 1.
         kind: what the source is.
-        passed_over: files that are no photos.
+
+    Raises:
+        UsageError: there is no photo.
     """
-    keys, renamed = assign_keys([file for file, _ in found])
-    numbers = range(1, len(found) + 1) if ids is None else ids
+    if not found.photos:
+        others = [f"only {len(found.passed_over)} other files"] if found.passed_over else []
+        others += [f"results of `cuts3d {item.command}` in {item.folder} are left out" for item in found.results]
+        raise UsageError(", ".join([f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)})", *others]))
+    keys, renamed = assign_keys([file for file, _ in found.photos])
+    numbers = range(1, len(found.photos) + 1) if ids is None else ids
     photos = [
         Photo(file=file, id=image_id, key=key, extension=looks.extension or "", problem=looks.problem)
-        for (file, looks), image_id, key in zip(found, numbers, keys, strict=True)
+        for (file, looks), image_id, key in zip(found.photos, numbers, keys, strict=True)
     ]
-    return Listing(root=root, kind=kind, photos=photos, renamed=renamed, passed_over=passed_over)
+    return Listing(
+        root=root, kind=kind, photos=photos, renamed=renamed, passed_over=found.passed_over, results=found.results
+    )
+
+
+def left_out_lines(results: Sequence[Results], *, out: Path | None = None) -> list[str]:
+    """Say which results of cuts3d were not taken for photos or depth maps: a line a command.
+
+    Args:
+        results: all that were left out.
+        out: the folder that is written to, now and before: that its own results are left out goes without saying.
+    """
+    own = out.absolute() if out is not None else None
+    folders: dict[str, set[str]] = {}
+    for item in results:
+        if own is None or not own.is_relative_to(item.folder.absolute()):
+            folders.setdefault(item.command, set()).add(str(item.folder))
+    return [f"left out results of {command}: {listed(sorted(names))}" for command, names in folders.items()]
 
 
 def assign_keys(files: Sequence[str]) -> tuple[list[str], int]:
@@ -226,22 +280,24 @@ def _named_photo(root: Path, name: str) -> tuple[str, Looks]:
     return file, Looks("jpg") if looks == Looks(None) else looks  # that it is missing is told when it is to be read
 
 
-def photos_in(root: Path, leave_out: Collection[Path]) -> tuple[list[tuple[str, Looks]], list[str]]:
-    """List the photos of a folder, with what they look like, and its other files; both by their paths."""
+def photos_in(root: Path, leave_out: Collection[Path]) -> Found:
+    """List the photos of a folder and its other files. A picture of `cuts3d viz` is no photo."""
+    listing = files_in(root, leave_out)
     photos, others = [], []
-    for file in files_in(root, leave_out):
-        looks = looks_of(root / file)
+    for file in listing.files:
+        looks = Looks(None) if file.endswith(PICTURE_ENDING) else looks_of(root / file)
         if looks == Looks(None):
             others.append(file)
         else:
             photos.append((file, looks))
-    return photos, others
+    return Found(photos=photos, passed_over=others, results=listing.results)
 
 
-def files_in(root: Path, leave_out: Collection[Path] = ()) -> list[str]:
-    """List the files of a folder, however deep, as paths from it, sorted by their characters.
+def files_in(root: Path, leave_out: Collection[Path] = ()) -> Files:
+    """List the files of a folder, however deep.
 
-    Links are followed, but not round in circles; hidden files and folders are left out.
+    Links are followed, but not round in circles; hidden files and folders are left out, and so is what `cuts3d segment`
+    and `cuts3d report` wrote, by their own records. What a user keeps beside such results is listed.
 
     Args:
         root: the folder.
@@ -251,7 +307,8 @@ def files_in(root: Path, leave_out: Collection[Path] = ()) -> list[str]:
         UsageError: a folder cannot be listed.
     """
     unwanted = {_identity(folder) for folder in leave_out}
-    files = []
+    files: list[str] = []
+    results: list[Results] = []
     # Of each folder to do: its path from the root, and the identities of those around it, for links that lead back.
     todo: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while todo:
@@ -261,17 +318,18 @@ def files_in(root: Path, leave_out: Collection[Path] = ()) -> list[str]:
             if identity in around or identity in unwanted:
                 continue
             with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        todo.append((path, around | {identity}))
-                    else:
-                        files.append(path)
+                found = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
         except OSError as error:
             raise UsageError(f"folder {root / folder} cannot be listed: {error.strerror}") from error
-    return sorted(files)
+        own = results_in(root / folder, found)
+        results += own
+        for name in found.keys() - {name for item in own for name in item.names}:
+            path = f"{folder}/{name}" if folder else name
+            if found[name]:
+                todo.append((path, around | {identity}))
+            else:
+                files.append(path)
+    return Files(files=sorted(files), results=sorted(results, key=lambda item: (str(item.folder), item.command)))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cuts3d_cli.errors import SettingError, UsageError
-from cuts3d_cli.stages.listing import Listing, Looks, list_source, looks_of, photos_in, photos_of
+from cuts3d_cli.stages.listing import Found, Listing, Looks, list_source, looks_of, photos_in, photos_of
+from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results
 
 _NO_PHOTO = "it is no image, by its name and its first bytes"
 
@@ -43,19 +44,23 @@ def list_sources(sources: Sequence[Path], *, images: Path | None, leave_out: Col
     root = _common_folder(paths)
     found: dict[str, Looks] = {}
     passed_over: list[str] = []
+    results: dict[tuple[Path, str], Results] = {}
     for path in paths:
         start = _below(path, root)
         if path.is_dir():
-            photos, others = photos_in(path, leave_out)
+            below = photos_in(path, leave_out)
             prefix = "" if start == "." else f"{start}/"
-            found |= {prefix + file: looks for file, looks in photos}
-            passed_over += [prefix + file for file in others]
+            found |= {prefix + file: looks for file, looks in below.photos}
+            passed_over += [prefix + file for file in below.passed_over]
+            results |= {(item.folder, item.command): item for item in below.results}
+        elif path.name.endswith(PICTURE_ENDING):  # the shell's `*.png` matches pictures of `viz` beside their photos
+            passed_over.append(start)
         else:
             looks = looks_of(path)
             found[start] = Looks(None, _NO_PHOTO) if looks == Looks(None) else looks
-    if not found:
-        raise UsageError(f"{paths[0]} and {len(paths) - 1} more hold no photos")
-    return photos_of(root, sorted(found.items()), passed_over=sorted(set(passed_over)))
+    source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    photos = Found(photos=sorted(found.items()), passed_over=sorted(set(passed_over)), results=list(results.values()))
+    return photos_of(source, root, photos)
 
 
 def _expanded(source: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from cuts3d_cli.sidecars.depth_files import MAP_EXTENSIONS, as_sensor_file, read
 from cuts3d_cli.sidecars.photos import SensorFile, encode
 from cuts3d_cli.stages.camera_pairs import Cameras, cameras_of
 from cuts3d_cli.stages.depth_pairs import Pairs, pair_maps
-from cuts3d_cli.stages.listing import Listing, Photo, list_source
+from cuts3d_cli.stages.listing import Listing, Photo, left_out_lines, list_source
 from cuts3d_cli.stages.listing_many import list_sources
 from cuts3d_cli.stages.pack_notes import (
     NEEDS_TURN,
@@ -64,7 +64,6 @@ class Packing:
             a map are packed and counted.
         intrinsics: a file with the camera of all photos, or one a photo; see `camera_files.read_cameras` and
             `camera_pairs.pair_cameras`. Photos without a camera are packed and counted.
-        leave_out: folders whose files are no photos, besides that of the maps.
     """
 
     source: Path | Sequence[Path]
@@ -73,7 +72,6 @@ class Packing:
     images: Path | None = None
     depth_dir: Path | None = None
     intrinsics: Path | None = None
-    leave_out: Sequence[Path] = ()
 
     def listing(self) -> Listing:
         """List the photos.
@@ -81,7 +79,7 @@ class Packing:
         Raises:
             UsageError: as `listing.list_source` and `listing_many.list_sources`.
         """
-        leave_out = [*self.leave_out, *([self.depth_dir] if self.depth_dir is not None else [])]
+        leave_out = [self.depth_dir] if self.depth_dir is not None else []
         if isinstance(self.source, Path):
             return list_source(self.source, images=self.images, leave_out=leave_out)
         return list_sources(self.source, images=self.images, leave_out=leave_out)
@@ -108,7 +106,14 @@ class _Maps:
     top_heavy: list[tuple[str, float]] = field(default_factory=list)
 
 
-def run(packing: Packing, *, config: Config, progress: Progress | None = None, say: Say | None = None) -> PackResult:
+def run(
+    packing: Packing,
+    *,
+    config: Config,
+    listing: Listing | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> PackResult:
     """Pack photos, as they are, into `NAME-000.tar`, `NAME-001.tar`, ...
 
     Each sample is `KEY.jpg|png|webp`, the file's own bytes, and `KEY.json`: `id`, `source` (path from the root), and
@@ -122,8 +127,9 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     Args:
         packing: photos and shards.
         config: sections `pack` and `run`.
+        listing: the photos, where they have been listed already.
         progress: receives progress events.
-        say: receives, at the end, what is doubtful about depth maps and cameras.
+        say: receives, at the end, what was left out, and what is doubtful about depth maps and cameras.
 
     Returns:
         The results of all shards. Failed are photos that could not be read, or whose depth map is damaged or of another
@@ -140,10 +146,10 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     progress, sharing, if_exists = progress or Progress(), Sharing.from_config(config.run), config.run.if_exists
     rules = _check(packing, config.pack)
     # List all photos before anything is written: which of them go into which shard depends on all.
-    listing = packing.listing()
+    listing = listing or packing.listing()
     pairs = None
     if packing.depth_dir is not None:
-        pairs = pair_maps(listing.photos, packing.depth_dir, leave_out=packing.leave_out)
+        pairs = pair_maps(listing.photos, packing.depth_dir)
     limit, cameras = config.run.max_image_pixels, None
     if packing.intrinsics is not None:
         cameras = cameras_of(listing.photos, packing.intrinsics, root=listing.root, max_pixels=limit)
@@ -187,6 +193,8 @@ def run(packing: Packing, *, config: Config, progress: Progress | None = None, s
     )
     # What is doubtful, of shards that were finished before too.
     if say:
+        for line in left_out_lines([*listing.results, *(pairs.results if pairs else ())], out=packing.out):
+            say(line)
         for note in pack_notes(result, pairs=pairs, top_heavy=next(iter(maps.top_heavy), None)):
             say(note)
         for note in camera_notes(result, cameras=cameras):

@@ -174,6 +174,7 @@ def _outcome(image: ImageCut, *, settings: PseudoConfig) -> Outcome:
             "masks": len(result.instances),
             "dropped": len(result.dropped),
             "without_mask": int(not result.instances),
+            "eigenproblems": result.extraction.eigenproblems,
             "dense_fallbacks": result.extraction.fallbacks,
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),

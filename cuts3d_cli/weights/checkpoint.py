@@ -181,10 +181,11 @@ def own_tensors(
         followers: parts of prefixes, such as "student", of networks beside another one which is preferred to them.
 
     Returns:
-        The network's tensors under its own names, and the whole names of all others outside of the followers.
+        The network's tensors under its own names, and the whole names of all others outside of the followers and of
+        further copies of the same network.
 
     Raises:
-        WeightsError: there is no such network, or there are several.
+        WeightsError: there is no such network, or there are several that differ.
     """
 
     def follows(name: str) -> bool:
@@ -195,13 +196,25 @@ def own_tensors(
     if len(prefixes) > 1 and not all(map(follows, prefixes)):
         prefixes = [prefix for prefix in prefixes if not follows(prefix)]
         tensors = {key: tensor for key, tensor in tensors.items() if not follows(key)}
+    # A network may have two names, as DenseCL's backbone does.
+    for other in prefixes[1:]:
+        if _same_tensors(_behind(prefixes[0], tensors), _behind(other, tensors)):
+            prefixes.remove(other)
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(other)}
     if len(prefixes) != 1 or not (prefixes[0] == "" or prefixes[0].endswith(".")):
         held = f"{len(prefixes)} such networks ({listed(prefixes)})" if prefixes else f"no {anchor}"
         first = ", ".join(list(tensors)[:3])
         raise WeightsError(f"{path} does not fit {what}: it holds {held}; its first tensors are {first}")
     (prefix,) = prefixes
-    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    return own, [key for key in tensors if not key.startswith(prefix)]
+    return _behind(prefix, tensors), [key for key in tensors if not key.startswith(prefix)]
+
+
+def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def fit(

@@ -7,6 +7,7 @@ quality     AP, AR, recall and precision on the sets of real photos: the order o
 scale       images per second against workers, peak memory against the number of images
 costs       disk space and time of the features of each backbone
 report      the gallery of `cuts3d report`: photos per second, and how fast a browser opens, filters and sorts it
+loader      training batches per second by the number of loader processes, of one shard and of many
 train       what each use of Spatial Confidence adds to a detector of preset tiny, on rendered scenes: Table 6 (an hour)
 train-step  a training step with all uses of Spatial Confidence against detectron2's plain one
 selftrain   what a round of self-training adds to a small detector, on rendered scenes, with a control (most of an hour)
@@ -32,7 +33,7 @@ from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError
 from executable import CommandError
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "report", "train", "train-step", "selftrain")
+NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "report", "loader", "train", "train-step", "selftrain")
 BUSY = 0.7
 """Load average above which the figures come with a warning."""
 WIDTH = 170
@@ -80,6 +81,7 @@ def _run(name: str, options: argparse.Namespace) -> Report:
         "scale": _scale,
         "costs": _costs,
         "report": _report,
+        "loader": _loader,
         "train": _train,
         "train-step": _train_step,
         "selftrain": _selftrain,
@@ -177,6 +179,26 @@ def _report(options: argparse.Namespace) -> Report:
     return gallery.gallery(counts=options.report_photos, repeats=options.repeats, out=options.keep_reports)
 
 
+def _loader(options: argparse.Namespace) -> Report:
+    try:
+        from bench import loader
+    except ModuleNotFoundError as error:
+        raise _needs_detectron2("loader", error) from error
+    return loader.loader(
+        PRESETS[options.preset or "paper"].train,
+        processes=options.processes,
+        images=options.loader_images,
+        repeats=options.repeats,
+    )
+
+
+def _needs_detectron2(name: str, error: ModuleNotFoundError) -> BenchError:
+    """Return what to tell where a module is missing; raises it again where that is another one than detectron2."""
+    if not (error.name or "").startswith("detectron2"):
+        raise error
+    return BenchError(f"{name} needs detectron2: `bash scripts/bench.sh {name}` installs it")
+
+
 def _train(options: argparse.Namespace) -> Report:
     size = train.Size(
         scenes=options.scenes or 200,
@@ -199,11 +221,9 @@ def _train_step(options: argparse.Namespace) -> Report:
     try:
         from bench import step
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("detectron2"):
-            raise
-        raise BenchError("train-step needs detectron2: `bash scripts/bench.sh train-step` installs it") from error
+        raise _needs_detectron2("train-step", error) from error
     return step.step_overhead(
-        PRESETS[options.preset].train,
+        PRESETS[options.preset or "tiny"].train,
         device=choose_device(options.device or "cpu"),
         batches=options.batches,
         repeats=options.repeats,
@@ -271,6 +291,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset-images", type=_positive, default=costs.IMAGENET, help="images in the dataset (ImageNet-1K's)"
     )
     group.add_argument("--measure", action="store_true", help="also time each network, with random weights")
+    group = parser.add_argument_group("loader")
+    group.add_argument("--processes", type=_counts, default=(0, 1, 2, 4, 8), help="of the loader (0,1,2,4,8)")
+    group.add_argument("--loader-images", type=_positive, default=120, help="images each time (120)")
     group = parser.add_argument_group("train, train-step and selftrain")
     group.add_argument(
         "--out", type=Path, default=Path("bench-train"), help="folder that keeps scenes and finished runs (bench-train)"
@@ -287,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--rows", type=_words, help="for train: some rows of the table, as in 'none,+ soft loss' (all)")
     group.add_argument("--threads", type=_positive, default=1, help="of a training (1)")
-    group.add_argument("--preset", choices=("tiny", "paper"), default="tiny", help="for train-step (tiny)")
+    group.add_argument("--preset", choices=("tiny", "paper"), help="for train-step (tiny) and loader (paper)")
     group.add_argument("--batches", type=_positive, default=4, help="for train-step (4)")
     group.add_argument(
         "--round-iterations", type=_positive, default=150, help="of a round of selftrain, and of its control (150)"
@@ -321,6 +344,13 @@ def _positive(text: str) -> int:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(_positive(word) for word in text.split(","))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    found = tuple(int(word) for word in text.split(","))
+    if min(found) < 0:
+        raise argparse.ArgumentTypeError("it must be at least 0")
+    return found
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cuts3d_cli.files import one_writer
 from cuts3d_cli.recipes import segment as recipe
+from cuts3d_cli.stages.pack import Packing
 from tests.support.photos import encoded, scene_of, write_photos
 from tests.support.running import Ran
 
@@ -299,6 +300,58 @@ def test_a_users_files_among_results_are_not_removed(done: tuple[object, ...], c
     assert ran.code == 1
     assert "out/annotations.json is there, and was not written by `cuts3d segment`" in ran.line
     assert mine.read_text() == "mine"
+
+
+def test_a_users_file_among_finished_results_changes_nothing(
+    done: tuple[object, ...], cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    mine = Path("out/masks/mine.txt")
+    mine.write_text("mine")
+    Path("out/notes.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "pack", lambda *_, **__: pytest.fail("it worked again"))
+        for how in ("resume", "replace"):
+            ran = cuts3d(*done, "--if-exists", how, "--json")
+            assert (ran.code, json.loads(ran.out)["finished_before"]) == (0, True)
+    # A result that is no longer as it was recorded is made again, and not by removing what is the user's.
+    mask = next(Path("out/masks").glob("*.png"))
+    mask.write_bytes(b"changed")
+    ran = cuts3d(*done)
+    assert ran.code == 1
+    assert "out/masks/mine.txt was not written by `cuts3d segment`" in ran.line
+    assert mine.read_text() == "mine"
+
+
+def test_a_strangers_record_is_left_alone(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
+    Path("out").mkdir()
+    Path("out/segment.json").write_text('{"segments": []}')
+    ran = cuts3d("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
+    assert ran.code == 1
+    assert "out/segment.json is there, and was not written by `cuts3d segment`: choose another --out" in ran.line
+    assert [path.name for path in Path("out").iterdir()] == ["segment.json"]
+
+
+def test_photos_are_listed_once(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    listings = []
+    monkeypatch.setattr(Packing, "listing", lambda self, own=Packing.listing: listings.append(self) or own(self))
+    ran = cuts3d("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
+    assert (ran.code, len(listings)) == (0, 1)
+
+
+def test_photos_of_a_users_beside_the_results_are_photos_too(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]
+):
+    # The results go into a folder below the photos' that holds photos as well.
+    for folder in ("photos", "maps"):
+        Path(folder, "sub").mkdir()
+    Path("photos/p2.jpg").rename("photos/sub/p2.jpg")
+    Path("maps/p2.png").rename("maps/sub/p2.png")
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "photos/sub", "--json", *QUICK, *settings)
+    ran = cuts3d(*command)
+    assert (ran.code, json.loads(ran.out)["photos"]) == (0, 3)
+    assert json.loads(cuts3d(*command).out)["finished_before"]
 
 
 @pytest.mark.parametrize("name", ["..", "", "../photos", "mine"])

@@ -139,3 +139,13 @@ def test_what_cannot_be_drawn(folders: Path, cuts3d: Callable[..., Ran], argumen
     assert ran.code in (1, 2)
     assert ran.line.startswith(f"cuts3d: {problem}")
     assert "Is a directory" not in ran.err
+
+
+def test_what_fails_leaves_no_empty_folder(folders: Path, cuts3d: Callable[..., Ran], weights: Path):
+    ran = cuts3d("viz", "photos", "--backbone", "dino-vits8")
+    assert (ran.code, "weights of dino-vits8" in ran.line) == (1, True)
+    for file in ("a.jpg", "sub/a.jpg"):
+        Path("photos", file).write_bytes(b"\xff\xd8\xff damaged")
+    ran = cuts3d("viz", "photos", *SMALL, "--weights", weights, "--out", "new/pictures")
+    assert ran.code == 3
+    assert sorted(path.name for path in Path().iterdir()) == ["maps", "photos"]

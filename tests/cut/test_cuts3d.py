@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cuts3d_cli.cut.cloud import perspective_cloud
-from cuts3d_cli.cut.cuts3d import PATIENCE, PLANE_REASON, CutS3D, check_tau_knn
-from cuts3d_cli.cut.iterations import extract
+from cuts3d_cli.cut.cuts3d import MOST_SMALL, PATIENCE, PLANE_REASON, CutS3D, check_tau_knn
+from cuts3d_cli.cut.iterations import advance, begin, extract
 from cuts3d_cli.cut.ncut import Eigenpair
 from cuts3d_cli.cut.perspective import Perspective
 from cuts3d_cli.cut.types import Extraction
@@ -203,7 +203,7 @@ def test_all_instances_stop_when_nothing_but_background_is_left():
     found = cut(features, np.zeros(GRID), instances="all", min_area=0.9, tau_knn="auto", concavity="off")
     assert not masks_of(found)
     assert found.stopped is not None
-    assert len(found.candidates) <= PATIENCE
+    assert found.eigenproblems <= PATIENCE["solve"]
 
 
 def test_a_mask_along_the_border_is_background():
@@ -242,6 +242,37 @@ def test_background_planes_take_no_part_in_the_cut():
     np.testing.assert_array_equal(found.mask, right)  # out of the graph, or the next cut would find it again
 
 
+def test_a_mask_whose_depth_was_not_measured_is_dropped():
+    left, right = touching_blobs()
+    depth = np.where(left, 0.2, np.where(right, 0.4, 0.8)).astype(np.float32)
+    share = np.where(left, 0.25, 1.0)
+    share[4, 2:6] = 1.0  # of 16 patches 4 are whole: 7/16 in all
+    view = Perspective(points=perspective_cloud(depth + 1.0, size=GRID, focal=0.9), measured=share)
+    vector = np.where(left, 1.0, np.where(right, 0.9, -0.1))
+    for least, dropped in ((7 / 16, None), (0.45, "no depth: too little of it was measured")):
+        settings = cut_settings(cloud="perspective", tau_knn="auto", measured=least)
+        (found,) = CutS3D().rules(depth, grid=GRID, settings=settings, view=view).cut(pair_of(vector), ())
+        np.testing.assert_array_equal(found.mask, left)  # out of the graph, or the next cut would find it again
+        assert found.dropped == dropped
+
+
+def test_what_has_no_depth_is_no_sign_that_only_background_is_left():
+    blobs = np.zeros((PATIENCE["continue"] + 1, *GRID), dtype=bool)
+    for number, blob in enumerate(blobs):
+        blob[1 + 6 * (number // 2) : 4 + 6 * (number // 2), 1 + 6 * (number % 2) : 4 + 6 * (number % 2)] = True
+    depth = np.where(blobs.any(axis=0), 0.2, 0.8).astype(np.float32)
+    view = Perspective(
+        points=perspective_cloud(depth + 1.0, size=GRID, focal=0.9), measured=np.where(blobs[-1], 1.0, 0.0)
+    )
+    settings = cut_settings(cloud="perspective", tau_knn="auto", measured=0.5, instances="all", after_small="continue")
+    rules = CutS3D().rules(depth, grid=GRID, settings=settings, view=view)
+    extraction = begin(rules)
+    for blob in blobs:
+        assert not extraction.finished
+        extraction = advance(extraction, pair_of(np.where(blob, 1.0, -0.1)), rules)
+    assert [item.dropped is None for item in extraction.candidates] == [False, False, False, True]
+
+
 def test_a_mask_that_is_two_surfaces_on_the_finer_grid_gives_two_instances():
     left, right = touching_blobs()
     both = left | right
@@ -266,6 +297,63 @@ def test_a_mask_that_is_two_surfaces_on_the_finer_grid_gives_two_instances():
     # No more instances than are asked for.
     one = replace(settings, instances=1)
     assert len(CutS3D().rules(depth, grid=GRID, settings=one, view=view).cut(pair_of(vector), ())) == 1
+
+
+def specks_and_a_blob(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return single patches that stand alone, a blob, and an eigenvector in whose order they come."""
+    specks, blob = np.zeros((2, *GRID), dtype=bool)
+    specks[np.arange(count) // 4 * 3, np.arange(count) % 4 * 3] = True
+    blob[8:11, 7:11] = True
+    vector = np.full(GRID, -0.1)
+    vector[specks] = 1.0 - 0.01 * np.arange(count)
+    vector[blob] = 0.5
+    return specks, blob, vector
+
+
+def test_a_cut_that_is_too_small_is_passed_over_in_the_same_semantic_mask():
+    specks, blob, vector = specks_and_a_blob(3)
+    depth = np.where(blob, 0.2, np.where(specks, 0.5, 0.9))
+    settings = cut_settings(min_area=4 / 144, after_small="continue")
+    # One eigenproblem after the other: the first speck alone.
+    solve = CutS3D().rules(depth, grid=GRID, settings=replace(settings, after_small="solve"))
+    (first,) = solve.cut(pair_of(vector), ())
+    assert (first.mask.sum(), first.dropped) == (1, "too small")
+    # All three in one find, then what they stood before.
+    passed, found = CutS3D().rules(depth, grid=GRID, settings=settings).cut(pair_of(vector), ())
+    assert passed.dropped == "too small"
+    np.testing.assert_array_equal(passed.mask, specks)
+    assert found.dropped is None
+    np.testing.assert_array_equal(found.mask, blob)
+    np.testing.assert_array_equal(found.bipartition, blob)  # nothing that was removed
+    assert (passed.iteration, found.iteration) == (0, 1)
+
+
+def test_a_semantic_mask_of_noise_is_given_up():
+    specks, blob, vector = specks_and_a_blob(MOST_SMALL + 2)
+    depth = np.where(blob, 0.2, np.where(specks, 0.5, 0.9))
+    settings = cut_settings(min_area=4 / 144, after_small="continue")
+    (passed,) = CutS3D().rules(depth, grid=GRID, settings=settings).cut(pair_of(vector), ())
+    assert passed.mask.sum() == MOST_SMALL
+    assert not (passed.mask & ~specks).any()
+    # Where nothing else is in it, all of it goes.
+    (passed,) = CutS3D().rules(depth, grid=GRID, settings=settings).cut(pair_of(np.where(blob, -0.1, vector)), ())
+    assert passed.mask.sum() == MOST_SMALL
+
+
+@pytest.mark.parametrize("after_small", ["solve", "continue"])
+def test_patience_counts_eigenproblems(after_small: str):
+    # Each eigenvector shows one more patch that stands alone: no instance, ever.
+    rules = CutS3D().rules(
+        np.zeros(GRID), grid=GRID, settings=cut_settings(min_area=4 / 144, instances="all", after_small=after_small)
+    )
+    extraction, patience = begin(rules), PATIENCE[after_small]
+    for number in range(patience):
+        assert not extraction.finished
+        vector = np.full(GRID, -0.1)
+        vector[number, 2 * (number % 5)] = 1.0
+        extraction = advance(extraction, pair_of(vector), rules)
+    assert extraction.stopped == f"the last {patience} eigenproblems gave no instance"
+    assert extraction.eigenproblems == patience
 
 
 def pair_of(vector: np.ndarray) -> Eigenpair:

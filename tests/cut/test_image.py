@@ -117,6 +117,21 @@ def test_what_the_crf_changes_too_much_can_be_kept_as_it_was_cut():
     assert all(item.crf_iou is not None and item.crf_iou < 1.0 for item in kept.instances)
 
 
+def test_specks_are_taken_out_of_masks():
+    left, _ = touching_blobs()
+    common: dict[str, Any] = {"bipartition": left, "source": 50, "sink": None, "vector": np.zeros(GRID)}
+    extraction = Extraction(candidates=[Candidate(iteration=0, mask=left, **common)])
+    clean = np.kron(left, np.ones((10, 10), dtype=bool))
+    speckled = clean.copy()
+    speckled[0:8, 100:108] = True  # far away
+    for specks, expected in (("off", speckled), (0.05, clean)):
+        settings = replace(PLAIN, crf=True, specks=specks)
+        job = RefinementTask(image=None, size=(120, 120), extraction=extraction, config=settings, refined=[speckled])
+        (item,) = refine_image(job).instances
+        np.testing.assert_array_equal(decode_rle(item.segmentation), expected)
+        assert item.crf_iou == pytest.approx(clean.sum() / speckled.sum())  # of the CRF alone
+
+
 def test_small_cuts_are_dropped_with_their_reason():
     result = cut_image(task(replace(PLAIN, min_area=0.2)))
     assert [item["reason"] for item in result.dropped][:2] == ["too small", "too small"]

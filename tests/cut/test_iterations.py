@@ -69,6 +69,8 @@ def test_it_goes_on_until_it_has_enough_or_cannot(rules: NodeByNode, solved: int
     assert found.finished
     assert found.stopped == stopped
     assert found.fallbacks == (solved >= 2)
+    assert found.eigenproblems == solved
+    assert [item.eigenproblem for item in found.candidates] == [item.iteration for item in found.candidates]
     assert [item.iteration for item in found.candidates] == list(range(solved - (stopped == "enough")))
     assert set(found.seconds) == ({"eigen", "cut"} if solved else set())
 

@@ -3,10 +3,12 @@ import pytest
 
 from cuts3d_cli.cut.localcut import (
     CAPACITY_SCALE,
+    LocalGraph,
     choose_sink,
     edge_capacity,
     grid_spacing,
     knn_graph,
+    local_graph,
 )
 from tests.support.clouds import GRID, local_cut, surface, touching_blobs
 
@@ -44,6 +46,20 @@ def test_knn_equals_a_slow_exact_reference():
     expected = {tuple(sorted((i, j))) for i in range(60) for j in np.argsort(distance[i])[:5]}
     graph = knn_graph(points, k=5)
     assert set(zip(graph.first.tolist(), graph.second.tolist(), strict=True)) == expected
+
+
+def test_a_graph_without_some_patches_has_no_edge_to_them():
+    depth = np.random.default_rng(0).random(GRID)
+    whole = local_graph(surface(depth), np.ones(GRID, dtype=bool), k=8)
+    whole = LocalGraph(graph=whole.graph, concavity=np.arange(len(whole.graph.first), dtype=float))
+    gone = np.zeros(GRID, dtype=bool)
+    gone[:6] = True
+    part = whole.without(gone)
+    both_kept = (whole.graph.first >= 72) & (whole.graph.second >= 72)
+    for name in ("first", "second", "length"):
+        np.testing.assert_array_equal(getattr(part.graph, name), getattr(whole.graph, name)[both_kept])
+    np.testing.assert_array_equal(part.concavity, np.flatnonzero(both_kept))
+    assert part.graph.nodes == whole.graph.nodes
 
 
 @pytest.mark.parametrize("form", ["gaussian", "exponential", "inverse"])

@@ -14,16 +14,8 @@ import torch
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import load_depth
+from tests.support.depth_networks import depth_anything, liven, midas, zoedepth
 from tests.support.foreign import save_with_foreign_object
-
-
-def liven(module: torch.nn.Module) -> None:
-    """Larger random weights than the classes' own: maps that hardly vary would be alike whatever went wrong."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, 1.3 / parameter[0].numel() ** 0.5)
-
 
 Load = Callable[..., DepthBackend]
 
@@ -61,89 +53,18 @@ def load() -> Load:
 
 @pytest.fixture(scope="session")
 def zoedepth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the two heads (indoor, outdoor) of zoedepth-nyu-kitti."""
-    transformers = pytest.importorskip("transformers", reason="the extra `depth` is not installed")
-    torch.manual_seed(0)
-    backbone = transformers.BeitConfig(
-        image_size=64,
-        patch_size=16,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=64,
-        use_relative_position_bias=True,
-        reshape_hidden_states=False,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    config = transformers.ZoeDepthConfig(
-        backbone_config=backbone,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-        bottleneck_features=16,
-        num_relative_features=8,
-        num_attractors=[16, 8, 4, 1],
-        bin_embedding_dim=16,
-        bin_configurations=[
-            {"name": "nyu", "n_bins": 64, "min_depth": 0.001, "max_depth": 10.0},
-            {"name": "kitti", "n_bins": 64, "min_depth": 0.001, "max_depth": 80.0},
-        ],
-        num_patch_transformer_layers=4,
-        patch_transformer_hidden_size=128,
-        patch_transformer_intermediate_size=64,
-        patch_transformer_num_attention_heads=4,
-    )
-    folder = tmp_path_factory.mktemp("zoedepth")
-    model = transformers.ZoeDepthForDepthEstimation(config)
-    liven(model)
-    model.save_pretrained(folder)
-    transformers.ZoeDepthImageProcessor(
-        size={"height": 48, "width": 64}, ensure_multiple_of=16, keep_aspect_ratio=True
-    ).save_pretrained(folder)
-    return folder
-
-
-def _depth_anything(folder: Path, **settings: Any) -> Path:
-    transformers = pytest.importorskip("transformers", reason="the extra `depth` is not installed")
-    torch.manual_seed(0)
-    backbone = transformers.Dinov2Config(
-        image_size=70,
-        patch_size=14,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        mlp_ratio=2,
-        out_indices=[1, 2, 3, 4],
-        apply_layernorm=True,
-        reshape_hidden_states=False,
-    )
-    config = transformers.DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-        **settings,
-    )
-    model = transformers.DepthAnythingForDepthEstimation(config)
-    liven(model)
-    with torch.no_grad():  # The head ends in a ReLU: keep the random net on its positive side.
-        model.head.conv3.bias.fill_(1.0)
-    model.save_pretrained(folder)
-    transformers.DPTImageProcessor(
-        size={"height": 70, "width": 70}, ensure_multiple_of=14, keep_aspect_ratio=True
-    ).save_pretrained(folder)
-    return folder
+    return zoedepth(tmp_path_factory.mktemp("zoedepth"))
 
 
 @pytest.fixture(scope="session")
 def depth_anything_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _depth_anything(tmp_path_factory.mktemp("depth-anything"))
+    return depth_anything(tmp_path_factory.mktemp("depth-anything"))
 
 
 @pytest.fixture(scope="session")
 def metric_depth_anything_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("depth-anything-metric")
-    return _depth_anything(folder, depth_estimation_type="metric", max_depth=20)
+    return depth_anything(folder, depth_estimation_type="metric", max_depth=20)
 
 
 @pytest.fixture(scope="session")
@@ -203,18 +124,7 @@ def marigold_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def midas_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the real size: it is a small network. A plain state dict, as released."""
-    from cuts3d_cli.depth.midas import MidasSmallNet
-
-    torch.manual_seed(0)
-    net = MidasSmallNet()
-    liven(net.scratch)
-    with torch.no_grad():  # It ends in a ReLU: keep the random net on its positive side.
-        net.scratch.output_conv[4].weight.abs_()
-        net.scratch.output_conv[4].bias.fill_(0.1)
-    path = tmp_path_factory.mktemp("midas") / "midas_v21_small_256.pt"
-    torch.save(net.state_dict(), path)
-    return path
+    return midas(tmp_path_factory.mktemp("midas") / "midas_v21_small_256.pt")
 
 
 def kbr_state(net: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth import any_transformers, depth_anything
 from cuts3d_cli.depth.catalogue import check_available, depth_spec, unread
 from cuts3d_cli.errors import HubUnreachableError, SettingError, UsageError, WeightsError
+from tests.support.depth_networks import SMALL_DEPTH_ANYTHING, depth_anything_names, released_depth_anything, saved
 
 transformers = pytest.importorskip("transformers", reason="the extra `depth` is not installed")
 
@@ -87,46 +86,6 @@ def test_zoedepth_of_a_mirrored_photo(zoedepth_folder: Path, load: Any, images: 
     assert np.abs(averaged - predict(images[0])).max() > 1e-3
 
 
-def saved(model: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a network under the names that its file has."""
-    model.save_pretrained(folder)
-    return load_file(folder / "model.safetensors")
-
-
-def authors_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name weights of transformers as the files of Depth Anything V2 do."""
-    renamed = {}
-    pairs = (
-        (r"^backbone\.encoder\.layer\.", "pretrained.blocks."),
-        (r"^backbone\.embeddings\.patch_embeddings\.projection", "pretrained.patch_embed.proj"),
-        (r"^backbone\.embeddings\.position_embeddings", "pretrained.pos_embed"),
-        (r"^backbone\.embeddings\.", "pretrained."),
-        (r"^backbone\.layernorm", "pretrained.norm"),
-        (r"attention\.output\.dense", "attn.proj"),
-        (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
-        (r"^neck\.reassemble_stage\.layers\.(\d)\.projection", r"depth_head.projects.\1"),
-        (r"^neck\.reassemble_stage\.layers\.(\d)\.resize", r"depth_head.resize_layers.\1"),
-        (r"^neck\.convs\.(\d)", lambda found: f"depth_head.scratch.layer{int(found[1]) + 1}_rn"),
-        (r"^neck\.fusion_stage\.layers\.(\d)", lambda found: f"depth_head.scratch.refinenet{4 - int(found[1])}"),
-        (r"residual_layer(\d)\.convolution(\d)", r"resConfUnit\1.conv\2"),
-        (r"(refinenet\d)\.projection", r"\1.out_conv"),
-        (r"^head\.conv1", "depth_head.scratch.output_conv1"),
-        (r"^head\.conv2", "depth_head.scratch.output_conv2.0"),
-        (r"^head\.conv3", "depth_head.scratch.output_conv2.2"),
-    )
-    for name, tensor in state.items():
-        key = "attention.attention.query"
-        if key in name:
-            tensor = torch.cat([state[name.replace("query", part)] for part in ("query", "key", "value")])
-            name = name.replace(key, "attn.qkv")
-        elif "attention.attention." in name:
-            continue
-        for pattern, replacement in pairs:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
-
-
 @pytest.mark.parametrize(
     ("backend", "prefix", "gives"),
     [
@@ -138,28 +97,10 @@ def test_files_of_depth_anythings_own_code(
     backend: str, prefix: str, gives: tuple[str, str], load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every tensor of the file lies in its place. Names are those of its public code."""
-    small = dict(layers=4, heads=2, taken=(1, 2, 3, 4), neck=(8, 8, 16, 16), fusion=16)
-    monkeypatch.setattr(depth_anything, "_SIZES", {32: small})
-    backbone = transformers.Dinov2Config(
-        image_size=518,
-        patch_size=14,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-    )
-    model = transformers.DepthAnythingForDepthEstimation(
-        transformers.DepthAnythingConfig(
-            backbone_config=backbone, reassemble_hidden_size=32, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16
-        )
-    )
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape))
+    monkeypatch.setattr(depth_anything, "_SIZES", SMALL_DEPTH_ANYTHING)
+    model = released_depth_anything()
     state = saved(model, tmp_path / "theirs")
-    own = authors_names(state)
+    own = depth_anything_names(state)
     assert "pretrained.blocks.3.attn.qkv.bias" in own
     torch.save({prefix + name: tensor for name, tensor in own.items()}, tmp_path / "authors.pth")
     network = load(backend, tmp_path / "authors.pth")

@@ -16,8 +16,10 @@ import torch
 from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.data import Batches, SampleStream, SkippedSample, training_shards
+from cuts3d_cli.detector.maps import ConfidenceMaps
 from cuts3d_cli.detector.order import Position, SampleOrder
 from cuts3d_cli.detector.samples import Geometry, draw_geometry, resized_shape, training_sample
+from cuts3d_cli.detector.transfer import packed, unpacked
 from cuts3d_cli.errors import SampleError, ShardError
 from cuts3d_cli.shards.manifest import load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
@@ -110,8 +112,47 @@ def test_what_is_seen_does_not_depend_on_workers(bases: list[Path]):
         runs.append(list(islice(batches, 8)))
     for first, second in zip(*runs, strict=True):
         for a, b in zip(first, second, strict=True):
-            assert a["key"] == b["key"]
-            assert torch.equal(a["image"], b["image"])
+            assert content(a) == content(b)
+
+
+def content(sample: dict[str, Any]) -> dict[str, Any]:
+    """All that a sample holds, as plain values."""
+    instances = sample["instances"]
+    assert set(instances.get_fields()) == {"gt_boxes", "gt_classes", "gt_masks", "gt_confidence", "gt_scores"}
+    return {
+        **{name: value for name, value in sample.items() if name not in ("image", "instances")},
+        "image": sample["image"].tolist(),
+        "size": instances.image_size,
+        "boxes": instances.gt_boxes.tensor.tolist(),
+        "classes": (instances.gt_classes.dtype, instances.gt_classes.tolist()),
+        "masks": (instances.gt_masks.dense().dtype, instances.gt_masks.dense().tolist()),
+        "confidence": instances.gt_confidence.gathered().tolist(),
+        "scores": instances.gt_scores.tolist(),
+    }
+
+
+@pytest.mark.parametrize("shard_size", [13, 1])
+def test_the_order_is_that_of_the_seed_for_any_number_of_processes_and_of_shards(tmp_path: Path, shard_size: int):
+    """One shard is shared by all processes, place by place."""
+    shards = training_shards(make_shards(tmp_path, images=13, shard_size=shard_size), with_confidence=True)
+    setting = config(group_by_aspect=False, seed=4)
+    order = SampleOrder([shard.samples for shard in shards], seed=4, window=setting.shuffle_window)
+    names = [f"{number:03d}" for number in range(13)]
+    starts = np.cumsum([0] + [shard.samples for shard in shards])
+    expected = [names[starts[shard] + number] for _, shard, number in map(order.at, range(24))]
+    for workers in (0, 1, 3, 5):
+        found = keys(Batches(shards, config=replace(setting, loader_workers=workers), batch_size=2), 12)
+        assert [key for batch in found for key in batch] == expected
+
+
+def test_a_sample_that_was_packed_is_the_same(bases: list[Path]):
+    (sample,) = next(iter(Batches(training_shards(bases, with_confidence=True), config=config(), batch_size=1)))
+    sample["instances"].gt_confidence = ConfidenceMaps.ones(1, sample["instances"].image_size)
+    item = packed(sample)
+    found = unpacked(item)
+    assert content(found) == content(sample)
+    item.pixels.zero_()  # what is shared may go
+    assert content(found) == content(sample)
 
 
 @pytest.mark.parametrize("grouped", [True, False])

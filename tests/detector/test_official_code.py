@@ -1,6 +1,6 @@
-"""Released detectors against the code that made them: official configurations, official modelling code, photos.
+"""Released detectors, and the ResNets that they start from, against the code that made them, on photos.
 
-The weights are random, and the file is written by the official code's own checkpointer.
+The weights are random, and the files are written by the official code's own checkpointers and converters.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cuts3d_cli.config import PredictConfig
+from cuts3d_cli.config import PRESETS, PredictConfig
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.inference import Detector
 from cuts3d_cli.detector.loading import load_detector
+from cuts3d_cli.detector.model import build_model
+from cuts3d_cli.detector.resnet import load_resnet
+from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD, resize_square
 from tests.support.official_code import checkout, run_official
 
 CUTLER = "cutler/model_zoo/configs"
@@ -105,3 +109,29 @@ def test_detections_are_those_of_the_official_code(name: str, test_data: Path, t
     by_name = load_detector(path, PredictConfig(test_settings=released.settings), say=lambda line: None)
     by_config = load_detector(path, PredictConfig(detectron2_config=config), say=lambda line: None)
     assert by_name.inference == by_config.inference
+
+
+RESNETS = {
+    "DINO ResNet-50, training": ("dino", ("checkpoint.pth",)),
+    "MoCo": ("moco", ("checkpoint.pth.tar", "moco_d2_format.pkl", "d2_format.pth")),
+    "DenseCL": ("DenseCL", ("epoch_200.pth", "densecl_r50_imagenet_200ep.pth", "densecl.pkl")),
+}
+"""A ResNet-50, the repository of its code, and the files that are written: as trained, or converted for detectron2."""
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_features_of_a_resnet_are_those_of_torchvision(name: str, test_data: Path, tmp_path: Path) -> None:
+    repository, files = RESNETS[name]
+    code = checkout(repository).parent
+    image = Image.open(min((test_data / "coco" / "images").iterdir())).convert("RGB")
+    np.save(tmp_path / "photo.npy", np.array(image))
+    run_official("official_backbones.py", name, code, tmp_path / "photo.npy", tmp_path, 224)
+    expected = np.load(tmp_path / "found.npz")["224"]
+    assert expected.std() > 0.01 * np.ptp(expected)
+    pixels = (resize_square(image, 224) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+    for file in files:
+        resnet = build_model(PRESETS["paper"].train, device="cpu").backbone.bottom_up.eval()
+        load_resnet(resnet, str(tmp_path / file), say=pytest.fail)
+        with torch.no_grad():
+            (ours,) = resnet(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())["res5"]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6 * np.ptp(expected), err_msg=file)

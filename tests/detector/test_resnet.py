@@ -132,7 +132,7 @@ def test_others_are_refused_in_one_line(state: State) -> None:
     with pytest.raises(WeightsError, match=r"it holds no layer1\.0\.conv1\.weight; its first tensors are cls_token"):
         fit({"cls_token": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"it holds 2 such networks \(a\., b\.\)"):
-        fit({**behind("a.", state), **behind("b.", state)})
+        fit({**behind("a.", state), **behind("b.", {name: tensor + 1 for name, tensor in state.items()})})
 
 
 def test_pull_list_and_verify(cache: Path, small: ResNetSpec, state: State, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ from cuts3d_cli.detector.training import _Training
 
 out, arguments = Path(sys.argv[1]), sys.argv[2:]
 run, following = _Training.run, _Training._pasted
-keys, pasted = [], []
+keys, pasted, met, left = [], [], [], []
 
 def noted(self, batches, **named):
     batch = following(self, batches, **named)
@@ -83,10 +83,17 @@ def noted(self, batches, **named):
     pasted.extend(int(sample["instances"].gt_pasted.sum()) for sample in batch)
     return batch
 
+def statistics(model):
+    return torch.cat([value.flatten() for name, value in model.named_buffers() if name.endswith("running_mean")])
+
 def kept(self):
+    # Called right before and after the network computes, when what the processes share has been shared.
+    self.model.register_forward_pre_hook(lambda model, _: met.append(statistics(model)))
+    self.model.register_forward_hook(lambda model, *_: left.append(statistics(model)))
     final = run(self)
     parameters = {name: value.detach() for name, value in self.model.named_parameters()}
-    torch.save({"parameters": parameters, "keys": keys, "pasted": pasted}, out / f"rank{self.team.rank}.pth")
+    found = {"parameters": parameters, "keys": keys, "pasted": pasted, "met": met, "left": left}
+    torch.save(found, out / f"rank{self.team.rank}.pth")
     return final
 
 _Training.run, _Training._pasted = kept, noted
@@ -110,6 +117,12 @@ def test_two_processes_hold_the_same_weights(bases: list[Path], tmp_path: Path):
     # The one image of a process gets instances of the other's.
     assert sum(first["pasted"]) > 0
     assert sum(second["pasted"]) > 0
+    # Batch norm's statistics are those of a process's own images: nobody writes over them between two batches.
+    assert len(first["met"]) == len(first["left"]) == 4
+    for rank in (first, second):
+        for after, before in zip(rank["left"], rank["met"][1:], strict=False):
+            assert torch.equal(after, before)
+    assert not torch.equal(first["left"][0], second["left"][0])
     content = load_checkpoint(find_checkpoints(out)[-1])
     assert [item["position"]["taken"] for item in content["processes"]] == [4, 4]
     lines = (out / "metrics.jsonl").read_text().splitlines()

@@ -112,6 +112,10 @@ def test_pos_embed_must_be_a_square_and_a_cls(tiny: BackboneSpec, tiny_state: St
 def test_no_vit_and_two_vits(tiny: BackboneSpec, tiny_state: State) -> None:
     with pytest.raises(WeightsError, match=r"no patch_embed\.proj\.weight; its first tensors are conv1\.weight"):
         fit({"conv1.weight": torch.zeros(1)}, tiny)
-    two = {f"{side}.{name}": tensor for side in ("left", "right") for name, tensor in tiny_state.items()}
+    two = {
+        f"{side}.{name}": tensor + at
+        for at, side in enumerate(("left", "right"))
+        for name, tensor in tiny_state.items()
+    }
     with pytest.raises(WeightsError, match=r"2 such networks \(left\., right\.\)"):
         fit(two, tiny)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from PIL import Image
 
 from cuts3d_cli.figures import viz_sheet
 from cuts3d_cli.figures.cloud import cloud_view
+from cuts3d_cli.figures.overlay import colour_map
 from cuts3d_cli.figures.palette import instance_colours
-from cuts3d_cli.figures.sheet import gap_width, png_bytes, span_width
+from cuts3d_cli.figures.sheet import Block, Panel, gap_width, png_bytes, sheet, span_width
 from cuts3d_cli.figures.text import font, shorten
 from cuts3d_cli.figures.viz_sheet import visualise
 from cuts3d_cli.segmentation import Cut
@@ -194,3 +196,69 @@ def test_a_real_photo_with_holes_in_its_depth() -> None:
     image = np.asarray(Image.open(photo).convert("RGB"))
     picture = visualise(**_arguments(image=image, depth=depth, masks=[], cuts=[_view(mask=None)], width=320))
     assert picture.width > 1300
+
+
+def _many(count: int, *, dropped: int = 0, **changes: Any) -> dict[str, Any]:
+    """Arguments for as many masks, one cut each, after cuts that gave none."""
+    cuts = [_view(mask=None, outcome="dropped: too small")] * dropped
+    return _arguments(
+        cuts=[*cuts, *(_view(mask=place) for place in range(count))],
+        masks=_arguments()["masks"] * count,
+        confidences=[np.ones((12, 12))] * count,
+        scores=[0.25] * count,
+        **changes,
+    )
+
+
+@pytest.fixture
+def laid_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], list[str]]]:
+    """The titles and the notes of the sheets that are drawn."""
+    titles: list[str] = []
+    notes: list[str] = []
+
+    def recorded(rows: Any, **options: Any) -> Image.Image:
+        items = [item for row in rows for item in row]
+        inner = [panel for item in items if isinstance(item, Block) for row in item.rows for panel in row]
+        titles[:] = [item.title for item in (*items, *inner) if isinstance(item, Panel)]
+        notes[:] = options["notes"]
+        return sheet(rows, **options)
+
+    monkeypatch.setattr(viz_sheet, "sheet", recorded)
+    return titles, notes
+
+
+def test_a_sheet_of_many_masks_fits_a_screen(laid_out: tuple[list[str], list[str]]) -> None:
+    titles, notes = laid_out
+    for count in (9, 20, 36, 60):
+        picture = visualise(**_many(count, dropped=40, width=320))
+        assert picture.width == visualise(**_arguments(width=320)).width
+        assert picture.height < 1.7 * picture.width, count
+        visualise(**_many(count, dropped=40))
+        drawn = min(count, 36)
+        assert sum(title.endswith(" Cut") for title in titles) == drawn
+        assert "41. Cut" in titles
+        assert sum("Confidence" in title for title in titles) == 1
+        assert "40 cuts gave no mask and are not drawn: 40 too small" in notes
+        assert ("24 more cuts are not drawn" in notes) == (count == 60)
+        assert "eigenvectors are drawn of up to 8 cuts" in notes
+    visualise(**_many(8))
+    assert sum("Eigenvector" in title for title in titles) == 8
+    assert sum("Confidence of" in title for title in titles) == 8
+    assert notes == ["a note"]
+    # Where no cut gave a mask, they are drawn all the same.
+    visualise(**_arguments(masks=[], cuts=[_view(mask=None, outcome="dropped: too small")] * 9))
+    assert sum(title.endswith(" Cut") for title in titles) == 9
+
+
+def test_of_many_masks_each_shows_its_own_confidence() -> None:
+    arguments = _many(9)
+    halves = np.zeros((2, 96, 128), bool)
+    halves[0, :, :64] = halves[1, :, 64:] = True
+    arguments["masks"] = [*halves, *(np.zeros((96, 128), bool) for _ in range(7))]
+    arguments["confidences"] = [np.zeros((12, 12)), np.ones((12, 12)), *[np.full((12, 12), np.nan)] * 7]
+    seen = np.asarray(visualise(**{**arguments, "depth": None, "importance": None}))
+    ends = colour_map(np.array([[0.0, 1.0]]), name="viridis", lo=0, hi=1)[0]
+    low, high = ((seen == end).all(axis=2) for end in ends)
+    assert low.sum() > 5000
+    assert high.sum() > 5000
+    assert np.nonzero(low)[1].mean() < np.nonzero(high)[1].mean()

@@ -20,7 +20,7 @@ from bench import common, data, device, peer, pseudo, scale, speed
 from bench.__main__ import main
 from bench.common import BenchError
 from bench.data import Photo
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import PRESETS, Config
 from cuts3d_cli.cut.ncut import solve_ncut
 from tests.support.benchmarks import photo_of, write_set
 
@@ -234,6 +234,17 @@ def test_scale_runs_the_executable_on_made_images(tmp_path: Path):
         assert run.worker > 10
     with pytest.raises(RuntimeError, match="nowhere"):
         scale.pseudo(tmp_path / "nowhere.tar", workers=1)
+
+
+@pytest.mark.slow
+def test_loader_reads_one_shard_and_many(monkeypatch: pytest.MonkeyPatch):
+    loader = pytest.importorskip("bench.loader", exc_type=ModuleNotFoundError)
+    monkeypatch.setattr(loader, "PHOTOS", 4)
+    monkeypatch.setattr(loader, "STEP_SECONDS", 0.0)
+    report = loader.loader(PRESETS["tiny"].train, processes=(0, 1), images=4, repeats=1)
+    (table,) = report.tables
+    assert [(row["processes"], row["shards"]) for row in table.rows] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert all(row["images per second"] > 0 for row in table.rows)
 
 
 def test_scale_rows_say_how_memory_grows(monkeypatch: pytest.MonkeyPatch):

@@ -66,6 +66,15 @@ def manifest_of(base: Path) -> Any:
         {"eigensolver": "dense"},
         {"retries": 3, "min_area": 0.2, "source": "core"},
         {"cloud": "perspective", "tau_knn": "auto", "concavity": 0.03, "planes": 0.15, "parts": 2, "source": "core"},
+        {
+            "instances": "all",
+            "cloud": "perspective",
+            "tau_knn": "auto",
+            "min_area": 0.02,
+            "after_small": "continue",
+            "measured": 0.5,
+            "specks": 0.1,
+        },
     ],
     ids=lambda changes: " ".join(map(str, changes.values())) or "paper",
 )

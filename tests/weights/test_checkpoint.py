@@ -228,8 +228,18 @@ class TestOwnTensors:
         ],
     )
     def test_refused(self, names: list[str], reason: str) -> None:
+        tensors = {name: torch.full((1,), float(index)) for index, name in enumerate(names)}
         with pytest.raises(WeightsError, match=f"f does not fit net: {reason}"):
-            own_tensors({name: torch.ones(1) for name in names}, anchor="a.weight", what="net", path=Path("f"))
+            own_tensors(tensors, anchor="a.weight", what="net", path=Path("f"))
+
+    def test_a_network_under_two_names_is_one(self) -> None:
+        net = {"a": torch.ones(2), "b": torch.zeros(1)}
+        tensors = {f"{prefix}{name}": tensor for prefix in ("x.", "y.0.", "z.") for name, tensor in net.items()}
+        own, others = own_tensors({**tensors, "y.1.b": torch.ones(1)}, anchor="a", what="net", path=Path("f"))
+        assert (own.keys(), others) == (net.keys(), ["y.1.b"])
+        for other in ({**tensors, "z.b": torch.ones(1)}, {**tensors, "z.c": torch.ones(1)}):
+            with pytest.raises(WeightsError, match=r"it holds 2 such networks \(x\., z\.\)"):
+                own_tensors(other, anchor="a", what="net", path=Path("f"))
 
 
 class TestFit:
