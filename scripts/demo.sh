@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows what cuts3d does, on input that needs no model hub. Pictures go to demo-out/. Creates .venv on first use.
-# --train also trains a small detector; --run runs one recipe, from photos to a self-trained detector. Both need
-# detectron2, which is installed too; DETECTRON2=upstream takes it from its repository instead of PyPI (see venv.sh).
+# --heap cuts rendered heaps alone, with preset objects beside the paper's cut. --train also trains a small detector;
+# --run runs one recipe, from photos to a self-trained detector. Both need detectron2, which is installed too;
+# DETECTRON2=upstream takes it from its repository instead of PyPI (see venv.sh).
 set -euo pipefail
 detectron2=
 for argument in "$@"; do

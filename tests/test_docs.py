@@ -127,6 +127,13 @@ def test_the_readme_is_short_and_its_first_result_comes_first() -> None:
         assert picture.width > 2 * picture.height
 
 
+def test_the_pictures_of_the_readme_are_there_and_small() -> None:
+    names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert names == [".github/demo.jpg", ".github/heap.jpg"]
+    for name in names:
+        assert (ROOT / name).stat().st_size < 300_000
+
+
 def command_lines(block: Block) -> list[str]:
     """The lines of a block in bash that call cuts3d, without what stands before it."""
     lines = [line for line in block.code.splitlines() if re.search(r"(^| )cuts3d ", line.partition("#")[0])]

@@ -3,7 +3,8 @@
 ncut        our eigensolver against scipy.linalg.eigh as MaskCut calls it, on real features
 pseudo      seconds per image for each step of both methods, against MaskCut as published, and the cost of 3D
 crf         one CRF per mask against ours
-quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps
+quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps, and robustness
+robustness  cost of all instances, rank correlation of confidence and IoU, and masks where depth is worse
 scale       images per second against workers, peak memory against the number of images
 costs       disk space and time of the features of each backbone
 report      the gallery of `cuts3d report`: photos per second, and how fast a browser opens, filters and sorts it
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import costs, device, gallery, pseudo, quality, scale, selftrain, speed, train
+from bench import costs, device, gallery, pseudo, quality, robustness, scale, selftrain, speed, train
 from bench.common import BenchError, Report, load_average, log, machine, print_machine, print_report
 from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
@@ -33,7 +34,20 @@ from cuts3d_cli.devices import choose_device
 from cuts3d_cli.errors import Cuts3dError
 from executable import CommandError
 
-NAMES = ("ncut", "pseudo", "crf", "quality", "scale", "costs", "report", "loader", "train", "train-step", "selftrain")
+NAMES = (
+    "ncut",
+    "pseudo",
+    "crf",
+    "quality",
+    "robustness",
+    "scale",
+    "costs",
+    "report",
+    "loader",
+    "train",
+    "train-step",
+    "selftrain",
+)
 BUSY = 0.7
 """Load average above which the figures come with a warning."""
 WIDTH = 170
@@ -78,6 +92,7 @@ def _run(name: str, options: argparse.Namespace) -> Report:
         "pseudo": _pseudo,
         "crf": _crf,
         "quality": _quality,
+        "robustness": _robustness,
         "scale": _scale,
         "costs": _costs,
         "report": _report,
@@ -128,12 +143,12 @@ def _pseudo(options: argparse.Namespace) -> Report:
     return report
 
 
-def _quality(options: argparse.Namespace) -> Report:
-    # Read the sets, and note those that are missing.
+def _sets(options: argparse.Namespace, *, names: Sequence[str]) -> tuple[dict[str, list[Photo]], list[str]]:
+    """Read sets, rendered scenes if none of them is there, and note those that are missing."""
     folder = data_folder(options.data)
     found: dict[str, list[Photo]] = {}
     skipped = []
-    for name in options.sets or (*WITH_DEPTH, *WITHOUT_DEPTH):
+    for name in options.sets or names:
         photos = read_set(folder, name)
         if photos is None:
             skipped.append(f"{name}: there is no {folder / name / 'annotations.json'}")
@@ -141,8 +156,23 @@ def _quality(options: argparse.Namespace) -> Report:
         else:
             found[name] = photos[: options.photos]
     if not found:
-        log(f"quality: none of the sets is there, using {RENDERED} scenes")
+        log(f"none of the sets is there, using {RENDERED} scenes")
         found[RENDERED] = (read_set(folder, RENDERED) or [])[: options.photos]
+    return found, skipped
+
+
+def _robustness(options: argparse.Namespace) -> Report:
+    found, skipped = _sets(options, names=("mosd", "ycbv"))
+    photos = [photo for some in found.values() for photo in quality.half_of(some, options.half)]
+    report = robustness.robustness(
+        [photo for photo in photos if photo.metres is not None], features=_features(options.cache)
+    )
+    report.skipped += skipped
+    return report
+
+
+def _quality(options: argparse.Namespace) -> Report:
+    found, skipped = _sets(options, names=(*WITH_DEPTH, *WITHOUT_DEPTH))
 
     # Choose the variants.
     variants = {**quality.VARIANTS, **dict(options.variant)}
@@ -157,6 +187,10 @@ def _quality(options: argparse.Namespace) -> Report:
         workers=options.workers,
     )
     report.skipped += skipped
+    if options.robustness and any(name in WITH_DEPTH or name == RENDERED for name in found):
+        more = _robustness(options)
+        report.tables += more.tables
+        report.notes += more.notes
     return report
 
 
@@ -264,12 +298,18 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("pseudo with --device")
     group.add_argument("--device-images", type=_positive, default=200, help="timed images (200)")
     group.add_argument("--batch-size", type=_positive, default=4, help="images that the device processes at once (4)")
-    group = parser.add_argument_group("quality")
+    group = parser.add_argument_group("quality and robustness")
     group.add_argument("--half", choices=("all", "even", "odd"), default="all", help="which photos of each set (all)")
     group.add_argument(
         "--sets", type=_words, help=f"e.g. mosd,ycbv; also {RENDERED}, scenes that are always available (all)"
     )
     group.add_argument("--no-sweeps", dest="sweeps", action="store_false", help="leave out the sweeps")
+    group.add_argument(
+        "--no-robustness",
+        dest="robustness",
+        action="store_false",
+        help="leave out cost, rank correlation and worse depth, which `robustness` measures alone",
+    )
     group.add_argument("--only", type=_words, help="names of variants, separated by commas (all)")
     group.add_argument(
         "--variant",

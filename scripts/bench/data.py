@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bench.common import BenchError
+from cuts3d_cli.api.cutter import to_stored_precision
 from cuts3d_cli.config import Config, resolve
-from cuts3d_cli.depth.maps import normalise
+from cuts3d_cli.depth.maps import DepthMap, normalise
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
 from cuts3d_cli.features.extractor import FeatureExtractor
 from scenes import render_scene
@@ -54,11 +55,12 @@ class Photo:
         """(height, width), pixels."""
         return self.image.height, self.image.width
 
-    def depth(self) -> NDArray[np.float32] | None:
-        """Return the depth that is cut in: (h, w) float32 in [0, 1], NaN where there is no measurement."""
+    def depth_map(self) -> DepthMap | None:
+        """Return the depth that is cut in, to the precision of a stored one."""
         if self.metres is None:
             return None
-        return normalise(self.metres, direction="distance", unit="metre", zero_is_missing=True).depth
+        found = normalise(self.metres, direction="distance", unit="metre", zero_is_missing=True)
+        return to_stored_precision(found, direction="distance", unit="metre")
 
 
 def data_folder(given: Path | None) -> Path:

@@ -23,6 +23,7 @@ from cuts3d_cli.cut.lattice import has_compiler
 from cuts3d_cli.cut.localcut import grid_spacing
 from cuts3d_cli.cut.masks import upsample_nearest
 from cuts3d_cli.cut.ncut import solve_ncut
+from cuts3d_cli.cut.perspective import in_perspective
 from cuts3d_cli.images import resize_square
 
 Masks = list[NDArray[np.bool_]]
@@ -249,14 +250,16 @@ def cut_task(photo: Photo, vectors: NDArray[np.float16], config: Config, feature
     """Return a photo with its features, ready to be cut."""
     extractor = features.extractor(config)
     settings = for_backbone(config.pseudo, tau_ncut=extractor.spec.tau_ncut)
-    depth = photo.depth()
-    if depth is not None:
-        depth = patch_depth(depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
+    depth = view = None
+    if (found := photo.depth_map()) is not None:
+        depth = patch_depth(found.depth, extractor.grid, clip=settings.depth_clip, sampling=settings.depth_sampling)
+        view = in_perspective(found.distance, grid=extractor.grid, settings=settings)
     return CutTask(
         image=resize_square(photo.image, settings.crf_size),
         size=photo.size,
         features=vectors,
         depth=depth,
+        view=view,
         config=settings,
     )
 

@@ -34,10 +34,19 @@ def main() -> None:
     parser.add_argument(
         "--run", action="store_true", help="run one recipe only, from photos to a self-trained detector (15 minutes)"
     )
+    parser.add_argument(
+        "--heap", action="store_true", help="cut rendered heaps only, with MaskCut, the paper's cut and preset objects"
+    )
     options = parser.parse_args()
     begun = time.perf_counter()
     if options.run:
         run_recipe(options.out / "recipe")
+    elif options.heap:
+        from demo.heap import cut_heaps
+
+        shutil.rmtree(options.out / "heap", ignore_errors=True)
+        cut_heaps(options.out / "heap", cuts3d=cuts3d)
+        print(f"\nPicture: {options.out / 'heap' / 'heap.jpg'}.")
     else:
         cut_and_compare(options.out)
         if options.train:

@@ -174,8 +174,9 @@ def test_a_set_is_read_with_depth_as_the_depth_stage_stores_it(tmp_path: Path):
     photos = data.read_set(tmp_path, "mosd")
     assert photos is not None
     assert [photo.name for photo in photos] == ["mosd/p1", "mosd/p2"]
-    depth = photos[0].depth()
-    assert depth is not None
+    found = photos[0].depth_map()
+    assert found is not None
+    depth = found.depth
     assert photos[0].size == depth.shape == (60, 80)
     assert np.isnan(depth[0, 0])
     assert depth[30, 20] == 0.0  # the left box, at 1 m, is nearest

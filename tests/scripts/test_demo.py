@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
-from demo import comparison
+from cuts3d_cli.cli.app import app
+from demo import comparison, heap
 from scenes.files import coco_instance, write_coco, write_photo
 from tests.support.photos import two_boxes
 
@@ -38,3 +40,39 @@ def test_masks_are_compared_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [[cell.strip() for cell in row] for row in rows] == [["2", "1", "1", "0.500"], ["2", "2", "2", "1.000"]]
     comparison.draw_comparison(tmp_path / "picture.jpg", tmp_path, {"tote": ["tote"]}, found)
     assert Image.open(tmp_path / "picture.jpg").width > 4 * scene.image.shape[1]
+
+
+def test_heaps_are_counted_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    scene = two_boxes()
+    left, right = scene.boxes
+    (tmp_path / "images").mkdir()
+    Image.fromarray(scene.image).save(tmp_path / "images" / "heap-0.png")
+    truth = tmp_path / "annotations.json"
+    write_coco(truth, [("heap-0.png", left.shape, [coco_instance(left), coco_instance(right)])])
+    found = {"maskcut": {"heap-0": [left | right]}, "paper": {"heap-0": []}, "objects": {"heap-0": [left, right]}}
+    heap.print_heaps(truth, found)
+    rows = [line.split("│")[1:6] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["MaskCut", "2", "1", "1", "0.500"],
+        ["the paper's cut", "2", "0", "0", "0.000"],
+        ["preset objects", "2", "2", "2", "1.000"],
+    ]
+    heap.draw_heaps(tmp_path / "heap.jpg", tmp_path / "images", ["heap-0"], found)
+    assert Image.open(tmp_path / "heap.jpg").width > 1000
+
+
+def test_each_way_to_cut_a_heap_is_a_command_that_exists(tmp_path: Path):
+    commands: list[tuple[str, ...]] = []
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+    def cuts3d(*arguments: object) -> str:
+        words = tuple(map(str, arguments))
+        commands.append(words)
+        known[words[0]].make_context(words[0], list(words[1:]))  # reads and checks all options
+        if words[0] == "pseudo":
+            write_coco(Path(words[words.index("--export-coco") + 1]), [("heap-1.png", (480, 640), [])])
+        return ""
+
+    heap.cut_heaps(tmp_path, cuts3d=cuts3d, seeds=[1])
+    assert [words[0] for words in commands] == ["pack", "depth", "features", *["pseudo"] * len(heap.WAYS)]
+    assert (tmp_path / "heap.jpg").is_file()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from scenes import layout, render_scene, textures, tracer, write_scenes
+from scenes import heap, layout, render_scene, textures, tracer, write_scenes
 from scenes.__main__ import main
 
 
@@ -134,3 +134,18 @@ def test_scenes_are_the_same_when_written_twice(tmp_path: Path) -> None:
     assert len(files) == 3
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(len(heap.CLASSES)))
+def test_in_a_heap_objects_touch_at_nearly_one_depth(seed: int) -> None:
+    image, depth, instances = heap.render_heap(seed, height=120, width=160)
+    assert image.shape == (120, 160, 3)
+    assert np.isfinite(depth).all()
+    assert np.unique(instances).tolist() == list(range(8))
+    assert not instances[[0, -1]].any()
+    assert not instances[:, [0, -1]].any()
+    contacts = layout.contacts(instances, depth)
+    assert {i for pair in contacts for i in pair} == set(range(1, 8))
+    # Under the paper's tau_knn all of them hang together.
+    assert layout._one_group([pair for pair, contact in contacts.items() if contact.step < 0.115], 7)
+    np.testing.assert_array_equal(heap.render_heap(seed, height=120, width=160).image, image)
