@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, configure
+from cuts3d_cli.api.settings import check_count, check_device, configure, missing_weights_explained
 from cuts3d_cli.config import Config, DepthOrientation
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
@@ -104,7 +104,8 @@ class Segmenter:
         """
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
         given = self._prepare(image, depth, read=read)
-        return self._cutter.cut(given, confidence=confidence)
+        with missing_weights_explained():
+            return self._cutter.cut(given, confidence=confidence)
 
     @overload
     def batch(
@@ -210,13 +211,16 @@ class Segmenter:
                     given.append(self._prepare(image, depth, read=read))
                 except SampleError as error:
                     given.append(error)
-            tasks = iter(self._cutter.tasks([item for item in given if isinstance(item, PreparedPhoto)]))
+            with missing_weights_explained():
+                tasks = iter(self._cutter.tasks([item for item in given if isinstance(item, PreparedPhoto)]))
             for item in given:
                 yield item, None if isinstance(item, SampleError) else next(tasks)
 
     def _prepare(self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth) -> PreparedPhoto:
         photo = to_photo(image)
-        given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo))
+        own = None if depth is None else read(depth, photo)
+        with missing_weights_explained():
+            given = self._cutter.prepare(photo.image, own)
         if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
             _LOG.warning("%s: pass depth_unit='metre' if it is in metres", RELATIVE_NOTE)
         return given

