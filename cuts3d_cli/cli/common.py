@@ -13,7 +13,7 @@ from cuts3d_cli import interrupts
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config
-from cuts3d_cli.errors import Message, Setting
+from cuts3d_cli.errors import Message, Setting, ShardError
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
@@ -69,10 +69,32 @@ def expand_shards(shards: list[str] | None, more: list[str] | None, config: Conf
 
     specs = [*(shards or []), *(more or [])] or ([config.run.shards] if config.run.shards else [])
     if specs:
-        return expand(specs)
+        try:
+            return expand(specs)
+        except ShardError as error:
+            _explain_results(specs, error)
+            raise
     found = only_set(Path())
     say(f"shards: {found[0]}" + (f" to {found[-1]} ({len(found)})" if len(found) > 1 else ""))
     return found
+
+
+def _explain_results(specs: Sequence[str], error: ShardError) -> None:
+    """Say where the shards are of a folder that `segment` wrote.
+
+    Raises:
+        ShardError: in place of the other one, where one of the names is such a folder.
+    """
+    from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, results_in
+
+    for folder in map(Path, specs):
+        for found in results_in(folder, [RECORD]):
+            if KEPT_SHARDS in found.names:
+                raise ShardError(
+                    f"{folder} holds results of segment: name its shards, {folder / KEPT_SHARDS}"
+                ) from error
+            again = ("run it again with ", Setting("keep_shards", True, command="segment"))
+            raise ShardError(f"{folder} holds results of segment, which has left no shards: ", *again) from error
 
 
 Rows = Callable[["StageResult"], Mapping[str, str]]

@@ -15,7 +15,16 @@ import typer
 
 from cuts3d_cli.cli.effects import Idle, check_effects
 from cuts3d_cli.cli.flags import TAKEN, Taken
-from cuts3d_cli.config import PRESET_HELP, PRESETS, Config, resolve, section_fields, section_types, words_of
+from cuts3d_cli.config import (
+    PRESET_HELP,
+    PRESETS,
+    Config,
+    names_preset,
+    resolve,
+    section_fields,
+    section_types,
+    words_of,
+)
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS
 from cuts3d_cli.errors import SettingError
@@ -52,6 +61,8 @@ Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
 
 
+_PASSED = ("config", "given", "stand_in")
+"""Arguments of commands that are no options."""
 DefaultPreset = Callable[[Mapping[str, Any]], str | None]
 """Takes a command's own arguments and names the preset where nobody names one; None for the paper's."""
 
@@ -67,7 +78,8 @@ def with_config(
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
 
     The command is called with the resolved configuration as its keyword argument `config`, in place of those options;
-    one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too.
+    one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too;
+    one that has an argument `stand_in` the preset that was taken since nobody names one, or None.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
@@ -85,7 +97,7 @@ def with_config(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.name not in ("config", "given")]
+        own = [parameter for parameter in signature.parameters.values() if parameter.name not in _PASSED]
         preset = typer.Option(help=PRESET_HELP, show_default=preset_default)
         often = [_parameter("preset", Literal[tuple(PRESETS)], preset)]
         # An option for each field
@@ -167,6 +179,8 @@ def with_config(
             if "given" in signature.parameters:
                 named = {f"{section}.{key}" for section, values in overrides.items() for key in values}
                 arguments["given"] = named | ({"preset"} if preset is not None else set())
+            if "stand_in" in signature.parameters:
+                arguments["stand_in"] = None if preset is not None or names_preset() else otherwise
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

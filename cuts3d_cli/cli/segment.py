@@ -20,8 +20,9 @@ from cuts3d_cli.cli.common import (
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP, OF_MAPS
+from cuts3d_cli.cli.spelling import running
 from cuts3d_cli.config import Config, default_preset
-from cuts3d_cli.errors import Parts, Setting
+from cuts3d_cli.errors import Message, Parts, Setting
 from cuts3d_cli.exports.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def segment(
     *,
     config: Config,
     given: Collection[str],
+    stand_in: str | None,
 ) -> None:
     """Segment photos: writes masks, pictures and a COCO JSON into one folder.
 
@@ -132,8 +134,16 @@ def segment(
         category=category,
         pictures=pictures,
         keep_shards=keep_shards,
+        preset_note=None if stand_in is None else _preset_note(stand_in, has_maps=depth_dir is not None),
     )
     segment_photos(wanted, config=config, json=json, given=given)
+
+
+def _preset_note(preset: str, *, has_maps: bool) -> Message:
+    """Return which preset was taken, since nobody named one, and why."""
+    if not has_maps:
+        return Message(f"preset {preset}, since no depth maps are given")
+    return Message(f"preset {preset}, since depth maps are given: ", Setting("preset", "paper"), " takes the paper's")
 
 
 def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Collection[str] = ()) -> NoReturn:
@@ -171,7 +181,8 @@ def _print(result: Segmented) -> None:
     counts = {"photos without an instance": result.empty, "failed": len(result.failed)}
     rows += [(what, str(number)) for what, number in counts.items() if number]
     rows += result.written.items()
-    print_words(rows, title=f"cuts3d segment{': finished before' * result.finished_before}", console=stdout)
+    name = running() or "segment"
+    print_words(rows, title=f"cuts3d {name}{': finished before' * result.finished_before}", console=stdout)
 
 
 def _print_failures(result: Segmented) -> None:

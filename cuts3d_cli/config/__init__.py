@@ -3,7 +3,7 @@
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone, in_2d
 from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields, words_of
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS, default_preset
-from cuts3d_cli.config.resolving import CONFIG_FILE, resolve, resolve_recorded
+from cuts3d_cli.config.resolving import CONFIG_FILE, names_preset, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
     ConfidenceConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "in_2d",
     "output_dict",
     "recorded_limits",
+    "names_preset",
     "resolve",
     "resolve_recorded",
     "section_fields",

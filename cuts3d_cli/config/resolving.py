@@ -30,6 +30,7 @@ else:
 
 CONFIG_FILE = "cuts3d.toml"
 ENVIRONMENT_PREFIX = "CUTS3D_"
+_PRESET_VARIABLE = "CUTS3D_PRESET"
 NOT_SETTINGS = frozenset({"CUTS3D_CACHE", "CUTS3D_TEST_DATA"})
 """Variables with our prefix that are no fields of the configuration."""
 _SWITCHES = {
@@ -70,7 +71,7 @@ def resolve(
     path, content = stored or _default_file(folder)
     sections = dict(content)
     from_file = sections.pop("preset", None)
-    given = preset or environ.get(ENVIRONMENT_PREFIX + "PRESET")
+    given = preset or environ.get(_PRESET_VARIABLE)
     name = given or from_file or default_preset or "paper"
     if not isinstance(name, str) or name not in PRESETS:
         where = "" if given else f"{path}: "
@@ -85,7 +86,7 @@ def resolve(
         layers.check()
     # Environment variables
     for variable, text in sorted(environ.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {"CUTS3D_PRESET"}:
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {_PRESET_VARIABLE}:
             section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
             layers.put(section, {key: text}, where=f"variable {variable}")
     # The command line
@@ -93,6 +94,11 @@ def resolve(
         layers.put(section, values, where="")
     layers.check()
     return layers.config
+
+
+def names_preset() -> bool:
+    """Tell whether a variable or `cuts3d.toml` in the working folder names a preset."""
+    return bool(os.environ.get(_PRESET_VARIABLE)) or "preset" in _default_file(None)[1]
 
 
 def resolve_recorded(path: Path, section: str, values: Any) -> Config:

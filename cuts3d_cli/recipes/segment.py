@@ -15,7 +15,7 @@ from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.engine.sharing import without_split
-from cuts3d_cli.errors import FileError, Setting, SettingError, WeightsError
+from cuts3d_cli.errors import FileError, Message, Setting, SettingError, WeightsError
 from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.exports.formats import FORMATS
 from cuts3d_cli.files import check_folder, to_json_bytes
@@ -24,6 +24,7 @@ from cuts3d_cli.recipes.segment_record import Asked, Folder, digest_of
 from cuts3d_cli.recipes.segment_settings import MIN_SCORE, Ready, ready_to_cut, with_maps
 from cuts3d_cli.recipes.steps import Bar
 from cuts3d_cli.sidecars.found import Source
+from cuts3d_cli.sidecars.photos import NO_SENSOR_MAP
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
 from cuts3d_cli.stages.listing import Listing
@@ -55,6 +56,7 @@ class Segmenting:
         category: name of the only category, for formats that have one; None for "object".
         pictures: draw every photo.
         keep_shards: leave the shards in `out/shards`.
+        preset_note: why the settings are those of their preset, where nobody named one; said before the work.
     """
 
     photos: Sequence[Path]
@@ -68,6 +70,7 @@ class Segmenting:
     category: str | None = None
     pictures: bool = True
     keep_shards: bool = False
+    preset_note: Message | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
             return _before(wanted, before)
         # What is missing is told before the first stage, and before anything is replaced.
         if wanted.checkpoint is None:
+            if wanted.preset_note is not None:
+                say(wanted.preset_note)
             ready = ready_to_cut(config, has_maps=wanted.depth_dir is not None, given=given, say=say)
         else:
             require_detectron2()
@@ -329,7 +334,10 @@ def _result(
     for result in found.results:
         for item in result.failed:  # one that failed in a stage fails in those after it: the first reason is the cause
             file = item.get("file") or files.get(item["key"], item["key"])
-            failed.setdefault(item["key"], {"file": file, "stage": result.stage, "reason": item["reason"]})
+            # Of maps that lie in a folder, it is the folder that lacks one.
+            lacks_map = item["reason"] == NO_SENSOR_MAP and wanted.depth_dir is not None
+            reason = f"there is no depth map of it in {wanted.depth_dir}" if lacks_map else item["reason"]
+            failed.setdefault(item["key"], {"file": file, "stage": result.stage, "reason": reason})
     counted_empty = next((report.empty for report in exported.values()), found.count("without_mask"))
     return Segmented(
         out=wanted.out,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cuts3d_cli.config import Config, CutSettings, TrainConfig
+from cuts3d_cli.config import Config, TrainConfig
 from cuts3d_cli.config.recipe import Recipe
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
@@ -20,19 +20,14 @@ from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark import Selection
 from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
 from cuts3d_cli.recipes import selftrain
+from cuts3d_cli.recipes.parts import masks_to_plan, pack_part, sidecars_part, training_part
 from cuts3d_cli.recipes.plan import (
-    MEMBER_BYTES,
-    TRAINING,
     Part,
     compare_sidecars,
     confidence_bytes,
     depth_bytes,
     detection_record_bytes,
-    look,
     mask_record_bytes,
-    sidecar_bytes,
-    training_bytes,
-    unfinished_sidecars,
 )
 from cuts3d_cli.recipes.sources import Source
 from cuts3d_cli.shards.names import generation_of, in_generation, masks_of
@@ -168,25 +163,14 @@ class Steps:
             depth_dir=source.depth_dir,
         )
         run = partial(pack.run, packing, config=self.config)
-
-        def unfinished(bases: Sequence[Path]) -> dict[Path, str]:
-            if not any(base.exists() for base in bases):  # looking would create the folder
-                return dict.fromkeys(bases, "not there yet")
-            done, why = look(lambda progress: run(progress=progress))
-            return dict.fromkeys((base for base in bases if base not in done), why or "not there yet")
-
-        def needed(missing: Collection[Path]) -> int:
-            each = 3 * MEMBER_BYTES + source.map_bytes
-            return round(sum(source.files[base] + each * source.images_of[base] for base in missing))
-
         name = f"{title}pack"
-        part = Part(name=name, bases=source.bases, unfinished=unfinished, bytes_of=needed)
+        part = pack_part(name, source, run=run)
         say = self.reports.say
         return Step(name=name, parts=[part], run=lambda: self._with_bar(name, lambda bar: run(progress=bar, say=say)))
 
     def _masks(self, source: Source, *, title: str) -> list[Step]:
         """Estimate depth, cut pseudo-masks and compute their Spatial Confidence, as far as they are used."""
-        config, masks = self.config, _masks_of(self.config.pseudo)
+        config, masks = self.config, masks_to_plan(self.config.pseudo)
         sizes = {
             "depth": depth_bytes(config, sensor=source.map_bytes),
             "pseudo": mask_record_bytes(masks),
@@ -198,7 +182,7 @@ class Steps:
             name = f"{title}{stage}"
             planned = partial(STAGES[stage].run, config=config, say=self.reports.say)
             run = partial(run_stage, stage, config=self._on_gpus, say=self.reports.say)
-            part = self._sidecars(name, source, stage=stage, run=planned, needs=[before], otherwise=otherwise)
+            part = sidecars_part(name, source, stage=stage, run=planned, needs=[before], otherwise=otherwise)
             steps.append(Step(name=name, parts=[part], run=self._over(name, source, run)))
             before = name
         return steps
@@ -267,7 +251,7 @@ class Steps:
         masks = "pseudo" if number == 1 else f"{before}: masks"
         record = detection_record_bytes(selftrain.MAX_DETECTIONS)
         parts = [
-            self._sidecars(
+            sidecars_part(
                 f"{name}: predictions",
                 self.photos,
                 stage=in_generation("predict", before),
@@ -275,13 +259,13 @@ class Steps:
                 needs=[before],
                 otherwise=record,
             ),
-            self._sidecars(
+            sidecars_part(
                 f"{name}: masks",
                 self.photos,
                 stage=masks_of(number),
                 run=merged,
                 needs=[masks, f"{name}: predictions"],
-                otherwise=record + mask_record_bytes(_masks_of(self.config.pseudo)),
+                otherwise=record + mask_record_bytes(masks_to_plan(self.config.pseudo)),
             ),
             self._training_part(name, round=number, needs=[f"{name}: masks"]),
         ]
@@ -310,7 +294,7 @@ class Steps:
         named: dict[str, Any] = {"checkpoint": self.weights[generation], "generation": generation, "chosen": False}
         planned = partial(STAGES["predict"].run, config=self.config, **named)
         run = partial(run_stage, "predict", config=self._on_gpus, **named)
-        part = self._sidecars(
+        part = sidecars_part(
             name,
             source,
             stage=in_generation("predict", generation),
@@ -320,70 +304,19 @@ class Steps:
         )
         return Step(name=name, parts=[part], run=self._over(name, source, run))
 
-    # ---------------------------------------------------------------------------------------------- parts
-
-    def _sidecars(
-        self,
-        name: str,
-        source: Source,
-        *,
-        stage: str,
-        run: Callable[..., StageResult],
-        needs: Sequence[str],
-        otherwise: float,
-    ) -> Part:
-        """Return the part of a stage that writes sidecars; `otherwise` is its estimate of bytes per image."""
-        return Part(
-            name=name,
-            bases=source.bases,
-            needs=needs,
-            unfinished=lambda bases: unfinished_sidecars(
-                bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
-            ),
-            compare=lambda: compare_sidecars(
-                source.bases, stage=stage, run=lambda some, progress: run(some, progress=progress)
-            ),
-            bytes_of=lambda missing: sidecar_bytes(
-                missing, bases=source.bases, stage=stage, images=source.images_of, otherwise=otherwise
-            ),
-        )
-
     def _training_part(self, name: str, *, round: int, needs: Sequence[str]) -> Part:
         """Return the part of a round's training."""
-        config = self.config.selftrain if round else self.config.train
-        init = self.weights[generation_of(round - 1)] if round else None
-        folder = self.out / train.default_out(round)
-
-        def compare() -> None:
-            try:
-                train.check_settings(folder, config, max_image_pixels=self.config.run.max_image_pixels)
-                if train.has_checkpoint(folder) and self._replaces_masks(round):
-                    raise UsageError(f"{folder} learned from masks that would be replaced: train into another folder")
-            except UsageError as error:
-                raise OtherSettingsError(*self._not_resumed(error).parts) from error
-
-        def unfinished(units: Sequence[Path]) -> dict[Path, str]:
-            if not units:
-                return {}
-            task = train.task_of(
-                self.photos.bases,
-                round=round,
-                out=folder,
-                config=config,
-                init=init,
-                max_image_pixels=self.config.run.max_image_pixels,
-            )
-            if train.finished_weights(task) is not None:
-                return {}
-            return {TRAINING: "goes on from a checkpoint" if train.has_checkpoint(folder) else "not there yet"}
-
-        return Part(
-            name=name,
-            bases=[],
+        return training_part(
+            name,
+            self.photos.bases,
+            round=round,
+            out=self.out / train.default_out(round),
+            config=self.config.selftrain if round else self.config.train,
+            init=self.weights[generation_of(round - 1)] if round else None,
+            max_image_pixels=self.config.run.max_image_pixels,
             needs=needs,
-            unfinished=unfinished,
-            compare=compare,
-            bytes_of=lambda missing: training_bytes(config),
+            replaces_masks=lambda: self._replaces_masks(round),
+            not_resumed=self._not_resumed,
         )
 
     # ---------------------------------------------------------------------------------------------- running
@@ -413,12 +346,3 @@ class Steps:
 
     def _not_resumed(self, error: UsageError) -> UsageError:
         return self.recipe.error("recipe.out", "cannot be resumed: ", *error.parts)
-
-
-USUAL_MASKS = 10
-"""So many masks an image are planned for where their number is not limited."""
-
-
-def _masks_of(settings: CutSettings) -> int:
-    """Return how many masks an image may have, for estimates."""
-    return USUAL_MASKS if settings.instances == "all" else settings.instances

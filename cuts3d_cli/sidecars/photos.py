@@ -38,7 +38,9 @@ _FACTS_OF_0_1 = ({"id", "source", "width", "height"}, {"id", "source", "width", 
 """Fields of `KEY.json` in shards that `pack` of version 0.1 wrote."""
 _MOST_MISSING = 32
 """Values of a sensor's map that the facts may name as missing; each is looked for in the whole map."""
-MEMBERS = (*IMAGE_EXTENSIONS, FACTS, "sensor.png", "sensor.npy")
+SENSOR_MEMBERS = ("sensor.png", "sensor.npy")
+MEMBERS = (*IMAGE_EXTENSIONS, FACTS, *SENSOR_MEMBERS)
+NO_SENSOR_MAP = "no sensor map is packed with the image"
 _CALLED_PHOTO = ("image", "img", "input", "photo", "rgb")
 """What other programs call the photo among several members, as in `KEY.input.jpg`; a plain `KEY.jpg` goes first."""
 _PHOTOS = (IMAGE_EXTENSIONS, tuple(f"{name}.{extension}" for name in _CALLED_PHOTO for extension in IMAGE_EXTENSIONS))
@@ -225,6 +227,11 @@ def check_facts(sample: Sample) -> None:
         raise SampleError(f"the facts about the photo cannot be read: {flaw.extension}: {flaw.reason}")
 
 
+def has_sensor_map(sample: Sample) -> bool:
+    """Tell whether the map of a depth sensor was packed with a photo, damaged or not."""
+    return any(name in sample.members for name in SENSOR_MEMBERS)
+
+
 def sensor_map(sample: Sample) -> SensorMap:
     """Read the map of a depth sensor that was packed with a photo.
 
@@ -236,7 +243,7 @@ def sensor_map(sample: Sample) -> SensorMap:
     if "sensor.npy" in sample.members:
         return decode_sensor_npy(sample.members["sensor.npy"], missing=_missing(facts))
     if "sensor.png" not in sample.members:
-        raise SampleError("no sensor map is packed with the image")
+        raise SampleError(NO_SENSOR_MAP)
     return decode_sensor_png(sample.members["sensor.png"], scale=_scale(facts), missing=_missing(facts))
 
 

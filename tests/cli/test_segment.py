@@ -154,7 +154,7 @@ def test_photos_that_fail_are_listed_and_the_others_done(
         result = json.loads(ran.out)
         assert result["photos"] == 1
         assert [(item["file"], item["stage"]) for item in result["failed"]] == [("p0.jpg", "pack"), ("p1.jpg", "depth")]
-        assert "failed: p1.jpg: depth: no sensor map is packed with the image" in ran.err
+        assert "failed: p1.jpg: depth: there is no depth map of it in maps" in ran.err
     assert [path.name for path in Path("out/pictures").iterdir()] == ["p2.jpg"]
 
 
@@ -233,11 +233,39 @@ def test_predict_takes_photos_too(photos: Path, cuts3d: Callable[..., Ran], tiny
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["photos"] == 3
     assert len(list(Path("out/pictures").iterdir())) == 3
+    assert cuts3d(*command, "--out", "out", "--score", "0.001").out.startswith("cuts3d predict: finished before")
     for named in ("photos", "photos/p0.jpg"):
         ran = cuts3d("predict", named, "-c", tiny_detector)
         assert ran.code == 2
         assert ran.line == (f"cuts3d: {named} is no shard: to detect in photos, name a folder for the results by --out")
     assert cuts3d("predict", "--shards", "s.tar", "-c", tiny_detector, "--out", "out").code == 2
+
+
+def test_the_preset_that_nobody_named_is_told(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
+    command = ("segment", "photos/p0.jpg", "--no-pictures", "--to", "png", *settings)
+    maps = ("--depth-dir", "maps")
+    line = "preset objects, since depth maps are given: --preset paper takes the paper's"
+    assert line in cuts3d(*command, *maps, "--out", "a").err.splitlines()
+    assert "preset" not in cuts3d(*command, *maps, "--out", "a").err, "finished before"
+    assert "preset paper, since no depth maps are given" in cuts3d(*command, "--out", "b").err.splitlines()
+    assert "since depth maps" not in cuts3d(*command, *maps, "--preset", "objects", "--out", "c").err
+    Path("cuts3d.toml").write_text('preset = "best"')
+    assert "since depth maps" not in cuts3d(*command, *maps, "--out", "d").err
+
+
+def test_a_folder_of_results_is_no_folder_of_shards(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    commands = (
+        ("report", "out", "--out", "page"),
+        ("export", "out", "--to", "coco", "--out", "a.json"),
+        ("verify", "out"),
+    )
+    for command in commands:
+        ran = cuts3d(*command)
+        assert ran.code == 1
+        line = "cuts3d: out holds results of segment, which has left no shards: run it again with --keep-shards"
+        assert ran.line == line
+    assert cuts3d(*done, "--keep-shards").code == 0
+    assert cuts3d(*commands[0]).line == "cuts3d: out holds results of segment: name its shards, out/shards"
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,13 @@ def test_rows_have_names_and_values():
     widths = [float(bar.attrib["width"]) for bar in bars(svg)]
     assert widths[1] == pytest.approx(4 * widths[0], abs=0.2)
     assert texts(svg)[:2] == ["eigen", "0.25 s"]
-    assert any(text.endswith("\u2026") for text in texts(svg))
     assert "a very long name of a step: 0 s" in svg
+    # The names of all steps are shown whole, longer ones are cut.
+    whole = "confidence: the maps"
+    assert whole in texts(rows_svg([(whole, 1.0)], unit="s", label="time"))
+    long = texts(rows_svg([("x" * 60, 1.0)], unit="s", label="time"))[0]
+    assert long.endswith("\u2026")
+    assert len(long) > 20
 
 
 @pytest.mark.parametrize(("counts", "ticks"), [([], ["0"]), ([1], []), ([1], ["0", "1", "2"])])

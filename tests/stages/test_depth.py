@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cuts3d_cli.config import Config
 from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.engine.replacing import OtherSettingsError
-from cuts3d_cli.errors import WeightsError
+from cuts3d_cli.errors import ShardError, WeightsError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
@@ -25,6 +25,7 @@ from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth as stage
 from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
+from tests.support.running import Ran
 
 SENSOR = settings({"depth": {"backend": "sensor"}})
 
@@ -247,3 +248,34 @@ def test_the_manifest_names_the_network_that_was_loaded(alone: Path, midas: Path
     }
     # Settings that came later are recorded where they are set, so that older shards stay finished
     assert not {"gives", "zoedepth_flip", "weights"}.intersection(manifest.config["depth"])
+
+
+def test_packed_maps_that_a_network_does_not_use_are_told(alone: Path, midas: Path):
+    base = pack_photos(alone, 1)[0]
+    for path in (sidecar(base, "depth"), manifest_path(sidecar(base, "depth"))):
+        path.unlink()
+    lines: list[str] = []
+
+    def say(line: object) -> None:
+        lines.append(str(line))
+
+    line = "the photos have depth maps, which midas-small does not use: depth.backend='sensor' takes them"
+    stage.run([base], config=network(midas), say=say)
+    assert lines.count(line) == 1
+    lines.clear()
+    other = pack_photos(alone / "other", 1)
+    stage.run(other, config=SENSOR, say=say)
+    (alone / "plain").mkdir()
+    without = write_shard(alone / "plain/s.tar", {"a": {"jpg": encoded(two_boxes().image)}})
+    (alone / "plain/bad.tar").write_bytes(b"no tar")
+    stage.run([without], config=network(midas), say=say)
+    with pytest.raises(ShardError, match=r"bad\.tar is not an uncompressed tar"):
+        stage.run([alone / "plain/bad.tar"], config=network(midas), say=say)
+    assert line not in lines
+
+
+def test_the_way_out_of_a_missing_hub_names_the_sensor(alone: Path, cuts3d: Callable[..., Ran]):
+    pack_photos(alone, 1)
+    ran = cuts3d("depth", "--shards", "s-000.tar", "--if-exists", "overwrite")
+    assert ran.code == 1
+    assert "which zoedepth does not use: --depth-backend sensor takes them" in ran.err
