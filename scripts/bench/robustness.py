@@ -171,6 +171,7 @@ def robustness(photos: Sequence[Photo], *, features: Features, conditions: Mappi
                 ranks.append({"variant": name, **_ranking(cuts, config)})
             if condition == plain and name in COSTED:
                 costs.append({"variant": name, **_cost(cuts)})
+    costs.sort(key=lambda row: COSTED.index(row["variant"]))
     rows.sort(key=lambda row: ("any", *conditions).index(row["depth"]))
     return Report(
         name="robustness",
