@@ -193,7 +193,8 @@ def notes(report: BenchmarkReport) -> list[str]:
     found = []
     for result in report.results:
         if result.missing:
-            found.append(f"* {counted(result.missing, 'image')} of {result.title} left out: these are not its figures")
+            images = f"{counted(result.missing, 'image')} of {result.title} {'was' if result.missing == 1 else 'were'}"
+            found.append(f"* {images} left out: these are not its figures")
         if result.failed:
             found.append(
                 f"* {counted(len(result.failed), 'image')} of {result.title} failed, and"

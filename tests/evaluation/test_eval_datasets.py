@@ -251,9 +251,9 @@ def test_a_missing_photo_is_one_line_unless_what_is_there_will_do(cuts3d: Eval, 
     ran = cuts3d("eval", "-c", detector, *ALL, "--partial")
     assert ran.code == 0
     assert " COCO val2017* " in ran.out
-    assert ran.out.endswith("* 1 image of COCO val2017 left out: these are not its figures\n")
+    assert ran.out.endswith("* 1 image of COCO val2017 was left out: these are not its figures\n")
     ran = cuts3d("eval", "-c", detector, "-d", "voc", "--root", "sets", "--limit", "1")
-    assert "* 1 image of VOC 2007 trainval+test left out" in ran.out
+    assert "* 1 image of VOC 2007 trainval+test was left out" in ran.out
 
 
 @pytest.mark.parametrize(
