@@ -109,8 +109,8 @@ class WorkerPool:
     ) -> None:
         if self._executor is None:
             return
-        if kind is not None:  # do not wait for work that nobody will see
-            self._end_processes()
+        # Nobody will see what they still do. One that waits for another which was killed would never end of itself.
+        self._end_processes()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def in_order(

@@ -109,17 +109,16 @@ def run_processes(
 
 def _listen(running: dict[int, _Process], *, heard: Callable[..., None], died: Callable[[int, str], None]) -> None:
     """Take what processes say; those that have ended are no longer among those that run."""
-    pipes = {each.pipe: number for number, each in running.items()}
-    for pipe in connection.wait(list(pipes), timeout=_POLL):
-        assert isinstance(pipe, Connection)
-        number = pipes[pipe]
-        each = running[number]
+    ready = connection.wait([each.pipe for each in running.values()], timeout=_POLL)
+    for number, each in list(running.items()):
+        if each.pipe not in ready:
+            continue
         try:
-            kind, *content = pipe.recv()
+            kind, *content = each.pipe.recv()
         except (EOFError, OSError):  # it has ended, perhaps within a message
             _join(each.process, seconds=_EXIT_SECONDS)
             del running[number]
-            pipe.close()
+            each.pipe.close()
             if not each.is_done:
                 died(number, each.failure or cause_of_end(each.process))
             continue

@@ -78,3 +78,40 @@ def test_another_process_names_the_options_of_the_same_command(capfd: pytest.Cap
     finally:
         set_running(None)
     assert (process.exitcode, capfd.readouterr().err) == (0, "raise --images-per-batch\n")
+
+
+def test_several_shards_at_once_are_one_progress():
+    """Each has its own count and rate; what is given up is taken back; a terminal shows the bar of all."""
+    a, b = Path("x/a.tar"), Path("x/b.tar")
+    text = io.StringIO()
+    with StageProgress(Console(file=text, width=200), name="pseudo") as watcher:
+        watcher.begin([(a, 2), (b, 3)])
+        watcher.start(a, why="")
+        watcher.start(b, why="redone, input changed")
+        for shard, failed in ((a, True), (b, False), (a, False), (b, True)):
+            watcher.advance(failed=failed, shard=shard)
+        watcher.finish(a)
+        watcher.give_up(b, why="its process has ended")
+        watcher.start(b, why="")
+        for _ in range(3):
+            watcher.advance(failed=False, shard=b)
+        watcher.finish(b)
+    lines = [re.sub(r"\d+\.\d\d images/s", "", line) for line in text.getvalue().splitlines()]
+    assert lines == [
+        "b.tar: redone, input changed",
+        "a.tar: 2 images, , 1 shard to go, 2 failed",
+        "its process has ended",
+        "b.tar: 3 images, , 0 shards to go, 1 failed",
+    ]
+    text = io.StringIO()
+    with StageProgress(Console(file=text, width=200, force_terminal=True), name="pseudo") as watcher:
+        watcher.begin([(a, 2), (b, 3)])
+        for shard in (a, b):
+            watcher.start(shard, why="")
+        watcher.advance(failed=False, shard=a)
+        assert watcher._bars.tasks[1].fields["note"] == "2 shards to go, 2 at once"
+        watcher.give_up(a, why="its process has ended")
+        watcher.advance(failed=False, shard=b)
+        (everything,) = [task for task in watcher._bars.tasks if task.visible]
+        assert (everything.description, everything.completed, everything.total) == ("pseudo: all", 1, 5)
+        assert everything.fields["note"] == "2 shards to go"

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -262,3 +263,22 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path):
     parent.wait()
     parent.stdout.close()
     wait_for_end(workers)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be stopped on this system")
+def test_the_end_waits_for_no_worker():
+    """One that hangs in a lock, as that of another which was killed at that moment, would never end of itself."""
+    pool = WorkerPool(2)
+
+    def use() -> None:
+        with pool:
+            workers.add(pool.take(pool.start(process_of, 0)).result())
+            os.kill(next(iter(workers)), signal.SIGSTOP)
+
+    workers: set[int] = set()
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    (worker,) = workers
+    assert not is_alive(worker)
