@@ -99,7 +99,8 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     """Encode a mask as a COCO run-length code. (h, w) bool in."""
-    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    columns = cv2.transpose(mask.astype(np.uint8))  # several times as fast as np.asfortranarray
+    code = coco_mask.encode(columns.T)
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 

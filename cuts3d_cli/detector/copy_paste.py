@@ -1,7 +1,8 @@
 """Copy-paste between the images of a batch: confident selection and confidence alpha-blending (paper: Sec. 3.4).
 
-It works on the device of the batch, so that a GPU does not wait for the CPU. The sources are the images as they came
-from the loader: pasted instances are not pasted again.
+It works on the device of the batch. A training step is bound by how fast work is handed to a GPU, and stands still
+whenever the CPU asks what came out: so there are few operations, and what is left out is asked for four times an
+image. The sources are the images as they came from the loader: pasted instances are not pasted again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch.nn import functional
@@ -104,7 +106,7 @@ def choose(scores: torch.Tensor, *, confident: bool, generator: torch.Generator)
     total = len(scores)
     count = 1 if total == 1 else _draw_int(1, total - 1, generator)
     if confident:
-        order = torch.argsort(scores, descending=True, stable=True).cpu()
+        order = torch.argsort(scores.cpu(), descending=True, stable=True)
     else:
         order = torch.randperm(total, generator=generator)
     return order[:count].sort().values
@@ -127,14 +129,15 @@ def place(source: Sample, chosen: torch.Tensor, *, scaled: tuple[int, int], offs
     image = source["image"].to(torch.float32)
     pixels = functional.interpolate(image[None], scaled, mode="bilinear", align_corners=False, antialias=True)[0]
     # Nearest neighbour neither grows nor shrinks masks; confidence is taken from the same pixels.
-    masks = nearest(instances.gt_masks[chosen].dense(), scaled)
-    kept = masks.flatten(1).any(dim=1)
-    confidence = ConfidenceMaps(nearest(instances.gt_confidence[chosen[kept]].gathered(), scaled))
+    places = nearest_pixels(instances.image_size, scaled, device=chosen.device)
+    masks = sampled(instances.gt_masks[chosen], places)
+    kept = masks.flatten(1).any(dim=1).nonzero()[:, 0]
+    chosen = chosen[kept]
     return PastedInstances(
         pixels=pixels,
         masks=masks[kept],
-        confidence=confidence.dense(),
-        scores=instances.gt_scores[chosen][kept],
+        confidence=sampled(instances.gt_confidence[chosen], places).to(torch.float32) / LEVELS,
+        scores=instances.gt_scores[chosen],
         offset=offset,
     )
 
@@ -162,8 +165,9 @@ def paste(target: Sample, pasted: PastedInstances, *, alpha: str, overlap: float
         slice(start, start + extent) for start, extent in zip(pasted.offset, pasted.masks.shape[1:], strict=True)
     )
     masks, confidence = before.gt_masks.dense(), before.gt_confidence.gathered()
-    kept = ~hides(pasted.masks, masks[:, rows, columns], areas=before.gt_masks.area(), share=overlap)
-    if not bool(kept.any()):
+    hiding = hides(pasted.masks, masks[:, rows, columns], areas=before.gt_masks.area(), share=overlap)
+    kept = (~hiding).nonzero()[:, 0]
+    if not len(kept):
         return _unpasted(target)
     # Blend the image.
     scores, sure = pasted.scores[kept], pasted.confidence[kept]
@@ -179,15 +183,17 @@ def paste(target: Sample, pasted: PastedInstances, *, alpha: str, overlap: float
     masks[own:, rows, columns] = visible
     confidence[:own, rows, columns].masked_fill_(hidden, LEVELS)
     confidence[own:, rows, columns] = ConfidenceMaps.of(torch.where(visible, sure, 1.0)).maps
-    # Compute the fields that follow from the masks.
+    # Compute the fields that follow from the masks, of those that are still seen.
+    boxes = IndexedMasks(masks).get_bounding_boxes()
+    seen = boxes.nonempty().nonzero()[:, 0]
     after = Instances(before.image_size)
-    after.gt_masks = IndexedMasks(masks)
-    after.gt_boxes = after.gt_masks.get_bounding_boxes()
-    after.gt_classes = torch.zeros(own + added, dtype=torch.int64, device=masks.device)
-    after.gt_confidence = ConfidenceMaps(confidence)
-    after.gt_scores = torch.cat([before.gt_scores, scores])
-    after.gt_pasted = torch.arange(own + added, device=masks.device) >= own
-    return {**target, "image": image, "instances": after[after.gt_boxes.nonempty()]}
+    after.gt_masks = IndexedMasks(masks, seen)
+    after.gt_boxes = boxes[seen]
+    after.gt_classes = torch.zeros_like(seen)
+    after.gt_confidence = ConfidenceMaps(confidence, seen)
+    after.gt_scores = torch.cat([before.gt_scores, scores])[seen]
+    after.gt_pasted = seen >= own
+    return {**target, "image": image, "instances": after}
 
 
 def hides(masks: torch.Tensor, others: torch.Tensor, *, areas: torch.Tensor, share: float) -> torch.Tensor:
@@ -217,6 +223,8 @@ def uncovered(masks: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, h, w) bool, disjoint.
     """
+    if len(masks) == 1:
+        return masks
     seen: list[torch.Tensor] = []
     above = torch.zeros_like(masks[0])
     for mask in masks.flip(0):
@@ -258,21 +266,36 @@ def blend(target: torch.Tensor, source: torch.Tensor, strength: torch.Tensor) ->
     return mixed.round().clamp(0, 255).to(torch.uint8)
 
 
-def nearest(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample maps by nearest neighbour.
+def nearest_pixels(
+    old: tuple[int, int], new: tuple[int, int], *, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute which old pixel holds the centre of each new one.
 
     Args:
-        maps: (N, H, W), any dtype.
-        size: new height and width.
+        old: height and width before.
+        new: height and width after.
+        device: of the result.
 
     Returns:
-        (N, *size), same dtype.
+        (h,) rows and (w,) columns, int64.
     """
-    rows, columns = (
-        torch.from_numpy(nearest_places(old, new)).to(maps.device)
-        for old, new in zip(maps.shape[1:], size, strict=True)
-    )
-    return maps[:, rows][:, :, columns]
+    rows, columns = (nearest_places(*sides) for sides in zip(old, new, strict=True))
+    both = torch.from_numpy(np.concatenate([rows, columns])).to(device)
+    return both[: new[0]], both[new[0] :]
+
+
+def sampled(field: IndexedMasks | ConfidenceMaps, places: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Return the map of each instance at some rows and columns.
+
+    Args:
+        field: N instances.
+        places: (h,) rows and (w,) columns, int64.
+
+    Returns:
+        (N, h, w), as stored.
+    """
+    rows, columns = places
+    return field.maps[field.index[:, None], rows][:, :, columns]
 
 
 def _unpasted(sample: Sample) -> Sample:

@@ -100,14 +100,15 @@ class IndexedMasks(_IndexedMaps):
 
     def get_bounding_boxes(self) -> Boxes:
         """Return the boxes of the masks, x0, y0, x1, y1 with x1 and y1 behind the last pixel; 0 for an empty mask."""
-        # Of what lies behind the last pixel the greatest counts; of the first one, what is left from it to the end.
-        ends: list[torch.Tensor] = []
-        for dim, size in ((1, self.image_size[1]), (2, self.image_size[0])):
+        # How far each row and column of a mask lies from the end and from the start: the greatest ones are its sides.
+        reach: list[torch.Tensor] = []
+        height, width = self.image_size
+        for dim, size in ((1, width), (2, height)):
             behind = torch.arange(1, size + 1, device=self.device, dtype=torch.float32)
-            hit = self.maps.any(dim=dim)
-            ends += [size - (hit * behind.flip(0)).amax(dim=1), (hit * behind).amax(dim=1)]
-        left, right, top, bottom = ends
-        boxes = torch.stack([left, top, right, bottom], dim=1) * (right > 0)[:, None]
+            both = torch.stack([behind.flip(0), behind])
+            reach.append((self.maps.any(dim=dim)[:, None] * both).amax(dim=2))
+        (left, right), (top, bottom) = (item.unbind(dim=1) for item in reach)
+        boxes = torch.stack([width - left, height - top, right, bottom], dim=1) * (right > 0)[:, None]
         return Boxes(boxes[self.index])
 
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from detectron2.utils.events import EventStorage
 
 from bench.common import Report, Row, Table, interleaved, log, ratios
 from bench.data import rendered
+from bench.operations import Operations
 from cuts3d_cli.config import TrainConfig
 from cuts3d_cli.detector.copy_paste import CopyPaste
 from cuts3d_cli.detector.model import build_model, model_config
@@ -127,13 +128,17 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     worked: dict[str, list[float]] = {name: [] for name in ways}
     losses: dict[str, float] = {}
+    counts: dict[str, tuple[float, float]] = {name: (0.0, 0.0) for name in ways}
     with EventStorage():
         for number, batch in enumerate(made):
             log(f"train-step: batch {number + 1} of {len(made)}")
             prepared = {name: way.prepared(batch) for name, way in ways.items()}
             actions = {name: partial(step, prepared[name], number) for name, step in steppers.items()}
             for name, action in actions.items():  # once before the clock runs: memory, kernels, threads
-                losses[name] = losses.get(name, 0.0) + action()[0] / len(made)
+                with Operations() as counted:
+                    losses[name] = losses.get(name, 0.0) + action()[0] / len(made)
+                done, waits = counts[name]
+                counts[name] = (done + counted.count / len(made), waits + counted.waits / len(made))
             timed = interleaved(actions, repeats=repeats)
             for name in ways:
                 seconds[name] += timed.seconds[name]
@@ -148,6 +153,9 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
             "to random copy-paste": ratios(seconds[name], seconds[COUNTED])["ratio"],
             "processor's seconds": median(worked[name]),
             "ratio of these": ratios(worked[name], worked[PLAIN])["ratio"],
+            "operations": counts[name][0],
+            "ratio of operations": counts[name][0] / counts[PLAIN][0],
+            "waits": counts[name][1],
             "loss": losses[name],
         }
         for name in ways
@@ -162,7 +170,9 @@ def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: in
             f" {', '.join(shapes)} pixels; rounds: {repeats}, interleaved; medians, ratios of pairs.",
             "A step is copy-paste, forward, backward, clipping and the optimizer's step, without reading, decoding and"
             " the transfer to the device. The learning rate is 0, so that all start from the same weights.",
-            "The processor's seconds hardly depend on other load.",
+            "The processor's seconds hardly depend on other load. Operations are those that a step hands to its device,"
+            " on a GPU without those of the backward pass; waits, how often it needs to know what came out. Neither"
+            " depends on the machine.",
         ],
     )
 

@@ -15,10 +15,11 @@ from cuts3d_cli.detector.copy_paste import (
     blend,
     choose,
     hides,
-    nearest,
+    nearest_pixels,
     opacity,
     paste,
     place,
+    sampled,
     uncovered,
 )
 from cuts3d_cli.detector.maps import ConfidenceMaps
@@ -246,10 +247,14 @@ def test_boxes_masks_and_confidence_stay_aligned(images: list[Any], seed: int, a
 
 
 def test_resampling_takes_the_pixel_at_the_centre():
-    row = torch.arange(6)[None, None]
-    assert nearest(row, (1, 3)).tolist() == [[[1, 3, 5]]]
-    assert nearest(row, (2, 6))[0].tolist() == [list(range(6))] * 2
-    assert nearest(row, (1, 12))[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    row = ConfidenceMaps(torch.arange(6)[None, None])
+
+    def resampled(size: tuple[int, int]) -> torch.Tensor:
+        return sampled(row, nearest_pixels((1, 6), size, device=torch.device("cpu")))
+
+    assert resampled((1, 3)).tolist() == [[[1, 3, 5]]]
+    assert resampled((2, 6))[0].tolist() == [list(range(6))] * 2
+    assert resampled((1, 12))[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_overlapping_instances_of_one_source_hide_each_other():
