@@ -42,8 +42,8 @@ CALLS = {
         "relative False auto auto None True",
     ),
     "Segmenter.batch": (
-        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation intrinsics confidence batch_size"
-        " workers errors",
+        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation intrinsics confidence"
+        " batch_size workers errors",
         "None relative False auto auto None True 4 0 raise",
     ),
     "Detector.__init__": ("self checkpoint device precision settings", "auto auto"),
