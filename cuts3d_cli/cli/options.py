@@ -19,6 +19,8 @@ from cuts3d_cli.config import (
     PRESET_HELP,
     PRESETS,
     Config,
+    former_switches,
+    in_present_terms,
     names_preset,
     resolve,
     section_fields,
@@ -137,6 +139,12 @@ def with_config(
             if key not in places:
                 places[key] = (section, key)
                 old.append(_parameter(key, kind, typer.Option(*_flags(key, kind, ()), hidden=True)))
+        # The switches that fields have replaced
+        for wanted in wholes:
+            for switch, (field, _) in former_switches(section_types()[wanted.section]).items():
+                if field in wanted.names + wanted.idle and switch not in places:
+                    places[switch] = (wanted.section, switch)
+                    old.append(_parameter(switch, bool, typer.Option(*_flags(switch, bool, ()), hidden=True)))
         # What people change comes first, how the work is done last
         panels.setdefault(section_types()["run"].title, []).append(_parameter("set", list[str], _set_option(names)))
         last = {section_types()["run"].title: 1, **{title: 2 for title in _panels("run")}}
@@ -160,6 +168,7 @@ def with_config(
             for assignment in arguments.pop("set") or []:
                 section, key, text = _assignment(assignment, names)
                 overrides.setdefault(section, {})[key] = text
+            overrides = {section: in_present_terms(section, values) for section, values in overrides.items()}
             # Options of one section may fill another one.
             read: dict[str, Collection[str]] = dict(reads)
             for section, instead in (redirect(arguments) if redirect else {}).items():
@@ -262,6 +271,10 @@ def _fields(section: str) -> list[tuple[Any, Any]]:
     return section_fields(section_types()[section])
 
 
+def _names(section: str) -> set[str]:
+    return {item.name for item, _ in _fields(section)} | former_switches(section_types()[section]).keys()
+
+
 def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
     """Return section, field and value of `field=value` or `section.field=value`."""
     target, equals, value = text.partition("=")
@@ -269,7 +282,7 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
         raise SettingError("set", f"{text}: write it as FIELD=VALUE")
     section, dot, key = target.strip().rpartition(".")
     if not dot:
-        owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
+        owners = [name for name in sections if key in _names(name)]
         if len(owners) != 1:
             every = [item.name for name in sections for item, _ in _fields(name)]
             unknown = f"is no field here{did_you_mean(key, every)}"

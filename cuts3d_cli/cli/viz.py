@@ -15,7 +15,7 @@ from cuts3d_cli.cli.pack import INTRINSICS_HELP
 from cuts3d_cli.config import Config
 from cuts3d_cli.errors import Parts, Setting, UsageError
 
-VIZ_FIELDS = ("device", "half", "max_image_pixels")
+VIZ_FIELDS = ("device", "precision", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
 _OF_SHARDS = ("batch_size", *WORKER_FIELDS, "graphs", "if_exists")
 

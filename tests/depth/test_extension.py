@@ -20,7 +20,7 @@ from torch import nn
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth import catalogue
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.devices import on_cuda
+from cuts3d_cli.devices import NetworkPrecision, on_cuda
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.weights.checkpoint import load_into, read_tensors
@@ -43,8 +43,8 @@ def find_fake(spec: DepthSpec) -> Path | None:
     return OWN_PLACE if OWN_PLACE.exists() else None
 
 
-def load_fake(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> Brightness:
-    assert not (half and not on_cuda(device))
+def load_fake(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> Brightness:
+    assert precision == ("float16" if on_cuda(device) else "float32")
     weights = config.weights or find_fake(spec)
     if weights is None:
         raise WeightsError(f"weights of {spec.name} are missing: {spec.weights_hint}")
