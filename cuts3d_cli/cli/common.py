@@ -97,6 +97,18 @@ def _explain_results(specs: Sequence[str], error: ShardError) -> None:
             raise ShardError(f"{folder} holds results of segment, which has left no shards: ", *again) from error
 
 
+def tell_preset(preset: str, *, has_maps: bool) -> Message:
+    """Return which preset was taken, since nobody named one, and why.
+
+    Args:
+        preset: that was taken, as `config.default_preset` names it.
+        has_maps: whether depth maps of the photos are given.
+    """
+    if not has_maps:
+        return Message(f"preset {preset}, since no depth maps are given")
+    return Message(f"preset {preset}, since depth maps are given: ", Setting("preset", "paper"), " takes the paper's")
+
+
 Rows = Callable[["StageResult"], Mapping[str, str]]
 """Further rows of the table that a stage ends with: what -> value."""
 

@@ -16,13 +16,14 @@ from cuts3d_cli.cli.common import (
     Json,
     leave,
     say_how_to_go_on,
+    tell_preset,
 )
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP, OF_MAPS
 from cuts3d_cli.cli.spelling import running
 from cuts3d_cli.config import Config, default_preset
-from cuts3d_cli.errors import Message, Parts, Setting
+from cuts3d_cli.errors import Parts, Setting
 from cuts3d_cli.exports.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -134,16 +135,9 @@ def segment(
         category=category,
         pictures=pictures,
         keep_shards=keep_shards,
-        preset_note=None if stand_in is None else _preset_note(stand_in, has_maps=depth_dir is not None),
+        preset_note=None if stand_in is None else tell_preset(stand_in, has_maps=depth_dir is not None),
     )
     segment_photos(wanted, config=config, json=json, given=given)
-
-
-def _preset_note(preset: str, *, has_maps: bool) -> Message:
-    """Return which preset was taken, since nobody named one, and why."""
-    if not has_maps:
-        return Message(f"preset {preset}, since no depth maps are given")
-    return Message(f"preset {preset}, since depth maps are given: ", Setting("preset", "paper"), " takes the paper's")
 
 
 def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Collection[str] = ()) -> NoReturn:

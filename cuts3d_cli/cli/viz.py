@@ -8,12 +8,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards, leave
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, expand_shards, leave, tell_preset
 from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import Parts, Setting, UsageError
+from cuts3d_cli.config import Config, default_preset
+from cuts3d_cli.errors import Message, Parts, Setting, UsageError
 
 VIZ_FIELDS = ("device", "precision", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
@@ -35,6 +35,13 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     return detecting | {"pack": ("without ", Setting("depth_file"))}
 
 
+def _preset(arguments: Mapping[str, Any]) -> str | None:
+    """Return the preset where nobody names one; None where nothing is cut."""
+    if arguments.get("checkpoint") or arguments.get("shards"):
+        return None
+    return default_preset(metric_depth=bool(arguments.get("depth_file")))
+
+
 @with_config(
     "pseudo",
     "features",
@@ -43,6 +50,8 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
     fields("pack", "depth_invalid", "depth_orientation"),
     fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
     idle=_idle,
+    default_preset=_preset,
+    preset_default="objects with --depth, else paper",
     lead=("depth_file", "out"),
 )
 def viz(
@@ -82,6 +91,7 @@ def viz(
     json: Json = False,
     *,
     config: Config,
+    stand_in: str | None,
 ) -> None:
     """Draw how photos are cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in them."""
     from cuts3d_cli.cli.tables import print_json
@@ -96,12 +106,14 @@ def viz(
         raise UsageError("--checkpoint goes with photos, and not with --depth")
     if intrinsics is not None and (not photos or checkpoint is not None):
         raise UsageError("--intrinsics goes with photos, and not with --checkpoint")
+    note = None if stand_in is None else tell_preset(stand_in, has_maps=depth_file is not None)
     if photos and are_many(photos):
         _draw_many(
             photos,
             depth=depth_file,
             intrinsics=intrinsics,
             checkpoint=checkpoint,
+            preset_note=note,
             out=out,
             open_pictures=open_picture,
             json=json,
@@ -111,7 +123,9 @@ def viz(
     if image is not None and checkpoint is not None:
         drawn = stage.draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
     elif image is not None:
-        drawn = stage.draw_photo(image, depth_file=depth_file, intrinsics=intrinsics, out=out, config=config, say=say)
+        drawn = stage.draw_photo(
+            image, depth_file=depth_file, intrinsics=intrinsics, preset_note=note, out=out, config=config, say=say
+        )
     else:
         if key is None or depth_file is not None:
             raise UsageError("--shards goes with --key, and not with --depth")
@@ -132,6 +146,7 @@ def _draw_many(
     depth: Path | None,
     intrinsics: Path | None,
     checkpoint: Path | None,
+    preset_note: Message | None,
     out: Path | None,
     open_pictures: bool,
     json: bool,
@@ -148,6 +163,7 @@ def _draw_many(
             depth=depth,
             intrinsics=intrinsics,
             checkpoint=checkpoint,
+            preset_note=preset_note,
             out=out,
             config=config,
             say=say,

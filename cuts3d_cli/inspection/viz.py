@@ -100,6 +100,7 @@ def draw_photo(
     config: Config,
     say: Say,
     intrinsics: Path | None = None,
+    preset_note: Message | None = None,
 ) -> Picture:
     """Cut one photo and draw it.
 
@@ -113,6 +114,7 @@ def draw_photo(
         config: all sections; of `pack` what depth maps mean.
         say: prints a status line.
         intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
+        preset_note: why the settings are those of their preset, where nobody named one; said before the cut.
 
     Returns:
         The picture.
@@ -127,20 +129,22 @@ def draw_photo(
     if intrinsics is not None:
         check_effect(config.pseudo)
         camera = pair_cameras([path.name], read_cameras(intrinsics)).of[path.name]
-    return PhotoDrawer(config, say=say).draw(path, depth_file=depth_file, target=target, camera=camera)
+    drawer = PhotoDrawer(config, say=say, preset_note=preset_note)
+    return drawer.draw(path, depth_file=depth_file, target=target, camera=camera)
 
 
 class PhotoDrawer:
     """Cuts photos and draws them, one after the other. Networks are loaded once, and what falls back is said once."""
 
-    def __init__(self, config: Config, *, say: Say) -> None:
+    def __init__(self, config: Config, *, say: Say, preset_note: Message | None = None) -> None:
         """Load nothing.
 
         Args:
             config: all sections; of `pack` what depth maps mean.
             say: prints a status line.
+            preset_note: why the settings are those of their preset; said before the first cut.
         """
-        self._config, self._say = config, say
+        self._config, self._say, self._preset_note = config, say, preset_note
         self._of_all = Notes(say)
         self._cutter: PhotoCutter | None = None
         self._in_2d: PhotoCutter | None = None
@@ -164,6 +168,8 @@ class PhotoDrawer:
         depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
         if self._cutter is None:
             self._cutter = _cutter(config, notes=self._of_all, say=self._say)
+            if self._preset_note is not None:
+                self._say(self._preset_note)
             if depth is not None and (hint := sensor_note(config.pseudo)) is not None:
                 self._say(hint)
         cutter = self._cutter

@@ -11,7 +11,7 @@ from typing import Any
 from cuts3d_cli.config import Config
 from cuts3d_cli.depth.intrinsics import Intrinsics
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import Cuts3dError, FileError, SettingError, UsageError, WeightsError
+from cuts3d_cli.errors import Cuts3dError, FileError, Message, SettingError, UsageError, WeightsError
 from cuts3d_cli.exports.output import Stems
 from cuts3d_cli.files import check_folder
 from cuts3d_cli.inspection.viz import DetectionDrawer, PhotoDrawer, Picture
@@ -64,6 +64,7 @@ def draw_many(
     say: Say,
     progress: Progress,
     intrinsics: Path | None = None,
+    preset_note: Message | None = None,
 ) -> Drawn:
     """Draw photos one after the other, each into `out/PHOTO.cuts3d.png`.
 
@@ -76,6 +77,7 @@ def draw_many(
         say: prints a status line.
         progress: receives progress events.
         intrinsics: a file with the camera of the photos, or one of each.
+        preset_note: why the settings are those of their preset, where nobody named one; said before the first cut.
 
     Returns:
         What was drawn. Photos that cannot be used are in it, with the reasons.
@@ -99,7 +101,7 @@ def draw_many(
         check_effect(config.pseudo)
         limit = config.run.max_image_pixels
         cameras = cameras_of(listing.photos, intrinsics, root=listing.root, max_pixels=limit).of
-    draw = _drawer(checkpoint, config=config, say=say)
+    draw = _drawer(checkpoint, config=config, say=say, preset_note=preset_note)
     stems = Stems()
     pictures: list[Picture] = []
     failed: list[dict[str, str]] = []
@@ -129,10 +131,10 @@ def draw_many(
 _Draw = Callable[[Path, Path | None, Path, Intrinsics | None], Picture]
 
 
-def _drawer(checkpoint: Path | None, *, config: Config, say: Say) -> _Draw:
+def _drawer(checkpoint: Path | None, *, config: Config, say: Say, preset_note: Message | None) -> _Draw:
     """Return what draws a photo, given its map, the picture's file, and its camera."""
     if checkpoint is not None:
         detections = DetectionDrawer(checkpoint, config, say=say)
         return lambda path, _depth, target, _camera: detections.draw(path, target=target)
-    cuts = PhotoDrawer(config, say=say)
+    cuts = PhotoDrawer(config, say=say, preset_note=preset_note)
     return lambda path, depth, target, camera: cuts.draw(path, depth_file=depth, target=target, camera=camera)

@@ -281,7 +281,7 @@ def test_viz_takes_cameras(photos: Path, cuts3d: Callable[..., Ran], weights: Pa
     ran = cuts3d(*one, *network, "--intrinsics", written("d.json", {"q.jpg": CAMERA}))
     assert ran.code == 2
     assert ran.line == "cuts3d: --intrinsics d.json holds no camera of any photo: there is q.jpg, and no p0.jpg"
-    ran = cuts3d(*one, "--intrinsics", c)
+    ran = cuts3d(*one, "--intrinsics", c, "--cloud", "paper")
     assert "has no effect with --cloud paper" in ran.line
     ran = cuts3d("viz", "--shards", "d", "--key", "p0", "--intrinsics", c)
     assert ran.line == "cuts3d: --intrinsics goes with photos, and not with --checkpoint"

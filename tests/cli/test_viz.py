@@ -119,6 +119,43 @@ def test_several_photos_say_once_what_falls_back(folders: Path, cuts3d: Callable
     assert [len(lines) for lines in notes] == [1, 1]
 
 
+def test_depth_maps_take_the_preset_for_them_unless_one_is_named(
+    folders: Path, cuts3d: Callable[..., Ran], weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = ("viz", "photos/a.jpg", "--depth", "maps/a.png", "--no-crf", *SMALL, "--weights", weights, "--out")
+    line = "preset objects, since depth maps are given: --preset paper takes the paper's"
+
+    def picture(*more: object) -> tuple[bytes, list[str]]:
+        ran = cuts3d(*one, "a.png", *more)
+        assert ran.code == 0, ran.err
+        return Path("a.png").read_bytes(), ran.err.splitlines()
+
+    plain, told = picture()
+    assert told.count(line) == 1
+    named, told_named = picture("--preset", "objects")
+    assert line not in told_named
+    of_paper, told_paper = picture("--preset", "paper")
+    assert not any(text.startswith("preset ") for text in told_paper)
+    assert plain == named != of_paper
+    # A camera needs no further option then, and settings of one's own win.
+    Path("c.json").write_text('{"fx": 70, "fy": 70}')
+    assert any("1 from intrinsics" in text for text in picture("--intrinsics", "c.json")[1])
+    ran = cuts3d(*one, "a.png", "--intrinsics", "c.json", "--cloud", "paper")
+    assert "--intrinsics has no effect with --cloud paper" in ran.line
+    # A variable and a file name one, too; without maps it stays the paper's.
+    monkeypatch.setenv("CUTS3D_PRESET", "paper")
+    assert picture() == (of_paper, told_paper)
+    monkeypatch.delenv("CUTS3D_PRESET")
+    Path("cuts3d.toml").write_text('preset = "paper"')
+    assert picture() == (of_paper, told_paper)
+    Path("cuts3d.toml").unlink()
+    ran = cuts3d("viz", "photos/a.jpg", *SMALL, "--weights", weights)
+    assert "preset paper, since no depth maps are given" in ran.err.splitlines()
+    # Of a folder it is said once.
+    ran = cuts3d("viz", "photos", "--depth", "maps", "--no-crf", *SMALL, "--weights", weights)
+    assert (ran.code, ran.err.splitlines().count(line)) == (0, 1)
+
+
 def test_one_photo_finds_its_map_in_a_folder(folders: Path, cuts3d: Callable[..., Ran], weights: Path):
     ran = cuts3d("viz", "photos/a.jpg", "--depth", "maps", *SMALL, "--weights", weights)
     assert (ran.code, ran.out) == (0, "a.cuts3d.png\n")
