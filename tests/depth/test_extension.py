@@ -91,7 +91,9 @@ def test_depth_by_the_command_line(cuts3d: Callable[..., Ran], alone: Path, fake
     # Other weights give other values, so the shard is done again where the user says so
     write_weights(weights, 3.0)
     ran = cuts3d("depth", "--shards", base, "--json")
-    assert (ran.code, "--if-exists replace" in ran.line) == (2, True)
+    note, error = ran.err.splitlines()
+    assert note.startswith("the photos have depth maps, which fake does not use")
+    assert (ran.code, "--if-exists replace" in error) == (2, True)
     ran = cuts3d("depth", "--shards", base, "--if-exists", "replace", "--json")
     assert [item["status"] for item in json.loads(ran.out)["shards"]] == ["done"]
     again = records(sidecar(base, "depth"), "depth.json")["p0"]
