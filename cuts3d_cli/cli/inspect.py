@@ -66,7 +66,9 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
         raise Cuts3dError(f"{path} is neither a shard (.tar) nor a manifest (.json)")
     found, problem = _manifest_beside(path)
     samples = {
-        sample.key: {name: describe(name, data, first=0 if json else 1) for name, data in sorted(sample.members.items())}
+        sample.key: {
+            name: describe(name, data, first=0 if json else 1) for name, data in sorted(sample.members.items())
+        }
         for sample in itertools.islice(read_shard(path, whole=False), limit)
     }
     if json:
