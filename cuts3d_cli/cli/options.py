@@ -74,7 +74,7 @@ def with_config(
     redirect: Redirect | None = None,
     idle: Idle | None = None,
     default_preset: DefaultPreset | None = None,
-    preset_default: str = "paper",
+    other_preset: tuple[str, str] | None = None,
     lead: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
@@ -89,7 +89,8 @@ def with_config(
         redirect: names sections to fill in place of others, given the command's own arguments.
         idle: names sections and fields that have no effect beside the command's own arguments, with the reasons.
         default_preset: names the preset where neither the command line nor a variable or file does.
-        preset_default: the same in words, for the help page.
+        other_preset: the preset that it may name, and when, as in ("objects", "with --depth-dir"): the help page shows
+            both defaults.
         lead: arguments of the command's own whose options stand before those that people often change.
 
     Returns:
@@ -100,7 +101,8 @@ def with_config(
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.name not in _PASSED]
-        preset = typer.Option(help=PRESET_HELP, show_default=preset_default)
+        other, when = other_preset or ("paper", "")
+        preset = typer.Option(help=PRESET_HELP, show_default=f"{other} {when}, else paper" if when else "paper")
         often = [_parameter("preset", Literal[tuple(PRESETS)], preset)]
         # An option for each field
         wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
@@ -124,7 +126,7 @@ def with_config(
                     *_flags(name, kind, facts["flags"]),
                     help=facts["help"],
                     metavar=_metavar(section, item.name, kind),
-                    show_default=_shown(item.default),
+                    show_default=_shown(item.default, getattr(getattr(PRESETS[other], section), item.name), when),
                     rich_help_panel=panel,
                     hidden=item.name in wanted.idle,
                     autocompletion=_completion(section, item.name),
@@ -308,11 +310,16 @@ def _flags(name: str, kind: Any, further: tuple[str, ...]) -> tuple[str, ...]:
     return (f"--{word}/--no-{word}" if kind is bool else f"--{word}", *further)
 
 
-def _shown(default: Any) -> str | bool:
-    if default is None:
-        return False
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    if isinstance(default, tuple):
-        return ",".join(str(item) for item in default)
-    return str(default)
+def _shown(default: Any, other: Any, when: str) -> str | bool:
+    """Return how a help page shows a default, with the other one where that depends; False where there is none."""
+    if other != default:
+        return f"{_in_words(default)}; {_in_words(other)} {when}"
+    return False if default is None else _in_words(default)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return "none" if value is None else str(value)

@@ -126,6 +126,19 @@ def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], com
     assert "--preset" in text
 
 
+def test_the_help_page_of_segment_shows_the_defaults_of_both_presets(cuts3d: Callable[..., Ran]):
+    text = words(cuts3d("segment", "--help").out)
+    assert "[default: (objects with --depth-dir, else paper)]" in text
+    for name, shown in {
+        "--instances": "3; all with --depth-dir",
+        "--tau-knn": "0.115; auto with --depth-dir",
+        "--crf-failed": "drop; keep with --depth-dir",
+        "--knn": "16",  # the same in both
+    }.items():
+        described = text[re.search(rf" {name}[ ,]", text).start() :]  # type: ignore[union-attr]
+        assert described.find(f"[default: ({shown})]") == described.find("[default: ") > 0, name
+
+
 @pytest.mark.parametrize(
     ("command", "first"),
     [
