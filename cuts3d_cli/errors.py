@@ -29,14 +29,16 @@ class Setting:
         name: section and field, as in "pseudo.tau_knn"; an argument of the function that was called has no section.
         value: what to set it to; None speaks of the setting itself.
         command: the command that takes it, where it is not the one that is running.
+        elsewhere: words before it where it is not the command that is running, as in "pack with ".
     """
 
     name: str
     value: Value = None
     command: str | None = None
+    elsewhere: str = ""
 
     def __str__(self) -> str:
-        return self.name if self.value is None else f"{self.name}={self.value!r}"
+        return self.elsewhere + (self.name if self.value is None else f"{self.name}={self.value!r}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from cuts3d_cli.errors import Message
 
 Say = Callable[[str | Message], None]
 """Prints a status line for the user, such as "fetching weights of dino-vitb8 from ..."."""
+Spell = Callable[[Message], str]
+"""Puts a line into the words of whoever reads it: `str` names settings, the command line its options."""
 SHOWN_NAMES = 3
 """Names that a message lists before it goes on with dots."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,7 +22,7 @@ from cuts3d_cli.cli.common import (
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP, OF_MAPS
-from cuts3d_cli.cli.spelling import running
+from cuts3d_cli.cli.spelling import running, spelled
 from cuts3d_cli.config import Config, default_preset
 from cuts3d_cli.errors import Parts, Setting
 from cuts3d_cli.exports.formats import FORMATS
@@ -158,7 +159,7 @@ def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Col
         return StageProgress(stderr, name=name)
 
     say_how_to_go_on(config)
-    result = run(wanted, config=config, bar=bar, say=say, given=given)
+    result = run(replace(wanted, spell=spelled), config=config, bar=bar, say=say, given=given)
     if json:
         print_json(result.to_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 
 from cuts3d_cli.cli.flags import flag_of
 from cuts3d_cli.errors import Command, Part, Setting, one_line, parts_of
@@ -44,7 +45,9 @@ def _part(part: Part) -> str:
     if isinstance(part, Command):
         return f"`{command_line(part)}`"
     if isinstance(part, Setting):
-        return _option(part, running() if _is_taken(part) else part.command or running())
+        if _is_taken(part):
+            return _option(replace(part, elsewhere=""), running())
+        return part.elsewhere + _option(replace(part, elsewhere=""), part.command or running())
     return part
 
 

@@ -12,6 +12,7 @@ from cuts3d_cli.cli.common import CHECKPOINT_HELP, WORKER_FIELDS, Json, Shards, 
 from cuts3d_cli.cli.console import print_line, say, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP
+from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config, default_preset
 from cuts3d_cli.errors import Message, Parts, Setting, UsageError
 
@@ -124,7 +125,14 @@ def viz(
         drawn = stage.draw_detections(image, checkpoint=checkpoint, out=out, config=config, say=say)
     elif image is not None:
         drawn = stage.draw_photo(
-            image, depth_file=depth_file, intrinsics=intrinsics, preset_note=note, out=out, config=config, say=say
+            image,
+            depth_file=depth_file,
+            intrinsics=intrinsics,
+            preset_note=note,
+            out=out,
+            config=config,
+            say=say,
+            spell=spelled,
         )
     else:
         if key is None or depth_file is not None:
@@ -167,6 +175,7 @@ def _draw_many(
             out=out,
             config=config,
             say=say,
+            spell=spelled,
             progress=progress,
         )
     if json:

@@ -46,7 +46,7 @@ from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Photo
 from cuts3d_cli.stages.own_results import PICTURE_ENDING
 from cuts3d_cli.stages.pseudo_notes import focal_note, sensor_note
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, Spell
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detector
@@ -81,14 +81,19 @@ class Notes:
         lines: so far.
     """
 
-    def __init__(self, say: Say) -> None:
-        """Say every line as it comes."""
+    def __init__(self, say: Say, *, spell: Spell = str) -> None:
+        """Say every line as it comes.
+
+        Args:
+            say: prints a status line.
+            spell: puts a line into the reader's words.
+        """
         self.lines: list[str] = []
-        self._say = say
+        self._say, self._spell = say, spell
 
     def add(self, *parts: Part, way_out: Sequence[Part] = ()) -> None:
         """Keep a line and say it, with a way out for the terminal alone."""
-        self.lines.append(str(Message(*parts)))
+        self.lines.append(self._spell(Message(*parts)))
         self._say(Message(*parts, *way_out))
 
 
@@ -101,6 +106,7 @@ def draw_photo(
     say: Say,
     intrinsics: Path | None = None,
     preset_note: Message | None = None,
+    spell: Spell = str,
 ) -> Picture:
     """Cut one photo and draw it.
 
@@ -115,6 +121,7 @@ def draw_photo(
         say: prints a status line.
         intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
         preset_note: why the settings are those of their preset, where nobody named one; said before the cut.
+        spell: puts the notes on the picture into the reader's words.
 
     Returns:
         The picture.
@@ -129,23 +136,24 @@ def draw_photo(
     if intrinsics is not None:
         check_effect(config.pseudo)
         camera = pair_cameras([path.name], read_cameras(intrinsics)).of[path.name]
-    drawer = PhotoDrawer(config, say=say, preset_note=preset_note)
+    drawer = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell)
     return drawer.draw(path, depth_file=depth_file, target=target, camera=camera)
 
 
 class PhotoDrawer:
     """Cuts photos and draws them, one after the other. Networks are loaded once, and what falls back is said once."""
 
-    def __init__(self, config: Config, *, say: Say, preset_note: Message | None = None) -> None:
+    def __init__(self, config: Config, *, say: Say, preset_note: Message | None = None, spell: Spell = str) -> None:
         """Load nothing.
 
         Args:
             config: all sections; of `pack` what depth maps mean.
             say: prints a status line.
             preset_note: why the settings are those of their preset; said before the first cut.
+            spell: puts the notes on the pictures into the reader's words.
         """
-        self._config, self._say, self._preset_note = config, say, preset_note
-        self._of_all = Notes(say)
+        self._config, self._say, self._preset_note, self._spell = config, say, preset_note, spell
+        self._of_all = Notes(say, spell=spell)
         self._cutter: PhotoCutter | None = None
         self._in_2d: PhotoCutter | None = None
         self._told: set[str] = set()
@@ -162,7 +170,7 @@ class PhotoDrawer:
         Raises:
             Cuts3dError, WeightsError, UsageError: as `draw_photo`.
         """
-        config, notes = self._config, Notes(self._say)
+        config, notes = self._config, Notes(self._say, spell=self._spell)
         photo = read_photo(path, max_pixels=config.run.max_image_pixels)
         file = map_in(depth_file, path) if depth_file is not None and depth_file.is_dir() else depth_file
         depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
@@ -199,7 +207,7 @@ class PhotoDrawer:
         source = "default" if focal is None else focal.source
         if source not in self._told:
             self._told.add(source)
-            if (note := focal_note({f"focal_{source}": 1}, verb="draw")) is not None:
+            if (note := focal_note({f"focal_{source}": 1})) is not None:
                 self._say(note)
 
     def _estimated(self, cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
@@ -207,7 +215,7 @@ class PhotoDrawer:
         try:
             depth = _estimated_depth(cutter, photo, notes=self._of_all)
         except SampleError as error:
-            notes.add(f"no depth, so the cut is in 2D: {error}")
+            notes.add("no depth, so the cut is in 2D: ", *error.parts)
             return None
         if depth is None:
             self._in_2d = _in_2d(cutter.config, say=self._say)

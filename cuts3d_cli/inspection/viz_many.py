@@ -20,7 +20,7 @@ from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import left_out_lines
 from cuts3d_cli.stages.listing_many import list_sources
 from cuts3d_cli.stages.own_results import PICTURE_ENDING
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, Spell
 
 OUT = Path("cuts3d-pictures")
 """Where pictures of several photos go by default."""
@@ -65,6 +65,7 @@ def draw_many(
     progress: Progress,
     intrinsics: Path | None = None,
     preset_note: Message | None = None,
+    spell: Spell = str,
 ) -> Drawn:
     """Draw photos one after the other, each into `out/PHOTO.cuts3d.png`.
 
@@ -78,6 +79,7 @@ def draw_many(
         progress: receives progress events.
         intrinsics: a file with the camera of the photos, or one of each.
         preset_note: why the settings are those of their preset, where nobody named one; said before the first cut.
+        spell: puts the notes on the pictures into the reader's words.
 
     Returns:
         What was drawn. Photos that cannot be used are in it, with the reasons.
@@ -101,7 +103,7 @@ def draw_many(
         check_effect(config.pseudo)
         limit = config.run.max_image_pixels
         cameras = cameras_of(listing.photos, intrinsics, root=listing.root, max_pixels=limit).of
-    draw = _drawer(checkpoint, config=config, say=say, preset_note=preset_note)
+    draw = _drawer(checkpoint, config=config, say=say, preset_note=preset_note, spell=spell)
     stems = Stems()
     pictures: list[Picture] = []
     failed: list[dict[str, str]] = []
@@ -131,10 +133,10 @@ def draw_many(
 _Draw = Callable[[Path, Path | None, Path, Intrinsics | None], Picture]
 
 
-def _drawer(checkpoint: Path | None, *, config: Config, say: Say, preset_note: Message | None) -> _Draw:
+def _drawer(checkpoint: Path | None, *, config: Config, say: Say, preset_note: Message | None, spell: Spell) -> _Draw:
     """Return what draws a photo, given its map, the picture's file, and its camera."""
     if checkpoint is not None:
         detections = DetectionDrawer(checkpoint, config, say=say)
         return lambda path, _depth, target, _camera: detections.draw(path, target=target)
-    cuts = PhotoDrawer(config, say=say, preset_note=preset_note)
+    cuts = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell)
     return lambda path, depth, target, camera: cuts.draw(path, depth_file=depth, target=target, camera=camera)

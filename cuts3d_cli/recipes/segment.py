@@ -31,7 +31,7 @@ from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.own_results import RECORD
 from cuts3d_cli.stages.pack import Packing
 from cuts3d_cli.stages.pack import run as pack
-from cuts3d_cli.wording import Say, absence, choose_one
+from cuts3d_cli.wording import Say, Spell, absence, choose_one
 
 DEFAULT_FORMATS = ("coco", "png")
 PICTURES = "pictures"
@@ -57,6 +57,7 @@ class Segmenting:
         pictures: draw every photo.
         keep_shards: leave the shards in `out/shards`.
         preset_note: why the settings are those of their preset, where nobody named one; said before the work.
+        spell: puts the notes in the pictures and in the record into the reader's words.
     """
 
     photos: Sequence[Path]
@@ -71,6 +72,7 @@ class Segmenting:
     pictures: bool = True
     keep_shards: bool = False
     preset_note: Message | None = None
+    spell: Spell = str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         if wanted.checkpoint is None:
             if wanted.preset_note is not None:
                 say(wanted.preset_note)
-            ready = ready_to_cut(config, has_maps=wanted.depth_dir is not None, given=given, say=say)
+            has_maps = wanted.depth_dir is not None
+            ready = ready_to_cut(config, has_maps=has_maps, given=given, say=say, spell=wanted.spell)
         else:
             require_detectron2()
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)

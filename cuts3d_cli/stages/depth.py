@@ -127,7 +127,7 @@ def run(
         )
     if say:
         done = replace(result, shards=[shard for shard in result.shards if shard.status == "done"])
-        for note in missing_notes(done, command="pack"):
+        for note in missing_notes(done):
             say(note)
     return result
 

@@ -64,17 +64,17 @@ def map_counts(fitted: FittedMap | None, *, rules: MapRules) -> dict[str, int]:
     return counts
 
 
-def missing_notes(result: StageResult, *, command: str | None = None) -> Iterator[Message]:
+def missing_notes(result: StageResult) -> Iterator[Message]:
     """Say which values were taken as missing in how many depth maps.
 
     Args:
         result: with the counts.
-        command: that takes the setting, where it is not the one that is running.
     """
     names = sorted({name for shard in result.shards for name in shard.counts if name.startswith(MISSING)})
     for name in names:
         line = f"{name.removeprefix(MISSING)} is taken as 'not measured' in {_maps(result.count(name))}"
-        yield Message(f"{line}: if it is a distance, pack with ", Setting("pack.depth_invalid", "0", command=command))
+        way_out = Setting("pack.depth_invalid", "0", command="pack", elsewhere="pack with ")
+        yield Message(f"{line}; if it is a distance: ", way_out)
 
 
 def pack_notes(

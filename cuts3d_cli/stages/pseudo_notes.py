@@ -71,12 +71,11 @@ def focal_counts(image: ImageCut, *, settings: PseudoConfig) -> dict[str, int]:
     return {name: int(source == of) for name, of in FOCAL_COUNTS.items()}
 
 
-def focal_note(counts: Mapping[str, int], *, verb: str = "pack") -> Message | None:
+def focal_note(counts: Mapping[str, int]) -> Message | None:
     """Say where the focal lengths of photos come from.
 
     Args:
         counts: of photos, by the names of `FOCAL_COUNTS`.
-        verb: of the command that takes cameras.
 
     Returns:
         The line; None where there is no photo.
@@ -88,8 +87,9 @@ def focal_note(counts: Mapping[str, int], *, verb: str = "pack") -> Message | No
         return None
     if not found["default"]:
         return Message(f"focal length: {told}")
-    way_out = (f"{verb} with ", Setting("intrinsics", "FILE", command="pack"), " to use the camera's own")
-    return Message(f"focal length: {told} (", Setting("pseudo.focal", DEFAULT_FOCAL), "): ", *way_out)
+    way_out = Setting("intrinsics", "FILE", command="pack", elsewhere="pack with ")
+    default = Setting("pseudo.focal", DEFAULT_FOCAL)
+    return Message(f"focal length: {told} (", default, "); for the camera's own: ", way_out)
 
 
 def sensor_note(settings: PseudoConfig) -> Message | None:

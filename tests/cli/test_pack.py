@@ -50,14 +50,14 @@ def test_depth_maps_are_counted_and_doubts_name_their_options(cuts3d: Callable[.
     lines = ran.err.splitlines()
     assert f"1 of 3 photos have no depth map in {source}/maps" in lines
     assert f"1 of 3 files in {source}/maps are no photo's depth map, as more.png" in lines
-    assert "65535 is taken as 'not measured' in 1 depth map: if it is a distance, pack with --depth-invalid 0" in lines
+    assert "65535 is taken as 'not measured' in 1 depth map; if it is a distance: --depth-invalid 0" in lines
     heavy = [line for line in lines if "largest value" in line]
     assert heavy[0].endswith("as 2000 in p0.png: if it means 'not measured', name it by --depth-invalid")
     # The depth of the shard is that of the other values, and a reader of the shard is told.
     ran = cuts3d("depth", "--shards", "d", "--backend", "sensor")
     assert ran.code == 3  # p1 has none
     assert (
-        "65535 is taken as 'not measured' in 1 depth map: if it is a distance, pack with --depth-invalid 0" in ran.err
+        "65535 is taken as 'not measured' in 1 depth map; if it is a distance: pack with --depth-invalid 0" in ran.err
     )
     assert '"max": 2.0, "min": 1.0' in cuts3d("inspect", "d/s-000.depth.tar").out
     ran = cuts3d("verify", "d")

@@ -63,6 +63,22 @@ def test_a_setting_is_named_as_the_command_takes_it(command: str | None, setting
     assert spelled(Message(setting)) == option
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("pseudo", "pack with --intrinsics FILE"),
+        ("segment", "--intrinsics FILE"),
+        ("viz", "--intrinsics FILE"),
+        (None, "pack with --intrinsics FILE"),
+    ],
+)
+def test_another_command_is_named_only_where_the_option_is_its(command: str | None, line: str):
+    set_running(command)
+    setting = Setting("intrinsics", "FILE", command="pack", elsewhere="pack with ")
+    assert spelled(Message(setting)) == line
+    assert str(setting) == "pack with intrinsics='FILE'"
+
+
 def test_a_command_can_be_typed():
     again = Setting("run.if_exists", "overwrite")
     command = Command("depth", shards=Path("a b.tar"), settings=(again, Setting("depth.backend", "sensor")))

@@ -117,6 +117,10 @@ def test_several_photos_say_once_what_falls_back(folders: Path, cuts3d: Callable
     assert ran.err.count("no depth, so the cut is in 2D") == 1
     notes = [picture["notes"] for picture in json.loads(ran.out)["pictures"]]
     assert [len(lines) for lines in notes] == [1, 1]
+    # Pictures are of the command line, and speak as it does.
+    assert notes[0] == notes[1]
+    assert "--depth-weights FOLDER" in notes[0][0]
+    assert "depth.weights" not in notes[0][0]
 
 
 def test_depth_maps_take_the_preset_for_them_unless_one_is_named(

@@ -306,7 +306,7 @@ def test_values_that_are_missing_are_recorded_and_told(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isnan(sensor_map(a).metres), marked == 65535)
     assert said == [
         f"1 of 3 photos have no depth map in {maps}",
-        "65535 is taken as 'not measured' in 1 depth map: if it is a distance, pack with pack.depth_invalid='0'",
+        "65535 is taken as 'not measured' in 1 depth map; if it is a distance: pack with pack.depth_invalid='0'",
     ]
     # A run that skips the shard tells the same.
     pack(source, tmp_path / "out", **options)
