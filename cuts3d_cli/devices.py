@@ -5,16 +5,23 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.config import Graphs, RunConfig
+from cuts3d_cli.config import Graphs, Precision, RunConfig
 from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
 from cuts3d_cli.wording import first_line
 
 if TYPE_CHECKING:
     import torch
+
+
+NetworkPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""What a network computes in: of `Precision` all but "auto"."""
 
 
 def choose_device(asked: str) -> str:
@@ -40,18 +47,61 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def check_half(device: str, *, half: bool) -> None:
-    """Refuse half precision off CUDA.
+def choose_precision(asked: Precision, *, device: str) -> NetworkPrecision:
+    """Resolve "auto", and check that networks can compute so on a device.
 
     Args:
+        asked: "auto" is float16 on CUDA, else float32.
         device: of torch, such as "cpu" or "cuda:1".
-        half: whether half precision is wanted.
+
+    Returns:
+        What networks compute in there.
 
     Raises:
-        UsageError: it is, and the device is another one.
+        SettingError: it is for CUDA only, and the device is another one.
     """
-    if half and not on_cuda(device):
-        raise UsageError(f"half precision runs on CUDA only, not on {device!r}: leave it off")
+    if asked == "auto":
+        return "float16" if on_cuda(device) else "float32"
+    if asked in ("tf32", "float16") and not on_cuda(device):
+        raise SettingError("run.precision", f"is {asked}, which is for CUDA: on {device} take float32 or bfloat16")
+    return asked
+
+
+_TF32 = threading.RLock()
+"""Held while a network computes with switches for TF32 of its own, which are the whole process's."""
+
+
+@contextmanager
+def computing(precision: NetworkPrecision, *, device: torch.device) -> Iterator[None]:
+    """Let float32 products on CUDA be TF32's or not, as a precision says, for a block; all is restored at its end.
+
+    Args:
+        precision: float32 computes convolutions and products in full, tf32 both with TF32's 10 bits of mantissa; with
+            the others the switches stay as they are.
+        device: of the network; nothing is switched off CUDA.
+    """
+    import torch
+
+    if device.type != "cuda" or precision not in ("float32", "tf32"):
+        yield
+        return
+    with _TF32:
+        convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        try:
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = convolutions
+            torch.set_float32_matmul_precision(products)
+
+
+def autocasting(precision: NetworkPrecision, *, device: torch.device) -> torch.autocast:
+    """Return what lets a float32 network compute products and convolutions in 16 bits, where a precision says so."""
+    import torch
+
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def require_processes(*, without: Setting) -> None:

@@ -4,14 +4,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from cuts3d_cli import devices
-from cuts3d_cli.devices import check_half, graph_device, own_device
-from cuts3d_cli.errors import UsageError
+from cuts3d_cli.devices import NetworkPrecision, autocasting, choose_precision, computing, graph_device, own_device
+from cuts3d_cli.errors import SettingError, UsageError
 
 
 @pytest.fixture
@@ -82,12 +84,66 @@ def test_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
         own_device("mps", alone=True)
 
 
-def test_half_precision_is_for_cuda():
-    check_half("cuda:1", half=True)
-    check_half("cpu", half=False)
+def test_the_default_precision_is_half_on_cuda_and_single_elsewhere():
+    found = {device: choose_precision("auto", device=device) for device in ("cuda", "cuda:1", "cpu", "mps", "cudax")}
+    assert found == {"cuda": "float16", "cuda:1": "float16", "cpu": "float32", "mps": "float32", "cudax": "float32"}
+
+
+def test_some_precisions_are_for_cuda():
+    precisions: tuple[NetworkPrecision, ...] = get_args(NetworkPrecision)
+    assert [choose_precision(precision, device="cuda:1") for precision in precisions] == list(precisions)
     for device in ("cpu", "mps", "cudax"):
-        with pytest.raises(UsageError, match=f"runs on CUDA only, not on '{device}'"):
-            check_half(device, half=True)
+        for precision in ("float32", "bfloat16"):
+            assert choose_precision(precision, device=device) == precision
+        for precision in ("tf32", "float16"):
+            with pytest.raises(SettingError) as caught:
+                choose_precision(precision, device=device)
+            said = f"run.precision is {precision}, which is for CUDA: on {device} take float32 or bfloat16"
+            assert str(caught.value) == said
+
+
+def switches() -> tuple[bool, str]:
+    """What torch does with float32 on CUDA: convolutions in TF32 or not, and the products' precision."""
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        ("tf32", "cuda", (True, "high")),
+        ("float32", "cuda", (False, "highest")),
+        ("float16", "cuda", None),
+        ("bfloat16", "cuda", None),
+        ("float32", "cpu", None),
+    ],
+)
+@pytest.mark.parametrize("before", [(True, "highest"), (False, "high"), (True, "medium")])
+def test_switches_for_tf32_are_restored(
+    precision: NetworkPrecision, device: str, expected: tuple[bool, str] | None, before: tuple[bool, str]
+):
+    at_first = switches()
+    try:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+        with computing(precision, device=torch.device(device)):
+            assert switches() == (before if expected is None else expected)
+        assert switches() == before
+        with suppress(KeyError), computing(precision, device=torch.device(device)):
+            raise KeyError
+        assert switches() == before
+    finally:
+        torch.backends.cudnn.allow_tf32 = at_first[0]
+        torch.set_float32_matmul_precision(at_first[1])
+
+
+def test_products_are_in_16_bits_under_autocast_alone():
+    matrix = torch.eye(3)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        with autocasting(precision, device=torch.device("cpu")):
+            found[precision] = (matrix @ matrix).dtype
+    assert found == {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    assert (matrix @ matrix).dtype == torch.float32
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no Linux")

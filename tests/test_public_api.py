@@ -32,20 +32,21 @@ PUBLIC = [
 ]
 CALLS = {
     "segment": (
-        "image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence preset device settings",
-        "relative False auto auto True None auto",
+        "image depth depth_unit larger_is_nearer depth_invalid depth_orientation intrinsics confidence preset device"
+        " precision settings",
+        "relative False auto auto None True None auto auto",
     ),
-    "Segmenter.__init__": ("self preset config device settings", "None None auto"),
+    "Segmenter.__init__": ("self preset config device precision settings", "None None auto auto"),
     "Segmenter.__call__": (
-        "self image depth depth_unit larger_is_nearer depth_invalid depth_orientation confidence",
-        "relative False auto auto True",
+        "self image depth depth_unit larger_is_nearer depth_invalid depth_orientation intrinsics confidence",
+        "relative False auto auto None True",
     ),
     "Segmenter.batch": (
-        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation confidence batch_size workers"
-        " errors",
-        "None relative False auto auto True 4 0 raise",
+        "self images depths depth_unit larger_is_nearer depth_invalid depth_orientation intrinsics confidence"
+        " batch_size workers errors",
+        "None relative False auto auto None True 4 0 raise",
     ),
-    "Detector.__init__": ("self checkpoint device half settings", "auto True"),
+    "Detector.__init__": ("self checkpoint device precision settings", "auto auto"),
     "Detector.__call__": ("self image", ""),
     "Detector.batch": ("self images batch_size", "4"),
     "draw": ("segmentation title notes", "None ()"),

@@ -135,7 +135,7 @@ class PhotoCutter:
         with self._lock:
             if self._depth_network is None:
                 device = choose_device(self.config.run.device)
-                self._depth_network = load_depth(settings, device=device, half=self.config.run.half)
+                self._depth_network = load_depth(settings, device=device, precision=self.config.run.precision)
             network = self._depth_network
             if network.spec.prompted:
                 raise DepthMissingError(f"{network.spec.name} needs the map of a sensor beside the photo: give depth=")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli.api.images import ImageLike, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, configure, in_keywords
+from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords
+from cuts3d_cli.config import Precision, in_present_terms
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
@@ -37,23 +38,30 @@ class Detector:
     """
 
     @in_keywords()
-    def __init__(self, checkpoint: str | Path, *, device: str = "auto", half: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, checkpoint: str | Path, *, device: str = "auto", precision: Precision = "auto", **settings: Any
+    ) -> None:
         """Choose a checkpoint; load nothing.
 
         Args:
             checkpoint: `model-final.safetensors`, `checkpoint-*.pth`, or a file of detectron2's.
             device: "auto", "cpu", "cuda", "cuda:1", ...
-            half: half precision on CUDA.
+            precision: what the network computes in: "float32", "bfloat16", or on CUDA "tf32" or "float16"; "auto" is
+                float16 on CUDA, else float32.
             settings: fields of the section `predict`, in place of the detector's own: `min_score=0.5`,
                 `max_detections=300`, `test_settings="cutler"`, ...
 
         Raises:
-            SettingError: an unknown setting, one of the wrong type or outside its limits, or the device is no text.
+            SettingError: an unknown setting, one of the wrong type or outside its limits; or no device, or precision.
         """
         check_device(device)
+        # `half` of older versions is among the settings.
+        settings = in_present_terms("run", {**settings, **({} if precision == "auto" else {"precision": precision})})
+        precision = settings.pop("precision", "auto")
+        check_precision(precision)
         self.checkpoint = Path(checkpoint)
         self._wanted = configure(settings=settings, sections=("predict",)).predict
-        self._device, self._half = device, half
+        self._device, self._precision = device, precision
         self._lock = threading.Lock()
         self._network: Network | None = None
 
@@ -110,7 +118,9 @@ class Detector:
         from cuts3d_cli.detector.inference import Detector as Network
 
         device = choose_device(self._device)
-        return Network.load(self.checkpoint, device=device, half=self._half, wanted=self._wanted, say=_LOG.info)
+        return Network.load(
+            self.checkpoint, device=device, precision=self._precision, wanted=self._wanted, say=_LOG.info
+        )
 
 
 def as_segmentation(found: Detections, *, image: NDArray[np.uint8], title: str) -> Segmentation:

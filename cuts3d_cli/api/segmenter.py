@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, configure, in_keywords, keyword_of, warn
-from cuts3d_cli.config import Config, DepthOrientation
+from cuts3d_cli.api.settings import (
+    check_count,
+    check_device,
+    check_precision,
+    configure,
+    in_keywords,
+    keyword_of,
+    warn,
+)
+from cuts3d_cli.config import Config, DepthOrientation, Precision
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
 from cuts3d_cli.depth.fitting import MapRules
@@ -49,7 +57,13 @@ class Segmenter:
 
     @in_keywords(without_hub=WITHOUT_HUB)
     def __init__(
-        self, *, preset: str | None = None, config: Config | None = None, device: str = "auto", **settings: Any
+        self,
+        *,
+        preset: str | None = None,
+        config: Config | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        **settings: Any,
     ) -> None:
         """Choose a configuration; load nothing.
 
@@ -57,6 +71,8 @@ class Segmenter:
             preset: a named configuration, as `PRESETS` lists them; "paper" by default.
             config: a whole configuration in place of a preset.
             device: "auto", "cpu", "cuda", "cuda:1", ...
+            precision: what networks compute in: "float32", "bfloat16", or on CUDA "tf32" or "float16"; "auto" is
+                float16 on CUDA, else float32.
             settings: fields of the sections `pseudo`, `features`, `depth` and `confidence`, as in `tau_knn=0.05`. Where
                 two sections share a name it is the first one's; write section and field with two underscores for the
                 others: `depth__weights`, `confidence__tau_knn`.
@@ -67,8 +83,11 @@ class Segmenter:
         """
         chosen = configure(preset=preset, config=config, settings=settings)
         check_device(device)
+        check_precision(precision)
         if config is None or device != "auto":
             chosen = replace(chosen, run=replace(chosen.run, device=device))
+        if precision != "auto":
+            chosen = replace(chosen, run=replace(chosen.run, precision=precision))
         self.config = chosen
         self._cutter = PhotoCutter(chosen, say=_LOG.info)
         self.grid = self._cutter.grid
@@ -299,8 +318,10 @@ def _pairs(
 
 
 @functools.lru_cache(maxsize=_KEPT_SEGMENTERS)
-def _segmenter(preset: str | None, device: str, settings: tuple[tuple[str, Any], ...]) -> Segmenter:
-    return Segmenter(preset=preset, device=device, **dict(settings))
+def _segmenter(
+    preset: str | None, device: str, precision: Precision, settings: tuple[tuple[str, Any], ...]
+) -> Segmenter:
+    return Segmenter(preset=preset, device=device, precision=precision, **dict(settings))
 
 
 def segment(
@@ -315,6 +336,7 @@ def segment(
     confidence: bool = True,
     preset: str | None = None,
     device: str = "auto",
+    precision: Precision = "auto",
     **settings: Any,
 ) -> Segmentation:
     """Cut the instances out of one photo. The networks of the last calls are kept for the next ones.
@@ -323,7 +345,7 @@ def segment(
         image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.
         depth, depth_unit, larger_is_nearer, depth_invalid, depth_orientation, intrinsics, confidence: as for a call of
             a `Segmenter`.
-        preset, device, settings: as for `Segmenter`.
+        preset, device, precision, settings: as for `Segmenter`.
 
     Returns:
         The instances: `masks` (N, h, w) bool, `boxes` (N, 4) float32, `scores` (N,) float32.
@@ -333,9 +355,9 @@ def segment(
     """
     chosen = tuple(sorted(settings.items()))
     try:
-        segmenter = _segmenter(preset, device, chosen)
+        segmenter = _segmenter(preset, device, precision, chosen)
     except TypeError:  # a value that cannot be hashed; the error of a wrong one names its setting
-        segmenter = Segmenter(preset=preset, device=device, **settings)
+        segmenter = Segmenter(preset=preset, device=device, precision=precision, **settings)
     return segmenter(
         image,
         depth=depth,

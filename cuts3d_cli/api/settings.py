@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from cuts3d_cli.config import PRESETS, Config, section_fields
+from cuts3d_cli.config import PRESETS, Config, Precision, section_fields
 from cuts3d_cli.config.fields import limits_problem
 from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
@@ -140,6 +140,16 @@ def check_device(device: Any) -> None:
     """
     if not isinstance(device, str):
         raise SettingError("device", f"is {device!r}: give a name, as in 'cpu' or 'cuda:1'")
+
+
+def check_precision(precision: Any) -> None:
+    """Refuse what is no precision; whether the device can compute in it shows when it is needed.
+
+    Raises:
+        SettingError: it is none of `Precision`.
+    """
+    if precision not in get_args(Precision):
+        raise SettingError("precision", f"is {precision!r}: {choose_one(str(precision), get_args(Precision))}")
 
 
 def check_count(name: str, value: Any, *, least: int) -> None:

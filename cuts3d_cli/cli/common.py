@@ -29,7 +29,7 @@ TEAM_FIELDS = ("gpus",)
 """Fields of section `run` for commands that can work on several GPUs at once."""
 RAY_FIELDS = ("engine", "ray_address", "ray_gpus")
 """Fields of section `run` that name a Ray cluster."""
-NETWORK_FIELDS = ("device", "batch_size", "half")
+NETWORK_FIELDS = ("device", "batch_size", "precision")
 """Fields of section `run` for commands that run a network."""
 WORKER_FIELDS = ("workers", "worker_memory", "worker_timeout")
 """Fields of section `run` for commands that work in several processes."""

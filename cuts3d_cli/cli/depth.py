@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cuts3d_cli.cli.common import (
     NETWORK_FIELDS,
     OUTPUT_FIELDS,
@@ -18,6 +21,13 @@ from cuts3d_cli.cli.common import (
 )
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
+from cuts3d_cli.errors import Parts, Setting
+
+
+def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
+    """Return what has no effect where no network runs."""
+    of_sensor: Parts = ("with ", Setting("depth.backend", config.depth.backend))
+    return {"run.precision": of_sensor} if config.depth.backend == "sensor" else {}
 
 
 @with_config(
@@ -32,6 +42,7 @@ from cuts3d_cli.config import Config
         *WORKER_FIELDS,
         idle=("graphs",),
     ),
+    idle=_idle,
 )
 def depth(shards: Shards = None, more_shards: MoreShards = None, json: Json = False, *, config: Config) -> None:
     """Estimate the depth of every image: writes NAME-000.depth.tar beside each shard."""

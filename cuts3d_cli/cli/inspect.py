@@ -47,6 +47,11 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
     from cuts3d_cli.shards.reader import read_shard
 
     # A manifest
+    if path.is_dir():
+        tars = [item for item in path.iterdir() if item.suffix == ".tar" and not item.name.startswith(".")]
+        shown = min(tars, key=lambda tar: (stage_of(tar) is not None, tar), default=None)
+        such_as = f", such as {shown}" if shown else ", of which it has none"
+        raise Cuts3dError(f"{path} is a folder: name one shard, sidecar or manifest{such_as}")
     if not path.is_file():
         raise Cuts3dError(f"{path}: no such file")
     if path.suffix == ".json":
@@ -61,7 +66,9 @@ def print_content(path: Path, *, limit: int, json: bool) -> None:
         raise Cuts3dError(f"{path} is neither a shard (.tar) nor a manifest (.json)")
     found, problem = _manifest_beside(path)
     samples = {
-        sample.key: {name: describe(name, data) for name, data in sorted(sample.members.items())}
+        sample.key: {
+            name: describe(name, data, first=0 if json else 1) for name, data in sorted(sample.members.items())
+        }
         for sample in itertools.islice(read_shard(path, whole=False), limit)
     }
     if json:
@@ -101,12 +108,13 @@ def _manifest_beside(path: Path) -> tuple[Manifest | None, str]:
         return None, f"its manifest cannot be read: {spelled(error)}"
 
 
-def describe(name: str, data: bytes) -> str:
+def describe(name: str, data: bytes, *, first: int = 1) -> str:
     """Return what a member holds, in a few words.
 
     Args:
         name: its extension, such as "jpg" or "depth.png".
         data: its bytes.
+        first: number of the first iteration: 1 as in pictures and reports, or 0 as it is stored.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -123,7 +131,7 @@ def describe(name: str, data: bytes) -> str:
             return f"{array.dtype} {array.shape}, {len(data):,} bytes"
         if kind == "json":
             value = parse_json(data)
-            return _masks(Fields(as_object(value))) if name == "pseudo.json" else _shortened(value)
+            return _masks(Fields(as_object(value)), first=first) if name == "pseudo.json" else _shortened(value)
     except JsonError as error:
         return f"{len(data):,} bytes, damaged: it {error}"
     except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, OSError, EOFError) as error:
@@ -131,13 +139,13 @@ def describe(name: str, data: bytes) -> str:
     return f"{len(data):,} bytes"
 
 
-def _masks(record: Fields) -> str:
+def _masks(record: Fields, *, first: int) -> str:
     """Return how many masks there are, and how large; raises ValueError where a field is of another kind."""
     instances, dropped = record.objects("instances", each="instance"), record.objects("dropped", each="cut", missing=())
     areas = ", ".join(f"{item.whole('area'):,} px" for item in instances)
     parts = [counted(len(instances), "mask") + (f" ({areas})" if areas else "")]
     if dropped:
-        reasons = "; ".join(f"iteration {item.whole('iteration')} {item.text('reason')}" for item in dropped)
+        reasons = "; ".join(f"iteration {item.whole('iteration') + first} {item.text('reason')}" for item in dropped)
         parts.append(f"dropped: {reasons}")
     if record.has("stopped"):
         parts.append(f"stopped: {record.text('stopped')}")

@@ -19,6 +19,8 @@ from cuts3d_cli.config import (
     PRESET_HELP,
     PRESETS,
     Config,
+    former_switches,
+    in_present_terms,
     names_preset,
     resolve,
     section_fields,
@@ -72,7 +74,7 @@ def with_config(
     redirect: Redirect | None = None,
     idle: Idle | None = None,
     default_preset: DefaultPreset | None = None,
-    preset_default: str = "paper",
+    other_preset: tuple[str, str] | None = None,
     lead: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `--preset`, `--set`, and an option for every field of some sections of the configuration.
@@ -87,7 +89,8 @@ def with_config(
         redirect: names sections to fill in place of others, given the command's own arguments.
         idle: names sections and fields that have no effect beside the command's own arguments, with the reasons.
         default_preset: names the preset where neither the command line nor a variable or file does.
-        preset_default: the same in words, for the help page.
+        other_preset: the preset that it may name, and when, as in ("objects", "with --depth-dir"): the help page shows
+            both defaults.
         lead: arguments of the command's own whose options stand before those that people often change.
 
     Returns:
@@ -98,7 +101,8 @@ def with_config(
         # The command's own parameters, and --preset
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.name not in _PASSED]
-        preset = typer.Option(help=PRESET_HELP, show_default=preset_default)
+        other, when = other_preset or ("paper", "")
+        preset = typer.Option(help=PRESET_HELP, show_default=f"{other} {when}, else paper" if when else "paper")
         often = [_parameter("preset", Literal[tuple(PRESETS)], preset)]
         # An option for each field
         wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
@@ -122,7 +126,7 @@ def with_config(
                     *_flags(name, kind, facts["flags"]),
                     help=facts["help"],
                     metavar=_metavar(section, item.name, kind),
-                    show_default=_shown(item.default),
+                    show_default=_shown(item.default, getattr(getattr(PRESETS[other], section), item.name), when),
                     rich_help_panel=panel,
                     hidden=item.name in wanted.idle,
                     autocompletion=_completion(section, item.name),
@@ -137,6 +141,12 @@ def with_config(
             if key not in places:
                 places[key] = (section, key)
                 old.append(_parameter(key, kind, typer.Option(*_flags(key, kind, ()), hidden=True)))
+        # The switches that fields have replaced
+        for wanted in wholes:
+            for switch, (field, _) in former_switches(section_types()[wanted.section]).items():
+                if field in wanted.names + wanted.idle and switch not in places:
+                    places[switch] = (wanted.section, switch)
+                    old.append(_parameter(switch, bool, typer.Option(*_flags(switch, bool, ()), hidden=True)))
         # What people change comes first, how the work is done last
         panels.setdefault(section_types()["run"].title, []).append(_parameter("set", list[str], _set_option(names)))
         last = {section_types()["run"].title: 1, **{title: 2 for title in _panels("run")}}
@@ -160,6 +170,7 @@ def with_config(
             for assignment in arguments.pop("set") or []:
                 section, key, text = _assignment(assignment, names)
                 overrides.setdefault(section, {})[key] = text
+            overrides = {section: in_present_terms(section, values) for section, values in overrides.items()}
             # Options of one section may fill another one.
             read: dict[str, Collection[str]] = dict(reads)
             for section, instead in (redirect(arguments) if redirect else {}).items():
@@ -262,6 +273,10 @@ def _fields(section: str) -> list[tuple[Any, Any]]:
     return section_fields(section_types()[section])
 
 
+def _names(section: str) -> set[str]:
+    return {item.name for item, _ in _fields(section)} | former_switches(section_types()[section]).keys()
+
+
 def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
     """Return section, field and value of `field=value` or `section.field=value`."""
     target, equals, value = text.partition("=")
@@ -269,7 +284,7 @@ def _assignment(text: str, sections: Sequence[str]) -> tuple[str, str, str]:
         raise SettingError("set", f"{text}: write it as FIELD=VALUE")
     section, dot, key = target.strip().rpartition(".")
     if not dot:
-        owners = [name for name in sections if key in {item.name for item, _ in _fields(name)}]
+        owners = [name for name in sections if key in _names(name)]
         if len(owners) != 1:
             every = [item.name for name in sections for item, _ in _fields(name)]
             unknown = f"is no field here{did_you_mean(key, every)}"
@@ -295,11 +310,16 @@ def _flags(name: str, kind: Any, further: tuple[str, ...]) -> tuple[str, ...]:
     return (f"--{word}/--no-{word}" if kind is bool else f"--{word}", *further)
 
 
-def _shown(default: Any) -> str | bool:
-    if default is None:
-        return False
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    if isinstance(default, tuple):
-        return ",".join(str(item) for item in default)
-    return str(default)
+def _shown(default: Any, other: Any, when: str) -> str | bool:
+    """Return how a help page shows a default, with the other one where that depends; False where there is none."""
+    if other != default:
+        return f"{_in_words(default)}; {_in_words(other)} {when}"
+    return False if default is None else _in_words(default)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return "none" if value is None else str(value)

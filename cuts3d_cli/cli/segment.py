@@ -54,7 +54,7 @@ def _preset(arguments: Mapping[str, Any]) -> str | None:
     fields("run", *NETWORK_FIELDS, *WORKER_FIELDS, *OUTPUT_FIELDS, "graphs"),
     idle=_idle,
     default_preset=_preset,
-    preset_default="objects with --depth-dir, else paper",
+    other_preset=("objects", "with --depth-dir"),
     lead=("out", "depth_dir"),
 )
 def segment(

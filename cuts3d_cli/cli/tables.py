@@ -43,17 +43,19 @@ def print_words(rows: Sequence[Sequence[str | Text]], *, title: str = "", head: 
     """
     if title:
         print_line(title, console=console)
-    table = Table(show_header=head)
-    for index, first in enumerate(rows[0]):
-        longest = max(_longest_word(str(row[index])) for row in rows)
-        table.add_column(first if head else "", min_width=longest)
-    for row in rows[1:] if head else rows:
-        table.add_row(*row)
+    columns = range(len(rows[0]))
+    longest = [max(_longest_word(str(row[index])) for row in rows) for index in columns]
+    widths = [max(cell_len(str(row[index])) for row in rows) for index in columns]
     # With a border and a blank on each side of a cell.
-    if sum(column.min_width or 0 for column in table.columns) + 3 * len(rows[0]) + 1 <= console.width:
+    room = console.width - 3 * len(columns) - 1
+    if sum(longest) <= room:
+        table = Table(show_header=head)
+        for first, width in zip(rows[0], _narrowed(widths, longest, room=room), strict=True):
+            table.add_column(first if head else "", width=width)
+        for row in rows[1:] if head else rows:
+            table.add_row(*row)
         console.print(table)
         return
-    widths = [max(cell_len(str(row[index])) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
         cells = [
             Text.assemble(cell, " " * (width - cell_len(str(cell)))) for cell, width in zip(row, widths, strict=True)
@@ -61,6 +63,23 @@ def print_words(rows: Sequence[Sequence[str | Text]], *, title: str = "", head: 
         line = Text("  ").join(cells)
         line.rstrip()
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _narrowed(widths: Sequence[int], longest: Sequence[int], *, room: int) -> list[int]:
+    """Return widths of columns that fit into some room together: the widest one gives way, but for its longest word.
+
+    The table's own rule may take a column below its least width first, and then draws the table too wide.
+
+    Args:
+        widths: of the columns where no cell is wrapped.
+        longest: word of each, which together fit.
+        room: for the text of all columns.
+    """
+    narrowed = list(widths)
+    while sum(narrowed) > room:
+        wide = max((i for i, width in enumerate(narrowed) if width > longest[i]), key=narrowed.__getitem__)
+        narrowed[wide] -= 1
+    return narrowed
 
 
 def _longest_word(text: str) -> int:

@@ -16,7 +16,7 @@ from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config, default_preset
 from cuts3d_cli.errors import Message, Parts, Setting, UsageError
 
-VIZ_FIELDS = ("device", "half", "max_image_pixels")
+VIZ_FIELDS = ("device", "precision", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
 _OF_SHARDS = ("batch_size", *WORKER_FIELDS, "graphs", "if_exists")
 
@@ -52,7 +52,7 @@ def _preset(arguments: Mapping[str, Any]) -> str | None:
     fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
     idle=_idle,
     default_preset=_preset,
-    preset_default="objects with --depth, else paper",
+    other_preset=("objects", "with --depth"),
     lead=("depth_file", "out"),
 )
 def viz(

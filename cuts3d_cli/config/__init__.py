@@ -1,9 +1,9 @@
 """The configuration: sections with every default, presets, and which value of a field is in force."""
 
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone, in_2d
-from cuts3d_cli.config.fields import Section, as_dict, output_dict, section_fields, words_of
+from cuts3d_cli.config.fields import Section, as_dict, former_switches, output_dict, section_fields, words_of
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS, default_preset
-from cuts3d_cli.config.resolving import CONFIG_FILE, names_preset, resolve, resolve_recorded
+from cuts3d_cli.config.resolving import CONFIG_FILE, in_present_terms, names_preset, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     MAX_IMAGE_PIXELS,
     ConfidenceConfig,
@@ -15,10 +15,12 @@ from cuts3d_cli.config.sections import (
     Graphs,
     IfExists,
     PackConfig,
+    Precision,
     PredictConfig,
     RunConfig,
     TestSettings,
     recorded_limits,
+    recorded_precision,
     section_types,
 )
 from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
@@ -40,6 +42,7 @@ __all__ = [
     "Graphs",
     "IfExists",
     "PackConfig",
+    "Precision",
     "PredictConfig",
     "PseudoConfig",
     "RunConfig",
@@ -50,9 +53,12 @@ __all__ = [
     "as_dict",
     "default_preset",
     "for_backbone",
+    "former_switches",
     "in_2d",
+    "in_present_terms",
     "output_dict",
     "recorded_limits",
+    "recorded_precision",
     "names_preset",
     "resolve",
     "resolve_recorded",

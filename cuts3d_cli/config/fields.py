@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -40,6 +40,7 @@ def option(
     word: str | None = None,
     often: bool = False,
     panel: str | None = None,
+    former: tuple[str, Mapping[bool, str]] | None = None,
 ) -> Any:
     """Return a field with its help text.
 
@@ -60,6 +61,8 @@ def option(
             hidden option.
         often: True for what people change first; help pages begin with it.
         panel: heading in help pages, where it is not the section's; such fields come last.
+        former: name of the switch that this field has replaced, and the field's values for the switch's. Files,
+            variables and, hidden, the command line still take the switch.
     """
     facts = {
         "help": help_text,
@@ -72,6 +75,7 @@ def option(
         "word": word,
         "often": often,
         "panel": panel,
+        "former": former,
     }
     return field(default=default, metadata=facts)
 
@@ -102,6 +106,15 @@ def _ordered(section: Any) -> list[dataclasses.Field[Any]]:
             place = [other.name for other in ordered].index(item.metadata["before"])
             ordered.insert(place, item)
     return ordered
+
+
+def former_switches(section: type) -> dict[str, tuple[str, Mapping[bool, str]]]:
+    """Return the switches that fields of a section have replaced: name -> field, and its values for the switch's."""
+    return {
+        item.metadata["former"][0]: (item.name, item.metadata["former"][1])
+        for item in dataclasses.fields(section)
+        if item.metadata["former"]
+    }
 
 
 def as_dict(section: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from cuts3d_cli.config.fields import limits_problem, section_fields, words_of
+from cuts3d_cli.config.fields import former_switches, limits_problem, section_fields, words_of
 from cuts3d_cli.config.presets import PRESETS
 from cuts3d_cli.config.sections import Config, section_types
 from cuts3d_cli.config.training import PYRAMID_LEVELS, TrainConfig
@@ -120,6 +120,32 @@ def resolve_recorded(path: Path, section: str, values: Any) -> Config:
     return resolve(preset="paper", stored=(path, {section: recorded}), environment={})
 
 
+def in_present_terms(section: str, values: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
+    """Return settings with the switches of older versions as the fields that have replaced them.
+
+    Args:
+        section: its name.
+        values: field or former switch -> value.
+        where: the file or variable that sets them, for errors.
+
+    Raises:
+        SettingError: a switch is neither on nor off, or stands beside its field.
+    """
+    formers = former_switches(section_types()[section]) if section in section_types() else {}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in formers:
+            found[key] = value
+            continue
+        field, meant = formers[key]
+        if field in values:
+            raise SettingError(
+                f"{section}.{key}", "is now ", Setting(f"{section}.{field}"), ": leave it out", where=where
+            )
+        found[field] = meant[convert(value, bool, setting=f"{section}.{key}", where=where)]
+    return found
+
+
 class _Layers:
     """A configuration while values are put into it, with the file or variable that set each of them last."""
 
@@ -141,7 +167,7 @@ class _Layers:
             raise UsageError(f"{source}there is no section '{section}', the sections are {', '.join(sections)}{meant}")
         known = {item.name: kind for item, kind in section_fields(sections[section])}
         changes = {}
-        for key, value in values.items():
+        for key, value in in_present_terms(section, values, where=where).items():
             setting = f"{section}.{key}"
             if key not in known:
                 names = f"it has {', '.join(known)}{did_you_mean(key, known)}"

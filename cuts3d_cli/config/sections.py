@@ -17,6 +17,7 @@ MAX_IMAGE_PIXELS = 178_956_970
 _SHARING = "Sharing the work between processes and machines"
 IfExists = Literal["resume", "replace", "overwrite", "fail"]
 Graphs = Literal["auto", "workers", "device"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 TestSettings = Literal["cutler", "cutler-supervised", "cuts3d-authors", "detectron2-zoo"]
 DepthOrientation = Literal["auto", "upright", "stored"]
 
@@ -192,7 +193,13 @@ class RunConfig(Section):
         limits=(1, 4096),
         shapes_output=False,
     )
-    half: bool = option(True, "Half precision on CUDA; a CPU always works in single precision.", shapes_output=False)
+    # Like the device, it changes last digits: finished shards stay finished, and manifests name it where it was chosen.
+    precision: Precision = option(
+        "auto",
+        "What networks compute in: tf32 and float16 on CUDA only. auto: float16 on CUDA, else float32.",
+        shapes_output=False,
+        former=("half", {True: "auto", False: "float32"}),
+    )
     workers: int | None = option(
         None,
         "Processes that read photos and cut; 0 works in the main process. Default: one a core; where a network on the "
@@ -311,6 +318,11 @@ def section_types() -> dict[str, type[Section]]:
     """Return the sections by name, in the order in which their stages run."""
     defaults = Config()
     return {item.name: type(getattr(defaults, item.name)) for item in dataclasses.fields(Config)}
+
+
+def recorded_precision(run: RunConfig) -> dict[str, str]:
+    """Return what a manifest says of the precision of networks, beside the device: nothing where none was chosen."""
+    return {} if run.precision == "auto" else {"precision": run.precision}
 
 
 def recorded_limits(run: RunConfig) -> dict[str, dict[str, Any]]:

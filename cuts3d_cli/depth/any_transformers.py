@@ -15,6 +15,7 @@ from cuts3d_cli.depth.depth_anything import DepthAnything, estimation_type
 from cuts3d_cli.depth.pretrained import load_pretrained, load_transformers, missing_package, pretrained_files
 from cuts3d_cli.depth.transformers_network import TransformersDepth
 from cuts3d_cli.depth.zoedepth import ZoeDepth
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import SettingError, WeightsError
 
 _NEAREST_INVERSE, _FARTHEST_INVERSE = 1e4, 1e-4
@@ -77,7 +78,7 @@ KINDS: Mapping[str, Kind] = {
 give."""
 
 
-def load_any(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def load_any(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     """Load a depth network of transformers; arguments and errors are those of `base.LoadDepth`."""
     try:
         from transformers import MODEL_FOR_DEPTH_ESTIMATION_MAPPING, AutoConfig, AutoImageProcessor
@@ -105,7 +106,7 @@ def load_any(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -
     files = pretrained_files(spec, folder)
     spec = loaded_spec(spec, folder, kind=model_class.__name__, direction=direction, unit=unit, prompted=kind.prompted)
     further = {"flip": config.zoedepth_flip} if kind.runs is ZoeDepth else {}
-    return kind.runs(spec, model=model, processor=processor, device=device, half=half, files=files, **further)
+    return kind.runs(spec, model=model, processor=processor, device=device, precision=precision, files=files, **further)
 
 
 def gives(config: DepthConfig, kind: Kind, facts: Any, *, name: str) -> Gives:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import Parts
 
 if TYPE_CHECKING:
@@ -35,14 +36,16 @@ GIVES: Mapping[str, Gives] = {
 class LoadDepth(Protocol):
     """Builds a depth network and loads its weights."""
 
-    def __call__(self, spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+    def __call__(
+        self, spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision
+    ) -> DepthBackend:
         """Build a depth network.
 
         Args:
             spec: what is fixed about it.
             config: the whole section: `weights`, which exists if it is given, and the network's own settings.
             device: of torch, such as "cpu" or "cuda:0".
-            half: compute in half precision; only on CUDA.
+            precision: what it computes in, as `choose_precision` says for the device.
 
         Raises:
             UsageError: a setting is out of range.
@@ -101,10 +104,12 @@ class DepthBackend(ABC):
     Attributes:
         spec: what it is and gives.
         files: that its weights and settings were read from.
+        precision: what it computes in; None where it does not say.
     """
 
     spec: DepthSpec
     files: Sequence[Path] = ()
+    precision: NetworkPrecision | None = None
 
     @abstractmethod
     def predict(

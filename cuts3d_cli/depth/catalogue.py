@@ -6,11 +6,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.config import DepthConfig
+from cuts3d_cli.config import DepthConfig, Precision
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.pretrained import find_pretrained, missing_package
-from cuts3d_cli.devices import on_cuda
-from cuts3d_cli.errors import Parts, Setting, UsageError, WeightsError
+from cuts3d_cli.devices import NetworkPrecision, choose_precision
+from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError, WeightsError
 from cuts3d_cli.weights.hub import require_hub
 from cuts3d_cli.wording import choose_one
 
@@ -19,40 +19,42 @@ EXTRAS = {"depth": ("transformers",), "marigold": ("diffusers", "transformers", 
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
 
 
-def _load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     from cuts3d_cli.depth.zoedepth import load_zoedepth
 
-    return load_zoedepth(spec, config=config, device=device, half=half)
+    return load_zoedepth(spec, config=config, device=device, precision=precision)
 
 
-def _load_depth_anything(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_depth_anything(
+    spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision
+) -> DepthBackend:
     from cuts3d_cli.depth.depth_anything import load_depth_anything
 
-    return load_depth_anything(spec, config=config, device=device, half=half)
+    return load_depth_anything(spec, config=config, device=device, precision=precision)
 
 
-def _load_any(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_any(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     from cuts3d_cli.depth.any_transformers import load_any
 
-    return load_any(spec, config=config, device=device, half=half)
+    return load_any(spec, config=config, device=device, precision=precision)
 
 
-def _load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     from cuts3d_cli.depth.marigold import load_marigold
 
-    return load_marigold(spec, config=config, device=device, half=half)
+    return load_marigold(spec, config=config, device=device, precision=precision)
 
 
-def _load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     from cuts3d_cli.depth.kbr import load_kbr
 
-    return load_kbr(spec, config=config, device=device, half=half)
+    return load_kbr(spec, config=config, device=device, precision=precision)
 
 
-def _load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthBackend:
+def _load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     from cuts3d_cli.depth.midas import load_midas
 
-    return load_midas(spec, config=config, device=device, half=half)
+    return load_midas(spec, config=config, device=device, precision=precision)
 
 
 def _find_midas(spec: DepthSpec) -> Path | None:
@@ -263,7 +265,7 @@ def _check_given(spec: DepthSpec, weights: Path) -> None:
         raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
 
 
-def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
+def load_depth(config: DepthConfig, *, device: str, precision: Precision = "auto") -> DepthBackend:
     """Load a depth network.
 
     Args:
@@ -271,14 +273,14 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
             folder as `save_pretrained` writes it (all but midas-small and kbr), or None for those of the hub's cache,
             then of the hub. The rest are settings of the networks, each of which takes its own.
         device: of torch, such as "cpu" or "cuda:0".
-        half: compute in half precision where the device is CUDA. Ignored elsewhere.
+        precision: what it computes in; "auto" and what a device can do are as for `choose_precision`.
 
     Returns:
         The network, ready to predict. Its `spec` can differ from `DEPTHS[config.backend]` where the weights say that
         they give another direction or unit.
 
     Raises:
-        UsageError: there is no such network, or a setting is out of range.
+        UsageError: there is no such network, a setting is out of range, or the precision does not go with the network.
         WeightsError: the weights are missing, damaged or another network's, or a package is not installed.
         HubUnreachableError: the weights are not in the cache and the hub does not answer.
     """
@@ -287,4 +289,9 @@ def load_depth(config: DepthConfig, *, device: str, half: bool) -> DepthBackend:
         raise UsageError(f"{spec.name} is no network: its maps are packed with the images")
     if config.weights is not None:
         _check_given(spec, config.weights)
-    return spec.load(spec, config=config, device=device, half=half and on_cuda(device))
+    chosen = choose_precision(precision, device=device)
+    backend = spec.load(spec, config=config, device=device, precision=chosen)
+    if precision != "auto" and backend.precision not in (None, chosen):
+        takes = f"{spec.name} from these weights computes in {backend.precision}: leave it out"
+        raise SettingError("run.precision", f"is {precision}, but {takes}")
+    return backend

@@ -19,6 +19,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import GIVES, DepthSpec, Gives, loaded_spec
 from cuts3d_cli.depth.pretrained import fill, load_transformers, missing_package, pretrained_files
 from cuts3d_cli.depth.transformers_network import TransformersDepth
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 from cuts3d_cli.weights.checkpoint import own_tensors, read_tensors
@@ -122,7 +123,9 @@ def lower_bound(height: int, width: int, *, side: int = SIDE, multiple: int = PA
     return rounded(scale * height), rounded(scale * width)
 
 
-def load_depth_anything(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> DepthAnything:
+def load_depth_anything(
+    spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision
+) -> DepthAnything:
     """Load Depth Anything; arguments and errors are those of `base.LoadDepth`."""
     try:
         from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
@@ -138,7 +141,7 @@ def load_depth_anything(spec: DepthSpec, *, config: DepthConfig, device: str, ha
     kind = f"Depth Anything, {model.config.depth_estimation_type}"
     direction, unit = estimation_type(model.config) or (spec.direction, spec.unit)
     spec = loaded_spec(spec, config.weights, kind=kind, direction=direction, unit=unit)
-    return DepthAnything(spec, model=model, processor=processor, device=device, half=half, files=files)
+    return DepthAnything(spec, model=model, processor=processor, device=device, precision=precision, files=files)
 
 
 def estimation_type(config: Any) -> Gives | None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.weights.checkpoint import load_into, read_tensors
 
@@ -84,13 +85,15 @@ class KickBackRelax(TorchDepthBackend):
         spec: what it gives.
         net: the network.
         device: of torch.
-        half: autocast to float16.
+        precision: what it computes in; in 16 bits by autocast.
         files: that it was read from.
     """
 
-    def __init__(self, spec: DepthSpec, *, net: KbrNet, device: str, half: bool, files: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, spec: DepthSpec, *, net: KbrNet, device: str, precision: NetworkPrecision, files: Sequence[Path] = ()
+    ) -> None:
         """Move the network to the device."""
-        super().__init__(spec, device=device, half=half, files=files)
+        super().__init__(spec, device=device, precision=precision, files=files)
         self.net = net.eval().to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
@@ -150,7 +153,7 @@ def rename_state(state: Mapping[str, torch.Tensor], *, path: Path) -> dict[str, 
     return renamed
 
 
-def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> KickBackRelax:
+def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> KickBackRelax:
     """Load Kick Back & Relax from its Lightning checkpoint, or safetensors with the same names.
 
     Arguments and errors are those of `base.LoadDepth`.
@@ -160,7 +163,7 @@ def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -
         raise WeightsError(f"{spec.name} is not downloaded by cuts3d: ", *spec.weights_hint)
     net = KbrNet(ENCODER)
     load_into(net, rename_state(read_tensors(weights), path=weights), what=spec.name, path=weights)
-    return KickBackRelax(loaded_spec(spec, weights), net=net, device=device, half=half, files=[weights])
+    return KickBackRelax(loaded_spec(spec, weights), net=net, device=device, precision=precision, files=[weights])
 
 
 def _conv3x3(channels: int, out_channels: int) -> nn.Conv2d:

@@ -16,6 +16,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.pretrained import load_pretrained, missing_package, pretrained_files
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, to_unit_tensor
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import UsageError, WeightsError
 
 PROCESSING_RESOLUTION = 768
@@ -58,15 +59,25 @@ class Marigold(TorchDepthBackend):
         spec: what it gives.
         pipe: `MarigoldDepthPipeline`, in the precision to compute in.
         device: of torch.
+        precision: what the pipeline computes in.
         settings: what it alone can be told.
         files: that it was read from.
     """
 
     def __init__(
-        self, spec: DepthSpec, *, pipe: Any, device: str, settings: MarigoldSettings, files: Sequence[Path] = ()
+        self,
+        spec: DepthSpec,
+        *,
+        pipe: Any,
+        device: str,
+        precision: NetworkPrecision,
+        settings: MarigoldSettings,
+        files: Sequence[Path] = (),
     ) -> None:
         """Move the pipeline to the device."""
-        super().__init__(spec, device=device, half=False, files=files)  # The pipeline itself is in half precision.
+        super().__init__(spec, device=device, precision=precision, files=files)
+        # In float16 the pipeline itself is; in bfloat16 it could not resize on a CPU.
+        self.autocasts = precision != "float16"
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
         self.settings = settings
@@ -102,7 +113,7 @@ class Marigold(TorchDepthBackend):
         return result.prediction[:, 0]
 
 
-def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> Marigold:
+def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> Marigold:
     """Load Marigold; arguments and errors are those of `base.LoadDepth`."""
     settings = MarigoldSettings.from_config(config)
     try:
@@ -117,7 +128,7 @@ def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
                 source,
                 local_files_only=local,
                 use_safetensors=True,
-                torch_dtype=torch.float16 if half else torch.float32,
+                torch_dtype=torch.float16 if precision == "float16" else torch.float32,
             )
         kind = pipe.config.prediction_type
         if kind not in pipe.supported_prediction_types:
@@ -127,4 +138,5 @@ def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
     pipe = load_pretrained(load, spec, weights=config.weights)
     direction = "disparity" if pipe.config.prediction_type == "disparity" else spec.direction
     spec = loaded_spec(spec, config.weights, direction=direction, kind="MarigoldDepthPipeline")
-    return Marigold(spec, pipe=pipe, device=device, settings=settings, files=pretrained_files(spec, config.weights))
+    files = pretrained_files(spec, config.weights)
+    return Marigold(spec, pipe=pipe, device=device, precision=precision, settings=settings, files=files)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, imagenet_normalise, to_unit_tensor
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.weights.checkpoint import load_into, own_tensors, read_tensors
 from cuts3d_cli.weights.sources import torch_hub_file
@@ -130,15 +131,21 @@ class MidasSmall(TorchDepthBackend):
         spec: what it gives.
         net: the network.
         device: of torch.
-        half: autocast to float16.
+        precision: what it computes in; in 16 bits by autocast.
         files: that it was read from.
     """
 
     def __init__(
-        self, spec: DepthSpec, *, net: MidasSmallNet, device: str, half: bool, files: Sequence[Path] = ()
+        self,
+        spec: DepthSpec,
+        *,
+        net: MidasSmallNet,
+        device: str,
+        precision: NetworkPrecision,
+        files: Sequence[Path] = (),
     ) -> None:
         """Move the network to the device."""
-        super().__init__(spec, device=device, half=half, files=files)
+        super().__init__(spec, device=device, precision=precision, files=files)
         self.net = net.eval().to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
@@ -162,7 +169,7 @@ class MidasOnnx(TorchDepthBackend):
 
     def __init__(self, spec: DepthSpec, *, session: Any, normalised: bool, files: Sequence[Path] = ()) -> None:
         """Read the input's name and size from the graph."""
-        super().__init__(spec, device="cpu", half=False, files=files)
+        super().__init__(spec, device="cpu", precision="float32", files=files)
         self.session = session
         self.normalised = normalised
         node = session.get_inputs()[0]
@@ -187,7 +194,7 @@ def find_midas() -> Path | None:
     return torch_hub_file(*CACHED_NAMES)
 
 
-def load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> TorchDepthBackend:
+def load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> TorchDepthBackend:
     """Load MiDaS small from a state dict, an `.onnx` file or torch.hub's cache.
 
     Arguments and errors are those of `base.LoadDepth`.
@@ -200,7 +207,7 @@ def load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool)
     net = MidasSmallNet()
     own, others = own_tensors(read_tensors(weights), anchor=_ANCHOR, what=spec.name, path=weights)
     load_into(net, own, what=spec.name, path=weights, unknown=others)
-    return MidasSmall(loaded_spec(spec, config.weights), net=net, device=device, half=half, files=[weights])
+    return MidasSmall(loaded_spec(spec, config.weights), net=net, device=device, precision=precision, files=[weights])
 
 
 def load_midas_onnx(spec: DepthSpec, *, path: Path) -> MidasOnnx:

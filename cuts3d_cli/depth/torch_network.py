@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
+from cuts3d_cli.devices import NetworkPrecision, autocasting, computing
 from cuts3d_cli.errors import SampleError
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
@@ -32,16 +33,24 @@ class TorchDepthBackend(DepthBackend):
     Args:
         spec: what it gives.
         device: of torch.
-        half: autocast to float16; only sensible on CUDA.
+        precision: what it computes in; in 16 bits by autocast.
         files: that it was read from.
+
+    Attributes:
+        autocasts: whether the network has float32 weights and computes in 16 bits by autocast.
     """
 
-    def __init__(self, spec: DepthSpec, *, device: str, half: bool, files: Sequence[Path] = ()) -> None:
+    precision: NetworkPrecision
+    autocasts = True
+
+    def __init__(
+        self, spec: DepthSpec, *, device: str, precision: NetworkPrecision, files: Sequence[Path] = ()
+    ) -> None:
         """Keep what every network has."""
         self.spec = spec
         self.files = tuple(files)
         self.device = torch.device(device)
-        self.half = half
+        self.precision = precision
 
     @abstractmethod
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
@@ -98,8 +107,9 @@ class TorchDepthBackend(DepthBackend):
         with ExitStack() as stack:
             if self.device.type == "cuda":  # The same input gives the same bits, whatever ran before.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
-            if self.half:
-                stack.enter_context(torch.autocast(self.device.type, dtype=torch.float16))
+            stack.enter_context(computing(self.precision, device=self.device))
+            if self.autocasts:
+                stack.enter_context(autocasting(self.precision, device=self.device))
             yield
 
 

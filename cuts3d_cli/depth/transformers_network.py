@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.depth.torch_network import TorchDepthBackend
+from cuts3d_cli.devices import NetworkPrecision
 
 
 class TransformersDepth(TorchDepthBackend):
@@ -22,15 +23,22 @@ class TransformersDepth(TorchDepthBackend):
         model: the network.
         processor: its image processor.
         device: of torch.
-        half: autocast to float16.
+        precision: what it computes in; in 16 bits by autocast.
         files: that it was read from.
     """
 
     def __init__(
-        self, spec: DepthSpec, *, model: Any, processor: Any, device: str, half: bool, files: Sequence[Path] = ()
+        self,
+        spec: DepthSpec,
+        *,
+        model: Any,
+        processor: Any,
+        device: str,
+        precision: NetworkPrecision,
+        files: Sequence[Path] = (),
     ) -> None:
         """Move the model to the device."""
-        super().__init__(spec, device=device, half=half, files=files)
+        super().__init__(spec, device=device, precision=precision, files=files)
         self.model = model.to(self.device)
         self.processor = processor
 

@@ -13,6 +13,7 @@ from cuts3d_cli.depth.base import DepthSpec, loaded_spec
 from cuts3d_cli.depth.pretrained import load_transformers, missing_package, pretrained_files
 from cuts3d_cli.depth.transformers_network import TransformersDepth
 from cuts3d_cli.depth.zoedepth_file import load_authors_file
+from cuts3d_cli.devices import NetworkPrecision
 
 
 class ZoeDepth(TransformersDepth):
@@ -23,7 +24,7 @@ class ZoeDepth(TransformersDepth):
         model: `ZoeDepthForDepthEstimation`.
         processor: its image processor.
         device: of torch.
-        half: autocast to float16.
+        precision: what it computes in; in 16 bits by autocast.
         flip: average the maps of an image and of its mirror image, as the authors' `infer` does by default (open).
         files: that it was read from.
     """
@@ -35,12 +36,12 @@ class ZoeDepth(TransformersDepth):
         model: Any,
         processor: Any,
         device: str,
-        half: bool,
+        precision: NetworkPrecision,
         flip: bool = False,
         files: Sequence[Path] = (),
     ) -> None:
         """Move the model to the device."""
-        super().__init__(spec, model=model, processor=processor, device=device, half=half, files=files)
+        super().__init__(spec, model=model, processor=processor, device=device, precision=precision, files=files)
         self.flip = flip
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
@@ -77,7 +78,7 @@ class ZoeDepth(TransformersDepth):
         return self.processor.post_process_depth_estimation(output, source_sizes=[size])[0]["predicted_depth"]
 
 
-def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> ZoeDepth:
+def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> ZoeDepth:
     """Load ZoeDepth; arguments and errors are those of `base.LoadDepth`."""
     try:
         from transformers import ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
@@ -92,4 +93,4 @@ def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, half: bo
     files = pretrained_files(spec, config.weights)
     spec = loaded_spec(spec, config.weights, kind="ZoeDepth")
     flip = config.zoedepth_flip
-    return ZoeDepth(spec, model=model, processor=processor, device=device, half=half, flip=flip, files=files)
+    return ZoeDepth(spec, model=model, processor=processor, device=device, precision=precision, flip=flip, files=files)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import PredictConfig
+from cuts3d_cli.config import Precision, PredictConfig
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.inference_settings import InferenceSettings
 from cuts3d_cli.detector.loading import StoredDetector, load_detector
+from cuts3d_cli.devices import autocasting, choose_precision, computing
 from cuts3d_cli.sidecars.detections import Detections
 from cuts3d_cli.wording import Say
 
@@ -28,7 +29,11 @@ class Detector:
         model: a detectron2 R-CNN.
         settings: its settings at test time; those that shape the network are the model's own already.
         device: the device to work on.
-        half: mixed precision, on CUDA only.
+        precision: what it computes in, in 16 bits by autocast; "auto" and what a device can do are as for
+            `choose_precision`.
+
+    Raises:
+        SettingError: the precision is for CUDA, and the device is another one.
     """
 
     def __init__(
@@ -37,11 +42,11 @@ class Detector:
         *,
         settings: InferenceSettings,
         device: str | torch.device,
-        half: bool = True,
+        precision: Precision = "auto",
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
-        self.half = half and self.device.type == "cuda"
+        self.precision = choose_precision(precision, device=str(self.device))
         self._model = model.to(self.device).eval()
 
     @classmethod
@@ -50,7 +55,7 @@ class Detector:
         path: Path,
         *,
         device: str | torch.device,
-        half: bool = True,
+        precision: Precision = "auto",
         wanted: PredictConfig | None = None,
         say: Say = lambda line: None,
     ) -> Detector:
@@ -59,7 +64,7 @@ class Detector:
         Args:
             path: what `cuts3d train` or detectron2 wrote, as for `cuts3d_cli.detector.loading.load_detector`.
             device: where it is to work.
-            half: mixed precision, on CUDA only.
+            precision: what it computes in.
             wanted: what the user says of its settings; None for nothing.
             say: is told what the detector is and which settings are in force.
 
@@ -68,16 +73,16 @@ class Detector:
             FileError: a configuration cannot be read, or describes another detector.
             SettingError: a setting cannot take effect.
         """
-        return cls.of(load_detector(path, wanted or PredictConfig(), say=say), device=device, half=half)
+        return cls.of(load_detector(path, wanted or PredictConfig(), say=say), device=device, precision=precision)
 
     @classmethod
-    def of(cls, stored: StoredDetector, *, device: str | torch.device, half: bool = True) -> Detector:
+    def of(cls, stored: StoredDetector, *, device: str | torch.device, precision: Precision = "auto") -> Detector:
         """Build a detector from what its file holds.
 
         Raises:
             WeightsError: tensors are missing, unknown or of another shape.
         """
-        return cls(stored.build(), settings=stored.inference, device=device, half=half)
+        return cls(stored.build(), settings=stored.inference, device=device, precision=precision)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the instances of some photos.
@@ -96,7 +101,11 @@ class Detector:
         found: dict[int, Detections] = {}
         for size in dict.fromkeys(sizes):
             places = [place for place, other in enumerate(sizes) if other == size]
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.half):
+            with (
+                torch.inference_mode(),
+                computing(self.precision, device=self.device),
+                autocasting(self.precision, device=self.device),
+            ):
                 outputs = self._model([inputs[place] for place in places])
             classes = self._model.roi_heads.num_classes
             found |= {

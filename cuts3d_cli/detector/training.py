@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from detectron2.utils.events import EventStorage
 
-from cuts3d_cli.config import SelfTrainConfig
+from cuts3d_cli.config import Precision, SelfTrainConfig
 from cuts3d_cli.detector import BEST_WEIGHTS, FINAL_WEIGHTS, SAMPLES
 from cuts3d_cli.detector.batch_norm import has_statistics, kept_statistics, settle
 from cuts3d_cli.detector.checkpoints import save_checkpoint, save_weights
@@ -318,7 +318,8 @@ class _Training:
             if self._needs_settling():
                 self._settle(done, stop)
             settings = InferenceSettings.of_training(self.config)
-            detector = Detector(self.model, settings=settings, device=self.device, half=self.amp)
+            precision: Precision = "float16" if self.amp else "float32"
+            detector = Detector(self.model, settings=settings, device=self.device, precision=precision)
             results = self.task.evaluation(detector, share=share, say=self._say)
             self.model.train()
             if number := self.team.greatest(self._signal(stop))[0]:

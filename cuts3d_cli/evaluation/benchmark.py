@@ -163,13 +163,20 @@ def run_checkpoint(
     # Load the detector; its detections are kept under a digest of all that can change them.
     wanted = wanted or PredictConfig()
     stored = load_detector(checkpoint, wanted, say=say)
-    detector = Detector.of(stored, device=device, half=config.half)
-    shaping = [digest_file(checkpoint).sha256, stored.recorded(), __version__, detector.device.type, detector.half]
+    detector = Detector.of(stored, device=device, precision=config.precision)
+    # Detections of older versions are kept under whether they were made in half precision.
+    precision = {"float32": False, "float16": True}.get(detector.precision, detector.precision)
+    shaping = [digest_file(checkpoint).sha256, stored.recorded(), __version__, detector.device.type, precision]
     digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
     folder = detections or checkpoint.parent / DETECTIONS
     batch_size = AUTO_FIRST if config.batch_size == "auto" else config.batch_size
     team = DetectingTeam(
-        devices=devices, checkpoint=checkpoint, wanted=wanted, half=config.half, batch_size=batch_size, say=say
+        devices=devices,
+        checkpoint=checkpoint,
+        wanted=wanted,
+        precision=config.precision,
+        batch_size=batch_size,
+        say=say,
     )
     return run(
         selection,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from cuts3d_cli.config import PredictConfig
+from cuts3d_cli.config import Precision, PredictConfig
 from cuts3d_cli.engine.processes import Tell, place_of, run_processes
 from cuts3d_cli.evaluation.benchmark_photos import PhotoResult, detect_photos
 from cuts3d_cli.evaluation.datasets.loading import Dataset
@@ -22,7 +22,7 @@ class DetectingTeam:
         devices: of the processes.
         checkpoint: of the detector.
         wanted: what the user says of its settings.
-        half: mixed precision, on CUDA only.
+        precision: what the network computes in.
         batch_size: photos at once.
         say: prints a status line.
     """
@@ -30,7 +30,7 @@ class DetectingTeam:
     devices: Sequence[str]
     checkpoint: Path
     wanted: PredictConfig
-    half: bool
+    precision: Precision
     batch_size: int
     say: Say
 
@@ -86,7 +86,7 @@ def _detect_part(tell: Tell, team: DetectingTeam, dataset: Dataset, numbers: Seq
     from cuts3d_cli.detector.loading import load_detector
 
     stored = load_detector(team.checkpoint, team.wanted, say=team.say)
-    detector = Detector.of(stored, device=team.devices[0], half=team.half)
+    detector = Detector.of(stored, device=team.devices[0], precision=team.precision)
     waiting: list[PhotoResult] = []
     for place, photo in enumerate(
         detect_photos(dataset, numbers, numbers, detector, journal=None, batch_size=team.batch_size), start=1

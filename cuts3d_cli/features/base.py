@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.weights.specs import WeightsSpec
 
@@ -30,7 +31,9 @@ MIN_GRID = 2
 class LoadBackbone(Protocol):
     """Builds a backbone and loads its weights."""
 
-    def __call__(self, spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> Backbone:
+    def __call__(
+        self, spec: BackboneSpec, *, size: int, weights: Path, device: str, precision: NetworkPrecision
+    ) -> Backbone:
         """Build a backbone.
 
         Args:
@@ -38,7 +41,7 @@ class LoadBackbone(Protocol):
             size: side of its square input, pixels, checked by `spec.check_size`.
             weights: a file that `spec.prepare` wrote, or one that the user gave.
             device: of torch, such as "cpu" or "cuda:1"; it exists.
-            half: compute in float16; only on CUDA.
+            precision: what it computes in, as `choose_precision` says for the device.
 
         Raises:
             WeightsError: the file is damaged or holds another network's weights.

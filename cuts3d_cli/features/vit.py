@@ -13,6 +13,7 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.features.base import OFFSET, BackboneSpec
 from cuts3d_cli.features.timm_models import (
@@ -56,7 +57,9 @@ class TimmBackbone(TorchBackbone):
         return keys.transpose(1, 2).reshape(len(keys), -1, self.grid, self.grid)
 
 
-def load_timm(spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> TimmBackbone:
+def load_timm(
+    spec: BackboneSpec, *, size: int, weights: Path, device: str, precision: NetworkPrecision
+) -> TimmBackbone:
     """Build a network of timm and load its weights; arguments and errors are those of `base.LoadBackbone`."""
     if spec.tensor not in (KEYS, TOKENS):
         raise ValueError(f"the tensor of {spec.name} is {spec.tensor!r}: of timm's it is {KEYS!r} or {TOKENS!r}")
@@ -70,7 +73,7 @@ def load_timm(spec: BackboneSpec, *, size: int, weights: Path, device: str, half
     # Counters of batch norms may be missing, and say nothing.
     counters = {name: torch.zeros((), dtype=torch.int64) for name in model.state_dict() if name.endswith(COUNTER)}
     model.load_state_dict({**counters, **at_size(state, spec, model, path=weights)}, assign=True)
-    return TimmBackbone(spec=spec, model=model, size=size, device=device, half=half)
+    return TimmBackbone(spec=spec, model=model, size=size, device=device, precision=precision)
 
 
 def interpolate_pos_embed(pos_embed: Tensor, *, grid: int, prefix: int = 1) -> Tensor:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,11 @@ OPTIONAL = {
     "scikit-image": "demo",
 }
 """Package -> the extra of ours that brings it."""
+_PURPOSES: Mapping[str, Parts] = {
+    "pydensecrf": (Setting("pseudo.crf_backend", "pydensecrf", command="pseudo"),),
+    "demo": ("scripts/demo.sh alone, which is in the repository",),
+}
+"""Extra of ours that is of no depth network -> what it is for."""
 State = Literal["ok", "missing", "note"]
 
 
@@ -95,13 +101,22 @@ def _packages() -> list[Finding]:
         )
     for package, extra in OPTIONAL.items():
         version = _version(package)
-        purpose = " and ".join(spec.name for spec in DEPTHS.values() if spec.extra == extra) or f"the {extra}"
         found.append(
             Finding(state="ok", what=package, found=version)
             if version
-            else Finding(state="note", what=package, found=f"for {purpose}: pip install 'cuts3d[{extra}]'")
+            else Finding(
+                state="note",
+                what=package,
+                found=Message("for ", *_purpose(extra), f": pip install 'cuts3d[{extra}]'"),
+            )
         )
     return found
+
+
+def _purpose(extra: str) -> Parts:
+    """Return what an extra of ours is for: depth networks, or one of `_PURPOSES`."""
+    networks_of_it = [spec.name for spec in DEPTHS.values() if spec.extra == extra]
+    return (f"depth by {', '.join(networks_of_it)}",) if networks_of_it else _PURPOSES[extra]
 
 
 def _opencv() -> list[Finding]:

@@ -135,9 +135,12 @@ def _manifest_beside(base: Path, report: VerifyReport) -> Manifest | None:
 
 
 def _config(manifest: Manifest, run_config: RunConfig) -> Config | None:
-    """Return the configuration that a manifest holds; None if this version cannot take it."""
+    """Return the configuration to write a sidecar again with; None if this version cannot take it.
+
+    What the manifest has from the inputs follows them: masks that were cut anew are scored up to their own threshold.
+    """
     try:
-        stored = resolve(preset="paper", overrides=manifest.config, environment={}, folder=_NOWHERE)
+        stored = resolve(preset="paper", overrides=manifest.own_config(), environment={}, folder=_NOWHERE)
     except (Cuts3dError, AttributeError, TypeError):
         return None
     run = replace(run_config, max_image_pixels=stored.run.max_image_pixels, if_exists="overwrite")

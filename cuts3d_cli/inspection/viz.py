@@ -303,7 +303,7 @@ class DetectionDrawer:
         return Detector.load(
             self._checkpoint,
             device=choose_device(run.device),
-            half=run.half,
+            precision=run.precision,
             wanted=self._config.predict,
             say=self._say,
         )

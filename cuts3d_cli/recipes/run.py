@@ -14,7 +14,7 @@ from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector import card as cards
 from cuts3d_cli.detector import train
-from cuts3d_cli.devices import choose_device
+from cuts3d_cli.devices import choose_device, choose_precision
 from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation import shards as evaluation
@@ -160,6 +160,7 @@ class RecipeRun:
             if uses_depth(config):
                 depth_spec(config.depth.backend)
             device = choose_device(config.run.device)
+            choose_precision(config.run.precision, device=device)
             trainings = (config.train, config.selftrain)
             check = partial(train.check_processes, gpus=recipe.source.gpus, device=device)
             raise_all(unmet(partial(check, training) for training in trainings))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Config
 from cuts3d_cli.detector import FINAL_WEIGHTS, train
-from cuts3d_cli.devices import choose_device
+from cuts3d_cli.devices import choose_device, choose_precision
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.engine.sharing import on_gpus, without_split
 from cuts3d_cli.evaluation.training import evaluation_of
@@ -141,6 +141,7 @@ def check_rounds(shards: Sequence[Path], *, checkpoint: Path, out: Path, config:
     checks: list[Callable[[], object]] = [
         lambda: check_folder(out, setting="out"),
         lambda: train.check_processes(config.selftrain, gpus=gpus, device=choose_device(config.run.device)),
+        lambda: choose_precision(config.run.precision, device=choose_device(config.run.device)),
     ]
     for number in range(1, config.selftrain.rounds + 1):
         if number > 1:

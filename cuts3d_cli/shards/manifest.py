@@ -21,6 +21,8 @@ from cuts3d_cli.shards.names import command_for
 
 FORMAT_VERSION = 1
 """Version of the on-disk format. A manifest of another version is refused."""
+DERIVED = "derived"
+"""Name in `Manifest.info`: settings, as in "confidence.tau_knn", whose values in `config` are those of the inputs."""
 _CHUNK = 1 << 20
 _PACKAGES = {
     "numpy": "numpy",
@@ -100,6 +102,17 @@ class Manifest:
     def identity(self, tar: Path) -> InputDigest:
         """Return what identifies the tar that was written."""
         return InputDigest(file=tar.name, size=self.size, mtime_ns=self.mtime_ns, sha256=self.sha256)
+
+    def own_config(self) -> dict[str, Any]:
+        """Return the configuration without the values that are those of the inputs, and follow them."""
+        names = self.info.get(DERIVED)
+        derived = set(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else set()
+        return {
+            section: {name: value for name, value in values.items() if f"{section}.{name}" not in derived}
+            if isinstance(values, dict)
+            else values
+            for section, values in self.config.items()
+        }
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

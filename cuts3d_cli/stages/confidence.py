@@ -41,7 +41,7 @@ from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResul
 from cuts3d_cli.engine.sharing import Sharing
 from cuts3d_cli.errors import Command, SampleError, Setting, ShardError
 from cuts3d_cli.images import resize_square
-from cuts3d_cli.shards.manifest import Manifest
+from cuts3d_cli.shards.manifest import DERIVED, Manifest
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import StoredConfidence, encode
 from cuts3d_cli.sidecars.depth import StoredDepth, finished_depth, stored_depth
@@ -50,6 +50,8 @@ from cuts3d_cli.sidecars.masks import InstanceCut, StoredMasks, node_index
 from cuts3d_cli.sidecars.masks import decode as decode_masks
 from cuts3d_cli.sidecars.photos import photo
 from cuts3d_cli.wording import Say
+
+_TAU_KNN = "confidence.tau_knn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +116,9 @@ def run(
             inputs=inputs,
             outcomes=outcomes,
             if_exists=config.run.if_exists,
-            derived=("confidence.tau_knn",) if config.confidence.tau_knn is None else (),
+            derived=(_TAU_KNN,) if config.confidence.tau_knn is None else (),
             sharing=Sharing.from_config(config.run),
-            info={"workers": pool.workers},
+            info={"workers": pool.workers, DERIVED: [_TAU_KNN] if _is_of_masks(settings, shards) else []},
             progress=progress,
         )
     return replace(result, shards=[_with_failed_before(shard) for shard in result.shards])
@@ -149,6 +151,16 @@ def score_masks(task: ScoreTask) -> NDArray[np.uint8]:
         if task.config.source == "crf":
             return _from_crf(task, cuts)
         return _from_depth(task, cuts, grid)
+
+
+def _is_of_masks(config: ConfidenceConfig, shards: Sequence[Path]) -> bool:
+    """Return whether the highest threshold is the masks' own, so that it follows them when they are cut anew."""
+    if config.source != "depth":
+        return False
+    try:
+        return config.tau_knn == _common_tau_knn(shards)
+    except ShardError:  # the masks have no threshold in common
+        return False
 
 
 def _common_tau_knn(shards: Sequence[Path]) -> float | Literal["auto"]:

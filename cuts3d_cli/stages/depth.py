@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuts3d_cli.config import Config, DepthConfig, recorded_limits
+from cuts3d_cli.config import Config, DepthConfig, recorded_limits, recorded_precision
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.depth.catalogue import depth_spec, load_depth
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.depth.pretrained import pretrained_files
-from cuts3d_cli.devices import choose_device
+from cuts3d_cli.devices import choose_device, choose_precision
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
@@ -76,11 +76,13 @@ def run(
             return {"device": device}
 
     else:
+        choose_precision(config.run.precision, device=device)  # refuses before anything is read
+        precision = recorded_precision(config.run)
         batch_size = BatchSize.of(config.run, device=device, say=say)
 
         @functools.cache
         def loaded() -> DepthBackend:
-            return load_depth(settings, device=device, half=config.run.half)
+            return load_depth(settings, device=device, precision=config.run.precision)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
             backend = loaded()  # not before a shard needs it: where all are finished, no weights are asked for
@@ -108,7 +110,7 @@ def run(
 
         @functools.cache
         def info() -> Mapping[str, Any]:
-            return {"device": device, "network": _provenance(loaded())}
+            return {"device": device, **precision, "network": _provenance(loaded())}
 
     with pool:
         result = run_shards(

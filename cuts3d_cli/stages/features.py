@@ -44,6 +44,7 @@ def run(
     """
     extractor = FeatureExtractor(config, say=say)
     prepare = functools.partial(read_square, size=extractor.size, max_pixels=config.run.max_image_pixels)
+    _ = extractor.precision  # refused before anything is read
     pool = WorkerPool.for_reading(config.run, device=extractor.device)
 
     batch_size = BatchSize.of(config.run, device=extractor.device, say=say)
@@ -78,7 +79,7 @@ def run(
             if_exists=config.run.if_exists,
             files={"weights": "features.weights"},
             sharing=Sharing.from_config(config.run),
-            info={"device": extractor.device},
+            info=lambda: {"device": extractor.device, **extractor.recorded_precision},
             progress=progress,
         )
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuts3d_cli.config import Config, recorded_limits
+from cuts3d_cli.config import Config, recorded_limits, recorded_precision
 from cuts3d_cli.detector.train import require_detectron2
-from cuts3d_cli.devices import choose_device
+from cuts3d_cli.devices import choose_device, choose_precision
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
 from cuts3d_cli.engine.driver import run_shards
@@ -63,6 +63,7 @@ def run(
 
     stored = load_detector(checkpoint, config.predict, say=say or (lambda line: None))
     device = choose_device(config.run.device)
+    choose_precision(config.run.precision, device=device)  # refuses before anything is read
     decode = functools.partial(photo_pixels, max_pixels=config.run.max_image_pixels)
 
     batch_size = BatchSize.of(config.run, device=device, say=say)
@@ -72,7 +73,7 @@ def run(
     def loaded() -> Detector:
         from cuts3d_cli.detector.inference import Detector
 
-        return Detector.of(stored, device=device, half=config.run.half)
+        return Detector.of(stored, device=device, precision=config.run.precision)
 
     def outcomes(base: Path) -> Iterator[Outcome]:
         detector = loaded()  # not before a shard needs it
@@ -100,6 +101,6 @@ def run(
             if_exists=config.run.if_exists,
             files={"checkpoint": "checkpoint"} if chosen else {},
             sharing=Sharing.from_config(config.run),
-            info={"device": device},
+            info={"device": device, **recorded_precision(config.run)},
             progress=progress,
         )

@@ -107,7 +107,7 @@ def run(
             if_exists=config.run.if_exists,
             files={"weights": "features.weights"},
             sharing=Sharing.from_config(config.run),
-            info={"workers": pool.workers, "graphs": device or "workers"},
+            info=lambda: {"workers": pool.workers, "graphs": device or "workers", **extractor.recorded_precision},
             progress=progress,
         )
     if say is not None:

@@ -51,8 +51,9 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
     photos = sum(shard.counts.get("samples_out", 0) for shard in done)
     full = photos - sum(shard.counts.get("stopped_early", 0) for shard in done)
     if settings.instances != "all" and photos and full > _MOST * photos:
-        number = f"in {full} of {photos} photos all {settings.instances} cuts were made"
-        line = f"{number}: there may be more objects, which a larger "
+        made = {1: "the one cut was made", 2: "both cuts were made"}
+        made_all = made.get(settings.instances, f"all {settings.instances} cuts were made")
+        line = f"in {full} of {counted(photos, 'photo')} {made_all}: there may be more objects, which a larger "
         notes.append(Message(line, Setting("pseudo.instances"), " finds"))
     return notes
 

@@ -3,6 +3,7 @@
 ncut        our eigensolver against scipy.linalg.eigh as MaskCut calls it, on real features
 pseudo      seconds per image for each step of both methods, against MaskCut as published, and the cost of 3D
 crf         one CRF per mask against ours
+precision   masks of the networks' precisions against those of float32
 quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps, and robustness
 robustness  cost of all instances, rank correlation of confidence and IoU, and masks where depth is worse
 scale       images per second against workers, peak memory against the number of images
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import costs, device, gallery, pseudo, quality, robustness, scale, selftrain, speed, train
+from bench import costs, device, gallery, precision, pseudo, quality, robustness, scale, selftrain, speed, train
 from bench.common import BenchError, Report, load_average, log, machine, print_machine, print_report
 from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
@@ -38,6 +39,7 @@ NAMES = (
     "ncut",
     "pseudo",
     "crf",
+    "precision",
     "quality",
     "robustness",
     "scale",
@@ -91,6 +93,7 @@ def _run(name: str, options: argparse.Namespace) -> Report:
         "ncut": _ncut,
         "pseudo": _pseudo,
         "crf": _crf,
+        "precision": _precision,
         "quality": _quality,
         "robustness": _robustness,
         "scale": _scale,
@@ -141,6 +144,16 @@ def _pseudo(options: argparse.Namespace) -> Report:
             " share of the time."
         )
     return report
+
+
+def _precision(options: argparse.Namespace) -> Report:
+    photos = some_photos(data_folder(options.data), options.images, sets=("mosd",))
+    return precision.precision(
+        photos,
+        device=choose_device(options.device or "cpu"),
+        features=_features(options.cache),
+        size=max(options.sizes),
+    )
 
 
 def _sets(options: argparse.Namespace, *, names: Sequence[str]) -> tuple[dict[str, list[Photo]], list[str]]:
@@ -283,17 +296,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("benchmarks", nargs="+", choices=NAMES, metavar="BENCHMARK", help=", ".join(NAMES))
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--repeats", type=_positive, default=3, help="rounds of every timing (3)")
-    parser.add_argument("--images", type=_positive, default=3, help="photos for ncut, pseudo and crf (3)")
+    parser.add_argument("--images", type=_positive, default=3, help="photos for ncut, pseudo, crf and precision (3)")
     parser.add_argument(
-        "--sizes", type=_numbers, default=(490, 840), help="pixels, for ncut; the largest for pseudo (490,840)"
+        "--sizes",
+        type=_numbers,
+        default=(490, 840),
+        help="pixels, for ncut; the largest for pseudo and precision (490,840)",
     )
     parser.add_argument("--data", type=Path, help="folder of the sets ($CUTS3D_TEST_DATA, or ../shared/data)")
     parser.add_argument("--cache", type=Path, help="folder that keeps features for further runs (none)")
     parser.add_argument("--workers", type=int, default=2, help="processes that cut; 0 cuts in the main one (2)")
     parser.add_argument(
         "--device",
-        help="cpu, cuda, cuda:1, ... for train-step and costs (cpu); pseudo also measures images per second there,"
-        " network included",
+        help="cpu, cuda, cuda:1, ... for train-step, precision and costs (cpu); pseudo also measures images per second"
+        " there, network included",
     )
     group = parser.add_argument_group("pseudo with --device")
     group.add_argument("--device-images", type=_positive, default=200, help="timed images (200)")

@@ -62,7 +62,7 @@ def seconds_per_image(name: str, device: str, repeats: int) -> float:
     """
     spec = BACKBONES[name]
     model = build_model(spec, size=spec.size)
-    backbone = TimmBackbone(spec=spec, model=model, size=spec.size, device=device, half=False)
+    backbone = TimmBackbone(spec=spec, model=model, size=spec.size, device=device, precision="float32")
     image = np.zeros((1, backbone.size, backbone.size, 3), dtype=np.uint8)
     backbone.extract(image)
     seconds = []

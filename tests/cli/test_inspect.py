@@ -5,12 +5,17 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cuts3d_cli.cli.console import stdout
 from cuts3d_cli.cli.inspect import describe
+from cuts3d_cli.config import PAPER, PRESETS, as_dict
+from cuts3d_cli.shards.manifest import Manifest, digest_file, load_manifest, save_manifest
+from cuts3d_cli.shards.names import manifest_path
 from tests.support.photos import encoded, two_boxes, write_shard
 from tests.support.running import Ran
 
@@ -47,7 +52,7 @@ def huge_png() -> bytes:
                     "stopped": "all is cut",
                 }
             ).encode(),
-            "2 masks (1,200 px, 7 px), dropped: iteration 2 too small, stopped: all is cut",
+            "2 masks (1,200 px, 7 px), dropped: iteration 3 too small, stopped: all is cut",
         ),
     ],
 )
@@ -72,6 +77,55 @@ def test_members_are_described(name: str, data: bytes, said: str):
 )
 def test_damaged_members_are_said_to_be(name: str, data: bytes):
     assert describe(name, data).startswith(f"{len(data):,} bytes, damaged: ")
+
+
+def test_iterations_are_counted_as_in_pictures_and_in_json_as_stored(cuts3d: Callable[..., Ran], alone: Path):
+    record = {"instances": [], "dropped": [{"iteration": 0, "reason": "too small"}], "stopped": None}
+    write_shard(alone / "x.pseudo.tar", {"a": {"pseudo.json": json.dumps(record).encode()}})
+    assert "dropped: iteration 1 too small" in cuts3d("inspect", "x.pseudo.tar").out
+    (sample,) = json.loads(cuts3d("inspect", "x.pseudo.tar", "--json").out)["samples"]
+    assert sample["members"]["pseudo.json"].endswith("dropped: iteration 0 too small")
+
+
+def pseudo_sidecar(folder: Path) -> Path:
+    """A sidecar of masks with the manifest of a run with preset objects."""
+    record = {"instances": [{"area": 1234}] * 9, "dropped": [], "stopped": "all is cut"}
+    tar = folder / "x.pseudo.tar"
+    write_shard(tar, {f"a-{n}": {"pseudo.json": json.dumps(record).encode()} for n in range(3)})
+    manifest = Manifest(
+        stage="pseudo",
+        config={"pseudo": as_dict(PRESETS["objects"].pseudo), "features": as_dict(PAPER.features)},
+        inputs={"base": replace(digest_file(tar), file="x.tar"), "depth": digest_file(tar)},
+        counts={"samples_in": 3, "samples_out": 3, "failed": 0},
+        failed=[{"key": "photo", "reason": "the depth map is empty"}],
+        sha256=digest_file(tar).sha256,
+        size=tar.stat().st_size,
+    )
+    save_manifest(manifest_path(tar), manifest)
+    return tar
+
+
+def test_no_value_is_lost_at_any_width(cuts3d: Callable[..., Ran], alone: Path, monkeypatch: pytest.MonkeyPatch):
+    tar = pseudo_sidecar(alone)
+    words: dict[int, list[str]] = {}
+    for width in (1000, *range(40, 121)):
+        monkeypatch.setattr(stdout, "_width", width)
+        shown = cuts3d("inspect", tar).out
+        words[width] = sorted(word for word in shown.split() if word[0] not in "┏┡├└┌┃│")
+        boxed = [line for line in shown.splitlines() if line[0] in "┏┡├└┌┃│"]
+        assert all(len(line) <= width for line in boxed), width
+    assert {"concavity", "0.03,", load_manifest(manifest_path(tar)).sha256} <= set(words[1000])
+    assert {width for width, found in words.items() if found != words[1000]} == set()
+
+
+def test_a_folder_is_called_one(cuts3d: Callable[..., Ran], shards: list[Path]):
+    ran = cuts3d("inspect", shards[0].parent)
+    assert ran.code == 1
+    said = f"{shards[0].parent} is a folder: name one shard, sidecar or manifest, such as {shards[0]}"
+    assert ran.line == f"cuts3d: {said}"
+    Path("empty").mkdir()
+    assert cuts3d("inspect", "empty").line.endswith("manifest, of which it has none")
+    assert cuts3d("inspect", "gone").line == "cuts3d: gone: no such file"
 
 
 def test_a_shard_and_its_manifest(cuts3d: Callable[..., Ran], shards: list[Path]):

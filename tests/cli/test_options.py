@@ -25,9 +25,12 @@ COMMANDS = {
     "confidence": ("confidence", fields("run", *WORKER_FIELDS, *OUTPUT_FIELDS, *SHARING_FIELDS, *RAY_FIELDS)),
     "viz": ("pseudo", "features", "depth", fields("run", *VIZ_FIELDS)),
     "train": ("train", fields("run", "device")),
-    "selftrain": ("selftrain", fields("run", "device", "batch_size", "half", "if_exists", "claim_timeout")),
-    "predict": ("predict", fields("run", "device", "batch_size", "half", "if_exists", *SHARING_FIELDS, *WORKER_FIELDS)),
-    "eval": ("eval", fields("run", "device", "batch_size", "half")),
+    "selftrain": ("selftrain", fields("run", "device", "batch_size", "precision", "if_exists", "claim_timeout")),
+    "predict": (
+        "predict",
+        fields("run", "device", "batch_size", "precision", "if_exists", *SHARING_FIELDS, *WORKER_FIELDS),
+    ),
+    "eval": ("eval", fields("run", "device", "batch_size", "precision")),
 }
 
 RENAMED = {(command, "depth", name): f"depth_{name}" for command in ("depth", "viz") for name in ("backend", "weights")}
@@ -53,6 +56,26 @@ def words(help_page: str) -> str:
 
 def test_every_section_belongs_to_a_command():
     assert {section for _, section, _ in CASES} == {item.name for item in dataclasses.fields(Config)}
+
+
+def test_the_switch_that_the_precision_has_replaced_is_hidden_and_still_works(cuts3d: Callable[..., Ran]):
+    received: list[Config] = []
+    small = typer.Typer()
+
+    @small.command()
+    @with_config(fields("run", "precision"))
+    def only(*, config: Config) -> None:
+        received.append(config)
+
+    for line in (["--no-half"], ["--half"], ["--set", "half=off"], ["--set", "run.half=no"], []):
+        small(args=line, standalone_mode=False)
+    assert [config.run.precision for config in received] == ["float32", "auto", "float32", "float32", "auto"]
+    page = cuts3d("features", "--help").out
+    assert "--precision" in page
+    assert "--half" not in page
+    assert "--no-half" not in page
+    ran = cuts3d("features", "none.tar", "--no-half", "--precision", "bfloat16")
+    assert (ran.code, ran.line) == (2, "cuts3d: --half is now --precision: leave it out")
 
 
 def test_a_round_of_self_training_has_its_own_section():
@@ -99,8 +122,25 @@ def test_the_help_page_shows_fields_and_defaults(cuts3d: Callable[..., Ran], com
             row = re.search(rf"^│ +(?:\* +)?--{name}[ ,]", page.out, re.MULTILINE)
             assert row is not None
             described = words(page.out[row.end() :])
-            assert described.find(f"[default: ({shown})]") == described.find("[default: "), name
+            # Where a command takes another preset with depth maps, both defaults are shown.
+            default = re.compile(rf"\[default: \({re.escape(shown)}(; \S+ with --depth)?\)\]")
+            assert default.match(described, described.find("[default: ")), name
+            assert command == "viz" or " with --depth)" not in text
     assert "--preset" in text
+
+
+@pytest.mark.parametrize(("command", "maps"), [("segment", "--depth-dir"), ("viz", "--depth")])
+def test_help_pages_show_the_defaults_of_both_presets(command: str, maps: str, cuts3d: Callable[..., Ran]):
+    text = words(cuts3d(command, "--help").out)
+    assert f"[default: (objects with {maps}, else paper)]" in text
+    for name, shown in {
+        "--instances": f"3; all with {maps}",
+        "--tau-knn": f"0.115; auto with {maps}",
+        "--crf-failed": f"drop; keep with {maps}",
+        "--knn": "16",  # the same in both
+    }.items():
+        described = text[re.search(rf" {name}[ ,]", text).start() :]  # type: ignore[union-attr]
+        assert described.find(f"[default: ({shown})]") == described.find("[default: ") > 0, name
 
 
 @pytest.mark.parametrize(

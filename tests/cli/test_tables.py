@@ -127,3 +127,19 @@ def test_progress_on_a_terminal_shows_a_bar_a_shard_and_one_overall():
     shown = told.getvalue()
     for words in ("y[b].tar", "pseudo: all", "images/s", "0 shards to go, 1 failed", "redone, it [/was] stale"):
         assert words in shown
+
+
+@pytest.mark.parametrize("width", range(40, 121))
+def test_a_table_of_words_is_never_wider_than_the_console(width: int):
+    text = io.StringIO()
+    out = Console(file=text, width=width, color_system=None, markup=False)
+    rows = [
+        ("config: features", " ".join(f"value_{n}" for n in range(60))),
+        ("sha256", "0123456789abcdef" * 4),
+        ("a longer name of a row, which may be wrapped", "word " * 30),
+    ]
+    print_words(rows, console=out)
+    shown = text.getvalue()
+    assert all(len(line) <= width for line in shown.splitlines() if line[0] in "┌│└")
+    for word in " ".join(" ".join(row) for row in rows).split():
+        assert word in shown

@@ -12,9 +12,11 @@ from cuts3d_cli.config import (
     PAPER,
     PRESETS,
     Config,
+    RunConfig,
     as_dict,
     output_dict,
     recorded_limits,
+    recorded_precision,
     resolve,
     section_fields,
     words_of,
@@ -166,6 +168,30 @@ def test_mistakes_in_variables_are_told_in_a_line(tmp_path: Path, variable: str,
     line = refusal(tmp_path, environment={variable: "much"})
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(("switch", "precision"), [("true", "auto"), ("off", "float32")])
+def test_the_switch_of_older_versions_is_a_precision(tmp_path: Path, switch: str, precision: str):
+    assert found(tmp_path, environment={"CUTS3D_RUN_HALF": switch}).run.precision == precision
+    assert found(tmp_path, overrides={"run": {"half": switch}}).run.precision == precision
+    on = "true" if switch == "true" else "false"
+    assert found(tmp_path, toml=f"[run]\nhalf = {on}").run.precision == precision
+    # What goes before the file does so under either name.
+    environment = {"CUTS3D_RUN_PRECISION": "bfloat16"}
+    assert found(tmp_path, environment=environment).run.precision == "bfloat16"
+
+
+def test_mistakes_with_the_precision_are_told_in_a_line(tmp_path: Path):
+    assert refusal(tmp_path, overrides={"run": {"precision": "half"}}).startswith("run.precision is 'half': choose one")
+    assert "run.half is 'much': it must be true or false" in refusal(tmp_path, environment={"CUTS3D_RUN_HALF": "much"})
+    both = refusal(tmp_path, toml="[run]\nhalf = false\nprecision = 'float32'")
+    assert both.endswith("cuts3d.toml: run.half is now run.precision: leave it out")
+
+
+def test_a_precision_makes_nothing_stale():
+    assert recorded_limits(RunConfig(precision="bfloat16")) == {}
+    assert recorded_precision(RunConfig(precision="bfloat16")) == {"precision": "bfloat16"}
+    assert recorded_precision(RunConfig()) == {}
 
 
 def test_lists_may_be_words_with_commas(tmp_path: Path):

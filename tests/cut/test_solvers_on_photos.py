@@ -25,7 +25,7 @@ def test_both_solvers_give_the_same_masks_on_every_photo(test_data: Path, offlin
 
     photos = sorted((test_data / name / "images").iterdir())
     assert photos
-    backbone = load_backbone(OFFLINE_BACKBONE, size=SIZE, weights=offline_weights, device="cpu", half=False)
+    backbone = load_backbone(OFFLINE_BACKBONE, size=SIZE, weights=offline_weights, device="cpu", precision="float32")
     differing = []
     for photo in photos:
         square = resize_square(decode_image(photo.read_bytes()), SIZE)

@@ -43,10 +43,10 @@ def load() -> Load:
     """`load_depth` with the settings that a test does not care about."""
 
     def call(
-        name: str, weights: Path | None, *, device: str = "cpu", half: bool = False, **settings: Any
+        name: str, weights: Path | None, *, device: str = "cpu", precision: Any = "auto", **settings: Any
     ) -> DepthBackend:
         config = DepthConfig(backend=name, weights=weights, **{"marigold_steps": 2, **settings})
-        return load_depth(config, device=device, half=half)
+        return load_depth(config, device=device, precision=precision)
 
     return call
 

@@ -20,7 +20,7 @@ from torch import nn
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth import catalogue
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.devices import on_cuda
+from cuts3d_cli.devices import NetworkPrecision, on_cuda
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.weights.checkpoint import load_into, read_tensors
@@ -43,8 +43,8 @@ def find_fake(spec: DepthSpec) -> Path | None:
     return OWN_PLACE if OWN_PLACE.exists() else None
 
 
-def load_fake(spec: DepthSpec, *, config: DepthConfig, device: str, half: bool) -> Brightness:
-    assert not (half and not on_cuda(device))
+def load_fake(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> Brightness:
+    assert precision == ("float16" if on_cuda(device) else "float32")
     weights = config.weights or find_fake(spec)
     if weights is None:
         raise WeightsError(f"weights of {spec.name} are missing: {spec.weights_hint}")
@@ -91,7 +91,9 @@ def test_depth_by_the_command_line(cuts3d: Callable[..., Ran], alone: Path, fake
     # Other weights give other values, so the shard is done again where the user says so
     write_weights(weights, 3.0)
     ran = cuts3d("depth", "--shards", base, "--json")
-    assert (ran.code, "--if-exists replace" in ran.line) == (2, True)
+    note, error = ran.err.splitlines()
+    assert note.startswith("the photos have depth maps, which fake does not use")
+    assert (ran.code, "--if-exists replace" in error) == (2, True)
     ran = cuts3d("depth", "--shards", base, "--if-exists", "replace", "--json")
     assert [item["status"] for item in json.loads(ran.out)["shards"]] == ["done"]
     again = records(sidecar(base, "depth"), "depth.json")["p0"]

@@ -19,7 +19,7 @@ from cuts3d_cli.depth.base import DepthBackend
 from cuts3d_cli.depth.catalogue import DEPTHS
 from cuts3d_cli.depth.maps import normalise
 from cuts3d_cli.depth.torch_network import fit_input, target_size
-from cuts3d_cli.errors import HubUnreachableError, UsageError, WeightsError
+from cuts3d_cli.errors import HubUnreachableError, SettingError, UsageError, WeightsError
 
 TINY_ENCODER = "test_convnext"
 NETWORKS = {
@@ -440,10 +440,30 @@ class TestSizes:
         assert fit_input(np.zeros((*shape, 3), np.uint8)).shape[:2] == expected
 
 
-def test_half_precision_is_for_cuda_only(midas_file: Path, images: list[np.ndarray], load: Any) -> None:
-    full = load("midas-small", midas_file).predict(images[:1], max_side=64)[0]
-    asked = load("midas-small", midas_file, half=True).predict(images[:1], max_side=64)[0]
-    np.testing.assert_array_equal(full, asked)
+def test_the_default_on_a_cpu_is_float32(midas_file: Path, images: list[np.ndarray], load: Any) -> None:
+    first, second = (
+        load("midas-small", midas_file, precision=precision).predict(images[:1], max_side=64)[0]
+        for precision in ("auto", "float32")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_what_is_for_cuda_is_refused_on_a_cpu(midas_file: Path, load: Any, precision: str) -> None:
+    with pytest.raises(SettingError, match=f"run.precision is {precision}, which is for CUDA: on cpu take"):
+        load("midas-small", midas_file, precision=precision)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_on_a_cpu_is_close(
+    name: str, request: pytest.FixtureRequest, load: Any, images: list[np.ndarray]
+) -> None:
+    weights = request.getfixturevalue(NETWORKS[name])
+    full = load(name, weights).predict(images[:1], max_side=64)[0]
+    values = load(name, weights, precision="bfloat16").predict(images[:1], max_side=64)[0]
+    assert values.dtype == np.float32
+    assert not np.array_equal(values, full)
+    assert np.abs(values - full).mean() < 0.05 * (full.max() - full.min())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -451,6 +471,6 @@ def test_half_precision_is_for_cuda_only(midas_file: Path, images: list[np.ndarr
 def test_half_precision_on_cuda(name: str, request: pytest.FixtureRequest, load: Any, images: list[np.ndarray]) -> None:
     weights = request.getfixturevalue(NETWORKS[name])
     on_cpu = load(name, weights).predict(images, max_side=64)
-    on_cuda = load(name, weights, device="cuda", half=True).predict(images, max_side=64)
+    on_cuda = load(name, weights, device="cuda", precision="float16").predict(images, max_side=64)
     for expected, values in zip(on_cpu, on_cuda, strict=True):
         assert np.abs(values - expected).mean() < 0.05 * (expected.max() - expected.min())

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import Setting
 from cuts3d_cli.features import catalogue
 from cuts3d_cli.features.base import BackboneSpec
@@ -47,10 +48,10 @@ def read_convnet(spec: BackboneSpec, path: Path) -> Mapping[str, Tensor]:
     )
 
 
-def load_convnet(spec: BackboneSpec, *, size: int, weights: Path, device: str, half: bool) -> ConvNet:
+def load_convnet(spec: BackboneSpec, *, size: int, weights: Path, device: str, precision: NetworkPrecision) -> ConvNet:
     model = empty(spec)
     model.load_state_dict(read_convnet(spec, weights))
-    return ConvNet(spec=spec, model=model, size=size, device=device, half=half)
+    return ConvNet(spec=spec, model=model, size=size, device=device, precision=precision)
 
 
 def empty(spec: BackboneSpec) -> nn.Module:
@@ -148,7 +149,7 @@ def test_its_errors_are_like_those_of_the_others(
 
 def test_a_map_that_is_not_as_specified_is_refused(convnet: BackboneSpec, checkpoint: Path):
     wrong = dataclasses.replace(convnet, patch=32)
-    network = load_convnet(wrong, size=96, weights=checkpoint, device="cpu", half=False)
+    network = load_convnet(wrong, size=96, weights=checkpoint, device="cpu", precision="float32")
     with pytest.raises(ValueError, match=r"fake gives features \(1, 48, 6, 6\), not \(1, 48, 3, 3\) as specified"):
         network.extract(np.zeros((1, 96, 96, 3), np.uint8))
 
@@ -171,7 +172,7 @@ def test_a_vit_with_rotary_positions_costs_an_entry_alone(monkeypatch: pytest.Mo
             parameter.normal_(0.0, 0.1)
     save_file({f"backbone.{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "w.safetensors")
     before = torch.get_rng_state()
-    ours = load_backbone("rotary", size=96, weights=tmp_path / "w.safetensors", device="cpu", half=False)
+    ours = load_backbone("rotary", size=96, weights=tmp_path / "w.safetensors", device="cpu", precision="float32")
     assert torch.equal(torch.get_rng_state(), before)
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
     pixels = torch.from_numpy((images / 255.0 - IMAGENET_MEAN) / IMAGENET_STD).permute(0, 3, 1, 2).float()
@@ -204,7 +205,9 @@ def test_a_vit_without_a_position_of_cls(monkeypatch: pytest.MonkeyPatch, tmp_pa
     pixels = torch.from_numpy((images / 255.0 - IMAGENET_MEAN) / IMAGENET_STD).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         wanted = theirs.forward_features(pixels)[:, 5:].transpose(1, 2).reshape(1, 384, 3, 3)
-    ours = load_backbone("registers", size=42, weights=tmp_path / "w.safetensors", device="cpu", half=False)
+    ours = load_backbone("registers", size=42, weights=tmp_path / "w.safetensors", device="cpu", precision="float32")
     np.testing.assert_allclose(ours.extract(images), wanted.numpy(), rtol=1e-4, atol=1e-4)
-    larger = load_backbone("registers", size=None, weights=tmp_path / "w.safetensors", device="cpu", half=False)
+    larger = load_backbone(
+        "registers", size=None, weights=tmp_path / "w.safetensors", device="cpu", precision="float32"
+    )
     assert larger.extract(np.zeros((1, 56, 56, 3), np.uint8)).shape == (1, 384, 4, 4)

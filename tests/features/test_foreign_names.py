@@ -68,7 +68,7 @@ def test_networks_of_transformers(tiny: BackboneSpec, tmp_path: Path, kind: str,
         torch.save(state, tmp_path / file)
     path = tmp_path / "w.pth" if file == "with a head" else weights_file(tmp_path)
     images, given_to_them = pixels()
-    ours = load_timm(spec_of(tiny, **given), size=SIZE, weights=path, device="cpu", half=False)
+    ours = load_timm(spec_of(tiny, **given), size=SIZE, weights=path, device="cpu", precision="float32")
     with torch.no_grad():
         tokens = theirs(pixel_values=given_to_them).last_hidden_state
     prefix = {"vit": 1, "dinov2": 1, "dinov3 convnext": 1}.get(kind, 5)
@@ -82,7 +82,7 @@ def test_keys_of_dinov3_keep_no_bias_and_those_of_dino_do(tiny: BackboneSpec, tm
         randomised(theirs)
         save_file({name: value.clone() for name, value in theirs.state_dict().items()}, tmp_path / "w.safetensors")
         spec = spec_of(tiny, **given, tensor="keys")
-        ours = load_timm(spec, size=SIZE, weights=tmp_path / "w.safetensors", device="cpu", half=False)
+        ours = load_timm(spec, size=SIZE, weights=tmp_path / "w.safetensors", device="cpu", precision="float32")
         seen: list[Tensor] = []
         layer = next(
             module for name, module in reversed(list(theirs.named_modules())) if name.endswith(("key", "k_proj"))
@@ -195,7 +195,7 @@ def test_any_network_of_timm(tiny: BackboneSpec, tmp_path: Path, architecture: s
         wanted = torch.from_numpy(as_map(wanted[:, theirs.num_prefix_tokens :]))
     elif "convnext" in architecture:
         wanted = theirs.head.norm(wanted).detach()
-    ours = load_timm(spec, size=size, weights=tmp_path / "w.safetensors", device="cpu", half=False)
+    ours = load_timm(spec, size=size, weights=tmp_path / "w.safetensors", device="cpu", precision="float32")
     np.testing.assert_allclose(ours.extract(images), wanted.numpy(), rtol=1e-3, atol=1e-4)
 
 
@@ -210,7 +210,7 @@ def test_plain_dinov2_and_those_with_registers_resample_positions_differently(
             size=96,
             weights=tmp_path / "w.safetensors",
             device="cpu",
-            half=False,
+            precision="float32",
         ).extract(images)
         for rule in (OFFSET, EXACT)
     }

@@ -93,7 +93,7 @@ def test_features_are_those_of_the_official_code(name: str, test_data: Path, alo
         for backbone in official.backbones:
             spec = with_tensor(backbone_spec(backbone), official.tensor)
             for file in official.files:
-                net = load_backbone(spec, size=size, weights=tmp_path / file, device="cpu", half=False)
+                net = load_backbone(spec, size=size, weights=tmp_path / file, device="cpu", precision="float32")
                 (ours,) = net.extract(square)
                 np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6 * np.ptp(expected), err_msg=file)
 
@@ -104,4 +104,6 @@ def test_biases_of_dinov3_are_refused_by_names_that_have_no_place_for_them(tmp_p
     run_official("official_backbones.py", "DINOv3 S/16", code, tmp_path / "photo.npy", tmp_path, 224)
     for file in ("released.pth", "teacher_checkpoint.pth", "transformers"):
         with pytest.raises(WeightsError, match=r"biases of q and v.* take the network whose name has _qkvb"):
-            load_backbone("timm:vit_small_patch16_dinov3", size=224, weights=tmp_path / file, device="cpu", half=False)
+            load_backbone(
+                "timm:vit_small_patch16_dinov3", size=224, weights=tmp_path / file, device="cpu", precision="float32"
+            )

@@ -162,7 +162,7 @@ def test_tensors_can_be_chosen(tmp_path: Path) -> None:
             size=64,
             weights=tmp_path / "w.safetensors",
             device="cpu",
-            half=False,
+            precision="float32",
         )
 
 

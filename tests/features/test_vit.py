@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def noise(batch: int, size: int = SIZE, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def backbone(model: VisionTransformer, spec: BackboneSpec) -> Backbone:
-    return TimmBackbone(spec=spec, model=model, size=SIZE, device="cpu", half=False)
+    return TimmBackbone(spec=spec, model=model, size=SIZE, device="cpu", precision="float32")
 
 
 def naive_features(model: VisionTransformer, images: NDArray[np.uint8], *, tensor: str) -> NDArray[np.float64]:
@@ -202,8 +203,10 @@ def test_pos_embed_keeps_cls_constants_and_direction() -> None:
     torch.testing.assert_close(rows[:, 0], wanted.float(), atol=1e-5, rtol=1e-5)
 
 
-def load(name: str, path: Path, size: int | None = None, *, device: str = "cpu", half: bool = False) -> Backbone:
-    return load_backbone(name, size=size, weights=path, device=device, half=half)
+def load(
+    name: str, path: Path, size: int | None = None, *, device: str = "cpu", precision: Any = "float32"
+) -> Backbone:
+    return load_backbone(name, size=size, weights=path, device=device, precision=precision)
 
 
 def test_load_backbone_reads_weights_and_resamples(
@@ -237,8 +240,8 @@ def test_load_backbone_refuses_bad_sizes_devices_and_half_on_cpu(tiny: BackboneS
         load("tiny", missing, 50)
     with pytest.raises(UsageError, match=r"run\.device qpu cannot be used"):
         load("tiny", missing, device="qpu")
-    with pytest.raises(UsageError, match="half precision runs on CUDA only"):
-        load("tiny", missing, half=True)
+    with pytest.raises(UsageError, match=r"run\.precision is float16, which is for CUDA: on cpu take float32"):
+        load("tiny", missing, precision="float16")
     with pytest.raises(WeightsError, match="does not exist"):
         load("tiny", missing)
 
@@ -251,11 +254,26 @@ def test_missing_cuda_is_one_line(tiny: BackboneSpec, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_bfloat16_on_a_cpu_is_close(tiny: BackboneSpec, tiny_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(tiny_state, tmp_path / "w.safetensors")
+    full = load("tiny", tmp_path / "w.safetensors").extract(noise(1))
+    np.testing.assert_array_equal(load("tiny", tmp_path / "w.safetensors", precision="auto").extract(noise(1)), full)
+    network = cast(TimmBackbone, load("tiny", tmp_path / "w.safetensors", precision="bfloat16"))
+    assert {parameter.dtype for parameter in network.model.parameters()} == {torch.bfloat16}
+    values = network.extract(noise(1))
+    assert values.dtype == np.float32
+    # What a bfloat16 holds, and no more
+    np.testing.assert_array_equal(torch.from_numpy(values).bfloat16().float().numpy(), values)
+    assert not np.array_equal(values, full)
+    cosines = (values * full).sum(1) / np.linalg.norm(values, axis=1) / np.linalg.norm(full, axis=1)
+    assert cosines.min() > 0.99
+
+
 def test_half_precision_on_cuda(tiny: BackboneSpec, tiny_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     save_file(tiny_state, tmp_path / "w.safetensors")
-    half = load("tiny", tmp_path / "w.safetensors", device="cuda", half=True).extract(noise(1))
+    half = load("tiny", tmp_path / "w.safetensors", device="cuda", precision="float16").extract(noise(1))
     full = load("tiny", tmp_path / "w.safetensors").extract(noise(1))
     assert half.dtype == np.float32
     cosines = (half * full).sum(1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
@@ -273,7 +291,7 @@ def test_another_process_gives_the_same_bytes(
         "from cuts3d_cli.features import catalogue\n"
         "spec = catalogue.BACKBONES['dino-vits16']\n"
         "catalogue.BACKBONES['tiny'] = dataclasses.replace(spec, name='tiny', architecture='test_vit', dim=64)\n"
-        "bone = catalogue.load_backbone('tiny', size=48, weights=Path(sys.argv[1]), device='cpu', half=False)\n"
+        "bone = catalogue.load_backbone('tiny', size=48, weights=Path(sys.argv[1]), device='cpu')\n"
         "images = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)\n"
         "sys.stdout.buffer.write(bone.extract(images).tobytes())\n"
     )

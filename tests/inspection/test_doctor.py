@@ -74,11 +74,18 @@ def test_missing_packages_come_with_the_way_to_get_them(
     found: Callable[[], dict[str, tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
 ):
     original = doctor._version
-    absent = {"PyMaxflow", "diffusers"}
+    absent = {"PyMaxflow", "diffusers", "pydensecrf2", "imgviz"}
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in absent else original(name))
     facts = found()
     assert facts["PyMaxflow"] == ("missing", "pip install PyMaxflow")
-    assert facts["diffusers"] == ("note", "for marigold: pip install 'cuts3d[marigold]'")
+    assert facts["diffusers"] == ("note", "for depth by marigold: pip install 'cuts3d[marigold]'")
+    assert facts["pydensecrf2"] == ("note", "for --crf-backend pydensecrf: pip install 'cuts3d[pydensecrf]'")
+    assert facts["imgviz"][1].startswith("for scripts/demo.sh alone, ")
+
+
+def test_every_extra_says_what_it_is_for():
+    for extra in doctor.OPTIONAL.values():
+        assert doctor._purpose(extra)
 
 
 @pytest.mark.parametrize(

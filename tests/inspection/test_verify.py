@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cuts3d_cli.config import Config
 from cuts3d_cli.inspection import verify
 from cuts3d_cli.shards.manifest import load_manifest, save_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
@@ -286,6 +287,37 @@ def test_fix_makes_anew_what_is_damaged_and_gives_the_same_bytes(
     for name, data in whole.items():
         if name.endswith(".tar"):
             assert (base.parent / name).read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("given", "repeated"),
+    [(None, False), (0.115, False), (0.15, True)],  # 0.115 is what the masks were cut with
+)
+def test_a_threshold_of_the_masks_follows_them_and_one_of_the_users_is_repeated(
+    cuts3d: Callable[..., Ran], base: Path, given: float | None, repeated: bool
+):
+    def config(**run: str) -> Config:
+        scored = {"tau_knn_min": 0.11, **({} if given is None else {"tau_knn": given})}
+        cut = {"crf_size": 160, "tau_knn": 0.2, "instances": 1}
+        size = {"backbone": "dino-vits16", "size": 224}
+        return settings({"pseudo": cut, "confidence": scored, "features": size, "run": {"workers": 0, **run}})
+
+    confidence.run([base], config=config(if_exists="overwrite"))
+    pseudo.run([base], config=config(if_exists="replace"))
+    tar = sidecar(base, "confidence")
+    said = f"cuts3d confidence --shards {base} --if-exists overwrite --tau-knn-min 0.11"
+    said += " --tau-knn 0.15" if repeated else ""
+    ran = cuts3d("verify", base)
+    assert f"to mend {tar}: {said}" in ran.out.splitlines()
+    ran = cuts3d("verify", base, "--fix", "-j", 0)
+    assert ran.code == 0, ran
+    assert f"{tar}: `{said}`" in ran.err.splitlines()
+    assert load_manifest(manifest_path(tar)).config["confidence"]["tau_knn"] == (0.15 if repeated else 0.2)
+    # Who runs the stage with the same settings finds it finished.
+    again = config()
+    if given == 0.115:
+        again = replace(again, confidence=replace(again.confidence, tau_knn=None))
+    assert confidence.run([base], config=again).shards[0].status == "skipped"
 
 
 def test_what_cannot_be_made_anew_is_said_with_the_command(cuts3d: Callable[..., Ran], base: Path):

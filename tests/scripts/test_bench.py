@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from bench import common, data, device, peer, pseudo, scale, speed
+from bench import common, data, device, peer, precision, pseudo, scale, speed
 from bench.__main__ import main
 from bench.common import BenchError
 from bench.data import Photo
@@ -270,3 +270,28 @@ def test_scale_rows_say_how_memory_grows(monkeypatch: pytest.MonkeyPatch):
     assert [row["growth of worker, MB"] for row in rows] == [0.0, -1.0]
     assert [row["images per second"] for row in rows] == [10.0, 20.0]
     assert {row["workers"] for row in rows} == {2}
+
+
+def test_precision_counts_masks_that_stay(features: MadeFeatures, monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[str, str]] = []
+
+    class Extractor:
+        """Gives exact features in float32, and none that tell anything in another precision."""
+
+        def __init__(self, config: Config) -> None:
+            seen.append((config.run.device, config.run.precision))
+            self.blind = config.run.precision != "float32"
+
+        def extract(self, images: Sequence[Image.Image]) -> list[NDArray[np.float16]]:
+            vectors = vectors_of(images[0])
+            return [np.ones_like(vectors) if self.blind else vectors]
+
+    monkeypatch.setattr(precision, "FeatureExtractor", Extractor)
+    report = precision.precision([photo_of(seed) for seed in (0, 1)], device="cpu", features=features, size=SIDE)
+    assert seen == [("cpu", "float32"), ("cpu", "bfloat16")]
+    full, rough = report.tables[0].rows
+    assert full["masks"] == full["same masks"] > 0
+    assert (full["share"], full["least IoU"]) == (1.0, 1.0)
+    assert full["cosine"] == pytest.approx(1.0)
+    assert rough["share"] < 1
+    assert rough["cosine"] < 0.9

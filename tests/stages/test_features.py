@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from cuts3d_cli.errors import ShardError, UsageError, WeightsError
 from cuts3d_cli.features.catalogue import load_backbone
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.images import decode_image, resize_square
-from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.manifest import Manifest, load_manifest
+from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.features import read_features
 from cuts3d_cli.stages import features as stage
 from cuts3d_cli.stages.features import stored_features
 from tests.support.photos import encoded, pack_photos, records, settings, two_boxes, write_shard
+from tests.support.running import Ran
 
 
 def config(weights: Path | None, **changes: Any) -> Config:
@@ -36,7 +38,7 @@ def test_a_sidecar_holds_what_the_backbone_gives_in_half_precision(alone: Path, 
     (base,) = pack_photos(alone, 3, with_depth=False)
     result = stage.run([base], config=config(weights))
     assert result.failed == []
-    backbone = load_backbone("dino-vits16", size=64, weights=weights, device="cpu", half=False)
+    backbone = load_backbone("dino-vits16", size=64, weights=weights, device="cpu", precision="float32")
     stored = arrays(base)
     assert list(stored) == ["p0", "p1", "p2"]
     for sample in read_shard(base):
@@ -49,6 +51,43 @@ def test_a_sidecar_holds_what_the_backbone_gives_in_half_precision(alone: Path, 
         "size": 64,
         "tensor": "keys",
     }
+
+
+def test_a_precision_that_was_chosen_is_recorded_and_makes_nothing_stale(alone: Path, weights: Path):
+    (base,) = pack_photos(alone, 2, with_depth=False)
+    plain, full, rough = (
+        replace(config(weights), run=replace(config(weights).run, precision=precision))
+        for precision in ("auto", "float32", "bfloat16")
+    )
+    features = sidecar(base, "features")
+
+    def overwritten(chosen: Config) -> tuple[bytes, Manifest]:
+        stage.run([base], config=replace(chosen, run=replace(chosen.run, if_exists="overwrite")))
+        return features.read_bytes(), load_manifest(manifest_path(features))
+
+    (at_first, manifest), (in_full, full_manifest), (rounded, rough_manifest) = map(overwritten, (plain, full, rough))
+    assert at_first == in_full != rounded
+    assert manifest.config_hash == full_manifest.config_hash == rough_manifest.config_hash
+    assert manifest.info == {"device": "cpu"}
+    assert full_manifest.info == {"device": "cpu", "precision": "float32"}
+    assert rough_manifest.info == {"device": "cpu", "precision": "bfloat16"}
+    assert [shard.status for shard in stage.run([base], config=plain).shards] == ["skipped"]
+    assert features.read_bytes() == rounded
+
+
+@pytest.mark.parametrize("command", ["features", "depth --backend midas-small", "pseudo --method maskcut"])
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_a_precision_for_cuda_is_refused_on_a_cpu(
+    cuts3d: Callable[..., Ran], alone: Path, weights: Path, command: str, precision: str
+):
+    (base,) = pack_photos(alone, 1, with_depth=False)
+    of_network = ("--backbone", "dino-vits16", "--weights", weights) if command != "depth --backend midas-small" else ()
+    ran = cuts3d(*command.split(), "--shards", base, *of_network, "--device", "cpu", "--precision", precision)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == (
+        f"cuts3d: --precision is {precision}, which is for CUDA: on cpu take float32 or bfloat16"
+    )
+    assert sorted(path.name for path in base.parent.glob("*.tar")) == [base.name]
 
 
 def test_a_network_that_breaks_on_an_image_loses_that_image_alone(

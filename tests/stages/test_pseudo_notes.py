@@ -52,6 +52,19 @@ def test_all_cuts_were_made_in_most_photos(photos: int, stopped_early: int, said
         assert notes == [f"{begin}: there may be more objects, which a larger pseudo.instances finds"]
 
 
+@pytest.mark.parametrize(
+    ("photos", "instances", "said"),
+    [
+        (4, 1, "in 4 of 4 photos the one cut was made: "),
+        (4, 2, "in 4 of 4 photos both cuts were made: "),
+        (1, 5, "in 1 of 1 photo all 5 cuts were made: "),
+    ],
+)
+def test_numbers_of_cuts_and_photos_agree_with_their_words(photos: int, instances: int, said: str):
+    (note,) = cut_notes(result(photos=photos, stopped_early=0), settings=replace(PAPER.pseudo, instances=instances))
+    assert str(note).startswith(said)
+
+
 def test_relative_depth_has_no_perspective():
     shards = [
         ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, "relative_depth": count})

