@@ -107,6 +107,9 @@ def to_depth(
         raise SettingError("depth_unit", f"is {unit!r}: choose one of metre, relative")
     if not isinstance(larger_is_nearer, bool | np.bool_):
         raise SettingError("larger_is_nearer", f"is {larger_is_nearer!r}: it must be True or False")
+    if isinstance(depth, str | bytes | os.PathLike):
+        example = "np.load('depth.npy') or np.asarray(PIL.Image.open('depth.png'))"
+        raise SettingError("depth", f"is {depth!r}, and files of maps are not read: give an array, as {example} does")
     try:
         given = np.asarray(depth)
     except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, and tensors with a gradient or on a GPU

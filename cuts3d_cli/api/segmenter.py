@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords, keyword_of
+from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords, keyword_of, warn
 from cuts3d_cli.config import Config, DepthOrientation, Precision
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
@@ -255,7 +254,7 @@ class Segmenter:
         if intrinsics is None:
             return None
         if (decisive := self._cutter.without_camera) is not None:
-            warnings.warn(f"intrinsics has no effect with {decisive[0]}={decisive[1]!r}", stacklevel=3)
+            warn(f"intrinsics has no effect with {decisive[0]}={decisive[1]!r}")
         return to_intrinsics(intrinsics)
 
     def _prepare(

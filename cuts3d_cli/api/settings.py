@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -23,6 +26,8 @@ from cuts3d_cli.wording import choose_one
 
 SECTIONS = ("pseudo", "features", "depth", "confidence")
 """Sections whose fields are settings of a cut. Where two share a name, it is the first one's."""
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def configure(
@@ -72,8 +77,28 @@ def configure(
         values = getattr(config, section)
         if (decisive := unread(section, values).get(field)) is not None:
             given = f"{decisive}={getattr(values, decisive)!r}"
-            warnings.warn(f"{name} has no effect with {given}", stacklevel=4)
+            warn(f"{name} has no effect with {given}")
     return config
+
+
+def warn(text: str) -> None:
+    """Warn at the line that called the package, however many of its frames, and of its decorators, lie between.
+
+    Args:
+        text: what to say.
+
+    Warns:
+        UserWarning: it.
+    """
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and _is_own(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
+
+
+def _is_own(file: str) -> bool:
+    """Tell whether a file of code is the package's, or that of the decorators that `contextmanager` makes."""
+    return file == contextlib.__file__ or Path(file).is_relative_to(_PACKAGE)
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def settle(
         return
     several = "1 shard" if len(found) == 1 else f"{len(others)} of {len(found)} shards"
     what: list[Part] = [f" finished results of other settings ({listed([tar.name for tar in others])}): "]
-    what += _listed_differences(others.values())
+    what += listed_differences(others.values())
     if if_exists in ("replace", "overwrite"):
         progress.replacing(Message(f"replacing in {several}", *what))
         return
@@ -151,7 +151,7 @@ def settle(
     raise OtherSettingsError(f"{several} {hold}", *what, ": ", replace, " replaces them; ", *to_keep)
 
 
-def _listed_differences(found: Iterable[Differences]) -> list[Part]:
+def listed_differences(found: Iterable[Differences]) -> list[Part]:
     """Return the settings that differ, each with all its values of before and the one of now."""
     before: dict[str, dict[str, None]] = {}
     now: dict[str, str] = {}

@@ -20,7 +20,7 @@ from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.exports.formats import FORMATS
 from cuts3d_cli.files import check_folder, to_json_bytes
 from cuts3d_cli.inspection.viz_all import draw_all
-from cuts3d_cli.recipes.segment_record import Asked, Folder, digest_of
+from cuts3d_cli.recipes.segment_record import FILE, Asked, Folder, digest_of
 from cuts3d_cli.recipes.segment_settings import MIN_SCORE, Ready, ready_to_cut, with_maps
 from cuts3d_cli.recipes.steps import Bar
 from cuts3d_cli.sidecars.found import Source
@@ -259,7 +259,7 @@ def _settings(wanted: Segmenting, config: Config) -> dict[str, Any]:
     for path in filter(None, weights):
         with suppress(OSError):  # whoever reads it says so
             state = Path(path).stat()
-            values[f"file {path}"] = [state.st_size, state.st_mtime_ns]
+            values[f"{FILE}{path}"] = [state.st_size, state.st_mtime_ns]
     return json.loads(to_json_bytes(values))  # lists in place of tuples, as they are read again
 
 

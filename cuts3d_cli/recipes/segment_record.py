@@ -13,15 +13,19 @@ from typing import Any
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import IfExists
-from cuts3d_cli.errors import FileError, Setting, UsageError
+from cuts3d_cli.engine.replacing import UNSET, Differences, listed_differences
+from cuts3d_cli.errors import FileError, Parts, Setting, UsageError
 from cuts3d_cli.files import atomic_write_json, explained, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
+from cuts3d_cli.shards.freshness import changed_values
 from cuts3d_cli.stages.listing import Listing, files_in
 from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, RECORD_FORMAT, is_record
 
 KEPT, WORKING = KEPT_SHARDS, ".shards"
 """Folders of the shards: those that were asked for, and those that are removed at the end."""
 _LOCK = ".segment.lock"
+FILE = "file "
+"""Begins the names of those settings that are files: weights, and a detector with its configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +89,9 @@ class Folder:
         if record is None:
             self._check_free(outputs)
             return None
-        same_photos, same = _compare(record, asked)
+        _, same = _compare(record, asked)
         if if_exists == "fail" or (if_exists == "resume" and not same):
-            raise UsageError(*self._refusal(of_other=not same, same_photos=same_photos))
+            raise UsageError(*self._refusal(record, asked))
         result = record.get("result")
         done = same and if_exists != "overwrite" and record.get("finished") is True and self._is_complete(record)
         done = done and (self.shards.exists() or not self._keep)
@@ -166,11 +170,18 @@ class Folder:
         }
         atomic_write_json(self.path / RECORD, record)
 
-    def _refusal(self, *, of_other: bool, same_photos: bool) -> tuple[Any, ...]:
-        what = "other settings" if same_photos else "other photos, depth maps or cameras"
-        begin = f"{self.path} holds results of {what}" if of_other else f"{self.path} holds results"
+    def _refusal(self, record: Mapping[str, Any], asked: Asked) -> Parts:
+        """Return why the results of a record stay as they are: what differs, and the ways out."""
+        same_photos, same = _compare(record, asked)
+        begin = f"{self.path} holds results"
+        what: Parts = ()
+        if not same_photos:
+            what = (" of other photos, depth maps or cameras",)
+        elif not same:
+            differences = _differences(record.get("settings"), asked.settings)
+            what = (" of other settings", *((" (", *listed_differences([differences]), ")") if differences else ()))
         replace = Setting("run.if_exists", "replace")
-        return (f"{begin}: choose another ", Setting("out"), ", or set ", replace, " to remove them")
+        return (begin, *what, ": choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
     def _is_complete(self, record: Mapping[str, Any]) -> bool:
         """Tell whether all files are there as they were recorded; a user may keep others beside them."""
@@ -235,6 +246,21 @@ def _compare(record: Mapping[str, Any], asked: Asked) -> tuple[bool, bool]:
     """Return whether a record is of the same photos, and whether it is of the same photos and settings."""
     same_photos = record.get("photos") == asked.photos
     return same_photos, same_photos and record.get("settings") == dict(asked.settings)
+
+
+def _differences(before: Any, now: Mapping[str, Any]) -> Differences:
+    """Return the settings that differ, each with both values; none where the earlier ones are damaged."""
+    if not isinstance(before, Mapping):
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    for name, (old, new) in changed_values(before, now).items():
+        if not name.startswith(FILE):
+            found[name] = (old, new)
+            continue
+        # Of the files of weights, the record has sizes and times, which say nothing to people.
+        states = ("(not given)" if old == UNSET else "given", "(not given)" if new == UNSET else "given")
+        found[name.removeprefix(FILE)] = ("as it was", "changed since") if states[0] == states[1] else states
+    return found
 
 
 def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -597,6 +598,34 @@ def test_intrinsics_without_effect_are_told(weights: Path):
         cutter = Segmenter(**settings(weights, **changes))
         with pytest.warns(UserWarning, match=f"intrinsics has no effect with {decisive}"):
             cutter(SCENE.image, depth=SCENE.depth / 1000.0, depth_unit="metre", intrinsics=(120, 120, 40, 30))
+
+
+def test_warnings_point_at_the_line_of_the_caller(weights: Path):
+    given = {"depth": SCENE.depth / 1000.0, "depth_unit": "metre", "intrinsics": (120, 120, 40, 30)}
+    chosen = settings(weights)
+    cutter = Segmenter(**chosen)
+    calls: list[Callable[[], object]] = [
+        lambda: cutter(SCENE.image, **given),
+        lambda: list(cutter.batch([SCENE.image], depths=[given["depth"]], intrinsics=given["intrinsics"])),
+        lambda: segment(SCENE.image, **given, **chosen),
+        lambda: Segmenter(method="maskcut", tau_knn=0.1),
+        lambda: segment(SCENE.image, **{**chosen, "method": "maskcut"}),
+    ]
+    for call in calls:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        found = [item for item in caught if "has no effect with" in str(item.message)]
+        assert found
+        assert {(item.filename, item.lineno) for item in found} == {(__file__, call.__code__.co_firstlineno)}
+
+
+@pytest.mark.parametrize("depth", ["depth.npy", Path("depth.png")])
+def test_a_path_is_no_depth_map_and_the_error_says_how_to_load_it(weights: Path, depth: Any):
+    with pytest.raises(SettingError, match=r"depth is .*depth\..*are not read: give an array, as np\.load\("):
+        Segmenter(**settings(weights))(SCENE.image, depth=depth)
+    with pytest.raises(SettingError, match="are not read"):
+        next(Segmenter(**settings(weights)).batch([SCENE.image], depths=[depth]))
 
 
 def test_without_a_hub_the_error_names_keyword_arguments(alone: Path):

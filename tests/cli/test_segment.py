@@ -120,7 +120,7 @@ def test_results_of_other_settings_or_photos_are_replaced_only_where_asked_for(
     ran = cuts3d(*command, "-n", "1")
     assert ran.code == 2
     way_out = "choose another --out, or set --if-exists replace to remove them"
-    assert ran.line == f"cuts3d: out holds results of other settings: {way_out}"
+    assert ran.line == f'cuts3d: out holds results of other settings (--instances "all" -> 1): {way_out}'
     (photos / "photos/p2.jpg").unlink()
     ran = cuts3d(*command)
     assert ran.line == f"cuts3d: out holds results of other photos, depth maps or cameras: {way_out}"
@@ -174,7 +174,11 @@ def test_without_depth_and_without_a_network_it_cuts_in_2d_and_says_so_once(
     assert "; --depth-dir DIR takes maps" in ran.err
     result = json.loads(ran.out)
     assert result["photos"] == 2
-    assert len(result["notes"]) == 1
+    # Results of the command line speak as it does.
+    for notes in (result["notes"], json.loads(Path("out/segment.json").read_text())["result"]["notes"]):
+        assert len(notes) == 1
+        assert "--depth-weights FOLDER" in notes[0]
+        assert "depth.weights" not in notes[0]
 
 
 def test_what_the_user_named_never_falls_back(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
@@ -415,7 +419,7 @@ def test_weights_that_changed_are_other_settings(done: tuple[object, ...], cuts3
     own.write_bytes(weights.read_bytes() + b"0")
     ran = cuts3d(*command)
     assert ran.code == 2
-    assert "other holds results of other settings" in ran.line
+    assert "other holds results of other settings (own.pth as it was -> changed since)" in ran.line
 
 
 def test_kept_shards_are_asked_for_later(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
