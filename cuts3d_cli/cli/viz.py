@@ -52,7 +52,7 @@ def _preset(arguments: Mapping[str, Any]) -> str | None:
     fields("run", *VIZ_FIELDS, idle=_OF_SHARDS),
     idle=_idle,
     default_preset=_preset,
-    preset_default="objects with --depth, else paper",
+    other_preset=("objects", "with --depth"),
     lead=("depth_file", "out"),
 )
 def viz(
