@@ -126,7 +126,11 @@ def with_config(
                     *_flags(name, kind, facts["flags"]),
                     help=facts["help"],
                     metavar=_metavar(section, item.name, kind),
-                    show_default=_shown(item.default, getattr(getattr(PRESETS[other], section), item.name), when),
+                    show_default=_shown(
+                        item.default,
+                        getattr(getattr(PRESETS[other], section), item.name) if when else item.default,
+                        when,
+                    ),
                     rich_help_panel=panel,
                     hidden=item.name in wanted.idle,
                     autocompletion=_completion(section, item.name),

@@ -278,7 +278,7 @@ class TestSettings:
             backbone(SCENE.image)
         cutter = Segmenter(**settings(weights, backend="depth-anything-v2-small"))
         for call in (cutter, lambda image: next(cutter.batch([image]))):
-            with pytest.raises(WeightsError, match=r", then give depth__weights='FOLDER'$"):
+            with pytest.raises(WeightsError, match=r", then give depth__weights='FOLDER'; without a hub, "):
                 call(SCENE.image)
 
     def test_numbers_of_numpy_are_numbers(self):
