@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cuts3d_cli import __version__
+from cuts3d_cli import __version__, interrupts
 from cuts3d_cli.inspection.weights import all_names
 from tests.support.photos import encoded, pack_photos, two_boxes, write_photos, write_shard
 from tests.support.running import Ran
@@ -100,6 +100,7 @@ def test_an_interrupt_is_130_and_says_how_to_go_on(cuts3d: Callable[..., Ran], m
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cuts3d_cli.cli.inspect.print_content", interrupt)
+    interrupts.go_on_by(lambda: interrupts.SAME_AGAIN)  # commands before, in this process, may have another way
     ran = cuts3d("inspect", "x.tar")
     assert ran.code == 130
     assert ran.line == "cuts3d: interrupted; what is finished is kept, run the same command again to go on"
