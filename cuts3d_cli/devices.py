@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from cuts3d_cli import interrupts
 from cuts3d_cli.config import Graphs, Precision, RunConfig
 from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
-from cuts3d_cli.wording import first_line
+from cuts3d_cli.wording import counted, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -172,12 +172,10 @@ def devices_of(run: RunConfig, *, network: bool) -> list[str]:
 
     there = torch.cuda.device_count()
     if there < (wanted := 1 if run.gpus == "all" else run.gpus):
-        has = f"{there} GPU{'' if there == 1 else 's'}"
         fewer = "lower it, or take" if there else "take"
         more = " for so many processes on the cores" if run.gpus != "all" else ""
-        raise SettingError(
-            "run.gpus", f"{asked}, but this machine has {has}: {fewer} ", Setting("run.device", "cpu"), more
-        )
+        problem = f"{asked}, but this machine has {counted(there, 'GPU')}: {fewer} "
+        raise SettingError("run.gpus", problem, Setting("run.device", "cpu"), more)
     return [f"cuda:{number}" for number in range(there if run.gpus == "all" else wanted)]
 
 

@@ -220,7 +220,7 @@ class StageProgress(Progress):
         left = {shard.name for shard in shards}
         if left != self._waited_for:
             who = ", ".join(sorted(set(owners))[:3]) or "another process"
-            self._say(f"waiting for {len(left)} shard{'' if len(left) == 1 else 's'} that others work on: {who}")
+            self._say(f"waiting for {counted(len(left), 'shard')} that others work on: {who}")
         self._waited_for = left
 
     def _outlook(self) -> str:
@@ -239,7 +239,7 @@ class StageProgress(Progress):
     def _note(self) -> str:
         several = f", {len(self._under_way)} at once" if len(self._under_way) > 1 and self._console.is_terminal else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._left} {self._unit}{'' if self._left == 1 else 's'} to go{several}{failed}"
+        return f"{counted(self._left, self._unit)} to go{several}{failed}"
 
 
 def _duration(seconds: float) -> str:

@@ -99,7 +99,7 @@ class Architecture:
 
     def __str__(self) -> str:
         name = "Cascade Mask R-CNN" if self.head == "cascade" else "Mask R-CNN"
-        return f"{name}, ResNet-{self.resnet_depth}, {self.classes} class{'' if self.classes == 1 else 'es'}"
+        return f"{name}, ResNet-{self.resnet_depth}, {counted(self.classes, 'class', 'classes')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from cuts3d_cli.figures.overlay import ColourMap, colour_map, overlay_masks, upsample_grid
 from cuts3d_cli.figures.palette import RGB, instance_colours
 from cuts3d_cli.figures.sheet import Bar, Panel, compare
+from cuts3d_cli.wording import counted
 
 _MAP: ColourMap = "viridis"
 
@@ -44,15 +45,15 @@ def draw_training_samples(batch: Sequence[Mapping[str, Any]], *, shown: int = 8,
         boxes = instances.gt_boxes.tensor.cpu().numpy() * (width / pixels.shape[1])
         # Count the instances, and draw the three panels of the row.
         pasted = instances.gt_pasted.tolist() if instances.has("gt_pasted") else [False] * len(masks)
-        counted = f"{len(masks)} instance{'' if len(masks) == 1 else 's'}"
+        title = counted(len(masks), "instance")
         if any(pasted):
-            counted += f", {sum(pasted)} pasted (+)"
+            title += f", {sum(pasted)} pasted (+)"
         rows.append(
             (
                 f"{sample['key']}, {pixels.shape[1]}x{pixels.shape[0]}",
                 [
                     Panel(title="image", image=image),
-                    Panel(title=counted, image=_instances(image, masks, boxes, pasted)),
+                    Panel(title=title, image=_instances(image, masks, boxes, pasted)),
                     Panel(
                         title="lowest confidence of a pixel",
                         image=_confidence(image, masks, sure),

@@ -20,6 +20,7 @@ from cuts3d_cli.reports.reading import Shelf
 from cuts3d_cli.reports.records import PhotoRecord
 from cuts3d_cli.shards.manifest import Manifest
 from cuts3d_cli.stages.own_results import REPORT_MARK
+from cuts3d_cli.wording import counted
 
 _AREAS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Edges of the histogram of areas, shares of the photo."""
@@ -150,15 +151,15 @@ def page_of(gallery: Gallery, *, template: str) -> bytes:
     failed = sum(record.failed is not None for record in records)
     without = sum(not record.masks and record.failed is None for record in records)
     number = sum(len(record.masks) for record in records)
-    facts = [_counted(len(records), "photo"), _counted(number, noun)]
-    facts += [f"{_counted(without, 'photo')} without a {noun}"] if without else []
-    facts += [f"{_counted(failed, 'photo')} failed"] if failed else []
+    facts = [counted(len(records), "photo"), counted(number, noun)]
+    facts += [f"{counted(without, 'photo')} without a {noun}"] if without else []
+    facts += [f"{counted(failed, 'photo')} failed"] if failed else []
     if gallery.min_score:
         facts.append(f"shown from score {gallery.min_score:g}")
     if gallery.compared:
         facts += _compared(records)
     filled = {
-        "title": escape(f"{noun.capitalize()}s of {_counted(len(records), 'photo')}"),
+        "title": escape(f"{noun.capitalize()}s of {counted(len(records), 'photo')}"),
         "made_by": escape(gallery.made_by),
         "facts": "".join(f"<li>{escape(fact)}</li>" for fact in facts),
         "warnings": "".join(f'<p class="warning">{escape(line)}</p>' for line in gallery.warnings),
@@ -177,7 +178,7 @@ def _compared(records: Sequence[PhotoRecord]) -> list[str]:
     missed = sum(record.truth.missed for record in judged if record.truth)
     false = sum(item.verdict == "false" for record in judged for item in record.masks)
     return [
-        f"ground truth of {_counted(len(judged), 'photo')}",
+        f"ground truth of {counted(len(judged), 'photo')}",
         f"{instances - missed} of {instances} objects found at IoU 0.5",
         f"{false} false",
     ]
@@ -252,7 +253,3 @@ def _table(name: str, rows: Mapping[str, str]) -> str:
         f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in rows.items()
     )
     return f"<table><caption>{escape(name)}</caption>{body}</table>"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.errors import Message, Setting
 from cuts3d_cli.stages.camera_pairs import Cameras
 from cuts3d_cli.stages.depth_pairs import Pairs, unread_kinds
-from cuts3d_cli.wording import counted, listed
+from cuts3d_cli.wording import be, counted, listed
 
 MISSING = "depth_missing_"
 """Begins the name of the count of maps in which a value, which ends the name, was taken as missing."""
@@ -127,8 +127,8 @@ def camera_notes(result: StageResult, *, cameras: Cameras | None) -> Iterator[Me
         yield Message(f"{without} of {result.count('samples_out')} photos have no camera in {cameras.path}")
     if cameras.unused:
         number = f"{counted(len(cameras.unused), 'camera')} in {cameras.path}"
-        yield Message(f"{number} {'is' if len(cameras.unused) == 1 else 'are'} no photo's, as {listed(cameras.unused)}")
+        yield Message(f"{number} {be(len(cameras.unused))} no photo's, as {listed(cameras.unused)}")
 
 
 def _maps(number: int) -> str:
-    return f"{number} depth map{'' if number == 1 else 's'}"
+    return counted(number, "depth map")
