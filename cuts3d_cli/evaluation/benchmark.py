@@ -21,7 +21,14 @@ from cuts3d_cli.devices import choose_device, devices_of
 from cuts3d_cli.engine.batch_size import AUTO_FIRST
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.benchmark_photos import AnyDetector, PhotoResult, detect_photos, keep, pending_photos
+from cuts3d_cli.evaluation.benchmark_photos import (
+    AnyDetector,
+    PhotoResult,
+    detect_photos,
+    keep,
+    pending_photos,
+    state_of,
+)
 from cuts3d_cli.evaluation.benchmark_team import DetectingTeam
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
 from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
@@ -300,10 +307,11 @@ def _detect_in_team(
         return None
     progress.start(shard, why="")
     failures: dict[int, str] = {}
+    states = {number: state_of(dataset, number) for number in left}
 
     def heard(photos: Sequence[PhotoResult]) -> None:
         for photo in photos:
-            keep(photo, dataset, journal=journal)
+            keep(photo, states[photo.number], journal=journal)
             if photo.failure:
                 failures[photo.number] = photo.failure
             progress.advance(failed=bool(photo.failure))

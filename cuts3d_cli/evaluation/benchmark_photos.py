@@ -73,7 +73,7 @@ def pending_photos(
     left: list[int] = []
     for first in range(0, len(numbers), batch_size):
         batch = numbers[first : first + batch_size]
-        states = [_state(dataset, number) for number in batch if number not in failures]
+        states = [state_of(dataset, number) for number in batch if number not in failures]
         if not all(state is not None and journal.has(state) for state in states):
             left += batch
     return left
@@ -102,11 +102,11 @@ def detect_photos(
     """
     new, shown = _detections(dataset, left, detector, batch_size=batch_size), set(left)
     for number in numbers:
-        state = _state(dataset, number)
+        state = state_of(dataset, number)
         if number in shown:
             photo = next(new)
             if journal is not None:
-                keep(photo, dataset, journal=journal)
+                keep(photo, state, journal=journal)
             yield photo
         else:
             found = journal.get(state) if journal is not None and state is not None else None
@@ -116,14 +116,19 @@ def detect_photos(
             yield PhotoResult(number=number, found=found, failure=failure, known=True)
 
 
-def keep(photo: PhotoResult, dataset: Dataset, *, journal: DetectionJournal) -> None:
-    """Add the detections in a photo of a dataset to a journal, if there are any and the photo can be read."""
-    state = _state(dataset, photo.number)
+def keep(photo: PhotoResult, state: PhotoState | None, *, journal: DetectionJournal) -> None:
+    """Add the detections in a photo to a journal, if there are any and the photo could be read.
+
+    Args:
+        photo: the detections.
+        state: of the photo before it was shown to the detector, as `state_of` returns it.
+        journal: what they are added to.
+    """
     if state is not None and photo.found is not None:
         journal.add(state, photo.found)
 
 
-def _state(dataset: Dataset, number: int) -> PhotoState | None:
+def state_of(dataset: Dataset, number: int) -> PhotoState | None:
     """Return what tells whether a photo has changed; None if it cannot be read."""
     image = dataset.truth.images[number]
     try:
