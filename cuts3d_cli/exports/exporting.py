@@ -13,7 +13,7 @@ from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import FileError, Setting, SettingError
 from cuts3d_cli.exports.formats import FORMATS, Format
 from cuts3d_cli.exports.options import Options
-from cuts3d_cli.exports.output import IfExists, Output
+from cuts3d_cli.exports.output import Announce, IfExists, Output
 from cuts3d_cli.exports.photos import FoundInstance, FoundPhoto
 from cuts3d_cli.json_reading import is_whole
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
@@ -41,6 +41,7 @@ class Request:
         photo_prefix: what stands before the path of each photo; None for what is usual in the format.
         tolerance: by how many pixels polygons may deviate from the edges of masks; None for 1.
         if_exists: what to do about files that are there.
+        announce: told the path of every file before it is written.
     """
 
     to: str
@@ -53,6 +54,7 @@ class Request:
     photo_prefix: str | None = None
     tolerance: float | None = None
     if_exists: IfExists = "resume"
+    announce: Announce | None = None
 
 
 @dataclass(kw_only=True)
@@ -142,7 +144,7 @@ def export(
     report = Exported(to=request.to, out=request.out)
     photos = _found(shards, stage, request, scored=scored, numbers=_numbers(shards), into=report, progress=progress)
     first = _up_to_first_instance(photos, report, request)
-    out = Output(folder, if_exists=request.if_exists)
+    out = Output(folder, if_exists=request.if_exists, announce=request.announce)
     report.changed = dict(form.load()(itertools.chain(first, photos), out, replace(options, file=name)))
     if not form.classes:
         report.changed["instances whose class has no place in this format"] = report.classes

@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -18,6 +18,7 @@ from cuts3d_cli.paths import plain_path
 
 IfExists = Literal["resume", "overwrite", "fail"]
 """What to do about files that are there: keep those of the same content and refuse others, replace them, refuse all."""
+Announce = Callable[[Path], None]
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 """Characters that are in no name of a file on some systems."""
 
@@ -61,12 +62,13 @@ class Output:
         same: number of files that were there with the same content.
     """
 
-    def __init__(self, folder: Path, *, if_exists: IfExists = "resume") -> None:
+    def __init__(self, folder: Path, *, if_exists: IfExists = "resume", announce: Announce | None = None) -> None:
         """Make the folder.
 
         Args:
             folder: for all files.
             if_exists: what to do about files that are there.
+            announce: told the path of every file before it is written.
 
         Raises:
             FileError: the folder cannot be made or written to.
@@ -74,6 +76,7 @@ class Output:
         make_folder(folder)
         self.folder = folder
         self._if_exists = if_exists
+        self._announce = announce
         self.written = self.same = 0
         self._stems = Stems()
         self._folders: set[Path] = set()
@@ -129,6 +132,8 @@ class Output:
             self._folders.add(path.parent)
         if self._if_exists == "fail" and path.exists():
             raise FileError(f"{path} is there: choose another ", Setting("out"))
+        if self._announce is not None:
+            self._announce(path)
         return path
 
     def _is_new(self, temporary: Path, path: Path) -> bool:

@@ -55,7 +55,7 @@ def _depth(config: Config) -> list[Finding]:
     path = settings.weights or spec.folder or (spec.find(spec) if spec.find is not None else None)
     if path is not None:
         return [Finding(state="ok", what=what, found=str(path))]
-    return [Finding(state="note", what=what, found=f"will be fetched from the model hub: {spec.model}")]
+    return [Finding(state="note", what=what, found=f"not here yet: a run fetches it from the model hub, {spec.model}")]
 
 
 def _backbone(config: Config) -> Finding:
@@ -86,7 +86,7 @@ def _of_cache(spec: WeightsSpec, what: str) -> Finding:
         copied: Parts = ("; or copy the file here and run ", pull)
         way_out: Parts = copied if isinstance(spec.source, HubSource) else ()  # others say so themselves
         return Finding(state="missing", what=what, found=Message(*without_full_stop(error), *way_out))
-    return Finding(state="note", what=what, found=f"will be fetched: {spec.source}")
+    return Finding(state="note", what=what, found=f"not here yet: a run fetches it, {spec.source}")
 
 
 def _device(config: Config) -> Finding:

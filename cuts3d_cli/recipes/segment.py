@@ -18,9 +18,10 @@ from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import FileError, Message, Setting, SettingError, WeightsError
 from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.exports.formats import FORMATS
+from cuts3d_cli.exports.output import Announce
 from cuts3d_cli.files import check_folder, to_json_bytes
 from cuts3d_cli.inspection.viz_all import draw_all
-from cuts3d_cli.recipes.segment_record import FILE, Asked, Folder, digest_of
+from cuts3d_cli.recipes.segment_record import FILE, Asked, Folder, digests_of
 from cuts3d_cli.recipes.segment_settings import MIN_SCORE, Ready, ready_to_cut, with_maps
 from cuts3d_cli.recipes.steps import Bar
 from cuts3d_cli.sidecars.found import Source
@@ -156,8 +157,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
     if wanted.intrinsics is not None:
         check_effect(config.pseudo)
         cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=config.run.max_image_pixels)
-    photos = digest_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics)
-    asked = Asked(photos=photos, settings=_settings(wanted, config))
+    inputs = digests_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics)
+    asked = Asked(inputs=inputs, settings=_settings(wanted, config))
     outputs = _outputs(wanted)
     folder = Folder(
         wanted.out, keep_shards=wanted.keep_shards, known=[PICTURES, *(_output_of(name) for name in FORMATS)]
@@ -177,8 +178,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)
         folder.begin(asked, list(outputs.values()), if_exists=config.run.if_exists)
         found = _find(wanted, replace(packing, out=folder.shards), listing, ready, bar=bar, say=say)
-        exported = _export(wanted, found, outputs, bar=bar, say=say)
-        drawn = _draw(wanted, found, outputs, bar=bar)
+        exported = _export(wanted, found, outputs, announce=folder.note, bar=bar, say=say)
+        drawn = _draw(wanted, found, outputs, announce=folder.note, bar=bar)
         written = {name: str(wanted.out / outputs[name]) for name in (*exported, *drawn)}
         result = _result(wanted, found, exported, listing=listing, written=written)
         names = {name: outputs[name] for name in result.written}
@@ -250,11 +251,10 @@ def _check(wanted: Segmenting) -> None:
 
 
 def _settings(wanted: Segmenting, config: Config) -> dict[str, Any]:
-    """Return all that shapes the results, as plain JSON values."""
+    """Return all that shapes the results but for which there are, as plain JSON values."""
     sections = ["pack", "predict"] if wanted.checkpoint else ["pack", "depth", "features", "pseudo", "confidence"]
     values: dict[str, Any] = {name: recorded(name, getattr(config, name)) for name in sections}
-    values |= {"to": list(wanted.formats), "category": wanted.category, "pictures": wanted.pictures}
-    values |= {"max_image_pixels": config.run.max_image_pixels}
+    values |= {"category": wanted.category, "max_image_pixels": config.run.max_image_pixels}
     weights = [config.features.weights, config.depth.weights, config.predict.detectron2_config, wanted.checkpoint]
     for path in filter(None, weights):
         with suppress(OSError):  # whoever reads it says so
@@ -300,7 +300,7 @@ def _find(wanted: Segmenting, packing: Packing, listing: Listing, ready: Ready, 
 
 
 def _export(
-    wanted: Segmenting, found: _Found, outputs: Mapping[str, str], *, bar: Bar, say: Say
+    wanted: Segmenting, found: _Found, outputs: Mapping[str, str], *, announce: Announce, bar: Bar, say: Say
 ) -> dict[str, Exported]:
     """Export what was found. Returns format -> what was exported."""
     if not found.instances:
@@ -313,19 +313,28 @@ def _export(
             source=found.source,
             category=wanted.category if "category" in FORMATS[name].takes else None,
             if_exists="overwrite",
+            announce=announce,
         )
         with bar(f"export {name}") as progress:
             exported[name] = export(found.shards, request, say=say, progress=progress)
     return exported
 
 
-def _draw(wanted: Segmenting, found: _Found, outputs: Mapping[str, str], *, bar: Bar) -> list[str]:
+def _draw(wanted: Segmenting, found: _Found, outputs: Mapping[str, str], *, announce: Announce, bar: Bar) -> list[str]:
     """Draw every photo. Returns what was drawn."""
     if not (wanted.pictures and found.photos):
         return []
     folder = wanted.out / outputs[PICTURES]
     with bar(PICTURES) as progress:
-        draw_all(found.shards, folder, source=found.source, title=found.title, notes=found.notes, progress=progress)
+        draw_all(
+            found.shards,
+            folder,
+            source=found.source,
+            title=found.title,
+            notes=found.notes,
+            announce=announce,
+            progress=progress,
+        )
     return [PICTURES]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from cuts3d_cli._version import __version__
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.replacing import UNSET, Differences, listed_differences
 from cuts3d_cli.errors import FileError, Parts, Setting, UsageError
-from cuts3d_cli.files import atomic_write_json, explained, one_writer
+from cuts3d_cli.files import atomic_write_json, explained, is_temporary, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
+from cuts3d_cli.recipes.segment_written import Journal
 from cuts3d_cli.shards.freshness import changed_values
 from cuts3d_cli.stages.listing import Listing, files_in
 from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, RECORD_FORMAT, is_record
@@ -26,6 +27,7 @@ KEPT, WORKING = KEPT_SHARDS, ".shards"
 _LOCK = ".segment.lock"
 FILE = "file "
 """Begins the names of those settings that are files: weights, and a detector with its configuration."""
+_INPUTS = ("photos", "depth maps", "cameras")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,11 @@ class Asked:
     """What a run was asked for.
 
     Attributes:
-        photos: digest of the photos, their maps and cameras.
-        settings: plain JSON values: all that shapes the results.
+        inputs: digests of the photos, their depth maps and their cameras, by these names.
+        settings: plain JSON values: all that shapes the results, but for which formats there are.
     """
 
-    photos: str
+    inputs: Mapping[str, str]
     settings: Mapping[str, Any]
 
 
@@ -66,13 +68,22 @@ class Folder:
         self._had_kept = record is not None and record.get("keeps_shards") is True
         self._keep = keep_shards or self._had_kept
         self.shards = path / (KEPT if self._keep else WORKING)
+        self._journal = Journal(path)
+
+    def note(self, path: Path) -> None:
+        """Note a file of the results that is about to be written.
+
+        Raises:
+            FileError: it cannot be noted.
+        """
+        self._journal.note(path)
 
     def finished(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> dict[str, Any] | None:
         """Look at the results that are there; write nothing.
 
         Args:
             asked: what the run is asked for.
-            outputs: names of the files and folders that it will write.
+            outputs: names of the files and folders that it will write. Others of the same photos and settings stay.
             if_exists: what to do about results that are there: "resume" goes on with those of the same photos and
                 settings and refuses others, "replace" and "overwrite" remove others, "fail" refuses all.
 
@@ -93,8 +104,8 @@ class Folder:
         if if_exists == "fail" or (if_exists == "resume" and not same):
             raise UsageError(*self._refusal(record, asked))
         result = record.get("result")
-        done = same and if_exists != "overwrite" and record.get("finished") is True and self._is_complete(record)
-        done = done and (self.shards.exists() or not self._keep)
+        done = same and if_exists != "overwrite" and record.get("finished") is True
+        done = done and self._are_complete(record, outputs) and (self.shards.exists() or not self._keep)
         if done and isinstance(result, dict):
             return result
         # What is written or removed now must be of an earlier run.
@@ -110,16 +121,40 @@ class Folder:
             FileError: the folder cannot be written to.
         """
         record = self._read()
+        kept: Mapping[str, Any] = {}
         if record is not None:
             same_photos, same = _compare(record, asked)
-            if not same or if_exists == "overwrite":
+            if same and if_exists != "overwrite":
+                kept = record
+            else:
                 self._remove(record, with_shards=not same_photos or if_exists == "overwrite")
         self._settle_shards()
-        self._write(asked, outputs, finished=False, result=None)
+        # What is there of the same photos and settings stays, whether it is asked for again or not.
+        self._journal.begin(self._own_files(kept) if kept else ())
+        whole = [name for name in self._names(kept, "complete") if self._are_complete(kept, [name])]
+        outputs = list(dict.fromkeys([*self._names(kept), *outputs]))
+        self._write(asked, outputs=outputs, complete=whole, written=_written(kept), result=None)
 
     def close(self, asked: Asked, outputs: Sequence[str], result: Mapping[str, Any]) -> None:
-        """Record the result with the files that belong to it, and remove the shards unless they are kept."""
-        self._write(asked, outputs, finished=True, result=result, files=self._files(outputs))
+        """Record the result with the files that belong to it, and remove the shards unless they are kept.
+
+        Args:
+            asked: as in `begin`.
+            outputs: as in `begin`.
+            result: as plain JSON values; its `written` gets what earlier runs have written of the same.
+        """
+        record = self._read() or {}
+        before = self._names(record, "complete")
+        written = {what: name for what, name in _written(record).items() if name in before} | result["written"]
+        self._write(
+            asked,
+            outputs=self._names(record),
+            complete=list(dict.fromkeys([*before, *outputs])),
+            written=written,
+            result={**result, "written": written},
+            files=self._sizes(self._journal.files()),
+        )
+        self._journal.end()
         if not self._keep:
             self._rmtree(self.shards)
 
@@ -151,20 +186,23 @@ class Folder:
     def _write(
         self,
         asked: Asked,
-        outputs: Sequence[str],
         *,
-        finished: bool,
+        outputs: Sequence[str],
+        complete: Sequence[str],
+        written: Mapping[str, str],
         result: Mapping[str, Any] | None,
         files: Mapping[str, int] | None = None,
     ) -> None:
         record = {
             "format": RECORD_FORMAT,
             "version": __version__,
-            "finished": finished,
-            "photos": asked.photos,
+            "finished": result is not None,
+            "inputs": dict(asked.inputs),
             "settings": dict(asked.settings),
             "keeps_shards": self._keep,
             "outputs": list(outputs),
+            "complete": list(complete),
+            "written": dict(written),
             "files": files,
             "result": result,
         }
@@ -176,46 +214,55 @@ class Folder:
         begin = f"{self.path} holds results"
         what: Parts = ()
         if not same_photos:
-            what = (" of other photos, depth maps or cameras",)
+            before = _inputs(record)
+            others = [name for name in _INPUTS if before.get(name) != asked.inputs[name]]
+            what = (f" of other {' and '.join(others)}",)
         elif not same:
             differences = _differences(record.get("settings"), asked.settings)
             what = (" of other settings", *((" (", *listed_differences([differences]), ")") if differences else ()))
         replace = Setting("run.if_exists", "replace")
         return (begin, *what, ": choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
-    def _is_complete(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether all files are there as they were recorded; a user may keep others beside them."""
-        files = _sizes(record)
-        return files is not None and files.items() <= self._files(self._names(record)).items()
+    def _are_complete(self, record: Mapping[str, Any], outputs: Sequence[str]) -> bool:
+        """Tell whether outputs are there, with all files as they were recorded; a user may keep others beside them."""
+        files = _recorded_sizes(record)
+        if files is None or not set(outputs) <= set(self._names(record, "complete")):
+            return False
+        wanted = {file: size for file, size in files.items() if file.split("/")[0] in outputs}
+        return wanted == self._sizes(wanted)
 
-    def _files(self, outputs: Sequence[str]) -> dict[str, int]:
-        """Return the files of outputs with their sizes, as paths from the folder, sorted."""
+    def _sizes(self, files: Iterable[str]) -> dict[str, int]:
+        """Return those of some files that are there, with their sizes; paths from the folder, sorted."""
         found = {}
-        for name in outputs:
-            path = self.path / name
-            for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
-                with suppress(FileNotFoundError):
-                    if not file.is_dir():
-                        found[file.relative_to(self.path).as_posix()] = file.stat().st_size
-        return dict(sorted(found.items()))
+        for file in sorted(files):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found[file] = (self.path / file).stat().st_size
+        return found
+
+    def _own_files(self, record: Mapping[str, Any]) -> set[str]:
+        """Return what a run wrote, as paths from the folder: of one that was interrupted, what it noted before."""
+        files = _recorded_sizes(record) if record.get("finished") is True else None
+        return self._journal.files() if files is None else set(files)
 
     def _check_own(self, record: Mapping[str, Any]) -> None:
-        """Make sure that the outputs of a finished run hold nothing but what it wrote.
+        """Make sure that the outputs of a run hold nothing but what it wrote.
 
         Raises:
             FileError: they do.
         """
-        files = _sizes(record)
-        if record.get("finished") is not True or files is None:
-            return
-        for file in self._files(self._names(record)):
-            if file not in files:
-                problem = f"{self.path / file} was not written by `cuts3d segment`: move it away, or choose another "
+        own = self._own_files(record)
+        for name in self._names(record):
+            path = self.path / name
+            for item in [path, *path.rglob("*")] if path.is_dir() else [path]:
+                file = item.relative_to(self.path).as_posix()
+                if file in own or is_temporary(item.name) or not item.is_file():
+                    continue
+                problem = f"{item} was not written by `cuts3d segment`: move it away, or choose another "
                 raise FileError(problem, Setting("out"))
 
-    def _names(self, record: Mapping[str, Any]) -> list[str]:
+    def _names(self, record: Mapping[str, Any], which: str = "outputs") -> list[str]:
         """Return the files and folders that a record names; none that lead elsewhere."""
-        names = record.get("outputs")
+        names = record.get(which)
         return [name for name in names if name in self._known] if isinstance(names, list) else []
 
     def _check_free(self, outputs: Sequence[str]) -> None:
@@ -244,8 +291,19 @@ def _stranger(path: Path) -> FileError:
 
 def _compare(record: Mapping[str, Any], asked: Asked) -> tuple[bool, bool]:
     """Return whether a record is of the same photos, and whether it is of the same photos and settings."""
-    same_photos = record.get("photos") == asked.photos
+    same_photos = _inputs(record) == dict(asked.inputs)
     return same_photos, same_photos and record.get("settings") == dict(asked.settings)
+
+
+def _inputs(record: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = record.get("inputs")
+    return dict(inputs) if isinstance(inputs, Mapping) else {}
+
+
+def _written(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a record says is written: what -> file or folder, below the folder of the results."""
+    written = record.get("written")
+    return {str(what): str(name) for what, name in written.items()} if isinstance(written, Mapping) else {}
 
 
 def _differences(before: Any, now: Mapping[str, Any]) -> Differences:
@@ -263,7 +321,7 @@ def _differences(before: Any, now: Mapping[str, Any]) -> Differences:
     return found
 
 
-def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
+def _recorded_sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
     """Return the files that a record lists, with their sizes; None where it lists none."""
     files = record.get("files")
     if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
@@ -271,7 +329,7 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
     return files
 
 
-def digest_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> str:
+def digests_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> dict[str, str]:
     """Identify photos, depth maps and cameras by names, ids, sizes and times of change, so that none need be read.
 
     Args:
@@ -280,19 +338,22 @@ def digest_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | No
         intrinsics: the file of the cameras.
 
     Returns:
-        64 hexadecimal digits.
+        For each of `_INPUTS`, 64 hexadecimal digits.
 
     Raises:
         UsageError: the folder of the maps cannot be listed.
     """
+    photos = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
+    maps = [] if depth_dir is None else [([file], depth_dir / file) for file in files_in(depth_dir).files]
+    cameras: list[tuple[list[object], Path]] = [] if intrinsics is None else [([], intrinsics)]
+    return dict(zip(_INPUTS, (_digest(photos), _digest(maps), _digest(cameras)), strict=True))
+
+
+def _digest(items: Iterable[tuple[Sequence[object], Path]]) -> str:
+    """Return a digest of files, each with what it goes by."""
     hasher = hashlib.sha256()
-    items = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
-    if depth_dir is not None:
-        items += [(["map", file], depth_dir / file) for file in files_in(depth_dir).files]
-    if intrinsics is not None:
-        items.append((["intrinsics"], intrinsics))
     for names, path in items:
-        facts: list[object] = [*names]
+        facts = [*names]
         with suppress(OSError, ValueError):  # a photo that a COCO JSON names and that is not there
             state = path.stat()
             facts += [state.st_size, state.st_mtime_ns]

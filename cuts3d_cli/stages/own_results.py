@@ -72,7 +72,7 @@ def is_record(value: Any) -> bool:
         isinstance(value, dict)
         and isinstance(value.get("format"), int)
         and isinstance(value.get("finished"), bool)
-        and isinstance(value.get("photos"), str)
+        and isinstance(value.get("inputs", value.get("photos")), dict | str)
         and isinstance(value.get("settings"), dict)
         and isinstance(value.get("outputs"), list)
     )

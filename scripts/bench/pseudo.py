@@ -232,6 +232,7 @@ def _ratio_rows(images: Sequence[_TimedImage]) -> list[Row]:
         {"figure": "peer / (cuts3d + confidence)", **ratios(peer, scored)},
         {"figure": "peer / our maskcut", **ratios(peer, flat)},
         {"figure": "peer in one thread / cuts3d", **ratios(alone, ours)},
+        {"figure": "peer in one thread / (cuts3d + confidence)", **ratios(alone, scored)},
         {"figure": "(cuts3d + confidence) / cuts3d", **ratios(scored, ours)},
         {"figure": "(cuts3d + confidence) / our maskcut", **ratios(scored, flat)},
     ]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuts3d_cli.files import one_writer
+from cuts3d_cli.errors import FileError
+from cuts3d_cli.exports.output import Output
+from cuts3d_cli.files import one_writer, temporary_name
 from cuts3d_cli.recipes import segment as recipe
 from cuts3d_cli.stages.pack import Packing
 from tests.support.photos import encoded, scene_of, write_photos
@@ -123,7 +125,9 @@ def test_results_of_other_settings_or_photos_are_replaced_only_where_asked_for(
     assert ran.line == f'cuts3d: out holds results of other settings (--instances "all" -> 1): {way_out}'
     (photos / "photos/p2.jpg").unlink()
     ran = cuts3d(*command)
-    assert ran.line == f"cuts3d: out holds results of other photos, depth maps or cameras: {way_out}"
+    assert ran.line == f"cuts3d: out holds results of other photos: {way_out}"
+    (photos / "maps/p1.png").touch()
+    assert cuts3d(*command).line == f"cuts3d: out holds results of other photos and depth maps: {way_out}"
     assert contents(Path("out")) == before
     # What is replaced leaves nothing of before.
     assert cuts3d(*command, "-n", "1", "--if-exists", "replace").code == 0
@@ -302,8 +306,6 @@ def test_results_within_the_folder_of_photos_are_no_photos(
 
 
 def _fail(*_: Any, **__: Any) -> None:
-    from cuts3d_cli.errors import FileError
-
     raise FileError("interrupted")
 
 
@@ -332,6 +334,78 @@ def test_a_users_files_among_results_are_not_removed(done: tuple[object, ...], c
     assert ran.code == 1
     assert "out/annotations.json is there, and was not written by `cuts3d segment`" in ran.line
     assert mine.read_text() == "mine"
+
+
+def test_a_users_file_among_interrupted_results_is_not_removed(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", "--to", "png", *settings)
+    write = Output.write
+
+    def write_two(self: Output, name: str, data: bytes) -> None:
+        if name == "p2.jpg":
+            raise FileError("the disk is full")
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", write_two)
+        assert cuts3d(*command).code == 1
+    assert sorted(path.name for path in Path("out/pictures").iterdir()) == ["p0.jpg", "p1.jpg"]
+    # What a process leaves that is killed while it writes is nobody's.
+    temporary_name(Path("out/pictures/p2.jpg")).write_bytes(b"half")
+    mine = Path("out/pictures/p2.jpg")
+    mine.write_text("mine")
+    ran = cuts3d(*command, "-n", "2", "--if-exists", "replace")
+    assert ran.code == 1
+    assert "out/pictures/p2.jpg was not written by `cuts3d segment`: move it away, or choose another --out" in ran.line
+    assert mine.read_text() == "mine"
+    # The run itself goes on no further, either, since it would replace the user's file.
+    assert cuts3d(*command).code == 1
+    mine.unlink()
+    assert cuts3d(*command).code == 0
+    record = json.loads(Path("out/segment.json").read_text())
+    assert set(record["files"]) == {
+        name for name in contents(Path("out")) if name != "segment.json" and ".tmp" not in name
+    }
+
+
+def test_formats_are_added_to_finished_results(
+    done: tuple[object, ...], cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    before = contents(Path("out"))
+    ran = cuts3d(*done, "--to", "labelme", "--json")
+    assert ran.code == 0, ran.err
+    assert set(json.loads(ran.out)["written"]) >= {"png", "labelme"}
+    after = contents(Path("out"))
+    assert {name: after[name] for name in before if name != "segment.json"} == {
+        name: data for name, data in before.items() if name != "segment.json"
+    }
+    assert Path("out/labelme").is_dir()
+    # Both are finished now, asked for together or alone.
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "pack", lambda *_, **__: pytest.fail("it worked again"))
+        for formats in (("--to", "labelme"), ()):
+            ran = cuts3d(*done, *formats, "--json")
+            assert (ran.code, json.loads(ran.out)["finished_before"]) == (0, True)
+    # Other settings replace them all.
+    Path("out/mine.txt").write_text("mine")
+    assert cuts3d(*done, "--to", "labelme", "-n", "1", "--if-exists", "replace").code == 0
+    assert len(list(Path("out/masks").glob("*.png"))) < len([name for name in before if name.endswith(".png")])
+    assert Path("out/mine.txt").read_text() == "mine"
+
+
+def test_a_format_whose_run_was_interrupted_is_not_taken_for_finished(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", "--no-pictures", *settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", _fail)
+        assert cuts3d(*command, "--to", "png").code == 1
+    assert cuts3d(*command, "--to", "coco").code == 0
+    assert list(Path("out/masks").iterdir()) == []
+    ran = cuts3d(*command, "--to", "png", "--json")
+    assert not json.loads(ran.out)["finished_before"]
+    assert list(Path("out/masks").iterdir()) != []
 
 
 def test_a_users_file_among_finished_results_changes_nothing(
@@ -486,4 +560,4 @@ def test_ids_of_a_coco_json_are_part_of_what_is_asked(
     truth(99)
     ran = cuts3d(*command, "--no-pictures")
     assert ran.code == 2
-    assert "out holds results of other photos, depth maps or cameras" in ran.line
+    assert "out holds results of other photos: choose" in ran.line

