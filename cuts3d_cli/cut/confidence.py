@@ -121,7 +121,7 @@ def confidence_counts(
     """
     if not 1 <= len(thresholds) <= 255:
         raise ValueError(f"{len(thresholds)} cuts do not fit a byte")
-    graph = local_graph(surface, mask, k=k)
+    graph = local_graph(surface, mask, k=k, longest=max(item.tau_knn for item in thresholds))
     counts = np.zeros(mask.shape, dtype=np.uint8)
     for item in thresholds:
         found = cut_graph(

@@ -221,7 +221,7 @@ class Cuts3dRules:
             split = _within(split, left)
 
         # The LocalCut; what is too small may be passed over.
-        graph = local_graph(surface, split.mask, k=settings.knn)
+        graph = local_graph(surface, split.mask, k=settings.knn, longest=self._tau_knn)
         whole = self._cut_once(pair, split, found, graph=graph)
         if whole.dropped == SMALL_REASON and settings.after_small == "continue":
             return self._pass_over(pair, split, found, graph=graph, small=whole)

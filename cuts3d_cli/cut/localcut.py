@@ -34,6 +34,8 @@ class KnnGraph:
     nodes: int
 
 
+_ROUNDING = 1e-9
+"""By so much of it a search reaches beyond the longest edge, whose length is rounded in another way there."""
 AUTO_TAU = 1.05
 """With `tau_knn` left to the grid: the longest edge, in diagonal spacings of the grid. An edge is then kept where the
 surface goes on between neighbouring patches (not in the paper)."""
@@ -57,28 +59,58 @@ def grid_spacing(grid: tuple[int, int]) -> float:
     return math.hypot(1.0 / (height - 1), 1.0 / (width - 1))
 
 
-def knn_graph(points: NDArray[np.float64], *, k: int) -> KnnGraph:
+def knn_graph(points: NDArray[np.float64], *, k: int, longest: float = math.inf) -> KnnGraph:
     """Connect each point with its k nearest others; an edge is there if either end asks for it.
 
     Args:
         points: (K, 3).
         k: neighbours of a point, at least 1 (not given in the paper).
+        longest: longer edges are left out, which says nothing of who asks for whom.
 
     Returns:
         The graph.
     """
     count = len(points)
     neighbours = min(k, count - 1)
-    _, indices = cKDTree(points).query(points, k=neighbours + 1)
-    origin = np.repeat(np.arange(count, dtype=np.int64), neighbours + 1)
-    target = indices.reshape(-1).astype(np.int64)
+    origin, target = _nearest(points, neighbours=neighbours, longest=longest)
     different = origin != target  # a point is mostly, but among equal points not always, its own nearest
     codes = (np.minimum(origin, target) * count + np.maximum(origin, target))[different]
     codes.sort()  # np.unique hashes first, which takes longer for so few
     codes = codes[np.append(True, codes[1:] != codes[:-1])] if codes.size else codes
     first, second = np.divmod(codes, count)
-    length = np.linalg.norm(points[first] - points[second], axis=1)
-    return KnnGraph(first=first, second=second, length=length, nodes=count)
+    squares = np.zeros(len(codes))
+    for coordinate in np.ascontiguousarray(points.T):
+        squares += (coordinate[first] - coordinate[second]) ** 2
+    length = np.sqrt(squares)
+    kept = length <= longest
+    return KnnGraph(first=first[kept], second=second[kept], length=length[kept], nodes=count)
+
+
+def _nearest(
+    points: NDArray[np.float64], *, neighbours: int, longest: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find each point's nearest, itself among them.
+
+    Where few lie within the longest edge, only those are looked for, which takes less time. Which of several equally
+    far ones are the last depends on how the tree is searched, so that points that have as many are looked at again.
+
+    Returns:
+        (P,) origin and (P,) target of pairs: all of `neighbours + 1` nearest, or those of them up to `longest`.
+    """
+    count = len(points)
+    tree = cKDTree(points)
+    everyone = np.arange(count, dtype=np.int64)
+    # Points of a flat scene, with one on every 1 / K of a square of side 1.
+    if math.pi * longest**2 * count > neighbours:
+        _, indices = tree.query(points, k=neighbours + 1)
+        return np.repeat(everyone, neighbours + 1), indices.reshape(-1).astype(np.int64)
+    _, indices = tree.query(points, k=neighbours + 1, distance_upper_bound=longest * (1.0 + _ROUNDING))
+    full = indices[:, -1] < count
+    if full.any():
+        _, indices[full] = tree.query(points[full], k=neighbours + 1)
+    origin, target = np.repeat(everyone, neighbours + 1), indices.reshape(-1).astype(np.int64)
+    found = target < count  # the number of points stands for none
+    return origin[found], target[found]
 
 
 def edge_capacity(length: NDArray[np.float64], *, form: Capacity, tau_knn: float) -> NDArray[np.int32]:
@@ -153,18 +185,19 @@ class LocalGraph:
         return LocalGraph(graph=graph, concavity=None if self.concavity is None else self.concavity[kept])
 
 
-def local_graph(surface: Surface, mask: NDArray[np.bool_], *, k: int) -> LocalGraph:
+def local_graph(surface: Surface, mask: NDArray[np.bool_], *, k: int, longest: float = math.inf) -> LocalGraph:
     """Build the graph that one instance is cut from.
 
     Args:
         surface: of the scene.
         mask: (H, W) bool, the semantic bipartition.
         k: see `knn_graph`.
+        longest: the largest threshold that it will be cut at; longer edges are left out.
 
     Returns:
         The graph, with the concavity of its edges where the surface has normals.
     """
-    graph = knn_graph(surface.masked(mask), k=k)
+    graph = knn_graph(surface.masked(mask), k=k, longest=longest)
     if surface.normals is None:
         return LocalGraph(graph=graph)
     inside = mask.reshape(-1)

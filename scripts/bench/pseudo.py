@@ -18,7 +18,7 @@ from bench.speed import INSTANCES, cut_task, names_of, table_top
 from cuts3d_cli.config import ConfidenceConfig, Config
 from cuts3d_cli.cut.confidence import choose_thresholds, confidence_counts
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
-from cuts3d_cli.cut.localcut import knn_graph
+from cuts3d_cli.cut.localcut import knn_graph, longest_edge
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.cut.perspective import surface_of
 
@@ -119,7 +119,7 @@ def _time_image(
             "maskcut": partial(cut_image, flat),
             "cuts3d": partial(cut_image, deep),
             "confidence": partial(in_one_thread, partial(_score, deep, result, config.confidence)),
-            "k-NN": partial(_knn_alone, _clouds(deep, result), config.pseudo.knn),
+            "k-NN": partial(_knn_alone, _clouds(deep, result), k=config.pseudo.knn),
         },
         repeats=repeats,
     )
@@ -175,16 +175,17 @@ def _score(task: CutTask, result: CutResult, config: ConfidenceConfig) -> list[N
     ]
 
 
-def _clouds(task: CutTask, result: CutResult) -> list[NDArray[np.float64]]:
-    """Return the point clouds of an image's cuts."""
+def _clouds(task: CutTask, result: CutResult) -> list[tuple[NDArray[np.float64], float]]:
+    """Return the point clouds of an image's cuts, each with the longest edge that is wanted of it."""
     assert task.depth is not None
     surface = surface_of(task.depth, task.view, settings=task.config)
-    return [surface.masked(item.bipartition) for item in result.extraction.candidates]
+    longest = longest_edge(task.config.tau_knn, spacing=surface.spacing)
+    return [(surface.masked(item.bipartition), longest) for item in result.extraction.candidates]
 
 
-def _knn_alone(clouds: Sequence[NDArray[np.float64]], k: int) -> None:
-    for cloud in clouds:
-        knn_graph(cloud, k=k)
+def _knn_alone(clouds: Sequence[tuple[NDArray[np.float64], float]], *, k: int) -> None:
+    for cloud, longest in clouds:
+        knn_graph(cloud, k=k, longest=longest)
 
 
 def _steps(images: Sequence[_TimedImage]) -> list[Row]:

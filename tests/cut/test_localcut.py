@@ -48,6 +48,27 @@ def test_knn_equals_a_slow_exact_reference():
     assert set(zip(graph.first.tolist(), graph.second.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize("longest", [0.02, 0.06, 0.12, 0.5])
+@pytest.mark.parametrize("k", [1, 4, 16])
+def test_without_long_edges_it_is_the_same_graph(k: int, longest: float):
+    # Steps and planes: of many points the last neighbours are equally far.
+    rng = np.random.default_rng(1)
+    steps = np.round(rng.random((6, 6)), 1).repeat(5, axis=0).repeat(5, axis=1)
+    steps[rng.random(steps.shape) < 0.3] = 1.0
+    points = surface(steps).masked(np.ones(steps.shape, dtype=bool))
+    whole, part = knn_graph(points, k=k), knn_graph(points, k=k, longest=longest)
+    kept = whole.length <= longest
+    for name in ("first", "second", "length"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[kept])
+    assert part.nodes == whole.nodes
+
+
+def test_an_edge_of_just_the_longest_length_is_kept():
+    points = np.array([[0.0, 0, 0], [0.3, 0, 0.4], [0, 0, 5]])
+    for longest in (0.5, np.nextafter(0.5, 0)):
+        assert len(knn_graph(points, k=2, longest=longest).first) == (longest == 0.5)
+
+
 def test_a_graph_without_some_patches_has_no_edge_to_them():
     depth = np.random.default_rng(0).random(GRID)
     whole = local_graph(surface(depth), np.ones(GRID, dtype=bool), k=8)
