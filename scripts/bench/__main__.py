@@ -275,6 +275,7 @@ def _train_step(options: argparse.Namespace) -> Report:
         batches=options.batches,
         repeats=options.repeats,
         threads=options.threads,
+        further=options.further,
     )
 
 
@@ -358,6 +359,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--iterations", type=_positive, default=300, help="of each training (300)")
     group.add_argument("--scenes", type=_positive, help="scenes to train on (train 200, selftrain 120)")
     group.add_argument("--test-scenes", type=_positive, help="held-out scenes (train 60, selftrain 50)")
+    group.add_argument(
+        "--further",
+        type=_words,
+        default=(),
+        help="for train-step: also channels-last, compiled (needs a C++ compiler), graphs (needs a GPU) (none)",
+    )
     group.add_argument(
         "--clip",
         choices=("parameter", "model"),

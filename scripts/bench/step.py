@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -17,7 +17,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers,
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
-from bench.common import Report, Row, Table, interleaved, log, ratios
+from bench.common import BenchError, Report, Row, Table, interleaved, log, ratios
 from bench.data import rendered
 from bench.operations import Operations
 from cuts3d_cli.config import TrainConfig
@@ -43,6 +43,16 @@ OWN: dict[str, dict[str, Any]] = {
 }
 """Ours; each row adds to the one before. Copy-paste adds instances to a batch however they are chosen, so that its cost
 is shown apart from that of confidence."""
+
+
+FURTHER: dict[str, Callable[[torch.nn.Module], object]] = {
+    "channels-last": lambda model: model.to(memory_format=torch.channels_last),
+    "compiled": lambda model: model.get_submodule("backbone").compile(),
+    "graphs": lambda model: model.get_submodule("backbone").compile(mode="reduce-overhead"),
+}
+"""What else may make a step faster, each on top of all uses of confidence: name -> what it does to the model. Compiled
+is the backbone with its pyramid, whose shapes are those of the batch; in the heads they change with what is found.
+CUDA graphs are recorded for every shape, and need a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +99,9 @@ class _Way:
         return step
 
 
-def step_overhead(config: TrainConfig, *, device: str, batches: int, repeats: int, threads: int) -> Report:
+def step_overhead(
+    config: TrainConfig, *, device: str, batches: int, repeats: int, threads: int, further: Sequence[str] = ()
+) -> Report:
     """Time steps of all ways in turn, on the same batches, from the same random weights.
 
     Args:
@@ -98,30 +110,42 @@ def step_overhead(config: TrainConfig, *, device: str, batches: int, repeats: in
         batches: number of batches of rendered scenes with random confidence.
         repeats: rounds over the batches.
         threads: that a CPU computes with.
+        further: names of `FURTHER`, to be timed too.
 
     Returns:
         Seconds per step and ratios to the plain one, over all batches and rounds; losses, to show that ours without
         the parts computes the same as the plain one.
+
+    Raises:
+        BenchError: a further way is not known, or needs a GPU.
     """
+    if unknown := [name for name in further if name not in FURTHER]:
+        raise BenchError(f"there is no way {', '.join(unknown)}: choose from {', '.join(FURTHER)}")
+    if "graphs" in further and torch.device(device).type != "cuda":
+        raise BenchError(f"CUDA graphs need a GPU, and the device is {device}")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _measured(config, torch.device(device), batches, repeats)
+        return _measured(config, torch.device(device), batches, repeats, further)
     finally:
         torch.set_num_threads(before)
 
 
-def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: int) -> Report:
+def _measured(base: TrainConfig, device: torch.device, batches: int, repeats: int, further: Sequence[str]) -> Report:
     # Give all models the same weights.
     made = random_batches(base, count=batches)
     ways = {PLAIN: _Way(model=plain_model(base, device=device), config=base, device=device, plain=True)}
     for name, changes in OWN.items():
         config = replace(base, **changes)
         ways[name] = _Way(model=build_model(config, device=device), config=config, device=device, plain=False)
+    for name in further:
+        ways[f"{ALL}, {name}"] = replace(ways[ALL], model=build_model(ways[ALL].config, device=device))
     weights = copy.deepcopy(ways[PLAIN].model.state_dict())
     for way in ways.values():
         way.model.load_state_dict(weights)
         way.model.train()
+    for name in further:
+        FURTHER[name](ways[f"{ALL}, {name}"].model)
 
     # Time a step of each in turn, batch by batch.
     steppers = {name: way.stepper() for name, way in ways.items()}

@@ -126,6 +126,20 @@ def test_a_step_without_the_parts_is_detectron2s():
     assert rows[step.PLAIN]["ratio"] == 1.0
 
 
+def test_further_ways_compute_the_same_step():
+    pytest.importorskip("detectron2.modeling")
+    from bench import step
+
+    report = step.step_overhead(
+        small().train, device="cpu", batches=1, repeats=1, threads=1, further=("channels-last",)
+    )
+    rows = {row["step"]: row for row in report.tables[0].rows}
+    assert rows[f"{step.ALL}, channels-last"]["loss"] == pytest.approx(rows[step.ALL]["loss"], rel=1e-4)
+    for further, problem in ((("x",), "there is no way x"), (("graphs",), "need a GPU")):
+        with pytest.raises(BenchError, match=problem):
+            step.step_overhead(small().train, device="cpu", batches=1, repeats=1, threads=1, further=further)
+
+
 def test_the_plain_model_has_the_weights_of_ours():
     pytest.importorskip("detectron2.modeling")
     from bench import step
