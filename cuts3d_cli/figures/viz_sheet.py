@@ -15,6 +15,7 @@ from cuts3d_cli.figures.overlay import Marker, colour_map, mark_points, overlay_
 from cuts3d_cli.figures.palette import RGB, instance_colours
 from cuts3d_cli.figures.sheet import Bar, Block, Item, Key, Panel, gap_width, sheet, span_width
 from cuts3d_cli.segmentation import Cut
+from cuts3d_cli.wording import be, counted
 
 SOURCE_COLOUR: RGB = (220, 38, 38)
 SINK_COLOUR: RGB = (37, 99, 235)
@@ -199,9 +200,11 @@ def _many_cuts(
     if dropped := len(cuts) - len(chosen):
         reasons = Counter(view.outcome.partition(":")[2].strip() or view.outcome for view in cuts if view.mask is None)
         most = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common(3))
-        notes.append(f"{dropped} cuts gave no mask and are not drawn: {most}{', ...' if len(reasons) > 3 else ''}")
+        more = ", ..." if len(reasons) > 3 else ""
+        notes.append(f"{counted(dropped, 'cut')} gave no mask and {be(dropped)} not drawn: {most}{more}")
     if len(chosen) > len(drawn):
-        notes.append(f"{len(chosen) - len(drawn)} more cuts are not drawn")
+        further = len(chosen) - len(drawn)
+        notes.append(f"{counted(further, 'more cut')} {be(further)} not drawn")
     if any(view.eigenvector is not None for _, view in drawn):
         notes.append(f"eigenvectors are drawn of up to {_MANY} cuts")
     return panels, notes

@@ -153,10 +153,10 @@ class StoredResults:
 def _dropped(items: Sequence[DroppedCut]) -> list[str]:
     """Return why iterations gave no mask: a line each, or how many for which reason where there are many."""
     if len(items) <= _SINGLE_LINES:
-        return [f"iteration {item.iteration + 1} gave no mask: {item.reason}" for item in items]
+        return [f"cut {item.iteration + 1} gave no mask: {item.reason}" for item in items]
     numbers = Counter(item.reason for item in items)
     reasons = ", ".join(f"{number} {reason}" for reason, number in numbers.most_common())
-    return [f"{counted(len(items), 'iteration')} gave no mask: {reasons}"]
+    return [f"{counted(len(items), 'cut')} gave no mask: {reasons}"]
 
 
 def _find(shards: Sequence[Path], key: str) -> tuple[Path, Sample]:

@@ -259,7 +259,7 @@ def _photo(
         truth=None if shelf.truth is None else shelf.truth.get((stored.base, key)),
         settings=stored.settings,
         title=f"{key}: {title_of(stored.found.manifest, stored.settings)}".rstrip(": "),
-        notes=[f"iteration {number} gave no mask: {why}" for number, why in dropped],
+        notes=[f"cut {number} gave no mask: {why}" for number, why in dropped],
         max_pixels=shelf.max_pixels,
     )
     return Photo(record=record, job=job)
