@@ -12,7 +12,7 @@ from typing import Any
 
 from cuts3d_cli.json_reading import JsonError, read_json
 
-RECORD, RECORD_FORMAT = "segment.json", 1
+RECORD, RECORD_FORMAT = "segment.json", 2
 """The file in which `cuts3d segment` records what it wrote, and the form of that record."""
 KEPT_SHARDS = "shards"
 """The folder of shards that a user wants to keep, beside that file."""
