@@ -35,6 +35,8 @@ METRES = (1.9, 1.0, 1.3, 1.6)
 """Distances of the background and of each object."""
 CRF_SIZE = 240
 """A quarter of the usual pixels, so that a thousand images take minutes."""
+SHARD_SIZE = 1000
+"""Of `cuts3d pack`: the places of so many images are held in memory."""
 _POLL_SECONDS = 0.1
 _MEGABYTE = 1e6
 
@@ -43,7 +45,7 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
     """Run `cuts3d pseudo` on synthetic images.
 
     Args:
-        counts: numbers of images, smallest first, all in one shard; memory is measured with the largest of `workers`.
+        counts: numbers of images, smallest first; memory is measured with the largest of `workers`.
         workers: numbers of processes.
         repeats: rounds of the speed measurement.
         speed_images: images of the speed measurement.
@@ -64,7 +66,7 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
         tables=[Table("images per second", speed), *([Table("peak memory", memory)] if memory else [])],
         notes=[
             f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given (grid {GRID}x{GRID}), CRF at"
-            f" {CRF_SIZE} pixels; one shard; seconds are those of `cuts3d pseudo --json`, including the start of its"
+            f" {CRF_SIZE} pixels; shards of {SHARD_SIZE} images at most; seconds are those of `cuts3d pseudo --json`, including the start of its"
             f" processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
             "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
             " and of its largest worker; 'growth' is relative to the first row.",
@@ -74,11 +76,11 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
 
 
 def _speed(folder: Path, *, workers: Sequence[int], repeats: int, images: int) -> list[Row]:
-    base = synthetic_shard(folder / "speed", images)
+    shards = synthetic_shards(folder / "speed", images)
 
     def run(number: int) -> Run:
         log(f"scale: {images} images, {number} workers")
-        return pseudo(base, workers=number)
+        return pseudo(shards, workers=number)
 
     timed = interleaved({str(number): partial(run, number) for number in workers}, repeats=repeats).results
     shutil.rmtree(folder / "speed")
@@ -102,8 +104,8 @@ def _memory(folder: Path, *, counts: Sequence[int], workers: int) -> list[Row]:
     rows: list[Row] = []
     for images in counts:
         log(f"scale: memory of {images} images")
-        base = synthetic_shard(folder / "memory", images)
-        run = pseudo(base, workers=workers)
+        shards = synthetic_shards(folder / "memory", images)
+        run = pseudo(shards, workers=workers)
         shutil.rmtree(folder / "memory")
         first = rows[0] if rows else {"main, MB": run.main, "largest worker, MB": run.worker}
         rows.append(
@@ -138,22 +140,22 @@ class Run:
     worker: float
 
 
-def pseudo(base: Path, *, workers: int) -> Run:
-    """Run `cuts3d pseudo` on a shard, without the user's settings, and poll its memory.
+def pseudo(shards: Path, *, workers: int) -> Run:
+    """Run `cuts3d pseudo` on shards, without the user's settings, and poll its memory.
 
     Args:
-        base: the base shard; it has depth and features.
+        shards: the folder of the base shards; they have depth and features.
         workers: processes that cut.
 
     Raises:
         RuntimeError: it failed.
     """
     words = command(
-        *("pseudo", "--shards", base.name, "--backbone", BACKBONE, "--size", SIZE, "--crf-size", CRF_SIZE),
+        *("pseudo", "--shards", shards.name, "--backbone", BACKBONE, "--size", SIZE, "--crf-size", CRF_SIZE),
         *("--workers", workers, "--if-exists", "overwrite", "--json"),
     )
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(words, cwd=base.parent, env=neutral_environment(), stdout=out, stderr=errors)
+        process = subprocess.Popen(words, cwd=shards.parent, env=neutral_environment(), stdout=out, stderr=errors)
         peaks: dict[int, float] = {}
         while process.poll() is None:
             for number in (process.pid, *_children(process.pid)):
@@ -173,15 +175,15 @@ def pseudo(base: Path, *, workers: int) -> Run:
     )
 
 
-def synthetic_shard(folder: Path, images: int) -> Path:
-    """Write a base shard of synthetic images with finished depth and features sidecars.
+def synthetic_shards(folder: Path, images: int) -> Path:
+    """Write base shards of synthetic images with finished depth and features sidecars.
 
     Args:
-        folder: receives the shard in its subfolder shards/; created if missing.
+        folder: receives the shards in its subfolder shards/; created if missing.
         images: number of images.
 
     Returns:
-        The base shard.
+        The folder of the shards.
 
     Raises:
         CommandError: a command failed.
@@ -197,25 +199,25 @@ def synthetic_shard(folder: Path, images: int) -> Path:
         photo.save(folder / "images" / f"{number:06d}.jpg")
         write_depth(folder / "depth" / f"{number:06d}.png", np.array(METRES, dtype=np.float32)[labels])
     run = partial(cuts3d, folder=folder, environment=neutral_environment())
-    run("pack", "images", "--depth-dir", "depth", "--out", "shards", "--name", "synthetic", "--shard-size", images)
+    run("pack", "images", "--depth-dir", "depth", "--out", "shards", "--name", "synthetic", "--shard-size", SHARD_SIZE)
     run("depth", "--shards", "shards", "--backend", "sensor")
-    base = folder / "shards" / "synthetic-000.tar"
 
     # Features that no network has computed.
     def vectors(base: Path) -> Iterator[Outcome]:
-        for number, sample in enumerate(read_shard(base)):
-            stored = features.StoredFeatures(features=_features(number), backbone=BACKBONE, size=SIZE, tensor="made")
+        for sample in read_shard(base):
+            made = _features(int(sample.key))
+            stored = features.StoredFeatures(features=made, backbone=BACKBONE, size=SIZE, tensor="made")
             yield Outcome(key=sample.key, members=features.encode(stored))
 
     run_shards(
-        [base],
+        sorted((folder / "shards").glob("synthetic-[0-9]*[0-9].tar")),
         stage="features",
         config={"features": {"backbone": BACKBONE, "size": SIZE}},
         inputs=lambda base: {"base": base},
         outcomes=vectors,
         if_exists="overwrite",
     )
-    return base
+    return folder / "shards"
 
 
 def _labels(number: int, height: int, width: int) -> NDArray[np.intp]:

@@ -226,8 +226,8 @@ def test_damaged_annotations_are_refused(tmp_path: Path):
 
 @pytest.mark.slow
 def test_scale_runs_the_executable_on_made_images(tmp_path: Path):
-    base = scale.synthetic_shard(tmp_path, 3)
-    run = scale.pseudo(base, workers=1)
+    shards = scale.synthetic_shards(tmp_path, 3)
+    run = scale.pseudo(shards, workers=1)
     assert run.seconds > 0
     assert run.masks >= 3
     if Path("/proc/self/status").is_file():
@@ -251,7 +251,7 @@ def test_loader_reads_one_shard_and_many(monkeypatch: pytest.MonkeyPatch):
 def test_scale_rows_say_how_memory_grows(monkeypatch: pytest.MonkeyPatch):
     made = iter([(10, 100.0, 50.0), (40, 103.0, 49.0)])
 
-    def run(base: Path, *, workers: int) -> scale.Run:
+    def run(shards: Path, *, workers: int) -> scale.Run:
         seconds, main, worker = next(made)
         return scale.Run(seconds=seconds, masks=7, main=main, worker=worker)
 
@@ -260,7 +260,7 @@ def test_scale_rows_say_how_memory_grows(monkeypatch: pytest.MonkeyPatch):
         return folder / "made-000.tar"
 
     monkeypatch.setattr(scale, "pseudo", run)
-    monkeypatch.setattr(scale, "synthetic_shard", synthetic_shard)
+    monkeypatch.setattr(scale, "synthetic_shards", synthetic_shard)
     monkeypatch.setattr(scale, "_speed", lambda *arguments, **options: [])
     report = scale.scale(counts=(100, 800), workers=(1, 2), repeats=1, speed_images=1)
     if report.skipped:
