@@ -66,8 +66,8 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
         tables=[Table("images per second", speed), *([Table("peak memory", memory)] if memory else [])],
         notes=[
             f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given (grid {GRID}x{GRID}), CRF at"
-            f" {CRF_SIZE} pixels; shards of {SHARD_SIZE} images at most; seconds are those of `cuts3d pseudo --json`, including the start of its"
-            f" processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
+            f" {CRF_SIZE} pixels; shards of {SHARD_SIZE} images at most; seconds are those of `cuts3d pseudo --json`,"
+            f" including the start of its processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
             "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
             " and of its largest worker; 'growth' is relative to the first row.",
         ],
