@@ -219,11 +219,6 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{this_process()}.{secrets.token_hex(4)}.tmp")
 
 
-def is_temporary(name: str) -> bool:
-    """Tell by its name whether a file is one of `temporary_name`."""
-    return _HIDDEN.fullmatch(name) is not None
-
-
 def sweep(path: Path, *, claimed: bool = False) -> None:
     """Remove temporary files that killed writers of a file have left behind.
 

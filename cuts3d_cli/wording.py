@@ -31,6 +31,11 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
+def enumerated(names: Sequence[str]) -> str:
+    """Return names as in "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def choose_one(given: object, names: Iterable[str]) -> str:
     """Return the names that there are, and the one that may have been meant, to end an error."""
     known = list(names)

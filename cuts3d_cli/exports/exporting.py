@@ -41,7 +41,7 @@ class Request:
         photo_prefix: what stands before the path of each photo; None for what is usual in the format.
         tolerance: by how many pixels polygons may deviate from the edges of masks; None for 1.
         if_exists: what to do about files that are there.
-        announce: told the path of every file before it is written.
+        announce: told of every file before it takes its name.
     """
 
     to: str

@@ -18,7 +18,8 @@ from cuts3d_cli.paths import plain_path
 
 IfExists = Literal["resume", "overwrite", "fail"]
 """What to do about files that are there: keep those of the same content and refuse others, replace them, refuse all."""
-Announce = Callable[[Path], None]
+Announce = Callable[[Path, Path], None]
+"""Told a file, and another one that will take its name; may raise a FileError to keep it from that."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 """Characters that are in no name of a file on some systems."""
 
@@ -68,7 +69,7 @@ class Output:
         Args:
             folder: for all files.
             if_exists: what to do about files that are there.
-            announce: told the path of every file before it is written.
+            announce: told of every file before it takes its name.
 
         Raises:
             FileError: the folder cannot be made or written to.
@@ -132,12 +133,12 @@ class Output:
             self._folders.add(path.parent)
         if self._if_exists == "fail" and path.exists():
             raise FileError(f"{path} is there: choose another ", Setting("out"))
-        if self._announce is not None:
-            self._announce(path)
         return path
 
     def _is_new(self, temporary: Path, path: Path) -> bool:
         """Count a file that is written, and tell whether it is to take its name."""
+        if self._announce is not None:
+            self._announce(path, temporary)
         if path.exists() and filecmp.cmp(temporary, path, shallow=False):
             self.same += 1
             return False

@@ -43,7 +43,7 @@ def draw_all(
         source: the masks of `cuts3d pseudo`, with every step, or the detections of `cuts3d predict`.
         title: what made them; follows the name of each photo.
         notes: below each picture.
-        announce: told the path of every picture before it is written.
+        announce: told of every picture before it takes its name.
         progress: receives progress events.
 
     Returns:

@@ -28,6 +28,7 @@ from cuts3d_cli.sidecars.found import Source
 from cuts3d_cli.sidecars.photos import NO_SENSOR_MAP
 from cuts3d_cli.stages import STAGES
 from cuts3d_cli.stages.camera_pairs import cameras_of, check_effect
+from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.own_results import RECORD
 from cuts3d_cli.stages.pack import Packing
@@ -154,6 +155,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         )
     elif wanted.depth_dir is not None:
         config = with_maps(config, given=given)
+    if wanted.depth_dir is not None:
+        pair_maps(listing.photos, wanted.depth_dir)
     if wanted.intrinsics is not None:
         check_effect(config.pseudo)
         cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=config.run.max_image_pixels)
@@ -176,15 +179,16 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         else:
             require_detectron2()
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)
-        folder.begin(asked, list(outputs.values()), if_exists=config.run.if_exists)
+        begun = folder.begin(asked, list(outputs.values()), if_exists=config.run.if_exists)
+        outputs = {name: where for name, where in outputs.items() if where in begun.outputs}
         found = _find(wanted, replace(packing, out=folder.shards), listing, ready, bar=bar, say=say)
         exported = _export(wanted, found, outputs, announce=folder.note, bar=bar, say=say)
         drawn = _draw(wanted, found, outputs, announce=folder.note, bar=bar)
-        written = {name: str(wanted.out / outputs[name]) for name in (*exported, *drawn)}
+        names = {**begun.written, **{name: outputs[name] for name in (*exported, *drawn)}}
+        written = {name: str(wanted.out / where) for name, where in names.items()}
         result = _result(wanted, found, exported, listing=listing, written=written)
-        names = {name: outputs[name] for name in result.written}
         # Names from the folder, which may be moved.
-        folder.close(asked, list(names.values()), {**result.to_json(), "out": None, "written": names})
+        folder.close(asked, begun.outputs, {**result.to_json(), "out": None, "written": names})
     return result
 
 
@@ -306,7 +310,7 @@ def _export(
     if not found.instances:
         say("warning: no instance was found in any photo" if found.photos else "warning: no photo could be segmented")
     exported = {}
-    for name in dict.fromkeys(wanted.formats) if found.instances else ():
+    for name in [name for name in outputs if name != PICTURES] if found.instances else ():
         request = Request(
             to=name,
             out=wanted.out / outputs[name],
@@ -322,7 +326,7 @@ def _export(
 
 def _draw(wanted: Segmenting, found: _Found, outputs: Mapping[str, str], *, announce: Announce, bar: Bar) -> list[str]:
     """Draw every photo. Returns what was drawn."""
-    if not (wanted.pictures and found.photos):
+    if PICTURES not in outputs or not found.photos:
         return []
     folder = wanted.out / outputs[PICTURES]
     with bar(PICTURES) as progress:

@@ -15,12 +15,13 @@ from cuts3d_cli._version import __version__
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.replacing import UNSET, Differences, listed_differences
 from cuts3d_cli.errors import FileError, Parts, Setting, UsageError
-from cuts3d_cli.files import atomic_write_json, explained, is_temporary, one_writer
+from cuts3d_cli.files import atomic_write_json, explained, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
-from cuts3d_cli.recipes.segment_written import Journal
+from cuts3d_cli.recipes.segment_written import Contents, WrittenFiles
 from cuts3d_cli.shards.freshness import changed_values
 from cuts3d_cli.stages.listing import Listing, files_in
 from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, RECORD_FORMAT, is_record
+from cuts3d_cli.wording import enumerated
 
 KEPT, WORKING = KEPT_SHARDS, ".shards"
 """Folders of the shards: those that were asked for, and those that are removed at the end."""
@@ -41,6 +42,19 @@ class Asked:
 
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What a run has to do.
+
+    Attributes:
+        outputs: names of the files and folders that are to be made, of those that were asked for.
+        written: what is there already of the same photos and settings -> its name.
+    """
+
+    outputs: Sequence[str]
+    written: Mapping[str, str]
 
 
 class Folder:
@@ -68,15 +82,15 @@ class Folder:
         self._had_kept = record is not None and record.get("keeps_shards") is True
         self._keep = keep_shards or self._had_kept
         self.shards = path / (KEPT if self._keep else WORKING)
-        self._journal = Journal(path)
+        self._files = WrittenFiles(path)
 
-    def note(self, path: Path) -> None:
-        """Note a file of the results that is about to be written.
+    def note(self, path: Path, content: Path) -> None:
+        """Note a file of the results that is about to take its name, as `WrittenFiles.note`.
 
         Raises:
-            FileError: it cannot be noted.
+            FileError: the user's own file is there, or one of ours that the user has changed; or it cannot be noted.
         """
-        self._journal.note(path)
+        self._files.note(path, content)
 
     def finished(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> dict[str, Any] | None:
         """Look at the results that are there; write nothing.
@@ -85,14 +99,15 @@ class Folder:
             asked: what the run is asked for.
             outputs: names of the files and folders that it will write. Others of the same photos and settings stay.
             if_exists: what to do about results that are there: "resume" goes on with those of the same photos and
-                settings and refuses others, "replace" and "overwrite" remove others, "fail" refuses all.
+                settings and refuses others, "replace" and "overwrite" remove others, "fail" refuses all. What the user
+                has changed since is replaced by "overwrite" alone.
 
         Returns:
             The result of a run that asked for the same and is finished; None where there is work to do.
 
         Raises:
             UsageError: there are results of other photos or settings, or any, as `if_exists` says.
-            FileError: something else is in the place of the results.
+            FileError: something else is in the place of the results, or they were changed.
         """
         record = self._read()
         if self._keep and not self._had_kept:
@@ -101,60 +116,65 @@ class Folder:
             self._check_free(outputs)
             return None
         _, same = _compare(record, asked)
-        if if_exists == "fail" or (if_exists == "resume" and not same):
+        if self._has_begun(record) and (if_exists == "fail" or (if_exists == "resume" and not same)):
             raise UsageError(*self._refusal(record, asked))
+        keeps = same and if_exists != "overwrite"
         result = record.get("result")
-        done = same and if_exists != "overwrite" and record.get("finished") is True
-        done = done and self._are_complete(record, outputs) and (self.shards.exists() or not self._keep)
-        if done and isinstance(result, dict):
-            return result
-        # What is written or removed now must be of an earlier run.
-        names = self._names(record)
-        self._check_free([name for name in outputs if name not in names])
-        self._check_own(record)
+        if keeps and record.get("finished") is True and isinstance(result, dict):
+            left = [name for name in outputs if not self._is_whole(record, name)]
+            if not left and (self.shards.exists() or not self._keep):
+                return result
+        # What is written or removed now must be of an earlier run, and as that has left it.
+        self._check_free([name for name in outputs if name not in self._names(record)])
+        if if_exists != "overwrite":
+            own = self._own_files(record)
+            kept = {name for name in self._names(record) if keeps and self._is_whole(record, name)}
+            self._files.check_unchanged({file: own[file] for file in own if _output_of(file) not in kept})
         return None
 
-    def begin(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> None:
+    def begin(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> Begun:
         """Make the folder ready for a run, after `finished`: remove what is to be replaced, note what is begun.
+
+        Args:
+            asked, outputs, if_exists: as `finished` takes them.
+
+        Returns:
+            What there is to do.
 
         Raises:
             FileError: the folder cannot be written to.
         """
-        record = self._read()
-        kept: Mapping[str, Any] = {}
-        if record is not None:
+        record: Mapping[str, Any] = self._read() or {}
+        if record:
             same_photos, same = _compare(record, asked)
-            if same and if_exists != "overwrite":
-                kept = record
-            else:
-                self._remove(record, with_shards=not same_photos or if_exists == "overwrite")
+            if not same or if_exists == "overwrite":
+                self._files.remove(self._own_files(record))
+                if not same_photos or if_exists == "overwrite":
+                    self._rmtree(self.path / WORKING)
+                record = {}
         self._settle_shards()
         # What is there of the same photos and settings stays, whether it is asked for again or not.
-        self._journal.begin(self._own_files(kept) if kept else ())
-        whole = [name for name in self._names(kept, "complete") if self._are_complete(kept, [name])]
-        outputs = list(dict.fromkeys([*self._names(kept), *outputs]))
-        self._write(asked, outputs=outputs, complete=whole, written=_written(kept), result=None)
+        self._files.begin(self._own_files(record), replaces=if_exists == "overwrite")
+        whole = [name for name in self._names(record) if self._is_whole(record, name)]
+        written = {what: name for what, name in _written(record).items() if name in whole}
+        begun = Begun(outputs=[name for name in outputs if name not in whole], written=written)
+        names = list(dict.fromkeys([*self._names(record), *outputs]))
+        self._write(asked, outputs=names, complete=whole, written=written, result=None)
+        return begun
 
     def close(self, asked: Asked, outputs: Sequence[str], result: Mapping[str, Any]) -> None:
         """Record the result with the files that belong to it, and remove the shards unless they are kept.
 
         Args:
             asked: as in `begin`.
-            outputs: as in `begin`.
-            result: as plain JSON values; its `written` gets what earlier runs have written of the same.
+            outputs: that were to be made, as `begin` returned them.
+            result: as plain JSON values; its `written` has what earlier runs have written of the same.
         """
         record = self._read() or {}
-        before = self._names(record, "complete")
-        written = {what: name for what, name in _written(record).items() if name in before} | result["written"]
-        self._write(
-            asked,
-            outputs=self._names(record),
-            complete=list(dict.fromkeys([*before, *outputs])),
-            written=written,
-            result={**result, "written": written},
-            files=self._sizes(self._journal.files()),
-        )
-        self._journal.end()
+        whole = list(dict.fromkeys([*self._names(record, "complete"), *outputs]))
+        files, written = self._files.all(), result["written"]
+        self._write(asked, outputs=self._names(record), complete=whole, written=written, result=result, files=files)
+        self._files.forget()
         if not self._keep:
             self._rmtree(self.shards)
 
@@ -191,7 +211,7 @@ class Folder:
         complete: Sequence[str],
         written: Mapping[str, str],
         result: Mapping[str, Any] | None,
-        files: Mapping[str, int] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> None:
         record = {
             "format": RECORD_FORMAT,
@@ -216,49 +236,38 @@ class Folder:
         if not same_photos:
             before = _inputs(record)
             others = [name for name in _INPUTS if before.get(name) != asked.inputs[name]]
-            what = (f" of other {' and '.join(others)}",)
+            what = (f" of other {enumerated(others)}",)
         elif not same:
             differences = _differences(record.get("settings"), asked.settings)
             what = (" of other settings", *((" (", *listed_differences([differences]), ")") if differences else ()))
         replace = Setting("run.if_exists", "replace")
         return (begin, *what, ": choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
-    def _are_complete(self, record: Mapping[str, Any], outputs: Sequence[str]) -> bool:
-        """Tell whether outputs are there, with all files as they were recorded; a user may keep others beside them."""
-        files = _recorded_sizes(record)
-        if files is None or not set(outputs) <= set(self._names(record, "complete")):
+    def _is_whole(self, record: Mapping[str, Any], name: str) -> bool:
+        """Tell whether an output was finished and all of its files are there; the user may have changed them."""
+        files = record.get("files") if record.get("finished") is True else None
+        if not isinstance(files, dict) or name not in self._names(record, "complete"):
             return False
-        wanted = {file: size for file, size in files.items() if file.split("/")[0] in outputs}
-        return wanted == self._sizes(wanted)
+        own = [file for file in files if _output_of(file) == name]
+        return len(self._files.those_there(own)) == len(own)
 
-    def _sizes(self, files: Iterable[str]) -> dict[str, int]:
-        """Return those of some files that are there, with their sizes; paths from the folder, sorted."""
-        found = {}
-        for file in sorted(files):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found[file] = (self.path / file).stat().st_size
-        return found
+    def _has_begun(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether anything came of a run: one that ended at once leaves nothing to be kept."""
+        work = [self.path / KEPT, self.path / WORKING]
+        return (
+            record.get("finished") is True
+            or bool(self._files.those_there(self._own_files(record)))
+            or any(next(folder.glob("*.tar"), None) is not None for folder in work)
+        )
 
-    def _own_files(self, record: Mapping[str, Any]) -> set[str]:
-        """Return what a run wrote, as paths from the folder: of one that was interrupted, what it noted before."""
-        files = _recorded_sizes(record) if record.get("finished") is True else None
-        return self._journal.files() if files is None else set(files)
-
-    def _check_own(self, record: Mapping[str, Any]) -> None:
-        """Make sure that the outputs of a run hold nothing but what it wrote.
-
-        Raises:
-            FileError: they do.
-        """
-        own = self._own_files(record)
-        for name in self._names(record):
-            path = self.path / name
-            for item in [path, *path.rglob("*")] if path.is_dir() else [path]:
-                file = item.relative_to(self.path).as_posix()
-                if file in own or is_temporary(item.name) or not item.is_file():
-                    continue
-                problem = f"{item} was not written by `cuts3d segment`: move it away, or choose another "
-                raise FileError(problem, Setting("out"))
+    def _own_files(self, record: Mapping[str, Any]) -> Contents:
+        """Return what a run wrote below its outputs: of one that was interrupted, what it noted before."""
+        files = record.get("files") if record.get("finished") is True else None
+        own: Contents = self._files.interrupted() if record else {}
+        if isinstance(files, dict):
+            own = {file: [str(content)] for file, content in files.items()}
+        names = self._names(record)
+        return {file: own[file] for file in own if _output_of(file) in names and ".." not in file.split("/")}
 
     def _names(self, record: Mapping[str, Any], which: str = "outputs") -> list[str]:
         """Return the files and folders that a record names; none that lead elsewhere."""
@@ -269,13 +278,6 @@ class Folder:
         for name in outputs:
             if (self.path / name).exists():
                 raise _stranger(self.path / name)
-
-    def _remove(self, record: Mapping[str, Any], *, with_shards: bool) -> None:
-        """Remove the results of a run, and its shards; those that a user keeps are the stages' to judge."""
-        for name in self._names(record):
-            self._rmtree(self.path / name)
-        if with_shards and (self.path / WORKING).exists():
-            self._rmtree(self.path / WORKING)
 
     def _rmtree(self, path: Path) -> None:
         with explained(path):
@@ -321,12 +323,9 @@ def _differences(before: Any, now: Mapping[str, Any]) -> Differences:
     return found
 
 
-def _recorded_sizes(record: Mapping[str, Any]) -> dict[str, int] | None:
-    """Return the files that a record lists, with their sizes; None where it lists none."""
-    files = record.get("files")
-    if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
-        return None
-    return files
+def _output_of(file: str) -> str:
+    """Return the output that a file belongs to: itself, or the folder that it is in."""
+    return file.split("/")[0]
 
 
 def digests_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cuts3d_cli.errors import FileError
 from cuts3d_cli.exports.output import Output
-from cuts3d_cli.files import one_writer, temporary_name
+from cuts3d_cli.files import one_writer
 from cuts3d_cli.recipes import segment as recipe
 from cuts3d_cli.stages.pack import Packing
 from tests.support.photos import encoded, scene_of, write_photos
@@ -321,19 +321,44 @@ def done(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...])
 
 
 def test_a_users_files_among_results_are_not_removed(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
-    mine = Path("out/masks/mine.txt")
+    mine = Path("out/masks/sub/mine.txt")
+    mine.parent.mkdir()
     mine.write_text("mine")
-    ran = cuts3d(*done, "-n", "2", "--if-exists", "replace")
-    assert ran.code == 1
-    assert "out/masks/mine.txt was not written by `cuts3d segment`: move it away, or choose another --out" in ran.line
+    assert cuts3d(*done, "-n", "1", "--if-exists", "replace").code == 0
+    assert cuts3d(*done, "-n", "1", "--if-exists", "overwrite").code == 0
+    assert len(list(Path("out/masks").glob("*.png"))) == 3
     assert mine.read_text() == "mine"
-    mine.unlink()
     mine = Path("out/annotations.json")
     mine.write_text("mine")
     ran = cuts3d(*done, "--to", "coco", "--if-exists", "replace")
     assert ran.code == 1
     assert "out/annotations.json is there, and was not written by `cuts3d segment`" in ran.line
     assert mine.read_text() == "mine"
+
+
+def test_what_the_user_has_changed_is_kept(done: tuple[object, ...], cuts3d: Callable[..., Ran]):
+    mask, other = sorted(Path("out/masks").glob("*.png"))[:2]
+    changed = bytes(len(mask.read_bytes()))  # no longer, and no shorter
+    mask.write_bytes(changed)
+    # Where nothing is to be done, and where another format is added, it stays without a word.
+    assert cuts3d(*done).code == 0
+    assert cuts3d(*done, "--to", "labelme").code == 0
+    assert mask.read_bytes() == changed
+    # Where it would be made again or removed, the command says so before any work.
+    other.unlink()
+    for further in ((), ("-n", "1", "--if-exists", "replace")):
+        ran = cuts3d(*done, *further)
+        assert ran.code == 1
+        assert ran.err.splitlines()[-1] == (
+            f"cuts3d: {mask} was changed since `cuts3d segment` wrote it: move it away, choose another --out, or set"
+            " --if-exists overwrite to replace it"
+        )
+        assert "== pack" not in ran.err
+        assert mask.read_bytes() == changed
+    assert not other.exists()
+    assert cuts3d(*done, "--if-exists", "overwrite").code == 0
+    assert mask.read_bytes() != changed
+    assert other.exists()
 
 
 def test_a_users_file_among_interrupted_results_is_not_removed(
@@ -351,22 +376,45 @@ def test_a_users_file_among_interrupted_results_is_not_removed(
         patch.setattr(Output, "write", write_two)
         assert cuts3d(*command).code == 1
     assert sorted(path.name for path in Path("out/pictures").iterdir()) == ["p0.jpg", "p1.jpg"]
-    # What a process leaves that is killed while it writes is nobody's.
-    temporary_name(Path("out/pictures/p2.jpg")).write_bytes(b"half")
+    # A file of a name that the run itself needs.
     mine = Path("out/pictures/p2.jpg")
     mine.write_text("mine")
-    ran = cuts3d(*command, "-n", "2", "--if-exists", "replace")
+    ran = cuts3d(*command)
     assert ran.code == 1
-    assert "out/pictures/p2.jpg was not written by `cuts3d segment`: move it away, or choose another --out" in ran.line
+    last = ran.err.splitlines()[-1]
+    assert (
+        last == "cuts3d: out/pictures/p2.jpg was not written by `cuts3d segment`: move it away, or choose another --out"
+    )
     assert mine.read_text() == "mine"
-    # The run itself goes on no further, either, since it would replace the user's file.
-    assert cuts3d(*command).code == 1
-    mine.unlink()
+    mine.rename("out/pictures/mine.jpg")
+    # One that it does not need changes nothing, and one of the run's own that was changed is named.
+    picture = Path("out/pictures/p0.jpg")
+    before = picture.read_bytes()
+    picture.write_text("mine too")
+    ran = cuts3d(*command)
+    assert ran.code == 1
+    assert "out/pictures/p0.jpg was changed since `cuts3d segment` wrote it" in ran.err.splitlines()[-1]
+    assert "== pack" not in ran.err
+    picture.write_bytes(before)
     assert cuts3d(*command).code == 0
     record = json.loads(Path("out/segment.json").read_text())
-    assert set(record["files"]) == {
-        name for name in contents(Path("out")) if name != "segment.json" and ".tmp" not in name
-    }
+    assert set(record["files"]) == set(contents(Path("out"))) - {"segment.json", "pictures/mine.jpg"}
+    assert cuts3d(*command, "-n", "1", "--if-exists", "replace").code == 0
+    assert Path("out/pictures/mine.jpg").read_text() == "mine"
+
+
+def test_a_run_that_did_nothing_leaves_nothing_to_replace(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    Path("none").mkdir()
+    command = ("segment", "photos", "--out", "out", *QUICK, *settings)
+    assert cuts3d(*command, "--depth-dir", "none").code == 2
+    assert not Path("out/segment.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "pack", _fail)
+        assert cuts3d(*command, "--depth-dir", "maps").code == 1
+    assert Path("out/segment.json").exists()
+    assert cuts3d(*command, "--depth-dir", "maps", "-n", "1").code == 0
 
 
 def test_formats_are_added_to_finished_results(
@@ -419,12 +467,12 @@ def test_a_users_file_among_finished_results_changes_nothing(
         for how in ("resume", "replace"):
             ran = cuts3d(*done, "--if-exists", how, "--json")
             assert (ran.code, json.loads(ran.out)["finished_before"]) == (0, True)
-    # A result that is no longer as it was recorded is made again, and not by removing what is the user's.
+    # A result that is gone is made again, beside what is the user's.
     mask = next(Path("out/masks").glob("*.png"))
-    mask.write_bytes(b"changed")
-    ran = cuts3d(*done)
-    assert ran.code == 1
-    assert "out/masks/mine.txt was not written by `cuts3d segment`" in ran.line
+    before = mask.read_bytes()
+    mask.unlink()
+    assert cuts3d(*done).code == 0
+    assert mask.read_bytes() == before
     assert mine.read_text() == "mine"
 
 
