@@ -48,6 +48,7 @@ class Cut:
         sink: (row, column) of the patch t; None for none.
         outcome: the result in a few words: "kept", "dropped: too small".
         mask: index of the instance that it led to; None where it led to none.
+        number: of the iteration, from 1; those of which nothing is left count too. None where it is not known.
     """
 
     eigenvector: NDArray[np.floating[Any]] | None
@@ -57,6 +58,7 @@ class Cut:
     sink: tuple[int, int] | None
     outcome: str
     mask: int | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,6 +32,7 @@ def cuts_of(result: CutResult, *, ignores_found: bool) -> list[Cut]:
                 sink=None if item.sink is None else divmod(item.sink, columns),
                 outcome=f"dropped: {reason}" if reason else "kept",
                 mask=places.get(item.iteration),
+                number=item.iteration + 1,
             )
         )
         if ignores_found:

@@ -184,7 +184,7 @@ class StageProgress(Progress):
             own.said = time.perf_counter()
             size = self._sizes.get(shard)
             of = f" of {size}" if size is not None else ""
-            self._say(f"{shard.name}: {own.done}{of} images so far{self._outlook()}, {self._note()}")
+            self._say(f"{shard.name}: {own.done}{of} images so far{self._outlook()}{self._note(', ')}")
 
     def finish(self, shard: Path) -> None:
         """Tell that a shard is complete."""
@@ -194,7 +194,7 @@ class StageProgress(Progress):
             self._bars.update(self._all, note=self._note())
         if not self._console.is_terminal:
             rate = own.done / max(time.perf_counter() - own.begun, 1e-9)
-            self._say(f"{shard.name}: {counted(own.done, 'image')}, {rate:.2f} images/s, {self._note()}")
+            self._say(f"{shard.name}: {counted(own.done, 'image')}, {rate:.2f} images/s{self._note(', ')}")
 
     def give_up(self, shard: Path, *, why: str) -> None:
         """Take back what the bar of all shards has counted."""
@@ -236,10 +236,13 @@ class StageProgress(Progress):
     def _say(self, line: str) -> None:
         print_line(line, console=self._console)
 
-    def _note(self) -> str:
-        several = f", {len(self._under_way)} at once" if len(self._under_way) > 1 and self._console.is_terminal else ""
-        failed = f", {self._failed} failed" if self._failed else ""
-        return f"{counted(self._left, self._unit)} to go{several}{failed}"
+    def _note(self, before: str = "") -> str:
+        """Return what is left and what has failed, after some words; nothing where there is neither."""
+        parts = [f"{counted(self._left, self._unit)} to go"] if self._left else []
+        if len(self._under_way) > 1 and self._console.is_terminal:
+            parts.append(f"{len(self._under_way)} at once")
+        parts += [f"{self._failed} failed"] if self._failed else []
+        return before + ", ".join(parts) if parts else ""
 
 
 def _duration(seconds: float) -> str:

@@ -171,7 +171,8 @@ def visualise(
         cell = frame(_COLUMNS // (2 * beside) if seen else _COMMON)
         for start in range(0, len(cuts), beside):
             line: list[Item] = []
-            for number, view in enumerate(cuts[start : start + beside], start=start + 1):
+            for place, view in enumerate(cuts[start : start + beside], start=start + 1):
+                number = view.number or place
                 line += _eigenvector_panels(number, view, cell)
                 line.append(_cut_panel(number, view, image, cell, colours))
             rows.append(line)
@@ -189,7 +190,7 @@ def _many_cuts(
     cuts: Sequence[Cut], image: NDArray[np.uint8], frame: _Frame, colours: Sequence[RGB]
 ) -> tuple[list[Panel], list[str]]:
     """Return a panel each of the cuts that gave a mask, or of all if none did, and notes on the others."""
-    numbered = list(enumerate(cuts, start=1))
+    numbered = [(view.number or place, view) for place, view in enumerate(cuts, start=1)]
     chosen = [(number, view) for number, view in numbered if view.mask is not None] or numbered
     drawn = chosen[:_MOST]
     panels = [

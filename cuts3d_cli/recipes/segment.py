@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import Config, PackConfig
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.effects import recorded
 from cuts3d_cli.engine.results import StageResult
@@ -40,6 +40,8 @@ PICTURES = "pictures"
 _FOLDERS = {"png": "masks"}
 """Format -> its folder, where that is not named like the format."""
 _NAME = "photos"
+_SHARD_SIZE = 100
+"""Photos in a shard, unless the settings name another number: an interrupted run loses the work on one shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
     )
     listing = packing.listing()
     config = replace(config, run=without_split(config.run))
+    if config.pack.shard_size == PackConfig().shard_size:
+        config = replace(config, pack=replace(config.pack, shard_size=_SHARD_SIZE))
     if wanted.checkpoint is not None:
         config = replace(
             config, predict=replace(config.predict, min_score=MIN_SCORE if wanted.score is None else wanted.score)

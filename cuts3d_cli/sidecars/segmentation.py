@@ -116,6 +116,7 @@ def _cuts(instances: Sequence[StoredMask]) -> list[Cut]:
             sink=item.cut.sink,
             outcome="kept",
             mask=number,
+            number=item.cut.iteration + 1,
         )
         for number, item in enumerate(instances)
         if item.cut

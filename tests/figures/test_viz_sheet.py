@@ -227,6 +227,13 @@ def laid_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], list[
     return titles, notes
 
 
+def test_cuts_keep_the_numbers_that_the_notes_name(laid_out: tuple[list[str], list[str]]) -> None:
+    for cuts in ([_view(number=2), _view(number=5)], [_view(number=number) for number in (2, 5, *range(7, 15))]):
+        visualise(**_arguments(cuts=cuts))
+        numbers = {int(title.split(".")[0]) for title in laid_out[0] if title[0].isdigit()}
+        assert numbers == {view.number for view in cuts}
+
+
 def test_a_sheet_of_many_masks_fits_a_screen(laid_out: tuple[list[str], list[str]]) -> None:
     titles, notes = laid_out
     for count in (9, 20, 36, 60):
