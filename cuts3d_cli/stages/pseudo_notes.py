@@ -82,9 +82,13 @@ def focal_note(counts: Mapping[str, int]) -> Message | None:
     """
     found = {of: counts.get(name, 0) for name, of in FOCAL_COUNTS.items()}
     places = {"intrinsics": "from intrinsics", "exif": "from EXIF", "default": "by default"}
-    told = ", ".join(f"{number} {places[of]}" for of, number in found.items() if number)
-    if not told:
+    numbers = {places[of]: number for of, number in found.items() if number}
+    if not numbers:
         return None
+    told = "of " + ", ".join(
+        f"{number if place else counted(number, 'photo')} {words}"
+        for place, (words, number) in enumerate(numbers.items())
+    )
     if not found["default"]:
         return Message(f"focal length: {told}")
     way_out = Setting("intrinsics", "FILE", command="pack", elsewhere="pack with ")
