@@ -56,7 +56,7 @@ def histogram_svg(counts: Sequence[int], ticks: Sequence[str], *, label: str) ->
         if text and centre - half > room:
             parts.append(f'<text x="{centre:.1f}" y="{_HEIGHT - 9}" text-anchor="middle">{escape(text)}</text>')
             room = centre + half + 4
-    parts.append(f'<text class="faint" x="{_SIDE}" y="11">{most}</text>')
+    parts.append(f'<text class="faint" x="{_SIDE}" y="11">highest bar: {most}</text>')
     return _svg(parts, height=_HEIGHT, label=label)
 
 

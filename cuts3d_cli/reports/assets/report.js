@@ -161,7 +161,7 @@
     item.append(button, name);
     item.append(element("span", summary(photo), { className: "what" }));
     if (photo.reasons.length) {
-      const rest = photo.reasons.length > 1 ? ` (+${photo.reasons.length - 1})` : "";
+      const rest = photo.reasons.length > 1 ? ` and ${photo.reasons.length - 1} more` : "";
       item.append(element("span", photo.reasons[0] + rest, { className: photo.failed ? "reason failed" : "reason", title: photo.reasons.join("\n") }));
     }
     return item;
