@@ -245,10 +245,9 @@ class Folder:
 
     def _is_whole(self, record: Mapping[str, Any], name: str) -> bool:
         """Tell whether an output was finished and all of its files are there; the user may have changed them."""
-        files = record.get("files") if record.get("finished") is True else None
-        if not isinstance(files, dict) or name not in self._names(record, "complete"):
+        if name not in self._names(record, "complete"):
             return False
-        own = [file for file in files if _output_of(file) == name]
+        own = [file for file in self._own_files(record) if _output_of(file) == name]
         return len(self._files.those_there(own)) == len(own)
 
     def _has_begun(self, record: Mapping[str, Any]) -> bool:

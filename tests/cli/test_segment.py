@@ -442,6 +442,19 @@ def test_formats_are_added_to_finished_results(
     assert Path("out/mine.txt").read_text() == "mine"
 
 
+def test_results_that_were_finished_stay_so_where_adding_to_them_was_interrupted(
+    done: tuple[object, ...], cuts3d: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    mask = next(Path("out/masks").glob("*.png"))
+    mask.write_text("corrected")
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "export", _fail)
+        assert cuts3d(*done, "--to", "labelme").code == 1
+    assert cuts3d(*done, "--to", "labelme").code == 0
+    assert mask.read_text() == "corrected"
+    assert len(list(Path("out/labelme").glob("*.json"))) == 3
+
+
 def test_a_format_whose_run_was_interrupted_is_not_taken_for_finished(
     photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ):
