@@ -129,6 +129,7 @@ def visualise(
                 title="Depth",
                 image=small.pad(colour_map(small.numbers(depth), name="inferno_r", lo=0, hi=1)),
                 legend=Bar(name="inferno_r", low="near", high="far"),
+                caption=None if np.isfinite(depth).all() else "Hatched: not measured.",
                 columns=_COMMON,
             ),
         ]
@@ -148,12 +149,13 @@ def visualise(
 
     # The confidence of each mask; of many in one panel.
     panels: list[Item] = []
+    beside_each = _COLUMNS // _COMMON
     if len(confidences) > _MANY:
         panels = [_all_confidences(image, masks, confidences, scores, order, frame=large)]
     else:
         panels = [
-            _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small)
-            for name, score, values in zip(names, scores, confidences, strict=False)
+            _confidence_panel(f"Confidence of {name}: {score:.3f}", values, small, explained=place % beside_each == 0)
+            for place, (name, score, values) in enumerate(zip(names, scores, confidences, strict=False))
         ]
 
     # The iterations: many small, beside the confidence; else two or three in a row beside their eigenvectors, or four.
@@ -249,12 +251,13 @@ def _importance_panel(importance: NDArray[np.floating[Any]], frame: _Frame) -> P
     )
 
 
-def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: _Frame) -> Panel:
-    """Return the panel of a mask's Spatial Confidence."""
+def _confidence_panel(title: str, confidence: NDArray[np.floating[Any]], frame: _Frame, *, explained: bool) -> Panel:
+    """Return the panel of a mask's Spatial Confidence; explained is what is hatched."""
     return Panel(
         title=title,
         image=frame.pad(colour_map(upsample_grid(confidence, frame.inner), name="viridis", lo=0.0, hi=1.0)),
         legend=Bar(name="viridis", low="0", high="1"),
+        caption="Hatched: outside the semantic mask." if explained and not np.isfinite(confidence).all() else None,
         columns=_COMMON,
     )
 
