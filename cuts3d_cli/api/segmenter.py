@@ -103,7 +103,8 @@ class Segmenter:
             image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.
             depth: (h, w) of numbers, of any resolution and the photo's aspect ratio; 0, NaN and infinite values are
                 missing. None: it is estimated, if the configuration names a network that can.
-            depth_unit: "metre" (any unit of length will do), or "relative", known up to scale and shift.
+            depth_unit: "metre"; "millimetre", as most PNGs of 16 bits are in; or "relative", known up to scale and shift.
+                The masks are the same in any unit of length.
             larger_is_nearer: the map holds disparities in place of distances.
             depth_invalid: values that mean "not measured" besides those; "auto": the largest one, where it stands far
                 apart, as 65535 does.
@@ -275,7 +276,9 @@ def _reader(unit: DepthUnit, larger_is_nearer: bool, invalid: object, orientatio
         SettingError: the values or the orientation are none.
     """
     rules = MapRules.of(invalid=invalid, orientation=orientation)
-    return functools.partial(to_depth, unit=unit, larger_is_nearer=larger_is_nearer, rules=rules, say=_LOG.warning)
+    return functools.partial(
+        to_depth, unit=unit, larger_is_nearer=larger_is_nearer, rules=rules, say=_LOG.warning, check_metres=True
+    )
 
 
 @contextmanager

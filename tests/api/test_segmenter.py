@@ -120,9 +120,15 @@ class TestImages:
     @pytest.mark.parametrize(
         ("image", "problem"),
         [
-            (np.zeros((60, 80, 3)), "image is an array of float64"),
-            (np.zeros((60, 80, 4), np.uint8), r"image is an array of shape \(60, 80, 4\)"),
-            ([[1, 2], [3, 4]], "image is a list"),
+            (np.zeros((60, 80, 3)), r"image is an array of float64: give uint8, 0 to 255, as \(255 \* image\)\.astype"),
+            (np.zeros((60, 80, 3), np.int64), "image is an array of int64: give uint8, 0 to 255$"),
+            (np.zeros((60, 80, 4), np.uint8), r"array of shape \(60, 80, 4\): .*; image\[\.\.\., :3\] leaves out an alpha"),
+            (np.zeros((3, 60, 80), np.uint8), r"array of shape \(3, 60, 80\): .*; image\[:3\]\.transpose\(1, 2, 0\)"),
+            (np.zeros((2, 60, 80, 3), np.uint8), r"array of shape \(2, 60, 80, 3\): .*one photo at a time"),
+            (np.zeros((60, 80, 2), np.uint8), r"array of shape \(60, 80, 2\): give \(h, w, 3\), RGB, or \(h, w\), gray$"),
+            (torch.zeros(3, 60, 80), r"image is a Tensor: .*\(255 \* image\)\.byte\(\)\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\) is"),
+            (torch.zeros(60, 80, 3, dtype=torch.uint8), r"image is a Tensor: .* as image\.cpu\(\)\.numpy\(\) is"),
+            ([[1, 2], [3, 4]], "image is a list: give a PIL image"),
             ("a\0b", "image is .*: that is no path"),
             (Image.new("F", (80, 60), 200.0), "image is a PIL image of mode F"),
         ],
@@ -165,6 +171,45 @@ class TestDepth:
     def test_other_resolution_same_view(self, segmenter: Segmenter):
         large = np.kron(SCENE.depth, np.ones((2, 2), np.uint16))
         assert len(segmenter(SCENE.image, depth=large)) == len(segmenter(SCENE.image, depth=SCENE.depth))
+
+    def test_millimetres_give_what_metres_give(self, weights: Path):
+        cutter = Segmenter(**settings(weights, **IN_PERSPECTIVE))
+        metres = cutter(SCENE.image, depth=SCENE.depth / 1000, depth_unit="metre")
+        assert "in perspective" in metres.title
+        for millimetres in (SCENE.depth, SCENE.depth.astype(np.float64)):
+            found = cutter(SCENE.image, depth=millimetres, depth_unit="millimetre")
+            assert "in perspective" in found.title
+            assert_same(found, metres)
+        inverse = np.divide(1, SCENE.depth, where=SCENE.depth > 0, out=np.zeros(SCENE.depth.shape))
+        nearer: dict[str, Any] = {"larger_is_nearer": True}
+        assert_same(
+            cutter(SCENE.image, depth=inverse, depth_unit="millimetre", **nearer),
+            cutter(SCENE.image, depth=1000 * inverse, depth_unit="metre", **nearer),
+        )
+
+    @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+    def test_millimetres_are_no_metres(self, segmenter: Segmenter, kind: type):
+        depth = SCENE.depth.astype(kind)
+        problem = r"depth_unit is 'metre', but .* whole numbers with a median of \d+: .*'millimetre', or divide .* by 1000"
+        with pytest.raises(SettingError, match=problem):
+            segmenter(SCENE.image, depth=depth, depth_unit="metre")
+        with pytest.raises(SettingError, match=problem):
+            next(segmenter.batch([SCENE.image], depths=[depth], depth_unit="metre", errors="return"))
+        # Far away, near, and disparities of a stereo camera: all of them may be metres.
+        for fine in (SCENE.depth + 0.5, SCENE.depth // 100):
+            assert segmenter(SCENE.image, depth=fine, depth_unit="metre").depth is not None
+        assert segmenter(SCENE.image, depth=depth, depth_unit="metre", larger_is_nearer=True).depth is not None
+
+    @pytest.mark.parametrize(
+        ("unit", "meant"),
+        [("mm", "millimetre"), ("Millimeters", "millimetre"), ("metres", "metre"), ("m", "metre"), ("rel", "relative")],
+    )
+    def test_another_name_of_a_unit(self, segmenter: Segmenter, unit: Any, meant: str):
+        problem = rf"depth_unit is '{unit}': choose one of metre, millimetre, relative \(did you mean {meant}\?\)"
+        with pytest.raises(SettingError, match=problem):
+            segmenter(SCENE.image, depth=SCENE.depth, depth_unit=unit)
+        with pytest.raises(SettingError, match="depth_unit is 1: choose one of metre, millimetre, relative"):
+            segmenter(SCENE.image, depth=SCENE.depth, depth_unit=1)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         ("depth", "problem"),
@@ -620,9 +665,16 @@ def test_warnings_point_at_the_line_of_the_caller(weights: Path):
         assert {(item.filename, item.lineno) for item in found} == {(__file__, call.__code__.co_firstlineno)}
 
 
-@pytest.mark.parametrize("depth", ["depth.npy", Path("depth.png")])
-def test_a_path_is_no_depth_map_and_the_error_says_how_to_load_it(weights: Path, depth: Any):
-    with pytest.raises(SettingError, match=r"depth is .*depth\..*are not read: give an array, as np\.load\("):
+@pytest.mark.parametrize(
+    ("depth", "way_out"),
+    [
+        ("maps/depth.npy", r"np\.load\('maps/depth\.npy'\) does$"),
+        (Path("depth.png"), r"np\.asarray\(PIL\.Image\.open\('depth\.png'\)\) does, with depth_unit='millimetre' where"),
+        (b"depth.tif", r"np\.asarray\(PIL\.Image\.open\('depth\.tif'\)\) does"),
+    ],
+)
+def test_a_path_is_no_depth_map_and_the_error_says_how_to_load_it(weights: Path, depth: Any, way_out: str):
+    with pytest.raises(SettingError, match=rf"depth is .*depth\..*are not read: give an array, as {way_out}"):
         Segmenter(**settings(weights))(SCENE.image, depth=depth)
     with pytest.raises(SettingError, match="are not read"):
         next(Segmenter(**settings(weights)).batch([SCENE.image], depths=[depth]))
