@@ -81,7 +81,7 @@ def _as_array(image: Any) -> str:
 
 
 def _as_rgb(shape: tuple[int, ...]) -> str:
-    """Return how to bring an array of another shape to that of a photo, to end an error; nothing where it is unclear."""
+    """Return how to make a photo of an array of another shape, to end an error; nothing where that is unclear."""
     if len(shape) == 3 and shape[2] == 4:
         return "; image[..., :3] leaves out an alpha channel"
     if len(shape) == 3 and shape[0] in (1, 3, 4):
@@ -124,12 +124,12 @@ def to_depth(
         depth: (h, w) of numbers. 0, negative, NaN, infinite and masked values are missing measurements; with a relative
             `larger_is_nearer` map 0 and negative values are values like any other.
         photo: of the same view.
-        unit: "metre", "millimetre", or "relative": known up to scale and shift. Of disparities, 1/metre and 1/millimetre.
+        unit: "metre", "millimetre", or "relative": known up to scale and shift. Of disparities it is the inverse.
         larger_is_nearer: the map holds disparities (inverse depth) in place of distances.
         rules: of further missing values, and of the orientation; the automatic ones by default.
         say: receives what is doubtful about the map.
-        check_metres: refuse whole numbers as metres that can be none; see `FARTHEST_METRES`. The masks would be the same,
-            since the cut depends on no unit of length, but a program that is wrong about it errs elsewhere.
+        check_metres: refuse whole numbers as metres that can be none; see `FARTHEST_METRES`. The masks would be the
+            same, since the cut depends on no unit of length, but a program that is wrong about it errs elsewhere.
 
     Returns:
         The map, of its own size.
