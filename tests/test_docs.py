@@ -287,6 +287,7 @@ def example_files(
     Image.fromarray(scene.image).save("photo.jpg", quality=95)
     metres = scene.depth.astype(np.float32) / 1000
     np.save("depth.npy", metres)
+    Image.fromarray(scene.depth).save("depth.png")
     np.save("disparity.npy", np.where(metres > 0, 1 / np.maximum(metres, 0.001), np.nan))
     Path("detector-initial").mkdir()
     shutil.copy(tiny_detector, "detector-initial/model-final.safetensors")
