@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shlex
@@ -331,6 +332,9 @@ def test_examples_run(example_files: None) -> None:
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
     assert names["result"].masks.dtype == bool
     assert Path("photo.cuts3d.png").is_file()
+    assert [image["file_name"] for image in json.loads(Path("annotations.json").read_text())["images"]] == [
+        "photos/photo.jpg"
+    ]
 
 
 @pytest.mark.slow
