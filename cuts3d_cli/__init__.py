@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cuts3d_cli._version import __version__
 
 if TYPE_CHECKING:
-    from cuts3d_cli.api import Detector, Segmenter, draw, segment, to_coco
+    from cuts3d_cli.api import Detector, Segmenter, coco_dataset, draw, segment, to_coco
     from cuts3d_cli.config import PRESETS, Config
     from cuts3d_cli.errors import (
         Cuts3dError,
@@ -49,6 +49,7 @@ _HOMES = {
     "ShardError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "coco_dataset": "api",
     "draw": "api",
     "segment": "api",
     "to_coco": "api",
@@ -73,6 +74,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "coco_dataset",
     "draw",
     "segment",
     "to_coco",

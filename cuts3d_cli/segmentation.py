@@ -5,7 +5,7 @@ It stands below everything that makes, draws, stores or evaluates it, and knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.wording import counted
+
+_drawing: list[Callable[[Segmentation], bytes]] = []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +36,12 @@ class Instance:
     area: int
     confidence: NDArray[np.float32] | None = None
     class_id: int | None = None
+
+    def __repr__(self) -> str:
+        """Return a line, without the arrays."""
+        box = ", ".join(f"{float(edge):g}" for edge in self.box)
+        of_class = "" if self.class_id is None else f", class {self.class_id}"
+        return f"<Instance of {counted(self.area, 'pixel')} in [{box}]: score {self.score:.2f}{of_class}>"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +114,10 @@ class Segmentation:
             f" {counted(len(self), 'instance')}{self.title and ' by '}{self.title}>"
         )
 
+    def _repr_png_(self) -> bytes | None:
+        """Return the picture that a notebook shows of it as a cell's last value; None where nobody can draw."""
+        return _drawing[-1](self) if _drawing else None
+
     @overload
     def __getitem__(self, index: int) -> Instance: ...
 
@@ -156,3 +168,12 @@ class Segmentation:
     def __iter__(self) -> Iterator[Instance]:
         """Return the instances one by one."""
         return (self[index] for index in range(len(self)))
+
+
+def show_by(draw: Callable[[Segmentation], bytes]) -> None:
+    """Let notebooks show segmentations. Drawing stands above this module.
+
+    Args:
+        draw: returns a PNG.
+    """
+    _drawing[:] = [draw]

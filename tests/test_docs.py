@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shlex
@@ -287,6 +288,7 @@ def example_files(
     Image.fromarray(scene.image).save("photo.jpg", quality=95)
     metres = scene.depth.astype(np.float32) / 1000
     np.save("depth.npy", metres)
+    Image.fromarray(scene.depth).save("depth.png")
     np.save("disparity.npy", np.where(metres > 0, 1 / np.maximum(metres, 0.001), np.nan))
     Path("detector-initial").mkdir()
     shutil.copy(tiny_detector, "detector-initial/model-final.safetensors")
@@ -330,6 +332,9 @@ def test_examples_run(example_files: None) -> None:
         exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
     assert names["result"].masks.dtype == bool
     assert Path("photo.cuts3d.png").is_file()
+    assert [image["file_name"] for image in json.loads(Path("annotations.json").read_text())["images"]] == [
+        "photos/photo.jpg"
+    ]
 
 
 @pytest.mark.slow

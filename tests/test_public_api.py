@@ -26,6 +26,7 @@ PUBLIC = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "coco_dataset",
     "draw",
     "segment",
     "to_coco",
@@ -49,6 +50,7 @@ CALLS = {
     "Detector.__init__": ("self checkpoint device precision settings", "auto auto"),
     "Detector.__call__": ("self image", ""),
     "Detector.batch": ("self images batch_size", "4"),
+    "coco_dataset": ("results image_ids category", "None object"),
     "draw": ("segmentation title notes", "None ()"),
     "to_coco": ("segmentation image_id category_id first_id", "1 1"),
 }

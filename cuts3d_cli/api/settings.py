@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +27,7 @@ from cuts3d_cli.wording import choose_one
 SECTIONS = ("pseudo", "features", "depth", "confidence")
 """Sections whose fields are settings of a cut. Where two share a name, it is the first one's."""
 
+_LOG = logging.getLogger("cuts3d_cli")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -81,6 +82,18 @@ def configure(
     return config
 
 
+def require_setting(name: str) -> None:
+    """Refuse what is no setting of a cut.
+
+    Args:
+        name: as `configure` takes it.
+
+    Raises:
+        SettingError: there is no such field.
+    """
+    _field_of(name, SECTIONS)
+
+
 def warn(text: str) -> None:
     """Warn at the line that called the package, however many of its frames, and of its decorators, lie between.
 
@@ -97,24 +110,39 @@ def warn(text: str) -> None:
 
 
 def _is_own(file: str) -> bool:
-    """Tell whether a file of code is the package's, or that of the decorators that `contextmanager` makes."""
+    """Tell whether a file of code is the package's, or that of the decorators that `contextlib` makes."""
     return file == contextlib.__file__ or Path(file).is_relative_to(_PACKAGE)
 
 
-@contextmanager
-def in_keywords(*, without_hub: str = "") -> Iterator[None]:
-    """Let errors name settings by the keywords that `configure` takes: `depth__weights`, not `depth.weights`.
+class in_keywords(contextlib.ContextDecorator):
+    """Lets errors leave the package as a program wants them, around a block or a function.
 
-    Args:
-        without_hub: the way out that ends the line of a `HubUnreachableError`.
+    They name settings by the keywords that `configure` takes: `depth__weights`, not `depth.weights`. Their line says
+    all that is to be known, so that neither the frames of the package nor the errors of the libraries below are shown
+    with it; at level DEBUG the logger `cuts3d_cli` gets them.
     """
-    try:
-        yield
-    except Cuts3dError as error:
-        if isinstance(error, HubUnreachableError) and without_hub:
-            error.args = (*without_full_stop(error), without_hub)
+
+    def __init__(self, *, without_hub: str = "") -> None:
+        """Keep no state: threads share what decorates a function.
+
+        Args:
+            without_hub: the way out that ends the line of a `HubUnreachableError`.
+        """
+        self._without_hub = without_hub
+
+    def __enter__(self) -> None:
+        """Do nothing yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: object) -> None:
+        """Raise an error of the package anew."""
+        __tracebackhide__ = True  # IPython and pytest leave out this frame
+        if not isinstance(error, Cuts3dError):
+            return
+        _LOG.debug("%s", error, exc_info=error)
+        if isinstance(error, HubUnreachableError) and self._without_hub:
+            error.args = (*without_full_stop(error), self._without_hub)
         error.rename(keyword_of)
-        raise
+        raise error.with_traceback(None) from None
 
 
 def keyword_of(setting: str) -> str:
@@ -174,9 +202,21 @@ def _field_of(name: str, sections: Sequence[str]) -> tuple[str, str]:
             if name in fields[section]:
                 return section, name
     known = [field for section in sections for field in fields[section]]
+    if meant := _by_option(name, sections):
+        raise SettingError(name, f"is no setting: it is {meant} here")
     alike = get_close_matches(field or name, known, n=1)
     hint = f"did you mean {alike[0]}?" if alike else f"the fields are {', '.join(dict.fromkeys(known))}"
     raise SettingError(name, f"is no setting: {hint}")
+
+
+def _by_option(name: str, sections: Sequence[str]) -> str:
+    """Return the keyword for what the command line has another name for; "" where there is none."""
+    for section in sections:
+        for item, _ in _fields(section):
+            options = (*item.metadata["flags"], item.metadata["word"] or "")
+            if name.replace("_", "-") in [option.lstrip("-") for option in options if option]:
+                return keyword_of(f"{section}.{item.name}")
+    return ""
 
 
 def _checked(name: str, value: Any, *, section: str, field: str) -> Any:

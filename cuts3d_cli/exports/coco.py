@@ -23,6 +23,31 @@ CATEGORY_ID = 1
 """Of the only category: COCO's evaluation takes 0 for "no match"."""
 
 
+def head_of(title: str, *, category: str) -> dict[str, Any]:
+    """Return what a COCO file holds besides images and annotations, plain JSON values.
+
+    Args:
+        title: what it is, in a few words.
+        category: name of the only category.
+    """
+    return {
+        "info": {"description": title},
+        "licenses": [],
+        "categories": [{"id": CATEGORY_ID, "name": category, "supercategory": category}],
+    }
+
+
+def image(*, id: int, file: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Return a photo as an image of COCO, plain JSON values.
+
+    Args:
+        id: of the image.
+        file: its name, or its path from the folder of the photos.
+        size: (height, width), pixels, upright.
+    """
+    return {"id": id, "file_name": file, "width": size[1], "height": size[0]}
+
+
 def annotation(item: FoundInstance, *, id: int, image_id: int, category_id: int = CATEGORY_ID) -> dict[str, Any]:
     """Return an instance as an annotation, plain JSON values.
 
@@ -79,19 +104,15 @@ def write_coco(
     Returns:
         Nothing is lost, so nothing is counted.
     """
-    head = {
-        "info": {"description": options.title},
-        "licenses": [],
-        "categories": [{"id": CATEGORY_ID, "name": options.category, "supercategory": options.category}],
-    }
     # Annotations follow the images, and wait in a file of their own meanwhile.
     with out.open(options.file) as file, tempfile.TemporaryFile() as waiting:
-        file.write(json.dumps(head).encode("ascii")[:-1] + b', "images": ')
+        head = json.dumps(head_of(options.title, category=options.category))
+        file.write(head.encode("ascii")[:-1] + b', "images": ')
         images, annotations = JsonList(file), JsonList(waiting)
         ids = itertools.count(1)
         for photo in photos:
             name = copied(photo, out, folder=folder) if options.photos else photo.file
-            images.add({"id": photo.id, "file_name": name, "width": photo.size[1], "height": photo.size[0]})
+            images.add(image(id=photo.id, file=name, size=photo.size))
             for item in photo.instances:
                 annotations.add(annotation(item, id=next(ids), image_id=photo.id))
         images.close()

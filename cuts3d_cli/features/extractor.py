@@ -57,7 +57,12 @@ class FeatureExtractor:
     @property
     def recorded_precision(self) -> dict[str, str]:
         """What a manifest says of the network's precision; nothing where none was chosen, or the network never ran."""
-        return recorded_precision(self._config.run) if "backbone" in vars(self) else {}
+        return recorded_precision(self._config.run) if self.is_loaded else {}
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the network is in memory."""
+        return "backbone" in vars(self)
 
     @property
     def asks_for_weights(self) -> bool:

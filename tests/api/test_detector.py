@@ -56,9 +56,35 @@ def test_precision(tiny_detector: Path):
         Detector(tiny_detector, device="cpu", precision="tf32")(image)
 
 
+def test_its_settings_stay_as_they_are(tiny_detector: Path):
+    detector = Detector(tiny_detector, device="cpu", min_score=0.5)
+    problem = (
+        r"^min_score cannot be changed once a Detector is made: make a new one, Detector\(\.\.\., min_score=0\.1\)"
+    )
+    with pytest.raises(SettingError, match=problem):
+        detector.min_score = 0.1  # type: ignore[attr-defined]
+    with pytest.raises(SettingError, match="checkpoint cannot be changed"):
+        detector.checkpoint = tiny_detector  # type: ignore[misc]
+    assert repr(Detector("a.pth", device="cpu", min_score=0.5)) == (
+        "<Detector checkpoint='a.pth', min_score=0.5, device cpu>"
+    )
+
+
+def test_seconds_are_of_all_steps(tiny_detector: Path):
+    detector = Detector(tiny_detector, device="cpu")
+    first, second = (detector(scene_of(0).image).seconds for _ in range(2))
+    assert list(first) == ["read", "load", "detect"]
+    assert list(second) == ["read", "detect"]
+    for found in detector.batch([scene_of(0).image] * 2):
+        assert list(found.seconds) == ["read", "detect"]
+        assert found._repr_png_() is not None
+
+
 def test_wrong_arguments(tiny_detector: Path, tmp_path: Path):
     with pytest.raises(SettingError, match="min_score is 2"):
         Detector(tiny_detector, min_score=2)
+    with pytest.raises(SettingError, match="score is no setting: it is min_score here"):
+        Detector(tiny_detector, score=0.5)
     with pytest.raises(SettingError, match="image is a list"):
         Detector(tiny_detector, device="cpu")([1])  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="batch_size"):

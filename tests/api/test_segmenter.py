@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuts3d_cli import (
+    Cuts3dError,
     DepthMissingError,
     HubUnreachableError,
     SampleError,
@@ -34,6 +37,9 @@ from cuts3d_cli.api import cutter as cutting
 from cuts3d_cli.config import PRESETS
 from cuts3d_cli.cut.image import CutResult, CutTask, cut_image
 from cuts3d_cli.cut.masks import decode_rle
+from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.features.catalogue import load_backbone
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.wording import counted
 from tests.support.photos import encoded, pack_photos, records, scene_of, two_boxes
@@ -120,9 +126,24 @@ class TestImages:
     @pytest.mark.parametrize(
         ("image", "problem"),
         [
-            (np.zeros((60, 80, 3)), "image is an array of float64"),
-            (np.zeros((60, 80, 4), np.uint8), r"image is an array of shape \(60, 80, 4\)"),
-            ([[1, 2], [3, 4]], "image is a list"),
+            (np.zeros((60, 80, 3)), r"image is an array of float64: give uint8, 0 to 255, as \(255 \* image\)\.astype"),
+            (np.zeros((60, 80, 3), np.int64), "image is an array of int64: give uint8, 0 to 255$"),
+            (
+                np.zeros((60, 80, 4), np.uint8),
+                r"array of shape \(60, 80, 4\): .*; image\[\.\.\., :3\] leaves out an alpha",
+            ),
+            (np.zeros((3, 60, 80), np.uint8), r"array of shape \(3, 60, 80\): .*; image\[:3\]\.transpose\(1, 2, 0\)"),
+            (np.zeros((2, 60, 80, 3), np.uint8), r"array of shape \(2, 60, 80, 3\): .*one photo at a time"),
+            (
+                np.zeros((60, 80, 2), np.uint8),
+                r"array of shape \(60, 80, 2\): give \(h, w, 3\), RGB, or \(h, w\), gray$",
+            ),
+            (
+                torch.zeros(3, 60, 80),
+                r"image is a Tensor: .*\(255 \* image\)\.byte\(\)\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\) is",
+            ),
+            (torch.zeros(60, 80, 3, dtype=torch.uint8), r"image is a Tensor: .* as image\.cpu\(\)\.numpy\(\) is"),
+            ([[1, 2], [3, 4]], "image is a list: give a PIL image"),
             ("a\0b", "image is .*: that is no path"),
             (Image.new("F", (80, 60), 200.0), "image is a PIL image of mode F"),
         ],
@@ -165,6 +186,47 @@ class TestDepth:
     def test_other_resolution_same_view(self, segmenter: Segmenter):
         large = np.kron(SCENE.depth, np.ones((2, 2), np.uint16))
         assert len(segmenter(SCENE.image, depth=large)) == len(segmenter(SCENE.image, depth=SCENE.depth))
+
+    def test_millimetres_give_what_metres_give(self, weights: Path):
+        cutter = Segmenter(**settings(weights, **IN_PERSPECTIVE))
+        metres = cutter(SCENE.image, depth=SCENE.depth / 1000, depth_unit="metre")
+        assert "in perspective" in metres.title
+        for millimetres in (SCENE.depth, SCENE.depth.astype(np.float64)):
+            found = cutter(SCENE.image, depth=millimetres, depth_unit="millimetre")
+            assert "in perspective" in found.title
+            assert_same(found, metres)
+        inverse = np.divide(1, SCENE.depth, where=SCENE.depth > 0, out=np.zeros(SCENE.depth.shape))
+        nearer: dict[str, Any] = {"larger_is_nearer": True}
+        assert_same(
+            cutter(SCENE.image, depth=inverse, depth_unit="millimetre", **nearer),
+            cutter(SCENE.image, depth=1000 * inverse, depth_unit="metre", **nearer),
+        )
+
+    @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+    def test_millimetres_are_no_metres(self, segmenter: Segmenter, kind: type):
+        depth = SCENE.depth.astype(kind)
+        problem = (
+            r"depth_unit is 'metre', but .* whole numbers with a median of \d+: .*'millimetre', or divide .* by 1000"
+        )
+        with pytest.raises(SettingError, match=problem):
+            segmenter(SCENE.image, depth=depth, depth_unit="metre")
+        with pytest.raises(SettingError, match=problem):
+            next(segmenter.batch([SCENE.image], depths=[depth], depth_unit="metre", errors="return"))
+        # Far away, near, and disparities of a stereo camera: all of them may be metres.
+        for fine in (SCENE.depth + 0.5, SCENE.depth // 100):
+            assert segmenter(SCENE.image, depth=fine, depth_unit="metre").depth is not None
+        assert segmenter(SCENE.image, depth=depth, depth_unit="metre", larger_is_nearer=True).depth is not None
+
+    @pytest.mark.parametrize(
+        ("unit", "meant"),
+        [("mm", "millimetre"), ("Millimeters", "millimetre"), ("metres", "metre"), ("m", "metre"), ("rel", "relative")],
+    )
+    def test_another_name_of_a_unit(self, segmenter: Segmenter, unit: Any, meant: str):
+        problem = rf"depth_unit is '{unit}': choose one of metre, millimetre, relative \(did you mean {meant}\?\)"
+        with pytest.raises(SettingError, match=problem):
+            segmenter(SCENE.image, depth=SCENE.depth, depth_unit=unit)
+        with pytest.raises(SettingError, match="depth_unit is 1: choose one of metre, millimetre, relative"):
+            segmenter(SCENE.image, depth=SCENE.depth, depth_unit=1)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         ("depth", "problem"),
@@ -252,6 +314,11 @@ class TestSettings:
             ({"method": "watershed"}, "method is 'watershed'"),
             ({"preset": "fast"}, "preset is 'fast'"),
             ({"depth__tau_knn": 0.1}, "depth__tau_knn is no setting"),
+            ({"n": 10}, "n is no setting: it is instances here$"),
+            ({"max_instances": 10}, "max_instances is no setting: it is instances here$"),
+            ({"depth_backend": "zoedepth"}, "depth_backend is no setting: it is backend here$"),
+            ({"depth_weights": "x"}, "depth_weights is no setting: it is depth__weights here$"),
+            ({"t": 3}, "t is no setting: it is cuts here$"),
             ({"backbone": "resnet"}, "resnet"),
             ({"capacity": np.array(["a", "b"])}, "capacity is"),
             ({"knn": np.array(3.7)}, "knn is '3.7'"),
@@ -485,6 +552,130 @@ def test_a_picture_of_it(segmenter: Segmenter, weights: Path):
     assert draw(segment(SCENE.image, method="maskcut", **settings(weights))).width > 600
 
 
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the backbones and depth networks that are loaded from now on."""
+    loaded: list[str] = []
+
+    def load(spec: Any, **given: Any) -> Any:
+        loaded.append(spec.name)
+        return load_backbone(spec, **given)
+
+    def load_depth(config: Any, **_: object) -> DepthBackend:
+        loaded.append(config.backend)
+        return RedIsNear()
+
+    monkeypatch.setattr("cuts3d_cli.features.extractor.load_backbone", load)
+    monkeypatch.setattr(cutting, "load_depth", load_depth)
+    return loaded
+
+
+class RedIsNear(DepthBackend):
+    """Takes the red of a photo for near."""
+
+    spec = DEPTHS["zoedepth"]
+
+    def predict(self, images: Sequence[NDArray[np.uint8]], *, max_side: int) -> list[NDArray[np.float32]]:
+        return [2 - image[..., 0].astype(np.float32) / 255 for image in images]
+
+
+class TestChangedSettings:
+    def test_no_attribute_can_be_set(self, segmenter: Segmenter):
+        before = segmenter.config
+        problem = (
+            r"^tau_knn cannot be changed once a Segmenter is made: segmenter\.with_settings\(tau_knn=0\.03\) gives "
+        )
+        with pytest.raises(SettingError, match=problem):
+            segmenter.tau_knn = 0.03  # type: ignore[attr-defined]
+        for name, problem in (
+            ("tau_kn", "tau_kn is no setting: did you mean tau_knn"),
+            ("config", r"config cannot be changed .*: make a new one, Segmenter\(\.\.\., config=None\)"),
+            ("device", r"device cannot be changed .*: make a new one, Segmenter\(\.\.\., device=None\)"),
+        ):
+            with pytest.raises(SettingError, match=problem):
+                setattr(segmenter, name, None)
+        assert segmenter.config is before
+        assert not hasattr(segmenter, "tau_knn")
+
+    def test_another_setting_gives_what_a_new_segmenter_gives_with_the_same_network(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        loaded = count_loads(monkeypatch)
+        first = Segmenter(**settings(weights))
+        before = first(SCENE.image)
+        other = first.with_settings(instances=1, crf_size=64)
+        changed = other(SCENE.image)
+        assert loaded == ["zoedepth", "dino-vits16"]
+        assert (other.config.pseudo.instances, first.config.pseudo.instances) == (1, 3)
+        assert_same(first(SCENE.image), before)
+        assert_same(changed, Segmenter(**settings(weights, instances=1, crf_size=64))(SCENE.image))
+        assert not np.array_equal(changed.masks, before.masks)
+
+    def test_what_a_network_depends_on_loads_it_again(self, weights: Path, monkeypatch: pytest.MonkeyPatch):
+        loaded = count_loads(monkeypatch)
+        first = Segmenter(**settings(weights))
+        first(SCENE.image)
+        first.with_settings(size=160, tau_knn=0.3, confidence__tau_knn_min=0.2)(SCENE.image)
+        assert loaded == ["zoedepth", "dino-vits16", "dino-vits16"]
+        first.with_settings(max_side=100)(SCENE.image)
+        assert loaded[3:] == ["zoedepth"]
+
+    def test_wrong_ones_are_named(self, segmenter: Segmenter):
+        for wrong, problem in (({"tau_knn": -1}, "tau_knn is -1"), ({"device": "cpu"}, "device is no setting")):
+            with pytest.raises(SettingError, match=problem):
+                segmenter.with_settings(**wrong)
+        with pytest.warns(UserWarning, match="tau_knn has no effect with method='maskcut'"):
+            segmenter.with_settings(method="maskcut", tau_knn=0.3)
+
+    def test_segment_loads_no_network_again_for_another_setting(self, weights: Path, monkeypatch: pytest.MonkeyPatch):
+        few = settings(weights, tau_ncut=0.21)
+        segment(SCENE.image, depth=SCENE.depth, **few)
+        loaded = count_loads(monkeypatch)
+        for count in (1, 2, 3):
+            segment(SCENE.image, depth=SCENE.depth, **{**few, "instances": count})
+        assert loaded == []
+
+
+def test_its_line_says_what_it_was_made_of_and_what_cuts(weights: Path):
+    assert repr(Segmenter(preset="offline", size=476, device="cpu")) == (
+        "<Segmenter preset='offline', size=476: CutS3D (sharpened, LocalCut), dinov2-vits14-pypi at 476, device cpu>"
+    )
+    assert repr(Segmenter(config=PRESETS["paper"])).startswith(
+        "<Segmenter config=...: CutS3D (sharpened, LocalCut), dino-"
+    )
+    other = Segmenter(method="maskcut").with_settings(instances=2).with_settings(instances=1)
+    assert repr(other).startswith("<Segmenter preset='paper', method='maskcut', instances=1: MaskCut")
+
+
+def test_an_instance_is_a_line(segmenter: Segmenter):
+    first = segmenter(SCENE.image, depth=SCENE.depth)[0]
+    box = ", ".join(f"{edge:g}" for edge in first.box)
+    assert repr(first) == f"<Instance of {first.area} pixels in [{box}]: score {first.score:.2f}>"
+    assert (
+        repr(replace(first, class_id=7, area=1, score=0.5)) == f"<Instance of 1 pixel in [{box}]: score 0.50, class 7>"
+    )
+
+
+def test_a_notebook_shows_its_picture(segmenter: Segmenter):
+    result = segmenter(SCENE.image, depth=SCENE.depth)
+    shown = result._repr_png_()
+    assert shown is not None
+    assert np.array_equal(np.asarray(Image.open(BytesIO(shown))), np.asarray(draw(result)))
+
+
+def test_seconds_are_of_all_steps(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    count_loads(monkeypatch)
+    cutter = Segmenter(**settings(weights))
+    first, second = cutter(SCENE.image), cutter(SCENE.image, depth=SCENE.depth)
+    assert list(first.seconds)[:4] == ["read", "load", "depth", "features"]
+    assert list(second.seconds)[:2] == ["read", "features"]
+    assert set(first.seconds) - set(second.seconds) == {"load", "depth"}
+    assert list(first.seconds)[-1] == "confidence"
+    assert {"cut", "crf"} < set(second.seconds)
+    for one in cutter.batch([SCENE.image] * 2, depths=[None, SCENE.depth]):
+        assert {"read", "features", "cut", "confidence"} < set(one.seconds)
+    assert "confidence" not in cutter(SCENE.image, depth=SCENE.depth, confidence=False).seconds
+
+
 def test_the_networks_of_the_last_call_are_kept(weights: Path, monkeypatch: pytest.MonkeyPatch):
     segment(SCENE.image, depth=SCENE.depth, **settings(weights))
     monkeypatch.setattr(
@@ -620,9 +811,19 @@ def test_warnings_point_at_the_line_of_the_caller(weights: Path):
         assert {(item.filename, item.lineno) for item in found} == {(__file__, call.__code__.co_firstlineno)}
 
 
-@pytest.mark.parametrize("depth", ["depth.npy", Path("depth.png")])
-def test_a_path_is_no_depth_map_and_the_error_says_how_to_load_it(weights: Path, depth: Any):
-    with pytest.raises(SettingError, match=r"depth is .*depth\..*are not read: give an array, as np\.load\("):
+@pytest.mark.parametrize(
+    ("depth", "way_out"),
+    [
+        ("maps/depth.npy", r"np\.load\('maps/depth\.npy'\) does$"),
+        (
+            Path("depth.png"),
+            r"np\.asarray\(PIL\.Image\.open\('depth\.png'\)\) does, with depth_unit='millimetre' where",
+        ),
+        (b"depth.tif", r"np\.asarray\(PIL\.Image\.open\('depth\.tif'\)\) does"),
+    ],
+)
+def test_a_path_is_no_depth_map_and_the_error_says_how_to_load_it(weights: Path, depth: Any, way_out: str):
+    with pytest.raises(SettingError, match=rf"depth is .*depth\..*are not read: give an array, as {way_out}"):
         Segmenter(**settings(weights))(SCENE.image, depth=depth)
     with pytest.raises(SettingError, match="are not read"):
         next(Segmenter(**settings(weights)).batch([SCENE.image], depths=[depth]))
@@ -641,3 +842,33 @@ def test_without_a_hub_the_error_names_keyword_arguments(alone: Path):
     assert "depth.weights" not in str(caught.value)
     with pytest.raises(HubUnreachableError, match="without a hub"):
         next(Segmenter(method="maskcut").batch([photo]))
+
+
+def test_an_error_is_shown_without_those_of_libraries(alone: Path, caplog: pytest.LogCaptureFixture):
+    """transformers first raises an OSError of its own, of many lines."""
+    photo = np.zeros((32, 32, 3), np.uint8)
+    calls: list[Callable[[], object]] = [
+        lambda: segment(photo),
+        lambda: next(Segmenter().batch([photo])),
+        lambda: segment("a\0b"),
+        lambda: segment(photo, depth=[[1.0, 2.0], [3.0]]),
+        lambda: next(Segmenter(cloud="perspective").batch([photo], intrinsics="/nowhere/camera.json")),
+        lambda: Segmenter(knn="x"),
+        lambda: Segmenter().with_settings(knn="x"),
+    ]
+    for call in calls:
+        with pytest.raises(Cuts3dError) as caught:
+            call()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert shown.count("Traceback") == 1
+        assert "transformers" not in shown
+        assert shown.count("  File ") <= 6
+    with caplog.at_level(logging.DEBUG, logger="cuts3d_cli"), pytest.raises(HubUnreachableError):
+        segment(photo)
+    assert "transformers" in caplog.text
+
+
+def test_errors_in_place_of_results_hold_no_photo(segmenter: Segmenter):
+    (found,) = segmenter.batch([SCENE.image], depths=[np.zeros((60, 80))], errors="return")
+    assert isinstance(found, SampleError)
+    assert found.__traceback__ is None
