@@ -58,7 +58,7 @@ CALLS = {
 FIELDS = {
     "Segmentation": "image masks boxes scores confidence classes depth importance cuts stopped title seconds",
     "Instance": "mask box score area confidence class_id",
-    "Cut": "eigenvector bipartition instance source sink outcome mask",
+    "Cut": "eigenvector bipartition instance source sink outcome mask number",
 }
 
 

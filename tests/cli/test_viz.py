@@ -143,7 +143,7 @@ def test_depth_maps_take_the_preset_for_them_unless_one_is_named(
     assert plain == named != of_paper
     # A camera needs no further option then, and settings of one's own win.
     Path("c.json").write_text('{"fx": 70, "fy": 70}')
-    assert any("1 from intrinsics" in text for text in picture("--intrinsics", "c.json")[1])
+    assert any("of 1 photo from intrinsics" in text for text in picture("--intrinsics", "c.json")[1])
     ran = cuts3d(*one, "a.png", "--intrinsics", "c.json", "--cloud", "paper")
     assert "--intrinsics has no effect with --cloud paper" in ran.line
     # A variable and a file name one, too; without maps it stays the paper's.
