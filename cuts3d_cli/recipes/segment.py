@@ -91,6 +91,7 @@ class Segmented:
         failed: photos that were not, each with `file`, `stage` and `reason`.
         written: what -> file or folder.
         notes: what is not as asked for, such as a cut in 2D.
+        made_by: method and backbone that ran, or the detector.
         finished_before: nothing was left to do.
     """
 
@@ -101,6 +102,7 @@ class Segmented:
     failed: Sequence[Mapping[str, str]]
     written: Mapping[str, str]
     notes: Sequence[str]
+    made_by: str
     finished_before: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class Segmented:
             "failed": [dict(item) for item in self.failed],
             "written": dict(self.written),
             "notes": list(self.notes),
+            "made_by": self.made_by,
             "finished_before": self.finished_before,
         }
 
@@ -367,6 +370,7 @@ def _result(
         failed=list(failed.values()),
         written=written,
         notes=found.notes,
+        made_by=found.title,
     )
 
 
@@ -385,6 +389,7 @@ def _before(wanted: Segmenting, stored: Mapping[str, Any]) -> Segmented:
             failed=[{name: str(item[name]) for name in ("file", "stage", "reason")} for item in stored["failed"]],
             written={str(what): str(wanted.out / where) for what, where in stored["written"].items()},
             notes=[str(note) for note in stored["notes"]],
+            made_by=str(stored["made_by"]),
             finished_before=True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
