@@ -76,6 +76,8 @@ def server_problem(url: str) -> str | None:
         url: of a file; any answer of its server will do.
     """
     parts = urlsplit(url)
+    if not parts.netloc:  # a file of this machine
+        return None
     endpoint = f"{parts.scheme}://{parts.netloc}"
     return _unreachable(endpoint, reason=_probe(endpoint, of_hub=False))
 
