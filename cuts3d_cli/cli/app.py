@@ -50,7 +50,9 @@ app = typer.Typer(
 )
 
 GROUPS: Mapping[str, typer.Typer] = {
-    "weights": typer.Typer(no_args_is_help=True, help="Weights of the backbones: list, fetch, check."),
+    "weights": typer.Typer(
+        no_args_is_help=True, help="Weights of backbones, depth networks and ResNets: list, fetch, check."
+    ),
     "config": typer.Typer(no_args_is_help=True, help="The configuration."),
 }
 

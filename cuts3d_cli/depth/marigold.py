@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
-from cuts3d_cli.depth.pretrained import load_pretrained, missing_package, pretrained_files
+from cuts3d_cli.depth.pretrained import load_pretrained, missing_package, pretrained_files, require_pretrained
 from cuts3d_cli.depth.torch_network import TorchDepthBackend, to_unit_tensor
 from cuts3d_cli.devices import NetworkPrecision
 from cuts3d_cli.errors import UsageError, WeightsError
@@ -116,6 +116,7 @@ class Marigold(TorchDepthBackend):
 def load_marigold(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> Marigold:
     """Load Marigold; arguments and errors are those of `base.LoadDepth`."""
     settings = MarigoldSettings.from_config(config)
+    require_pretrained(spec, weights=config.weights)
     try:
         from diffusers import MarigoldDepthPipeline
     except (ImportError, RuntimeError) as error:  # diffusers wraps a missing transformers in a RuntimeError.

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.errors import Cuts3dError, Parts, WeightsError
-from cuts3d_cli.weights.hub import require_hub
+from cuts3d_cli.errors import Command, Cuts3dError, Parts, WeightsError, without_full_stop
+from cuts3d_cli.json_reading import JsonError, read_json
+from cuts3d_cli.weights.hub import hub_problem, require_hub
 from cuts3d_cli.weights.kinds import weights_files
 from cuts3d_cli.wording import be, cause, counted
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+_TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Lets transformers tell which tensors do not fit; its own error would speak of its arguments."""
 
 
 def missing_package(spec: DepthSpec, error: ImportError) -> WeightsError:
@@ -31,6 +34,20 @@ def find_pretrained(spec: DepthSpec) -> Path | None:
 
     paths = [try_to_load_from_cache(spec.model, name) for name in ("config.json", "model_index.json")]
     return next((Path(path).parent for path in paths if isinstance(path, str)), None)
+
+
+def require_pretrained(spec: DepthSpec, *, weights: Path | None) -> None:
+    """Make sure that there is something to load; called before heavy imports.
+
+    Args:
+        spec: of the network.
+        weights: what the user gave, or None.
+
+    Raises:
+        HubUnreachableError: nothing is in the cache, and the hub is switched off or does not answer.
+    """
+    if weights is None and find_pretrained(spec) is None:
+        require_hub(f"weights of {spec.name}", spec.weights_hint)
 
 
 def pretrained_files(spec: DepthSpec, weights: Path | None) -> list[Path]:
@@ -67,19 +84,57 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
         if not weights.is_dir():
             raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: ", *spec.weights_hint)
         return _attempt(lambda: load(str(weights), True), f"{weights} cannot be loaded as {spec.name}")
-    try:
-        return load(spec.model, True)
-    except OSError:  # How both libraries say that something is not in the cache.
-        require_hub(f"weights of {spec.name}", spec.weights_hint)
-    except Cuts3dError:
-        raise
-    except Exception as error:
-        raise WeightsError(f"the cached weights of {spec.name} are damaged: {cause(error)}") from error
+    require_pretrained(spec, weights=weights)
+    folder = find_pretrained(spec)
+    if folder is not None:
+        try:
+            return load_pretrained(load, spec, weights=folder)
+        except WeightsError as error:
+            if not can_complete(folder):
+                raise unusable(spec, error) from error
     return _attempt(
         lambda: load(spec.model, False),
         f"weights of {spec.name} cannot be fetched from {spec.model}",
         spec.weights_hint,
     )
+
+
+def can_complete(folder: Path) -> bool:
+    """Return whether a folder in the cache of the hub's client lacks files, and the hub can be asked for them.
+
+    Args:
+        folder: as `find_pretrained` returns it.
+    """
+    return not _is_whole(folder) and hub_problem() is None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a folder holds all files of a network, whatever is in them."""
+    index = folder / "model_index.json"
+    if index.is_file():  # of diffusers, which names the parts: each is a folder
+        try:
+            parts = read_json(index)
+        except JsonError:
+            return True
+        named = parts if isinstance(parts, dict) else {}
+        return all((folder / name).is_dir() for name, kind in named.items() if isinstance(kind, list) and all(kind))
+    try:
+        weights_files(folder)
+    except WeightsError:
+        return False
+    return (folder / "config.json").is_file() and (folder / "preprocessor_config.json").is_file()
+
+
+def unusable(spec: DepthSpec, error: WeightsError) -> WeightsError:
+    """Return the error for weights that are where they are looked for, and cannot be loaded, with the way out.
+
+    Args:
+        spec: of the network.
+        error: that says which file or folder, and what is wrong with it.
+    """
+    source = "FILE" if spec.url is not None else "FOLDER"
+    pull = Command("weights pull", arguments=(spec.name, "--from", source))
+    return WeightsError(*without_full_stop(error), ": replace it by ", pull)
 
 
 def _attempt(load: Callable[[], T], failure: str, way_out: Parts = ()) -> T:
@@ -111,7 +166,7 @@ def load_transformers(
     """
 
     def load(source: str, local: bool) -> tuple[Any, Any]:
-        common = {"local_files_only": local, "trust_remote_code": False}
+        common: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         processor = processor_class.from_pretrained(source, **common)
         files = weights_files(Path(source)) if Path(source).is_dir() else []
         if files and files[0].suffix == ".bin":
@@ -121,7 +176,8 @@ def load_transformers(
 
             tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
             return fill(model_class, config, tensors, spec=spec, path=files[0]), processor
-        model, info = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **common)
+        common |= {"use_safetensors": True, **_TOLD}
+        model, info = model_class.from_pretrained(source, **common)
         return _whole(model, info, spec=spec, source=source), processor
 
     return load_pretrained(load, spec, weights=weights)
@@ -149,7 +205,7 @@ def fill(
     Raises:
         WeightsError: tensors are missing, of another shape, or unknown where all must be known.
     """
-    model, info = model_class.from_pretrained(None, config=config, state_dict=dict(tensors), output_loading_info=True)
+    model, info = model_class.from_pretrained(None, config=config, state_dict=dict(tensors), **_TOLD)
     unknown = sorted(info["unexpected_keys"])
     if all_known and unknown:
         raise WeightsError(
@@ -165,7 +221,7 @@ def _whole(model: Any, info: Mapping[str, Any], *, spec: DepthSpec, source: str)
     absent = sorted(parameters.intersection(info["missing_keys"]))
     if absent or info["mismatched_keys"]:
         number = len(absent) + len(info["mismatched_keys"])
-        example = absent[0] if absent else str(sorted(info["mismatched_keys"])[0])
+        example = absent[0] if absent else sorted(name for name, *_ in info["mismatched_keys"])[0]
         raise WeightsError(
             f"{source} does not hold {spec.name}: {counted(number, 'parameter')} {be(number)} missing or of another"
             f" shape, such as {example}"

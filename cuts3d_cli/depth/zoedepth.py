@@ -10,7 +10,7 @@ import torch
 
 from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthSpec, loaded_spec
-from cuts3d_cli.depth.pretrained import load_transformers, missing_package, pretrained_files
+from cuts3d_cli.depth.pretrained import load_transformers, missing_package, pretrained_files, require_pretrained
 from cuts3d_cli.depth.transformers_network import TransformersDepth
 from cuts3d_cli.depth.zoedepth_file import load_authors_file
 from cuts3d_cli.devices import NetworkPrecision
@@ -80,6 +80,7 @@ class ZoeDepth(TransformersDepth):
 
 def load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> ZoeDepth:
     """Load ZoeDepth; arguments and errors are those of `base.LoadDepth`."""
+    require_pretrained(spec, weights=config.weights)
     try:
         from transformers import ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
     except ImportError as error:

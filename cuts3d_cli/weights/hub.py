@@ -1,4 +1,7 @@
-"""The model hub (huggingface.co): whether it answers, found out within seconds, and single files from it."""
+"""The model hub (huggingface.co): whether it answers, found out within seconds, and single files from it.
+
+Other servers that weights lie on are asked likewise.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import functools
 import os
 import re
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -56,10 +61,54 @@ def hub_problem() -> str | None:
     if variable:
         return f"the hub is switched off by {variable}"
     endpoint = hub_endpoint()
-    reason = _probe(endpoint)
+    if not endpoint.lower().startswith(("http://", "https://")):
+        return f"HF_ENDPOINT is {endpoint!r}, which is no address of a hub: write it as https://{endpoint}"
+    return _unreachable(endpoint, reason=_probe(endpoint))
+
+
+def server_problem(url: str) -> str | None:
+    """Return why nothing can be fetched from an address, in a few words, or None if its server answers.
+
+    Takes `PROBE_SECONDS` at most. A server is asked once per process; whether downloads are switched off is not looked
+    at.
+
+    Args:
+        url: of a file; any answer of its server will do.
+    """
+    parts = urlsplit(url)
+    if not parts.netloc:  # a file of this machine
+        return None
+    endpoint = f"{parts.scheme}://{parts.netloc}"
+    return _unreachable(endpoint, reason=_probe(endpoint, of_hub=False))
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that an address is asked through, HOST:PORT without its user and password; None: none.
+
+    Args:
+        url: of any file.
+    """
+    address = _proxy_address(url)
+    return address and address.split("://")[-1].rpartition("@")[2].rstrip("/")
+
+
+def _proxy_address(url: str) -> str | None:
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _unreachable(endpoint: str, *, reason: str | None) -> str | None:
+    """Return in a few words that a server is out of reach, and through which proxy; None where nothing is wrong."""
     if reason is None:
         return None
-    return f"{urlsplit(endpoint).hostname or endpoint} cannot be reached ({reason})"
+    address = _proxy_address(endpoint)
+    through = "" if address is None else f" through the proxy {proxy_of(endpoint)}"
+    if address is not None and "@" in address:  # its user and password
+        reason = reason.replace(f"{address.split('://')[-1].rpartition('@')[0]}@", "")
+    return f"{urlsplit(endpoint).hostname or endpoint} cannot be reached{through} ({reason})"
 
 
 def require_hub(what: str, way_out: Parts) -> None:
@@ -143,11 +192,12 @@ def hub_sha256(path: Path) -> str | None:
 
 
 @functools.cache
-def _probe(endpoint: str) -> str | None:
-    """Return why `endpoint` does not answer, or None."""
+def _probe(endpoint: str, *, of_hub: bool = True) -> str | None:
+    """Return why `endpoint` does not answer, or None; `of_hub`: as the hub's client asks, else as downloads do."""
+    ask = _ask if of_hub else _ask_server
     # In a daemon thread, because a hanging name look-up obeys no socket timeout.
     outcome: list[str | None] = []
-    thread = threading.Thread(target=lambda: outcome.append(_ask(endpoint)), name="hub-probe", daemon=True)
+    thread = threading.Thread(target=lambda: outcome.append(ask(endpoint)), name="hub-probe", daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
     return outcome[0] if outcome else f"no answer within {PROBE_SECONDS:g} s"
@@ -163,3 +213,14 @@ def _ask(endpoint: str) -> str | None:
         return cause(error)
     # Any answer of the server itself will do; these are a proxy's word that it is out of reach.
     return f"HTTP {status}" if status in _GATEWAY_ERRORS else None
+
+
+def _ask_server(endpoint: str) -> str | None:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PROBE_SECONDS):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code}" if error.code in _GATEWAY_ERRORS else None
+    except Exception as error:  # of its HTTP library and of the system. Any means "no".
+        reason = getattr(error, "reason", None)  # what is behind a failed connection
+        return cause(reason if isinstance(reason, Exception) else error)

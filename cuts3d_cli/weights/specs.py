@@ -31,6 +31,11 @@ class HubSource:
         """Return where the file lies, for people."""
         return f"model hub: {self.repo}/{self.filename}"
 
+    @property
+    def download(self) -> str:
+        """The command that fetches the file into a folder, where the hub is reachable."""
+        return f"`hf download {self.repo} {self.filename} --local-dir FOLDER`"
+
 
 @dataclass(frozen=True, kw_only=True)
 class WheelSource:

@@ -192,11 +192,37 @@ def test_what_the_user_named_never_falls_back(photos: Path, cuts3d: Callable[...
     ran = cuts3d("segment", "photos", "--out", "out", "--backbone", "dino-vits8", *FAST)
     assert ran.code == 1
     assert "weights of dino-vits8" in ran.err.splitlines()[-1]
+    ran = cuts3d("segment", "photos", "--out", "out", "--backbone", "dino-vitb8", *FAST)  # the default, named
+    assert ran.code == 1
+    assert "weights of dino-vitb8" in ran.err.splitlines()[-1]
+    assert "falling back" not in ran.err
     ran = cuts3d("segment", "photos", "--out", "out", "--depth-backend", "sensor", *settings)
     assert (ran.code, "whose maps are not given: name their folder by --depth-dir" in ran.err) == (2, True)
     ran = cuts3d("segment", "photos", "--out", "out", "--depth-dir", "maps", "--depth-backend", "marigold", *settings)
     assert (ran.code, "which estimates depth, and --depth-dir gives it: leave one out" in ran.err) == (2, True)
     assert list(Path("out").iterdir()) == []
+
+
+def test_depth_weights_that_cannot_be_loaded_are_told_before_any_work(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]
+):
+    repo = photos.parent / "hub/models--Intel--zoedepth-nyu-kitti"
+    place = repo / "snapshots" / ("a" * 40)
+    place.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("a" * 40)
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (place / name).write_text("{}")
+    command = ("segment", "photos", "--out", "out", *settings)
+    ran = cuts3d(*command, "--depth-backend", "zoedepth")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith(f"cuts3d: {place} ")
+    assert "== pack" not in ran.err
+    ran = cuts3d(*command)
+    assert ran.code == 0, ran.err
+    told = f"no depth, so the photos are cut in 2D: {place} cannot be loaded as zoedepth: "
+    assert told in ran.err.partition("== pack")[0]
+    assert "replace it by `cuts3d weights pull zoedepth --from FOLDER`; --depth-dir DIR takes maps" in ran.err
 
 
 def test_further_formats_and_no_pictures(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):

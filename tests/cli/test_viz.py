@@ -123,6 +123,14 @@ def test_several_photos_say_once_what_falls_back(folders: Path, cuts3d: Callable
     assert "depth.weights" not in notes[0][0]
 
 
+def test_a_backbone_that_is_named_never_falls_back(folders: Path, cuts3d: Callable[..., Ran]):
+    for photos in (("photos/a.jpg",), ("photos/a.jpg", "photos/sub/a.jpg")):
+        ran = cuts3d("viz", *photos, "--backbone", "dino-vitb8", "--out", "o.png" if len(photos) == 1 else "o")
+        assert ran.code == 1
+        assert "weights of dino-vitb8 are not in the cache" in ran.err.splitlines()[-1]
+        assert "falling back" not in ran.err
+
+
 def test_depth_maps_take_the_preset_for_them_unless_one_is_named(
     folders: Path, cuts3d: Callable[..., Ran], weights: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -59,11 +59,13 @@ def test_a_network_for_something_else(load: Any, tmp_path: Path) -> None:
         load(f"hf:{tmp_path}", None)
 
 
-def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names(tmp_path: Path, zoedepth_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("hf:", "hf:alone", "hf:a/b/c", "hf:/nowhere/at"):
         with pytest.raises(UsageError, match="is no folder and names no repository: write it as hf:OWNER/NAME"):
             depth_spec(name)
-    check_available(DepthConfig(backend=f"hf:{tmp_path}"))
+    with pytest.raises(WeightsError, match=rf"^{tmp_path} cannot be loaded as hf:{tmp_path.name}: "):
+        check_available(DepthConfig(backend=f"hf:{tmp_path}"))
+    check_available(DepthConfig(backend=f"hf:{zoedepth_folder}"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubUnreachableError, match="weights of hf:nobody/has-this are not in the cache"):
         check_available(DepthConfig(backend="hf:nobody/has-this"))

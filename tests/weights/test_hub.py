@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,52 @@ def test_a_closed_port_is_unreachable_in_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(HubUnreachableError, match=r"127\.0\.0\.1 cannot be reached \(.+\): pass --weights") as caught:
         hub.require_hub(WHAT, WAY_OUT)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ask", [hub.hub_problem, lambda: hub.server_problem("https://files.invalid/a/net.pth")])
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[], str | None]
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    port = free_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{port}/")
+    problem = ask()
+    assert problem is not None
+    assert f" cannot be reached through the proxy 127.0.0.1:{port} (" in problem
+    assert "secret" not in problem
+
+
+def test_no_proxy_is_named_where_none_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert hub.proxy_of("http://127.0.0.1:9/x") is None
+    assert hub.proxy_of("http://other.invalid/x") == "proxy.invalid:3128"
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    assert "proxy" not in str(hub.hub_problem())
+
+
+def test_an_endpoint_without_its_scheme_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example.org/")
+    told = "HF_ENDPOINT is 'hub.example.org', which is no address of a hub: write it as https://hub.example.org"
+    assert hub.hub_problem() == told
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"), [(200, False), (403, False), (404, False), (502, True), (504, True), (407, True)]
+)
+def test_other_servers_are_asked_as_the_hub_is(fake_hub: Any, status: int, problem: bool) -> None:
+    fake_hub.root_status = status
+    assert (hub.server_problem(f"{hub.hub_endpoint()}/a/b.pth") is not None) == problem
+
+
+def test_a_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.05)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        told = hub.server_problem(f"http://127.0.0.1:{silent.getsockname()[1]}/net.pth")
+    assert told in ("127.0.0.1 cannot be reached (no answer within 0.05 s)", "127.0.0.1 cannot be reached (timed out)")
 
 
 def test_a_hang_is_given_up_and_asked_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
