@@ -109,7 +109,6 @@ def viz(
     if intrinsics is not None and (not photos or checkpoint is not None):
         raise UsageError("--intrinsics goes with photos, and not with --checkpoint")
     note = None if stand_in is None else tell_preset(stand_in, has_maps=depth_file is not None)
-    named_backbone = "features.backbone" in given
     if photos and are_many(photos):
         _draw_many(
             photos,
@@ -117,7 +116,7 @@ def viz(
             intrinsics=intrinsics,
             checkpoint=checkpoint,
             preset_note=note,
-            named_backbone=named_backbone,
+            named=given,
             out=out,
             open_pictures=open_picture,
             json=json,
@@ -132,7 +131,7 @@ def viz(
             depth_file=depth_file,
             intrinsics=intrinsics,
             preset_note=note,
-            named_backbone=named_backbone,
+            named=given,
             out=out,
             config=config,
             say=say,
@@ -159,7 +158,7 @@ def _draw_many(
     intrinsics: Path | None,
     checkpoint: Path | None,
     preset_note: Message | None,
-    named_backbone: bool,
+    named: Collection[str],
     out: Path | None,
     open_pictures: bool,
     json: bool,
@@ -177,7 +176,7 @@ def _draw_many(
             intrinsics=intrinsics,
             checkpoint=checkpoint,
             preset_note=preset_note,
-            named_backbone=named_backbone,
+            named=named,
             out=out,
             config=config,
             say=say,

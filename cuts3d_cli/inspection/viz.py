@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ def draw_photo(
     intrinsics: Path | None = None,
     preset_note: Message | None = None,
     spell: Spell = str,
-    named_backbone: bool = False,
+    named: Collection[str] = (),
 ) -> Picture:
     """Cut one photo and draw it.
 
@@ -123,7 +123,7 @@ def draw_photo(
         intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
         preset_note: why the settings are those of their preset, where nobody named one; said before the cut.
         spell: puts the notes on the picture into the reader's words.
-        named_backbone: whether the user named the backbone, which then never falls back.
+        named: the settings that the user typed: the networks that they name never fall back.
 
     Returns:
         The picture.
@@ -138,7 +138,7 @@ def draw_photo(
     if intrinsics is not None:
         check_effect(config.pseudo)
         camera = pair_cameras([path.name], read_cameras(intrinsics)).of[path.name]
-    drawer = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell, named_backbone=named_backbone)
+    drawer = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell, named=named)
     return drawer.draw(path, depth_file=depth_file, target=target, camera=camera)
 
 
@@ -152,7 +152,7 @@ class PhotoDrawer:
         say: Say,
         preset_note: Message | None = None,
         spell: Spell = str,
-        named_backbone: bool = False,
+        named: Collection[str] = (),
     ) -> None:
         """Load nothing.
 
@@ -161,9 +161,9 @@ class PhotoDrawer:
             say: prints a status line.
             preset_note: why the settings are those of their preset; said before the first cut.
             spell: puts the notes on the pictures into the reader's words.
-            named_backbone: whether the user named the backbone, which then never falls back.
+            named: the settings that the user typed: the networks that they name never fall back.
         """
-        self._named_backbone = named_backbone
+        self._named = frozenset(named)
         self._config, self._say, self._preset_note, self._spell = config, say, preset_note, spell
         self._of_all = Notes(say, spell=spell)
         self._cutter: PhotoCutter | None = None
@@ -187,7 +187,7 @@ class PhotoDrawer:
         file = map_in(depth_file, path) if depth_file is not None and depth_file.is_dir() else depth_file
         depth = _depth_of_file(file, photo, config=config, say=self._say) if file else None
         if self._cutter is None:
-            self._cutter = _cutter(config, notes=self._of_all, say=self._say, named=self._named_backbone)
+            self._cutter = _cutter(config, notes=self._of_all, say=self._say, named=self._named)
             if self._preset_note is not None:
                 self._say(self._preset_note)
             if depth is not None and (hint := sensor_note(config.pseudo)) is not None:
@@ -225,7 +225,7 @@ class PhotoDrawer:
     def _estimated(self, cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
         """Estimate depth; None, with a note, if that is not possible: of this photo, or of any."""
         try:
-            depth = _estimated_depth(cutter, photo, notes=self._of_all)
+            depth = _estimated_depth(cutter, photo, notes=self._of_all, named=self._named)
         except SampleError as error:
             notes.add("no depth, so the cut is in 2D: ", *error.parts)
             return None
@@ -368,15 +368,15 @@ def read_photo(path: Path, *, max_pixels: int) -> Upright:
         raise Cuts3dError(f"{path}: {error}") from error
 
 
-def _cutter(config: Config, *, notes: Notes, say: Say, named: bool) -> PhotoCutter:
+def _cutter(config: Config, *, notes: Notes, say: Say, named: Collection[str]) -> PhotoCutter:
     """Return what cuts with the chosen backbone, or with the offline one if that is the default and unavailable."""
     try:
         check_backbone(config)
         cutter = PhotoCutter(config, say=say)
         cutter.fetch_weights()
     except WeightsError as error:
-        config, line = with_offline_backbone(config, error, named=named)
-        notes.add(*line)
+        config, line, why = with_offline_backbone(config, error, named="features.backbone" in named)
+        notes.add(line, way_out=why)
         cutter = PhotoCutter(config, say=say)
     return cutter
 
@@ -393,11 +393,14 @@ def _in_2d(config: Config, *, say: Say) -> PhotoCutter:
     return flat
 
 
-def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -> DepthMap | None:
+def _estimated_depth(
+    cutter: PhotoCutter, photo: Image.Image, *, notes: Notes, named: Collection[str]
+) -> DepthMap | None:
     """Estimate depth; None, with a note, if no photo's can be estimated.
 
     Raises:
         SampleError: the network gives no map of this photo.
+        WeightsError: the weights of a network that was named are not to be had.
     """
     try:
         return cutter.estimate_depth(photo)
@@ -405,10 +408,10 @@ def _estimated_depth(cutter: PhotoCutter, photo: Image.Image, *, notes: Notes) -
         take, choose = Setting("depth_file", "FILE"), Setting("depth.backend", command="viz")
         notes.add("no depth map, so the cut is in 2D", way_out=[": ", take, " takes one, ", choose, " a network"])
     except WeightsError as error:
-        if cutter.config.depth.weights is not None:
+        if cutter.config.depth.weights is not None or "depth.backend" in named:
             raise
-        way_out: list[Part] = ["; ", Setting("depth_file", "FILE"), " takes a map"]
-        notes.add("no depth, so the cut is in 2D: ", *without_full_stop(error), way_out=way_out)
+        why: list[Part] = [": ", *without_full_stop(error), "; ", Setting("depth_file", "FILE"), " takes a map"]
+        notes.add("no depth, so the cut is in 2D", way_out=why)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def draw_many(
     intrinsics: Path | None = None,
     preset_note: Message | None = None,
     spell: Spell = str,
-    named_backbone: bool = False,
+    named: Collection[str] = (),
 ) -> Drawn:
     """Draw photos one after the other, each into `out/PHOTO.cuts3d.png`.
 
@@ -81,7 +81,7 @@ def draw_many(
         intrinsics: a file with the camera of the photos, or one of each.
         preset_note: why the settings are those of their preset, where nobody named one; said before the first cut.
         spell: puts the notes on the pictures into the reader's words.
-        named_backbone: whether the user named the backbone, which then never falls back.
+        named: the settings that the user typed: the networks that they name never fall back.
 
     Returns:
         What was drawn. Photos that cannot be used are in it, with the reasons.
@@ -105,9 +105,7 @@ def draw_many(
         check_effect(config.pseudo)
         limit = config.run.max_image_pixels
         cameras = cameras_of(listing.photos, intrinsics, root=listing.root, max_pixels=limit).of
-    draw = _drawer(
-        checkpoint, config=config, say=say, preset_note=preset_note, spell=spell, named_backbone=named_backbone
-    )
+    draw = _drawer(checkpoint, config=config, say=say, preset_note=preset_note, spell=spell, named=named)
     stems = Stems()
     pictures: list[Picture] = []
     failed: list[dict[str, str]] = []
@@ -144,11 +142,11 @@ def _drawer(
     say: Say,
     preset_note: Message | None,
     spell: Spell,
-    named_backbone: bool,
+    named: Collection[str],
 ) -> _Draw:
     """Return what draws a photo, given its map, the picture's file, and its camera."""
     if checkpoint is not None:
         detections = DetectionDrawer(checkpoint, config, say=say)
         return lambda path, _depth, target, _camera: detections.draw(path, target=target)
-    cuts = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell, named_backbone=named_backbone)
+    cuts = PhotoDrawer(config, say=say, preset_note=preset_note, spell=spell, named=named)
     return lambda path, depth, target, camera: cuts.draw(path, depth_file=depth, target=target, camera=camera)

@@ -92,8 +92,8 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
         check_backbone(config)
         FeatureExtractor(config, say=say).weights  # noqa: B018 - fetches them, if need be
     except WeightsError as error:
-        config, line = with_offline_backbone(config, error, named="features.backbone" in given)
-        note(*line)
+        config, line, why = with_offline_backbone(config, error, named="features.backbone" in given)
+        note(line, way_out=why)
         FeatureExtractor(config, say=say).weights  # noqa: B018
     # Depth.
     method = get_method(config.pseudo.method)
@@ -103,7 +103,7 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
         if missing is not None:
             network: Parts = () if missing else (", ", Setting("depth.backend"), " a network")
             why = (": ", *missing) if missing else ()
-            note("no depth, so the photos are cut in 2D", *why, way_out=("; ", *maps, *network))
+            note("no depth, so the photos are cut in 2D", way_out=(*why, "; ", *maps, *network))
             config = replace(config, pseudo=in_2d(config.pseudo))
             if method.needs_depth(config.pseudo):
                 raise UsageError(f"{config.pseudo.method} cannot cut without depth: ", *maps)

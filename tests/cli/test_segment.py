@@ -178,11 +178,11 @@ def test_without_depth_and_without_a_network_it_cuts_in_2d_and_says_so_once(
     assert "; --depth-dir DIR takes maps" in ran.err
     result = json.loads(ran.out)
     assert result["photos"] == 2
-    # Results of the command line speak as it does.
+    # Why, and what to do, is said where the command was typed.
     for notes in (result["notes"], json.loads(Path("out/segment.json").read_text())["result"]["notes"]):
-        assert len(notes) == 1
-        assert "--depth-weights FOLDER" in notes[0]
-        assert "depth.weights" not in notes[0]
+        assert notes == ["no depth, so the photos are cut in 2D"]
+    assert "--depth-weights FOLDER" in ran.err
+    assert "depth.weights" not in ran.err
 
 
 def test_what_the_user_named_never_falls_back(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):

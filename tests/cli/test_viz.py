@@ -116,11 +116,12 @@ def test_several_photos_say_once_what_falls_back(folders: Path, cuts3d: Callable
     assert ran.code == 0
     assert ran.err.count("no depth, so the cut is in 2D") == 1
     notes = [picture["notes"] for picture in json.loads(ran.out)["pictures"]]
-    assert [len(lines) for lines in notes] == [1, 1]
-    # Pictures are of the command line, and speak as it does.
-    assert notes[0] == notes[1]
-    assert "--depth-weights FOLDER" in notes[0][0]
-    assert "depth.weights" not in notes[0][0]
+    # Why, and what to do, is said where the command was typed.
+    assert notes == [["no depth, so the cut is in 2D"]] * 2
+    assert "--depth-weights FOLDER" in ran.err
+    assert "depth.weights" not in ran.err
+    ran = cuts3d("viz", "photos/a.jpg", *SMALL, "--weights", weights, "--depth-backend", "zoedepth", "--out", "o.png")
+    assert (ran.code, "\ncuts3d: weights of zoedepth are not in the cache" in ran.err) == (1, True)
 
 
 def test_a_backbone_that_is_named_never_falls_back(folders: Path, cuts3d: Callable[..., Ran]):

