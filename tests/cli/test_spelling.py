@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cuts3d_cli import Detector, Segmenter
+from cuts3d_cli import Detector, Segmenter, coco_dataset
 from cuts3d_cli.cli.app import app  # noqa: F401 - registers the commands
 from cuts3d_cli.cli.flags import flag_of
 from cuts3d_cli.cli.spelling import COMMANDS, command_line, set_running, spelled
@@ -140,7 +140,7 @@ def test_messages_name_settings_that_exist():
     # Arguments of commands, and of the Python API.
     api = {
         name
-        for function in (Segmenter.__init__, Segmenter.__call__, Segmenter.batch, Detector.__init__)
+        for function in (Segmenter.__init__, Segmenter.__call__, Segmenter.batch, Detector.__init__, coco_dataset)
         for name in inspect.signature(function).parameters
     } | {"method", "backend", "backbone"}
     arguments = {name for name in names if "." not in name} - api
