@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import cuts3d_cli
+from cuts3d_cli.api import segmenter
 from cuts3d_cli.cli.app import app
 from cuts3d_cli.config import PRESETS, resolve
 from cuts3d_cli.config.recipe import read_recipe
@@ -275,13 +276,22 @@ def cached_weights(offline_weights: Path) -> Path:
 
 @pytest.fixture
 def example_files(
-    alone: Path, cached_weights: Path, tiny_detector: Path, cuts3d: Any, monkeypatch: pytest.MonkeyPatch
+    alone: Path,
+    cached_weights: Path,
+    tiny_detector: Path,
+    cuts3d: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Put the files that the examples name into the working folder, and small networks behind what they load."""
     monkeypatch.setenv("CUTS3D_CACHE", str(cached_weights))
     monkeypatch.setitem(BACKBONES, OFFLINE_BACKBONE, replace(BACKBONES[OFFLINE_BACKBONE], size=420))
     offline = replace(PRESETS["paper"], features=replace(PRESETS["paper"].features, backbone=OFFLINE_BACKBONE))
     monkeypatch.setitem(PRESETS, "paper", offline)
+    # `segment` keeps what it has made: that of another test has the preset as it was, and this one's has another.
+    monkeypatch.setattr(segmenter, "_latest", [])
+    segmenter._segmenter.cache_clear()
+    request.addfinalizer(segmenter._segmenter.cache_clear)
     monkeypatch.setitem(DEPTHS, "zoedepth", replace(DEPTHS["zoedepth"], load=lambda *_, **__: RedIsNear()))
 
     scene = two_boxes(160, 120)
