@@ -281,8 +281,7 @@ def example_files(
     tiny_detector: Path,
     cuts3d: Any,
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> None:
+) -> Iterator[None]:
     """Put the files that the examples name into the working folder, and small networks behind what they load."""
     monkeypatch.setenv("CUTS3D_CACHE", str(cached_weights))
     monkeypatch.setitem(BACKBONES, OFFLINE_BACKBONE, replace(BACKBONES[OFFLINE_BACKBONE], size=420))
@@ -291,7 +290,6 @@ def example_files(
     # `segment` keeps what it has made: that of another test has the preset as it was, and this one's has another.
     monkeypatch.setattr(segmenter, "_latest", [])
     segmenter._segmenter.cache_clear()
-    request.addfinalizer(segmenter._segmenter.cache_clear)
     monkeypatch.setitem(DEPTHS, "zoedepth", replace(DEPTHS["zoedepth"], load=lambda *_, **__: RedIsNear()))
 
     scene = two_boxes(160, 120)
@@ -316,6 +314,8 @@ def example_files(
     ):
         ran: Ran = cuts3d(*command)
         assert ran.code == 0, ran.err
+    yield
+    segmenter._segmenter.cache_clear()
 
 
 class RedIsNear(DepthBackend):
