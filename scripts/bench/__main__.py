@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--photos", type=_positive, help="the most photos of each set, for a trial (all)")
     group = parser.add_argument_group("scale")
     group.add_argument("--counts", type=_numbers, default=(100, 300, 1000), help="images, for memory (100,300,1000)")
-    group.add_argument("--speed-images", type=_positive, default=200, help="images, for speed (200)")
+    group.add_argument("--speed-images", type=_positive, default=100, help="images, for speed (100)")
     group = parser.add_argument_group("report")
     group.add_argument("--report-photos", type=_numbers, default=(2000,), help="photos in the gallery (2000)")
     group.add_argument("--keep-reports", type=Path, help="folder that keeps the reports (none)")

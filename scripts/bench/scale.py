@@ -25,16 +25,33 @@ from cuts3d_cli.sidecars import features
 from executable import command, cuts3d, neutral_environment
 from scenes.files import write_depth
 
-BACKBONE, SIZE, GRID = "dino-vits16", 480, 30
-"""Its features are given, so that no weights are needed and the network is not the bottleneck."""
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large images are cut. Their features are given, so that no weights are needed and no network is waited for.
+
+    Attributes:
+        backbone: whose features they are said to be.
+        grid: side of its grid of patches.
+        crf: side at which the CRF works, pixels.
+    """
+
+    backbone: str
+    grid: int
+    crf: int
+
+
+PAPER = Size(backbone="dino-vits8", grid=60, crf=480)
+SMALL = Size(backbone="dino-vits16", grid=30, crf=240)
+"""A quarter of the paper's patches and pixels, so that a thousand images take a minute."""
+SIDE = 480
+"""To which images are resized for either backbone, pixels."""
 CHANNELS = 32
 """Of the given features."""
 WIDTH, HEIGHT = 320, 240
 OBJECTS = 3
 METRES = (1.9, 1.0, 1.3, 1.6)
 """Distances of the background and of each object."""
-CRF_SIZE = 240
-"""A quarter of the usual pixels, so that a thousand images take minutes."""
 SHARD_SIZE = 1000
 """Of `cuts3d pack`: the places of so many images are held in memory."""
 _POLL_SECONDS = 0.1
@@ -65,9 +82,9 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
         name="scale",
         tables=[Table("images per second", speed), *([Table("peak memory", memory)] if memory else [])],
         notes=[
-            f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given (grid {GRID}x{GRID}), CRF at"
-            f" {CRF_SIZE} pixels; shards of {SHARD_SIZE} images at most; seconds are those of `cuts3d pseudo --json`,"
-            f" including the start of its processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
+            f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given; speed at {_told(PAPER)}, as"
+            f" the paper has it, memory at {_told(SMALL)}; shards of {SHARD_SIZE} images at most. Seconds are those of"
+            f" `cuts3d pseudo --json`, including the start of its processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
             "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
             " and of its largest worker; 'growth' is relative to the first row.",
         ],
@@ -76,11 +93,11 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
 
 
 def _speed(folder: Path, *, workers: Sequence[int], repeats: int, images: int) -> list[Row]:
-    shards = synthetic_shards(folder / "speed", images)
+    shards = synthetic_shards(folder / "speed", images, size=PAPER)
 
     def run(number: int) -> Run:
         log(f"scale: {images} images, {number} workers")
-        return pseudo(shards, workers=number)
+        return pseudo(shards, workers=number, size=PAPER)
 
     timed = interleaved({str(number): partial(run, number) for number in workers}, repeats=repeats).results
     shutil.rmtree(folder / "speed")
@@ -104,8 +121,8 @@ def _memory(folder: Path, *, counts: Sequence[int], workers: int) -> list[Row]:
     rows: list[Row] = []
     for images in counts:
         log(f"scale: memory of {images} images")
-        shards = synthetic_shards(folder / "memory", images)
-        run = pseudo(shards, workers=workers)
+        shards = synthetic_shards(folder / "memory", images, size=SMALL)
+        run = pseudo(shards, workers=workers, size=SMALL)
         shutil.rmtree(folder / "memory")
         first = rows[0] if rows else {"main, MB": run.main, "largest worker, MB": run.worker}
         rows.append(
@@ -140,18 +157,23 @@ class Run:
     worker: float
 
 
-def pseudo(shards: Path, *, workers: int) -> Run:
+def _told(size: Size) -> str:
+    return f"{size.grid}x{size.grid} patches and a CRF of {size.crf} pixels"
+
+
+def pseudo(shards: Path, *, workers: int, size: Size) -> Run:
     """Run `cuts3d pseudo` on shards, without the user's settings, and poll its memory.
 
     Args:
         shards: the folder of the base shards; they have depth and features.
         workers: processes that cut.
+        size: that they were made for.
 
     Raises:
         RuntimeError: it failed.
     """
     words = command(
-        *("pseudo", "--shards", shards.name, "--backbone", BACKBONE, "--size", SIZE, "--crf-size", CRF_SIZE),
+        *("pseudo", "--shards", shards.name, "--backbone", size.backbone, "--size", SIDE, "--crf-size", size.crf),
         *("--workers", workers, "--if-exists", "overwrite", "--json"),
     )
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
@@ -175,12 +197,13 @@ def pseudo(shards: Path, *, workers: int) -> Run:
     )
 
 
-def synthetic_shards(folder: Path, images: int) -> Path:
+def synthetic_shards(folder: Path, images: int, *, size: Size) -> Path:
     """Write base shards of synthetic images with finished depth and features sidecars.
 
     Args:
         folder: receives the shards in its subfolder shards/; created if missing.
         images: number of images.
+        size: of their features.
 
     Returns:
         The folder of the shards.
@@ -205,14 +228,14 @@ def synthetic_shards(folder: Path, images: int) -> Path:
     # Features that no network has computed.
     def vectors(base: Path) -> Iterator[Outcome]:
         for sample in read_shard(base):
-            made = _features(int(sample.key))
-            stored = features.StoredFeatures(features=made, backbone=BACKBONE, size=SIZE, tensor="made")
+            made = _features(int(sample.key), grid=size.grid)
+            stored = features.StoredFeatures(features=made, backbone=size.backbone, size=SIDE, tensor="made")
             yield Outcome(key=sample.key, members=features.encode(stored))
 
     run_shards(
         sorted((folder / "shards").glob("synthetic-[0-9]*[0-9].tar")),
         stage="features",
-        config={"features": {"backbone": BACKBONE, "size": SIZE}},
+        config={"features": {"backbone": size.backbone, "size": SIDE}},
         inputs=lambda base: {"base": base},
         outcomes=vectors,
         if_exists="overwrite",
@@ -234,12 +257,12 @@ def _labels(number: int, height: int, width: int) -> NDArray[np.intp]:
     return labels
 
 
-def _features(number: int) -> NDArray[np.float16]:
-    """Draw an image's features, (CHANNELS, GRID, GRID): those of objects are similar, the background's are not."""
+def _features(number: int, *, grid: int) -> NDArray[np.float16]:
+    """Draw an image's features, (CHANNELS, grid, grid): those of objects are similar, the background's are not."""
     rng = np.random.default_rng([number, 2])
     centres = np.random.default_rng(0).standard_normal((2, CHANNELS))
-    what = np.minimum(_labels(number, GRID, GRID), 1)
-    vectors = centres[what] + 0.4 * rng.standard_normal((GRID, GRID, CHANNELS))
+    what = np.minimum(_labels(number, grid, grid), 1)
+    vectors = centres[what] + 0.4 * rng.standard_normal((grid, grid, CHANNELS))
     return np.ascontiguousarray(np.moveaxis(vectors, -1, 0)).astype(np.float16)
 
 

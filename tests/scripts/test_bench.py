@@ -226,15 +226,15 @@ def test_damaged_annotations_are_refused(tmp_path: Path):
 
 @pytest.mark.slow
 def test_scale_runs_the_executable_on_made_images(tmp_path: Path):
-    shards = scale.synthetic_shards(tmp_path, 3)
-    run = scale.pseudo(shards, workers=1)
+    shards = scale.synthetic_shards(tmp_path, 3, size=scale.SMALL)
+    run = scale.pseudo(shards, workers=1, size=scale.SMALL)
     assert run.seconds > 0
     assert run.masks >= 3
     if Path("/proc/self/status").is_file():
         assert run.main > 10
         assert run.worker > 10
     with pytest.raises(RuntimeError, match="nowhere"):
-        scale.pseudo(tmp_path / "nowhere.tar", workers=1)
+        scale.pseudo(tmp_path / "nowhere.tar", workers=1, size=scale.SMALL)
 
 
 @pytest.mark.slow
@@ -251,11 +251,11 @@ def test_loader_reads_one_shard_and_many(monkeypatch: pytest.MonkeyPatch):
 def test_scale_rows_say_how_memory_grows(monkeypatch: pytest.MonkeyPatch):
     made = iter([(10, 100.0, 50.0), (40, 103.0, 49.0)])
 
-    def run(shards: Path, *, workers: int) -> scale.Run:
+    def run(shards: Path, *, workers: int, size: scale.Size) -> scale.Run:
         seconds, main, worker = next(made)
         return scale.Run(seconds=seconds, masks=7, main=main, worker=worker)
 
-    def synthetic_shard(folder: Path, images: int) -> Path:
+    def synthetic_shard(folder: Path, images: int, *, size: scale.Size) -> Path:
         folder.mkdir()
         return folder / "made-000.tar"
 
