@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,8 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
         notes=[
             f"Synthetic images of {WIDTH}x{HEIGHT} with {OBJECTS} objects, features given; speed at {_told(PAPER)}, as"
             f" the paper has it, memory at {_told(SMALL)}; shards of {SHARD_SIZE} images at most. Seconds are those of"
-            f" `cuts3d pseudo --json`, including the start of its processes. Repeats: {repeats}, interleaved; medians, ratios of pairs.",
+            f" `cuts3d pseudo --json`, including the start of its processes. Repeats: {repeats}, interleaved; medians,"
+            " ratios of pairs.",
             "Memory is the high-water mark of the resident set (VmHWM), including shared libraries, of the main process"
             " and of its largest worker; 'growth' is relative to the first row.",
         ],
@@ -93,26 +95,36 @@ def scale(*, counts: Sequence[int], workers: Sequence[int], repeats: int, speed_
 
 
 def _speed(folder: Path, *, workers: Sequence[int], repeats: int, images: int) -> list[Row]:
+    """Time one run by its number of workers, and so many runs of one worker each that know nothing of each other.
+
+    The latter is as much as the machine gives: cores share memory, caches and clock.
+    """
     shards = synthetic_shards(folder / "speed", images, size=PAPER)
+    copies = [shutil.copytree(shards, folder / f"copy-{number}" / shards.name) for number in range(max(workers))]
 
-    def run(number: int) -> Run:
+    def run(number: int) -> float:
         log(f"scale: {images} images, {number} workers")
-        return pseudo(shards, workers=number, size=PAPER)
+        return pseudo(shards, workers=number, size=PAPER).seconds
 
-    timed = interleaved({str(number): partial(run, number) for number in workers}, repeats=repeats).results
-    shutil.rmtree(folder / "speed")
-    seconds = {number: [one.seconds for one in timed[str(number)]] for number in workers}
-    return [
-        {
-            "workers": number,
-            "images": images,
-            "masks": timed[str(number)][-1].masks,
-            "seconds": median(seconds[number]),
-            "images per second": images / median(seconds[number]),
-            **ratios(seconds[workers[0]], seconds[number]),
-        }
-        for number in workers
-    ]
+    def apart(number: int) -> float:
+        log(f"scale: {number} runs of {images} images side by side")
+        with ThreadPoolExecutor() as pool:
+            runs = pool.map(partial(pseudo, workers=1, size=PAPER), copies[:number])
+            return mean(one.seconds for one in runs)
+
+    actions = {f"{number} workers": partial(run, number) for number in workers}
+    actions |= {f"{number} apart": partial(apart, number) for number in workers if number > 1}
+    seconds: Mapping[str, Sequence[float]] = interleaved(actions, repeats=repeats).results
+    alone = seconds[f"{workers[0]} workers"]
+    rows: list[Row] = []
+    for number in workers:
+        own, others = seconds[f"{number} workers"], seconds.get(f"{number} apart")
+        rate = images / median(own)
+        most = None if others is None else number * images / median(others)
+        row: Row = {"workers": number, "images": images, "seconds": median(own), "images per second": rate}
+        row |= {**ratios(alone, own), "so many runs apart, images per second": most}
+        rows.append(row | {"share of these": None if most is None else rate / most})
+    return rows
 
 
 def _memory(folder: Path, *, counts: Sequence[int], workers: int) -> list[Row]:
