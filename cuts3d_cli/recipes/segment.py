@@ -33,7 +33,7 @@ from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.own_results import RECORD
 from cuts3d_cli.stages.pack import Packing
 from cuts3d_cli.stages.pack import run as pack
-from cuts3d_cli.wording import Say, Spell, absence, choose_one
+from cuts3d_cli.wording import Say, Spell, absence, choose_one, enumerated
 
 DEFAULT_FORMATS = ("coco", "png")
 PICTURES = "pictures"
@@ -188,6 +188,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)
         begun = folder.begin(asked, list(outputs.values()), if_exists=config.run.if_exists)
         outputs = {name: where for name, where in outputs.items() if where in begun.outputs}
+        if begun.removed:
+            say(f"removed {enumerated(begun.removed)}, which other photos or settings gave")
         found = _find(wanted, replace(packing, out=folder.shards), listing, ready, bar=bar, say=say)
         exported = _export(wanted, found, outputs, announce=folder.note, bar=bar, say=say)
         drawn = _draw(wanted, found, outputs, announce=folder.note, bar=bar)

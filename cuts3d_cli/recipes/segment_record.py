@@ -51,10 +51,12 @@ class Begun:
     Attributes:
         outputs: names of the files and folders that are to be made, of those that were asked for.
         written: what is there already of the same photos and settings -> its name.
+        removed: outputs of other photos or settings that are not made again.
     """
 
     outputs: Sequence[str]
     written: Mapping[str, str]
+    removed: Sequence[str] = ()
 
 
 class Folder:
@@ -126,10 +128,10 @@ class Folder:
                 return result
         # What is written or removed now must be of an earlier run, and as that has left it.
         self._check_free([name for name in outputs if name not in self._names(record)])
+        gone = self._to_go(record, outputs, same=same, if_exists=if_exists)
+        self._files.check_unchanged(self._of(record, gone - set(outputs)), replaceable=False)
         if if_exists != "overwrite":
-            own = self._own_files(record)
-            kept = {name for name in self._names(record) if keeps and self._is_whole(record, name)}
-            self._files.check_unchanged({file: own[file] for file in own if _output_of(file) not in kept})
+            self._files.check_unchanged(self._of(record, gone))
         return None
 
     def begin(self, asked: Asked, outputs: Sequence[str], *, if_exists: IfExists) -> Begun:
@@ -145,20 +147,26 @@ class Folder:
             FileError: the folder cannot be written to.
         """
         record: Mapping[str, Any] = self._read() or {}
+        gone: set[str] = set()
         if record:
             same_photos, same = _compare(record, asked)
             if not same or if_exists == "overwrite":
-                self._files.remove(self._own_files(record))
+                gone = self._to_go(record, outputs, same=same, if_exists=if_exists)
+                self._files.remove(self._of(record, gone))
                 if not same_photos or if_exists == "overwrite":
                     self._rmtree(self.path / WORKING)
-                record = {}
         self._settle_shards()
         # What is there of the same photos and settings stays, whether it is asked for again or not.
-        self._files.begin(self._own_files(record), replaces=if_exists == "overwrite")
-        whole = [name for name in self._names(record) if self._is_whole(record, name)]
+        stays = [name for name in self._names(record) if name not in gone]
+        self._files.begin(self._of(record, stays), replaces=if_exists == "overwrite")
+        whole = [name for name in stays if self._is_whole(record, name)]
         written = {what: name for what, name in _written(record).items() if name in whole}
-        begun = Begun(outputs=[name for name in outputs if name not in whole], written=written)
-        names = list(dict.fromkeys([*self._names(record), *outputs]))
+        begun = Begun(
+            outputs=[name for name in outputs if name not in whole],
+            written=written,
+            removed=[name for name in self._names(record) if name in gone and name not in outputs],
+        )
+        names = list(dict.fromkeys([*stays, *outputs]))
         self._write(asked, outputs=names, complete=whole, written=written, result=None)
         return begun
 
@@ -267,6 +275,19 @@ class Folder:
             own = {file: [str(content)] for file, content in files.items()}
         names = self._names(record)
         return {file: own[file] for file in own if _output_of(file) in names and ".." not in file.split("/")}
+
+    def _of(self, record: Mapping[str, Any], outputs: Collection[str]) -> Contents:
+        """Return the files of some outputs."""
+        own = self._own_files(record)
+        return {file: own[file] for file in own if _output_of(file) in outputs}
+
+    def _to_go(self, record: Mapping[str, Any], outputs: Sequence[str], *, same: bool, if_exists: IfExists) -> set[str]:
+        """Return the outputs of a run whose files are removed, or may be written again."""
+        names = self._names(record)
+        if not same:
+            return set(names)
+        again = [name for name in outputs if if_exists == "overwrite" or not self._is_whole(record, name)]
+        return set(again).intersection(names)
 
     def _names(self, record: Mapping[str, Any], which: str = "outputs") -> list[str]:
         """Return the files and folders that a record names; none that lead elsewhere."""

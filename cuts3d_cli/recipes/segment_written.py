@@ -100,8 +100,12 @@ class WrittenFiles:
         """Return those of some files that are there, sorted."""
         return [file for file in sorted(files) if (self._folder / file).is_file()]
 
-    def check_unchanged(self, files: Contents) -> None:
+    def check_unchanged(self, files: Contents, *, replaceable: bool = True) -> None:
         """Make sure that files are as they were written, if they are there.
+
+        Args:
+            files: with what they may hold.
+            replaceable: the user may ask for them to be replaced.
 
         Raises:
             FileError: the user has changed one, or it cannot be read.
@@ -111,9 +115,10 @@ class WrittenFiles:
             with explained(path):
                 changed = content_of(path) not in files[file]
             if changed:
-                problem = f"{path} was changed since `cuts3d segment` wrote it: move it away, choose another "
-                overwrite = Setting("run.if_exists", "overwrite")
-                raise FileError(problem, Setting("out"), ", or set ", overwrite, " to replace it")
+                before = "" if replaceable else "or "
+                problem = f"{path} was changed since `cuts3d segment` wrote it: move it away, {before}choose another "
+                overwrite = (", or set ", Setting("run.if_exists", "overwrite"), " to replace it")
+                raise FileError(problem, Setting("out"), *(overwrite if replaceable else ()))
 
     def remove(self, files: Iterable[str]) -> None:
         """Remove files, and the folders that are empty without them; all others stay.

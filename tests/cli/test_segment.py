@@ -387,6 +387,30 @@ def test_what_the_user_has_changed_is_kept(done: tuple[object, ...], cuts3d: Cal
     assert other.exists()
 
 
+def test_formats_that_are_not_asked_for_stay_as_long_as_they_are_of_the_same_settings(
+    done: tuple[object, ...], cuts3d: Callable[..., Ran]
+):
+    assert cuts3d(*done, "--to", "labelme").code == 0
+    corrected = next(Path("out/labelme").glob("*.json"))
+    corrected.write_text("corrected")
+    # Done all over again are those that are asked for.
+    ran = cuts3d(*done, "--if-exists", "overwrite")
+    assert ran.code == 0
+    assert corrected.read_text() == "corrected"
+    assert "removed" not in ran.err
+    # Other settings would remove it, which nothing can ask for but by its name.
+    for how in ("replace", "overwrite"):
+        ran = cuts3d(*done, "-n", "1", "--if-exists", how)
+        last = f"cuts3d: {corrected} was changed since `cuts3d segment` wrote it: move it away, or choose another --out"
+        assert (ran.code, ran.err.splitlines()[-1]) == (1, last)
+        assert corrected.read_text() == "corrected"
+    corrected.unlink()
+    ran = cuts3d(*done, "-n", "1", "--if-exists", "replace")
+    assert ran.code == 0
+    assert "removed labelme, which other photos or settings gave" in ran.err.splitlines()
+    assert not Path("out/labelme").exists()
+
+
 def test_a_users_file_among_interrupted_results_is_not_removed(
     photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ):
