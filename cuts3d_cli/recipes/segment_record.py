@@ -122,10 +122,9 @@ class Folder:
             raise UsageError(*self._refusal(record, asked))
         keeps = same and if_exists != "overwrite"
         result = record.get("result")
-        if keeps and record.get("finished") is True and isinstance(result, dict):
-            left = [name for name in outputs if not self._is_whole(record, name)]
-            if not left and (self.shards.exists() or not self._keep):
-                return result
+        done = keeps and record.get("finished") is True and set(outputs) <= self._whole(record)
+        if done and isinstance(result, dict) and (self.shards.exists() or not self._keep):
+            return result
         # What is written or removed now must be of an earlier run, and as that has left it.
         self._check_free([name for name in outputs if name not in self._names(record)])
         gone = self._to_go(record, outputs, same=same, if_exists=if_exists)
@@ -159,7 +158,8 @@ class Folder:
         # What is there of the same photos and settings stays, whether it is asked for again or not.
         stays = [name for name in self._names(record) if name not in gone]
         self._files.begin(self._of(record, stays), replaces=if_exists == "overwrite")
-        whole = [name for name in stays if self._is_whole(record, name)]
+        still = self._whole(record) - gone
+        whole = [name for name in stays if name in still]
         written = {what: name for what, name in _written(record).items() if name in whole}
         begun = Begun(
             outputs=[name for name in outputs if name not in whole],
@@ -251,12 +251,11 @@ class Folder:
         replace = Setting("run.if_exists", "replace")
         return (begin, *what, ": choose another ", Setting("out"), ", or set ", replace, " to remove them")
 
-    def _is_whole(self, record: Mapping[str, Any], name: str) -> bool:
-        """Tell whether an output was finished and all of its files are there; the user may have changed them."""
-        if name not in self._names(record, "complete"):
-            return False
-        own = [file for file in self._own_files(record) if _output_of(file) == name]
-        return len(self._files.those_there(own)) == len(own)
+    def _whole(self, record: Mapping[str, Any]) -> set[str]:
+        """Return the outputs that were finished, and of which all files are there; the user may have changed them."""
+        own = self._own_files(record)
+        gone = {_output_of(file) for file in own.keys() - self._files.those_there(own)}
+        return set(self._names(record, "complete")) - gone
 
     def _has_begun(self, record: Mapping[str, Any]) -> bool:
         """Tell whether anything came of a run: one that ended at once leaves nothing to be kept."""
@@ -286,8 +285,7 @@ class Folder:
         names = self._names(record)
         if not same:
             return set(names)
-        again = [name for name in outputs if if_exists == "overwrite" or not self._is_whole(record, name)]
-        return set(again).intersection(names)
+        return set(outputs).intersection(names) - (set() if if_exists == "overwrite" else self._whole(record))
 
     def _names(self, record: Mapping[str, Any], which: str = "outputs") -> list[str]:
         """Return the files and folders that a record names; none that lead elsewhere."""

@@ -20,7 +20,7 @@ from cuts3d_cli.evaluation.datasets.files import (
 from cuts3d_cli.evaluation.datasets.ground_truth import GroundTruth, TrueImage, list_ground_truth
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, instances_in_pixels
 from cuts3d_cli.evaluation.metrics import Instance
-from cuts3d_cli.wording import counted, listed
+from cuts3d_cli.wording import counted, enumerated, listed
 
 
 class IncompleteDatasetError(DatasetError):
@@ -185,7 +185,7 @@ def _locate(benchmark: Benchmark, root: Path, *, count: bool = True) -> Availabi
         for path in missing_paths(bases or [root / benchmark.folders[0]], alternatives)
     ]
     words = [f"no {path}" for path in missing]
-    note = f"there is {' and '.join([', '.join(words[:-1]), words[-1]] if words[1:] else words)}" if missing else ""
+    note = f"there is {enumerated(words)}" if missing else ""
     # Count the photos: an archive may have been unpacked in part.
     number = count_photos(photos) if photos and count else 0
     short = bool(count and photos and not missing and number < benchmark.images)
