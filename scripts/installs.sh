@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Checks that the package installs and works on the oldest Python that it supports and on the newest that torch has
-# wheels for, each in a fresh environment: `cuts3d --help`, `segment` of one photo, and fast tests. Needs PyPI, 8 GB of
-# disk and two to three minutes.
+# wheels for, each in a fresh environment: `cuts3d --help`, `segment` of one photo, and fast tests. Needs PyPI, 9 GB of
+# disk where temporary files are (TMPDIR), and two to three minutes.
 #   bash scripts/installs.sh [VERSION...]     default: 3.10, and the newest one that is here
-# A Python that is not on this machine, on the path or in pyenv, is skipped with a word. Exit code 1 if a check fails.
+# A Python that is not on this machine, on the path or in pyenv, is skipped with a word, and so is one for which the disk
+# is too full. Exit code 1 if a check fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 oldest=3.10
@@ -11,6 +12,7 @@ newest=(3.15 3.14 3.13 3.12 3.11) # of torch 2.15, the newest first
 # Tests that need nothing but the package itself and take seconds.
 tests="tests/config tests/shards tests/exports tests/test_public_api.py tests/test_errors.py tests/test_files.py
 tests/stages/test_listing.py tests/stages/test_listing_many.py tests/cut/test_localcut.py tests/cut/test_ncut.py"
+gigabytes=9 # for torch with its CUDA libraries, packed and unpacked, as pip needs them; uv takes 6
 unset PYTHONPATH VIRTUAL_ENV
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -23,8 +25,7 @@ python_of() {
         fi
     done
 }
-# uv installs in a fraction of pip's time, and fetches once what both environments need. It comes from pip's index, whose
-# settings it does not read by itself.
+# uv installs in a fraction of pip's time. It comes from pip's index, whose settings it does not read by itself.
 fetch_uv() {
     local pip index
     pip=("$scratch/tools/bin/python" -m pip --quiet --disable-pip-version-check)
@@ -66,6 +67,11 @@ for wanted in "$@"; do
         echo "skipped Python $wanted: it is not on this machine"
         continue
     fi
+    free=$(df -Pk "$scratch" | awk 'NR == 2 { print int($4 / 1e6) }')
+    if [ "$free" -lt "$gigabytes" ]; then
+        echo "skipped Python $wanted: $scratch has $free GB free, and $gigabytes are needed; set TMPDIR to another disk"
+        continue
+    fi
     echo "== Python $wanted: $python"
     begun=$SECONDS
     if ! [ -d "$scratch/source" ]; then
@@ -80,6 +86,7 @@ for wanted in "$@"; do
         echo "Python $wanted: FAILED" >&2
         failed=1
     fi
-    rm -rf "$scratch/env" "$scratch/work"
+    # The next Python takes another torch, with CUDA libraries of its own.
+    rm -rf "$scratch/env" "$scratch/work" "$scratch/cache"
 done
 exit "$failed"
