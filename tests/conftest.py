@@ -6,11 +6,15 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.photos import pack_photos
 from tests.support.running import Ran
+
+if TYPE_CHECKING:
+    from tests.support.pretended_cuda import Device
 
 # Under nohup SIGHUP is ignored, also by the commands that tests start: those that answer it must not be.
 if hasattr(signal, "SIGHUP"):
@@ -90,14 +94,14 @@ def offline_weights() -> Path:
 
 
 @pytest.fixture
-def gpu() -> Iterator[None]:
-    """A GPU on which tests can compute: this machine's, else a pretended one, see `tests.support.pretended_cuda`."""
+def gpu() -> Iterator[Device | None]:
+    """A GPU to compute on: this machine's, else a pretended one, of which it gives what is known."""
     import torch
 
     from tests.support.pretended_cuda import pretended_cuda
 
-    with nullcontext() if torch.cuda.is_available() else pretended_cuda():
-        yield
+    with nullcontext() if torch.cuda.is_available() else pretended_cuda() as device:
+        yield device
 
 
 @pytest.fixture

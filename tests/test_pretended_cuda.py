@@ -19,7 +19,7 @@ MIXED = "Expected all tensors to be on the same device"
 @pytest.fixture
 def device() -> Iterator[Device]:
     if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU of its own, which tests take")
+        pytest.skip("the device is a real one: none is pretended")
     with pretended_cuda(count=2) as made:
         yield made
 
@@ -232,7 +232,7 @@ def test_memory_runs_out(device: Device):
 
 def test_all_is_as_it_was_afterwards():
     if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU of its own, which tests take")
+        pytest.skip("the device is a real one: none is pretended")
     with pretended_cuda():
         assert torch.cuda.is_available()
     assert not torch.cuda.is_available()

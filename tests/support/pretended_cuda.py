@@ -18,10 +18,9 @@ It counts what makes a CPU wait for a GPU, and by whom (`Device.waits`), and run
 What it does not cover: threads other than the one that entered it and processes that this one starts, CUDA's own
 generators, streams and graphs (all is done at once), pinned memory, torch.compile and torch.jit, tensors that
 `torch.load` or safetensors put onto a device themselves, sparse tensors, kernels' own limits and rounding, fused
-kernels of attention and of optimizers (theirs are plain operations here), inference mode (it only leaves out
-gradients here), and memory but for the size of a single
-tensor. Above all not backward passes: torch's engine asks the driver. `Tensor.backward` gives zeros to all that has a
-gradient, so that what follows it can run.
+kernels of attention and of optimizers (plain operations here), inference mode (it only leaves out gradients here), and
+memory but for the size of a single tensor. Above all not backward passes: torch's engine asks the driver.
+`Tensor.backward` gives zeros to all that has a gradient, so that what follows it can run.
 """
 
 from __future__ import annotations
@@ -428,14 +427,6 @@ def _batch_norm(
     return (*found, torch.empty(0, dtype=torch.uint8))
 
 
-def _batch_norm_backward(
-    source: Any, gradient: Any, weight: Any, mean: Any, variance: Any, saved: Any, inverse: Any, epsilon: float, _: Any
-) -> Any:
-    return aten.native_batch_norm_backward(
-        gradient, source, weight, mean, variance, saved, inverse, True, epsilon, [True, True, True]
-    )
-
-
 def _in_single(func: Any, values: torch.Tensor, dim: int, half_to_float: bool) -> Any:
     """Take a softmax of half precision in single precision, which kernels of CUDA do in one go."""
     return func(values.float() if half_to_float else values, dim, False)
@@ -446,7 +437,6 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
     aten._softmax.default: functools.partial(_in_single, aten._softmax.default),
     aten._log_softmax.default: functools.partial(_in_single, aten._log_softmax.default),
     aten.cudnn_batch_norm.default: _batch_norm,
-    aten.cudnn_batch_norm_backward.default: _batch_norm_backward,
 }
 """What stands for operations that only CUDA has, or has in another way."""
 
