@@ -208,6 +208,7 @@ def test_an_evaluation(cuts3d: Command, alone: Path, tiny_detector: Path, gpu: D
             "accumulate": 2,
         },
         {"norm": "SyncBN", "alpha": "none", "copy_paste_select": "random"},
+        {"copy_paste": False},
     ],
 )
 def test_a_training(tmp_path: Path, gpu: Device | None, changes: dict[str, Any]):
@@ -252,6 +253,15 @@ def test_the_first_losses_of_a_training_are_those_of_the_cpu(tmp_path: Path, gpu
         assert losses[0].keys() == losses[1].keys()
         return
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_photo_without_instances_has_weights_on_its_device(gpu: Device | None):
+    from cuts3d_cli.detector.losses import drop_weights
+
+    boxes = torch.ones(2, 4, device="cuda")
+    found = drop_weights(boxes, boxes[:0], iou=0.01)
+    assert found.device == boxes.device
+    assert found.tolist() == [0.0, 0.0]
 
 
 def test_the_current_device_is_the_one_that_was_asked_for(cuts3d: Command, alone: Path, weights: Path):

@@ -18,8 +18,9 @@ It counts what makes a CPU wait for a GPU, and by whom (`Device.waits`), and run
 What it does not cover: threads other than the one that entered it and processes that this one starts, CUDA's own
 generators, streams and graphs (all is done at once), pinned memory, torch.compile and torch.jit, tensors that
 `torch.load` or safetensors put onto a device themselves, sparse tensors, kernels' own limits and rounding, fused
-kernels of attention and of optimizers (plain operations here), inference mode (it only leaves out gradients here), and
-memory but for the size of a single tensor. Above all not backward passes: torch's engine asks the driver.
+kernels of attention and of optimizers (plain operations here), inference mode (it only leaves out gradients here),
+modules whose parameters something else holds when they move to the device (it raises), and memory but for the size of
+a single tensor. Above all not backward passes: torch's engine asks the driver.
 `Tensor.backward` gives zeros to all that has a gradient, so that what follows it can run.
 """
 
