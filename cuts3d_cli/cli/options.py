@@ -29,6 +29,7 @@ from cuts3d_cli.config import (
 )
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS
+from cuts3d_cli.devices import require_one_device
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.wording import choose_one, did_you_mean
 
@@ -108,6 +109,8 @@ def with_config(
         wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
         names = [wanted.section for wanted in wholes]
         reads = {wanted.section: _read_fields(wanted, shards="shards" in signature.parameters) for wanted in wholes}
+        of_run = reads.get("run", frozenset())
+        one_device = "device" in of_run and "gpus" not in of_run and "gpus" not in signature.parameters
         places: dict[str, tuple[str, str]] = {}
         panels: dict[str, list[inspect.Parameter]] = {}
         renamed: list[tuple[str, str, Any]] = []
@@ -184,6 +187,8 @@ def with_config(
             otherwise = default_preset(arguments) if default_preset else None
             config = resolve(preset=preset, overrides=overrides, default_preset=otherwise)
             check_choices(config)
+            if one_device:
+                require_one_device(config.run.device)
             check_effects(
                 [(section, key) for section, values in overrides.items() for key in values],
                 config=config,
