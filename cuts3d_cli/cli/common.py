@@ -120,7 +120,7 @@ def gpus_of_training(gpus: str, config: Config) -> tuple[str, int]:
 
     count = convert(gpus, int | Literal["all"], setting="gpus")
     if count != "all" and count < 1:
-        raise SettingError("gpus", f"is {count}: it must be at least 1")
+        raise SettingError("gpus", f"is '{count}': it must be at least 1")
     if config.run.device == ALL_GPUS and count not in (1, "all"):
         say(Message("warning: ", Setting("gpus"), " has no effect with ", Setting("run.device", ALL_GPUS)))
     return training_gpus(count, device=config.run.device)

@@ -21,7 +21,7 @@ from cuts3d_cli.config import (
     Config,
     former_switches,
     in_present_terms,
-    names_preset,
+    named_here,
     resolve,
     section_fields,
     section_types,
@@ -64,7 +64,7 @@ Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
 
 
-_PASSED = ("config", "given", "stand_in")
+_PASSED = ("config", "given", "named", "stand_in")
 """Arguments of commands that are no options."""
 DefaultPreset = Callable[[Mapping[str, Any]], str | None]
 """Takes a command's own arguments and names the preset where nobody names one; None for the paper's."""
@@ -82,7 +82,8 @@ def with_config(
 
     The command is called with the resolved configuration as its keyword argument `config`, in place of those options;
     one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too;
-    one that has an argument `stand_in` the preset that was taken since nobody names one, or None.
+    one that has an argument `named` those that a variable or file sets besides; one that has an argument `stand_in` the
+    preset that was taken since nobody names one, or None.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
@@ -196,11 +197,14 @@ def with_config(
                 idle=idle(arguments, config) if idle else {},
                 preset=preset,
             )
-            if "given" in signature.parameters:
-                named = {f"{section}.{key}" for section, values in overrides.items() for key in values}
-                arguments["given"] = named | ({"preset"} if preset is not None else set())
-            if "stand_in" in signature.parameters:
-                arguments["stand_in"] = None if preset is not None or names_preset() else otherwise
+            given = {f"{section}.{key}" for section, values in overrides.items() for key in values}
+            given |= {"preset"} if preset is not None else set()
+            passed = {
+                "given": lambda: given,
+                "named": lambda: given | named_here(),
+                "stand_in": lambda: None if "preset" in given | named_here() else otherwise,
+            }
+            arguments |= {name: make() for name, make in passed.items() if name in signature.parameters}
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -83,7 +83,8 @@ def train(
     from cuts3d_cli.evaluation.training import evaluation_of
 
     if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
+        problem = "--resume goes on with the run in the folder, and --overwrite deletes it: pass one of them"
+        raise UsageError(problem)
     folder = out or default_out(round)
     if not resume:
         interrupts.go_on_by(_way_on(folder, overwrite=overwrite))

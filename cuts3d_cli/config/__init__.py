@@ -3,7 +3,7 @@
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone, in_2d
 from cuts3d_cli.config.fields import Section, as_dict, former_switches, output_dict, section_fields, words_of
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS, default_preset
-from cuts3d_cli.config.resolving import CONFIG_FILE, in_present_terms, names_preset, resolve, resolve_recorded
+from cuts3d_cli.config.resolving import CONFIG_FILE, in_present_terms, named_here, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
     ALL_GPUS,
     MAX_IMAGE_PIXELS,
@@ -62,7 +62,7 @@ __all__ = [
     "output_dict",
     "recorded_limits",
     "recorded_precision",
-    "names_preset",
+    "named_here",
     "resolve",
     "resolve_recorded",
     "section_fields",

@@ -235,7 +235,7 @@ def test_gpus_of_a_training_are_counted(
     ran = cuts3d(*words, "--device", "cuda:all", "--gpus", 3)
     warning = "warning: --gpus has no effect with --device cuda:all"
     assert (ran.code, ran.err) == (2, f"{warning}\ncuts3d: --device is cuda:all, {none}: take --device cpu\n")
-    assert cuts3d(*words, "--gpus", 0).line == "cuts3d: --gpus is 0: it must be at least 1"
+    assert cuts3d(*words, "--gpus", 0).line == "cuts3d: --gpus is '0': it must be at least 1"
     wrong = cuts3d(*words, "--gpus", "some")
     assert (wrong.code, wrong.line) == (2, "cuts3d: --gpus is 'some': it must be a whole number, or all")
 
