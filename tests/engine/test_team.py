@@ -21,7 +21,7 @@ from cuts3d_cli.config import PAPER, Config
 from cuts3d_cli.engine import team
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.engine.team import run_in_team
-from cuts3d_cli.errors import Message, ShardError, UsageError, WeightsError
+from cuts3d_cli.errors import Message, OccupiedError, UsageError, WeightsError
 from cuts3d_cli.shards.names import sidecar
 from tests.engine.test_driver import Watcher
 from tests.support import team_stage
@@ -149,7 +149,7 @@ def test_each_shard_is_written_once_whatever_exists(bases: list[Path], tmp_path:
     if status == "done":
         assert sorted(name for name, *_ in log(tmp_path)) == [base.name for base in bases]
     if if_exists == "fail":
-        with pytest.raises(ShardError, match="exists"):
+        with pytest.raises(OccupiedError, match="exists"):
             go(bases, 2, run={"if_exists": if_exists})
 
 
