@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.config import Graphs, Precision, RunConfig
-from cuts3d_cli.errors import Cuts3dError, Setting, SettingError, UsageError
+from cuts3d_cli.config import ALL_GPUS, Graphs, Precision, RunConfig, spread
+from cuts3d_cli.errors import Cuts3dError, Parts, Setting, SettingError, UsageError
 from cuts3d_cli.wording import counted, first_line
 
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ def choose_device(asked: str) -> str:
         The name of a device that works.
 
     Raises:
-        UsageError: torch has no such device.
+        UsageError: torch has no such device, or it is several.
     """
     import torch
 
+    require_one_device(asked)
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -45,6 +46,17 @@ def choose_device(asked: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise SettingError("run.device", f"{asked} cannot be used: {first_line(error)}") from error
     return asked
+
+
+def require_one_device(asked: str) -> None:
+    """Make sure that a device is a single one.
+
+    Raises:
+        SettingError: it is every GPU, which is for what works in several processes.
+    """
+    if asked == ALL_GPUS:
+        problem = f"is {asked}, which is for what several GPUs do at once: here take auto, cuda, or cuda:0, cuda:1, ..."
+        raise SettingError("run.device", problem)
 
 
 def choose_precision(asked: Precision, *, device: str) -> NetworkPrecision:
@@ -159,24 +171,62 @@ def devices_of(run: RunConfig, *, network: bool) -> list[str]:
     Raises:
         SettingError: there are not so many GPUs, or the device is a single one.
     """
+    named = ("run.device", run.device) if run.device == ALL_GPUS else ("run.gpus", str(run.gpus))
+    run = spread(run)
     if run.gpus == 1:
         return [run.device]
-    device, asked = Setting("run.device"), f"is {run.gpus}"
+    device = Setting("run.device")
     if run.gpus != "all" and (not network or run.device == "cpu"):
         return [run.device] * run.gpus
     if run.device == "cpu":
-        raise SettingError("run.gpus", f"{asked}, which counts GPUs: with ", device, " cpu name a number of processes")
+        counts = f"is {run.gpus}, which counts GPUs: with "
+        raise SettingError("run.gpus", counts, device, " cpu name a number of processes")
     if run.device not in ("auto", "cuda"):
-        raise SettingError("run.gpus", f"{asked}, but ", device, f" is {run.device}: take cuda, or cpu for its cores")
+        only = f" is {run.device}: take cuda, or cpu for its cores"
+        raise SettingError("run.gpus", f"is {run.gpus}, but ", device, only)
+    more = " for so many processes on the cores" if run.gpus != "all" else ""
+    instead = ("take ", Setting("run.device", "cpu"), more)
+    return [f"cuda:{number}" for number in range(count_gpus(run.gpus, named=named, instead=instead))]
+
+
+def training_gpus(gpus: int | Literal["all"], *, device: str) -> tuple[str, int]:
+    """Return the device of a training and the number of GPUs that share its batches, from what a user asks for.
+
+    Args:
+        gpus: their number; "all" is every one.
+        device: "auto", "cpu", "cuda", ...; `ALL_GPUS` is the device cuda on every one, whatever `gpus` is.
+
+    Raises:
+        SettingError: there is no GPU, or the device is a single one.
+    """
+    if device == ALL_GPUS:
+        return "cuda", count_gpus("all", named=("run.device", device), instead=("take ", Setting("run.device", "cpu")))
+    if gpus != "all":
+        return device, gpus
+    if device not in ("auto", "cuda"):
+        raise SettingError("gpus", "is all, but ", Setting("run.device"), f" is {device}: take cuda, or leave it out")
+    return device, count_gpus("all", named=("gpus", "all"), instead=("leave it out",))
+
+
+def count_gpus(wanted: int | Literal["all"], *, named: tuple[str, str], instead: Parts) -> int:
+    """Return how many GPUs of this machine are meant, and make sure that it has them.
+
+    Args:
+        wanted: their number, or "all" for every one.
+        named: the setting that asks for them, as in "run.gpus", and its value.
+        instead: the way out where there is none.
+
+    Raises:
+        SettingError: there are not so many.
+    """
     import torch
 
     there = torch.cuda.device_count()
-    if there < (wanted := 1 if run.gpus == "all" else run.gpus):
-        fewer = "lower it, or take" if there else "take"
-        more = " for so many processes on the cores" if run.gpus != "all" else ""
-        problem = f"{asked}, but this machine has {counted(there, 'GPU')}: {fewer} "
-        raise SettingError("run.gpus", problem, Setting("run.device", "cpu"), more)
-    return [f"cuda:{number}" for number in range(there if run.gpus == "all" else wanted)]
+    if there < (1 if wanted == "all" else wanted):
+        setting, value = named
+        fewer = "lower it, or " if there else ""
+        raise SettingError(setting, f"is {value}, but this machine has {counted(there, 'GPU')}: {fewer}", *instead)
+    return there if wanted == "all" else wanted
 
 
 def graph_device(graphs: Graphs, *, device: str) -> str | None:

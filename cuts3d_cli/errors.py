@@ -151,6 +151,14 @@ class SettingError(UsageError):
         return (*head, " ", *self.args[1:])
 
 
+class OccupiedError(UsageError):
+    """The place that was named for results holds something that is not to be replaced: it must be another one.
+
+    Whatever the command, and whatever is there: a stranger's files, results that were changed by hand or that another
+    version wrote, or the command's own results where none are to be replaced.
+    """
+
+
 class FileError(Cuts3dError):
     """A file cannot be written, or cannot be read."""
 

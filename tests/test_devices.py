@@ -12,7 +12,18 @@ import pytest
 import torch
 
 from cuts3d_cli import devices
-from cuts3d_cli.devices import NetworkPrecision, autocasting, choose_precision, computing, graph_device, own_device
+from cuts3d_cli.config import RunConfig
+from cuts3d_cli.devices import (
+    NetworkPrecision,
+    autocasting,
+    choose_device,
+    choose_precision,
+    computing,
+    devices_of,
+    graph_device,
+    own_device,
+    training_gpus,
+)
 from cuts3d_cli.errors import SettingError, UsageError
 
 
@@ -59,6 +70,41 @@ def test_a_device_without_double_precision_is_refused(gpus: Callable[[bool], Non
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(UsageError, match=r"run\.device qpu cannot be used"):
         graph_device("device", device="qpu")
+
+
+def test_the_device_of_each_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    all_there = ["cuda:0", "cuda:1", "cuda:2"]
+    for network in (True, False):
+        assert devices_of(RunConfig(device="cuda:all"), network=network) == all_there
+        assert devices_of(RunConfig(device="cuda", gpus="all"), network=network) == all_there
+        assert devices_of(RunConfig(device="cuda:1"), network=network) == ["cuda:1"]
+    assert devices_of(RunConfig(gpus=2), network=True) == all_there[:2]
+    assert devices_of(RunConfig(gpus=4), network=False) == ["auto"] * 4
+    with pytest.raises(SettingError, match=r"run\.gpus is 4, but this machine has 3 GPUs: lower it, or take "):
+        devices_of(RunConfig(gpus=4), network=True)
+
+
+def test_the_gpus_of_a_training(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert training_gpus(2, device="cuda") == ("cuda", 2)
+    assert training_gpus(1, device="cuda:1") == ("cuda:1", 1)
+    assert training_gpus("all", device="auto") == ("auto", 3)
+    assert training_gpus(1, device="cuda:all") == training_gpus("all", device="cuda") == ("cuda", 3)
+    with pytest.raises(SettingError, match=r"^gpus is all, but run\.device is cuda:1: take cuda, or leave it out"):
+        training_gpus("all", device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SettingError, match=r"^gpus is all, but this machine has 0 GPUs: leave it out"):
+        training_gpus("all", device="auto")
+    with pytest.raises(
+        SettingError, match=r"^run\.device is cuda:all, but this machine has 0 GPUs: take run\.device='cpu'"
+    ):
+        training_gpus(1, device="cuda:all")
+
+
+def test_several_devices_are_no_device():
+    with pytest.raises(SettingError, match=r"^run\.device is cuda:all, which is for what several GPUs do at once"):
+        choose_device("cuda:all")
 
 
 def test_without_a_gpu_nobody_loads_torch_to_find_out():

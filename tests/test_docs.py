@@ -239,7 +239,7 @@ def test_the_tables_of_settings_are_those_of_the_command(cuts3d: Any) -> None:
 def test_one_format_of_the_configuration_at_a_time(cuts3d: Any) -> None:
     ran: Ran = cuts3d("config", "show", "--markdown", "--json")
     assert ran.code == 2
-    assert ran.line.endswith("--json and --markdown: pass one of them")
+    assert ran.line.endswith("--json and --markdown are several formats: pass one of them")
 
 
 @pytest.mark.parametrize("block", of_all("toml"))

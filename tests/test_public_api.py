@@ -49,7 +49,7 @@ CALLS = {
     ),
     "Detector.__init__": ("self checkpoint device precision settings", "auto auto"),
     "Detector.__call__": ("self image", ""),
-    "Detector.batch": ("self images batch_size", "4"),
+    "Detector.batch": ("self images batch_size errors", "4 raise"),
     "coco_dataset": ("results image_ids category", "None object"),
     "draw": ("segmentation title notes", "None ()"),
     "to_coco": ("segmentation image_id category_id first_id", "1 1"),

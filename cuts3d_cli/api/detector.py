@@ -7,18 +7,27 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.api.fixed import Fixed, as_keywords
 from cuts3d_cli.api.images import ImageLike, to_photo
-from cuts3d_cli.api.settings import check_count, check_device, check_precision, configure, in_keywords
+from cuts3d_cli.api.settings import (
+    check_count,
+    check_device,
+    check_errors,
+    check_precision,
+    configure,
+    in_keywords,
+    returned,
+)
 from cuts3d_cli.config import Precision, in_present_terms
 from cuts3d_cli.cut.masks import decode_rle
 from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device
+from cuts3d_cli.errors import SampleError
 from cuts3d_cli.segmentation import Segmentation
 from cuts3d_cli.timing import StepTimer
 
@@ -94,31 +103,62 @@ class Detector(Fixed):
             Cuts3dError: detectron2 is not installed.
         """
         (found,) = self._detect([image])
+        if isinstance(found, SampleError):
+            raise found
         return found
 
-    def batch(self, images: Iterable[ImageLike], *, batch_size: int = 4) -> Iterator[Segmentation]:
+    @overload
+    def batch(
+        self, images: Iterable[ImageLike], *, batch_size: int = 4, errors: Literal["raise"] = "raise"
+    ) -> Iterator[Segmentation]: ...
+
+    @overload
+    def batch(
+        self, images: Iterable[ImageLike], *, batch_size: int = 4, errors: Literal["return"]
+    ) -> Iterator[Segmentation | SampleError]: ...
+
+    def batch(
+        self, images: Iterable[ImageLike], *, batch_size: int = 4, errors: Literal["raise", "return"] = "raise"
+    ) -> Iterator[Segmentation | SampleError]:
         """Find the instances of many photos, in their order.
 
         Args:
             images: each as for a call.
             batch_size: photos that go through the network at once, where they have one size.
+            errors: "raise" ends at the first photo that cannot be used; "return" gives its SampleError in place of a
+                result and goes on.
 
         Yields:
             One result a photo.
 
         Raises:
-            As a call.
+            SettingError, WeightsError, FileError, Cuts3dError: as for a call.
+            SampleError: a photo cannot be used, and `errors` is "raise".
         """
+        check_errors(errors)
         check_count("batch_size", batch_size, least=1)
         remaining = iter(images)
         with in_keywords():
             while batch := list(islice(remaining, batch_size)):
-                yield from self._detect(batch)
+                for found in self._detect(batch):
+                    if isinstance(found, SampleError):
+                        yield returned(found, errors=errors)
+                    else:
+                        yield found
 
-    def _detect(self, images: Sequence[ImageLike]) -> list[Segmentation]:
+    def _detect(self, images: Sequence[ImageLike]) -> list[Segmentation | SampleError]:
+        """Find the instances of photos together; one that cannot be used stays behind, as the error that says why."""
         timer = StepTimer()
+        read: list[NDArray[np.uint8] | SampleError] = []
         with timer.step("read"):
-            arrays = [np.asarray(to_photo(image).image) for image in images]
+            for image in images:
+                try:
+                    read.append(np.asarray(to_photo(image).image))
+                except SampleError as error:
+                    read.append(error)
+        arrays = [item for item in read if not isinstance(item, SampleError)]
+        if not arrays:
+            return [item for item in read if isinstance(item, SampleError)]
         with self._lock:
             if self._network is None:
                 with timer.step("load"):
@@ -127,10 +167,11 @@ class Detector(Fixed):
                 found = self._network.detect(arrays)
         title = str(self.checkpoint)
         share = {step: seconds / len(arrays) for step, seconds in timer.seconds.items()}
-        return [
+        results = (
             as_segmentation(item, image=image, title=title, seconds=share)
             for image, item in zip(arrays, found, strict=True)
-        ]
+        )
+        return [item if isinstance(item, SampleError) else next(results) for item in read]
 
     def _load(self) -> Network:
         require_detectron2()

@@ -19,11 +19,12 @@ from cuts3d_cli.api.images import DepthUnit, ImageLike, to_depth, to_photo
 from cuts3d_cli.api.settings import (
     check_count,
     check_device,
+    check_errors,
     check_precision,
     configure,
     in_keywords,
-    keyword_of,
     require_setting,
+    returned,
     warn,
 )
 from cuts3d_cli.config import Config, DepthOrientation, Precision
@@ -250,8 +251,7 @@ class Segmenter(Fixed):
             SampleError: a photo or depth map cannot be used, and `errors` is "raise".
             Cuts3dError: worker processes die.
         """
-        if errors not in ("raise", "return"):
-            raise SettingError("errors", f"is {errors!r}: choose one of raise, return")
+        check_errors(errors)
         check_count("batch_size", batch_size, least=1)
         check_count("workers", workers, least=0)
         pairs = zip(images, repeat(None)) if depths is None else _pairs(images, depths)
@@ -269,10 +269,7 @@ class Segmenter(Fixed):
                     assert future is not None
                     yield self._cutter.segmentation(given, result_of(future), confidence=confidence)
                 except SampleError as error:
-                    if errors == "raise":
-                        raise
-                    error.rename(keyword_of)
-                    yield error.with_traceback(None)  # whose frames hold the photo
+                    yield returned(error, errors=errors)
 
     def _tasks(
         self,

@@ -20,7 +20,7 @@ from cuts3d_cli.config.resolving import convert
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import DEPTHS, is_depth
 from cuts3d_cli.effects import unread
-from cuts3d_cli.errors import Cuts3dError, HubUnreachableError, SettingError, without_full_stop
+from cuts3d_cli.errors import Cuts3dError, HubUnreachableError, SampleError, SettingError, without_full_stop
 from cuts3d_cli.features.catalogue import BACKBONES, is_backbone
 from cuts3d_cli.wording import choose_one
 
@@ -158,6 +158,32 @@ def keyword_of(setting: str) -> str:
         return setting
     first = next((other for other in SECTIONS if field in {item.name for item, _ in _fields(other)}), None)
     return field if first == section else f"{section}__{field}"
+
+
+def check_errors(errors: str) -> None:
+    """Make sure that it is "raise" or "return", what becomes of photos of a batch that cannot be used.
+
+    Raises:
+        SettingError: it is neither.
+    """
+    if errors not in ("raise", "return"):
+        raise SettingError("errors", f"is {errors!r}: choose one of raise, return")
+
+
+def returned(error: SampleError, *, errors: str) -> SampleError:
+    """Return the error of a photo of a batch as it takes the place of a result.
+
+    Args:
+        error: why the photo cannot be used.
+        errors: "raise" or "return".
+
+    Raises:
+        SampleError: the same, where `errors` is "raise".
+    """
+    if errors == "raise":
+        raise error
+    error.rename(keyword_of)
+    return error.with_traceback(None)  # whose frames hold the photo
 
 
 def check_device(device: Any) -> None:

@@ -12,8 +12,9 @@ import typer
 from cuts3d_cli import interrupts
 from cuts3d_cli.cli.console import say, stderr, stdout
 from cuts3d_cli.cli.spelling import spelled
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import Message, Setting, ShardError
+from cuts3d_cli.config import ALL_GPUS, Config, spread
+from cuts3d_cli.config.resolving import convert
+from cuts3d_cli.errors import Message, Setting, SettingError, ShardError
 
 if TYPE_CHECKING:
     from cuts3d_cli.engine.results import StageResult
@@ -52,6 +53,14 @@ Shards = Annotated[
 MoreShards = Annotated[
     list[str] | None,
     typer.Argument(help="More shards, as when the shell has expanded {000..999}.", show_default=False),
+]
+Gpus = Annotated[
+    str,
+    typer.Option(
+        "--gpus",
+        metavar="[INTEGER|all]",
+        help="GPUs of this machine that share each batch, one process each. all: every one, as with --device cuda:all.",
+    ),
 ]
 FoundSource = Annotated[
     Literal["masks", "detections"],
@@ -97,6 +106,26 @@ def _explain_results(specs: Sequence[str], error: ShardError) -> None:
             raise ShardError(f"{folder} holds results of segment, which has left no shards: ", *again) from error
 
 
+def gpus_of_training(gpus: str, config: Config) -> tuple[str, int]:
+    """Return the device of a training and the number of GPUs that share its batches.
+
+    Args:
+        gpus: as `--gpus` takes it.
+        config: in force, with the device that was asked for.
+
+    Raises:
+        SettingError: it is no such number, or there are not so many GPUs.
+    """
+    from cuts3d_cli.devices import training_gpus
+
+    count = convert(gpus, int | Literal["all"], setting="gpus")
+    if count != "all" and count < 1:
+        raise SettingError("gpus", f"is '{count}': it must be at least 1")
+    if config.run.device == ALL_GPUS and count not in (1, "all"):
+        say(Message("warning: ", Setting("gpus"), " has no effect with ", Setting("run.device", ALL_GPUS)))
+    return training_gpus(count, device=config.run.device)
+
+
 def tell_preset(preset: str, *, has_maps: bool) -> Message:
     """Return which preset was taken, since nobody named one, and why.
 
@@ -133,7 +162,7 @@ def run_stage(
 
     say_how_to_go_on(config)
     run: Callable[..., StageResult] = partial(stages.run_stage, name, say=say)
-    if config.run.engine == "ray" and config.run.gpus == 1:
+    if config.run.engine == "ray" and spread(config.run).gpus == 1:
         from cuts3d_cli.engine.ray import run_on_ray
 
         stage = stages.STAGES[name]

@@ -20,14 +20,19 @@ from cuts3d_cli.cli.common import (
     run_stage,
 )
 from cuts3d_cli.cli.options import fields, with_config
-from cuts3d_cli.config import Config
-from cuts3d_cli.errors import Parts, Setting
+from cuts3d_cli.config import Config, spread
+from cuts3d_cli.errors import Command, Parts, Setting
 
 
 def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
-    """Return what has no effect where no photo is read."""
+    """Return what has no effect where no photo is read, and where one process needs no device."""
     source = config.confidence.source
-    return {} if source == "crf" else {"run.max_image_pixels": ("with ", Setting("confidence.source", source))}
+    idle: dict[str, Parts] = {}
+    if source != "crf":
+        idle["run.max_image_pixels"] = ("with ", Setting("confidence.source", source))
+    if spread(config.run).gpus == 1:
+        idle["run.device"] = ("on ", Command("confidence"))
+    return idle
 
 
 @with_config(
@@ -39,6 +44,7 @@ def _idle(arguments: Mapping[str, Any], config: Config) -> Mapping[str, Parts]:
         *TEAM_FIELDS,
         *SHARING_FIELDS,
         *RAY_FIELDS,
+        "device",
         idle=(*NETWORK_FIELDS, "graphs"),
     ),
     idle=_idle,

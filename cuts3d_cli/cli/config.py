@@ -26,7 +26,7 @@ def config_show(
     from cuts3d_cli.cli.tables import print_json
 
     if json and markdown:
-        raise UsageError("--json and --markdown: pass one of them")
+        raise UsageError("--json and --markdown are several formats: pass one of them")
     config = resolve(preset=preset)
     check_choices(config)
     if markdown:

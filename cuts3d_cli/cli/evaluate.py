@@ -164,7 +164,8 @@ def evaluate(
     """
     formats = {"--json": json, "--csv": csv, "--markdown": markdown}
     if sum(formats.values()) > 1:
-        raise UsageError(f"{' and '.join(name for name, wanted in formats.items() if wanted)}: pass one of them")
+        named = " and ".join(name for name, wanted in formats.items() if wanted)
+        raise UsageError(f"{named} are several formats: pass one of them")
     of_datasets: dict[str, object] = {
         "--dataset": dataset,
         "--images": images,
@@ -179,20 +180,21 @@ def evaluate(
     if list_datasets:
         _refuse(
             {"--checkpoint": checkpoint} | of_datasets | tables | of_shards,
-            "--list goes with --root and --json alone: it runs nothing",
+            "has no effect with --list, which shows the datasets and runs nothing: leave one of the two out",
         )
         _list_datasets(config.eval.root, json=json)
         return
     if checkpoint is not None:
         _refuse(
             of_shards,
-            "--checkpoint goes with --dataset; for shards run `cuts3d predict --checkpoint FILE`, then `cuts3d eval"
-            " --predicted --gt FILE`",
+            "is for results in shards, and --checkpoint is for a detector on datasets: name these by --dataset; or, for"
+            " shards, run `cuts3d predict --checkpoint FILE`, then `cuts3d eval --predicted --gt FILE`",
         )
         from cuts3d_cli.cli.evaluate_tables import print_benchmark
         from cuts3d_cli.cli.progress import StageProgress
-        from cuts3d_cli.evaluation.benchmark import Selection, run_checkpoint
+        from cuts3d_cli.evaluation.benchmark import run_checkpoint
         from cuts3d_cli.evaluation.datasets.loading import IncompleteDatasetError
+        from cuts3d_cli.evaluation.selection import Selection
 
         if not dataset:
             raise UsageError(
@@ -218,14 +220,14 @@ def evaluate(
         print_benchmark(report, kind=kind, compare=setting, console=stdout, errors=stderr)
         _record(checkpoint, report)
         leave(failed=report.failed)
-    _refuse(of_datasets, "that is for a detector: pass one with --checkpoint")
+    _refuse(of_datasets, "is for a detector on datasets, and no detector is named: add --checkpoint FILE")
     if ground_truth is None:
-        _refuse(of_shards, "shards are compared with a ground truth: pass its COCO JSON with --gt")
+        _refuse(of_shards, "is for results in shards, which need a ground truth: name its COCO JSON by --gt")
         raise UsageError(
             "pass a detector and datasets (--checkpoint, --dataset), or shards and their ground truth (--shards, --gt);"
             " `cuts3d eval --list` shows the datasets"
         )
-    _refuse(tables, "that is for a detector on datasets: pass --json")
+    _refuse(tables, "is for a detector on datasets: for shards take --json")
     _evaluate_shards(
         expand_shards(shards, more_shards, config), ground_truth=ground_truth, predicted=predicted, json=json
     )
@@ -235,7 +237,7 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
     """Raise UsageError if one of some options was given."""
     given = [name for name, value in options.items() if value]
     if given:
-        raise UsageError(f"{given[0]}: {why}")
+        raise UsageError(f"{given[0]} {why}")
 
 
 def _record(checkpoint: Path, report: BenchmarkReport) -> None:

@@ -21,7 +21,7 @@ from cuts3d_cli.config import (
     Config,
     former_switches,
     in_present_terms,
-    names_preset,
+    named_here,
     resolve,
     section_fields,
     section_types,
@@ -29,6 +29,7 @@ from cuts3d_cli.config import (
 )
 from cuts3d_cli.cut.methods import METHODS
 from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS
+from cuts3d_cli.devices import require_one_device
 from cuts3d_cli.errors import SettingError
 from cuts3d_cli.wording import choose_one, did_you_mean
 
@@ -63,7 +64,7 @@ Redirect = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Takes a command's own arguments and names sections to fill in place of others, as {"train": "selftrain"}."""
 
 
-_PASSED = ("config", "given", "stand_in")
+_PASSED = ("config", "given", "named", "stand_in")
 """Arguments of commands that are no options."""
 DefaultPreset = Callable[[Mapping[str, Any]], str | None]
 """Takes a command's own arguments and names the preset where nobody names one; None for the paper's."""
@@ -81,7 +82,8 @@ def with_config(
 
     The command is called with the resolved configuration as its keyword argument `config`, in place of those options;
     one that has an argument `given` receives the names of the settings that stand on the command line, "preset" too;
-    one that has an argument `stand_in` the preset that was taken since nobody names one, or None.
+    one that has an argument `named` those that a variable or file sets besides; one that has an argument `stand_in` the
+    preset that was taken since nobody names one, or None.
 
     Args:
         sections: names of fields of `Config`; where two share a field's name, the later one's option is prefixed.
@@ -108,6 +110,8 @@ def with_config(
         wholes = [wanted if isinstance(wanted, SomeFields) else _whole(wanted) for wanted in sections]
         names = [wanted.section for wanted in wholes]
         reads = {wanted.section: _read_fields(wanted, shards="shards" in signature.parameters) for wanted in wholes}
+        of_run = reads.get("run", frozenset())
+        one_device = "device" in of_run and "gpus" not in of_run and "gpus" not in signature.parameters
         places: dict[str, tuple[str, str]] = {}
         panels: dict[str, list[inspect.Parameter]] = {}
         renamed: list[tuple[str, str, Any]] = []
@@ -184,6 +188,8 @@ def with_config(
             otherwise = default_preset(arguments) if default_preset else None
             config = resolve(preset=preset, overrides=overrides, default_preset=otherwise)
             check_choices(config)
+            if one_device:
+                require_one_device(config.run.device)
             check_effects(
                 [(section, key) for section, values in overrides.items() for key in values],
                 config=config,
@@ -191,11 +197,14 @@ def with_config(
                 idle=idle(arguments, config) if idle else {},
                 preset=preset,
             )
-            if "given" in signature.parameters:
-                named = {f"{section}.{key}" for section, values in overrides.items() for key in values}
-                arguments["given"] = named | ({"preset"} if preset is not None else set())
-            if "stand_in" in signature.parameters:
-                arguments["stand_in"] = None if preset is not None or names_preset() else otherwise
+            given = {f"{section}.{key}" for section, values in overrides.items() for key in values}
+            given |= {"preset"} if preset is not None else set()
+            passed = {
+                "given": lambda: given,
+                "named": lambda: given | named_here(),
+                "stand_in": lambda: None if "preset" in given | named_here() else otherwise,
+            }
+            arguments |= {name: make() for name, make in passed.items() if name in signature.parameters}
             command(**arguments, config=config)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

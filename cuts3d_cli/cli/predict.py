@@ -56,8 +56,15 @@ def predict(
       cuts3d predict -c model-final.safetensors photos --out out
     """
     if out is not None:
-        if shards or not more_shards:
-            raise UsageError("--out goes with photos: with shards, `cuts3d export` writes what `predict` found")
+        if shards:
+            of_shards = "of shards `cuts3d export --source detections` writes what `cuts3d predict` found"
+            raise UsageError(
+                f"--out is for the results of photos, and has no effect with --shards: leave it out; {of_shards}"
+            )
+        if not more_shards:
+            raise UsageError(
+                "--out is for the results of photos, and none are named: add a photo or a folder of photos"
+            )
         from cuts3d_cli.cli.segment import segment_photos
         from cuts3d_cli.recipes.segment import Segmenting
 

@@ -113,6 +113,7 @@ def segment(
     *,
     config: Config,
     given: Collection[str],
+    named: Collection[str],
     stand_in: str | None,
 ) -> None:
     """Segment photos: writes masks, pictures and a COCO JSON into one folder.
@@ -138,10 +139,12 @@ def segment(
         keep_shards=keep_shards,
         preset_note=None if stand_in is None else tell_preset(stand_in, has_maps=depth_dir is not None),
     )
-    segment_photos(wanted, config=config, json=json, given=given)
+    segment_photos(wanted, config=config, json=json, given=given, named=named)
 
 
-def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Collection[str] = ()) -> NoReturn:
+def segment_photos(
+    wanted: Segmenting, *, config: Config, json: bool, given: Collection[str] = (), named: Collection[str] = ()
+) -> NoReturn:
     """Segment photos, print what came out, and end the command.
 
     Args:
@@ -149,6 +152,7 @@ def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Col
         config: the configuration.
         json: print JSON in place of a table.
         given: names of the settings that the user typed.
+        named: those, and names of the settings that a variable or file sets.
     """
     from cuts3d_cli.cli.progress import StageProgress
     from cuts3d_cli.cli.tables import print_json
@@ -159,7 +163,7 @@ def segment_photos(wanted: Segmenting, *, config: Config, json: bool, given: Col
         return StageProgress(stderr, name=name)
 
     say_how_to_go_on(config)
-    result = run(replace(wanted, spell=spelled), config=config, bar=bar, say=say, given=given)
+    result = run(replace(wanted, spell=spelled), config=config, bar=bar, say=say, given=given, named=named)
     if json:
         print_json(result.to_json())
     else:
@@ -182,6 +186,9 @@ def _print(result: Segmented) -> None:
 
 def _print_failures(result: Segmented) -> None:
     from cuts3d_cli.cli.tables import print_failures
+    from cuts3d_cli.shards.names import failed_in
 
-    failures = [{"file": item["file"], "reason": f"{item['stage']}: {item['reason']}"} for item in result.failed]
+    failures = [
+        {"file": item["file"], "reason": f"{failed_in(item['stage'])}: {item['reason']}"} for item in result.failed
+    ]
     print_failures(failures, errors=stderr, more=f"see `failed` in {result.out / 'segment.json'}")

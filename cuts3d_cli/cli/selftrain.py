@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,12 @@ from cuts3d_cli.cli.common import (
     CHECKPOINT_HELP,
     NETWORK_FIELDS,
     OUTPUT_FIELDS,
+    Gpus,
     Json,
     MoreShards,
     Shards,
     expand_shards,
+    gpus_of_training,
     leave,
     say_how_to_go_on,
 )
@@ -38,7 +41,7 @@ def selftrain(
         Path, typer.Option("--checkpoint", "-c", help=f"The detector to begin with. {CHECKPOINT_HELP}")
     ] = Path("detector-initial", FINAL_WEIGHTS),
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which detector-st1, ... are made.")] = Path("."),
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine.")] = 1,
+    gpus: Gpus = "1",
     json: Json = False,
     *,
     config: Config,
@@ -48,6 +51,8 @@ def selftrain(
     from cuts3d_cli.cli.tables import print_json
     from cuts3d_cli.recipes.selftrain import run
 
+    device, count = gpus_of_training(gpus, config)
+    config = replace(config, run=replace(config.run, device=device))
     say_how_to_go_on(config)
     watcher = TrainingProgress(stderr)
     try:
@@ -56,7 +61,7 @@ def selftrain(
             checkpoint=checkpoint,
             out=out,
             config=config,
-            gpus=gpus,
+            gpus=count,
             events=watcher,
             progress=lambda name: StageProgress(stderr, name=name),
         )

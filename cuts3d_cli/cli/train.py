@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.cli.common import CHECKPOINT_HELP, Json, MoreShards, Shards, expand_shards
+from cuts3d_cli.cli.common import CHECKPOINT_HELP, Gpus, Json, MoreShards, Shards, expand_shards, gpus_of_training
 from cuts3d_cli.cli.console import print_line, stderr
 from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.config import Config
@@ -62,7 +62,7 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="Folder. Default: detector-initial, detector-st1, ...", show_default=False),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of this machine. Or use torchrun.")] = 1,
+    gpus: Gpus = "1",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run that is in the folder.")] = False,
     init: Annotated[
@@ -83,11 +83,13 @@ def train(
     from cuts3d_cli.evaluation.training import evaluation_of
 
     if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
+        problem = "--resume goes on with the run in the folder, and --overwrite deletes it: pass one of them"
+        raise UsageError(problem)
     folder = out or default_out(round)
     if not resume:
         interrupts.go_on_by(_way_on(folder, overwrite=overwrite))
     settings = config.selftrain if round else config.train
+    device, count = gpus_of_training(gpus, config)
     watcher = TrainingProgress(stderr)
     try:
         result = run(
@@ -95,9 +97,9 @@ def train(
             round=round,
             out=folder,
             config=settings,
-            device=config.run.device,
+            device=device,
             max_image_pixels=config.run.max_image_pixels,
-            gpus=gpus,
+            gpus=count,
             if_exists="resume" if resume else "overwrite" if overwrite else "fail",
             init=init or (default_out(round - 1) / FINAL_WEIGHTS if round and not resume else None),
             events=watcher,

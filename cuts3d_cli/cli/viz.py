@@ -14,7 +14,7 @@ from cuts3d_cli.cli.options import fields, with_config
 from cuts3d_cli.cli.pack import INTRINSICS_HELP
 from cuts3d_cli.cli.spelling import spelled
 from cuts3d_cli.config import Config, default_preset
-from cuts3d_cli.errors import Message, Parts, Setting, UsageError
+from cuts3d_cli.errors import Command, Message, Parts, Setting, SettingError, UsageError
 
 VIZ_FIELDS = ("device", "precision", "max_image_pixels")
 """Fields of section `run` that drawing has a use for."""
@@ -92,7 +92,7 @@ def viz(
     json: Json = False,
     *,
     config: Config,
-    given: Collection[str],
+    named: Collection[str],
     stand_in: str | None,
 ) -> None:
     """Draw how photos are cut: depth, Spatial Importance, each cut, and the masks; or what a detector finds in them."""
@@ -100,14 +100,11 @@ def viz(
     from cuts3d_cli.inspection import viz as stage
     from cuts3d_cli.inspection.viz_many import are_many
 
-    if bool(photos) == (shards is not None):
-        raise UsageError("name photos, or --shards with --key")
-    if shards is None and key is not None:
-        raise UsageError("--key goes with --shards")
-    if checkpoint is not None and (not photos or depth_file is not None):
-        raise UsageError("--checkpoint goes with photos, and not with --depth")
-    if intrinsics is not None and (not photos or checkpoint is not None):
-        raise UsageError("--intrinsics goes with photos, and not with --checkpoint")
+    _check_source(photos, shards=shards, key=key)
+    _check_effect(
+        {"depth_file": depth_file, "intrinsics": intrinsics, "checkpoint": checkpoint if shards is not None else None},
+        beside=Setting("shards") if shards is not None else Setting("checkpoint") if checkpoint is not None else None,
+    )
     note = None if stand_in is None else tell_preset(stand_in, has_maps=depth_file is not None)
     if photos and are_many(photos):
         _draw_many(
@@ -116,7 +113,7 @@ def viz(
             intrinsics=intrinsics,
             checkpoint=checkpoint,
             preset_note=note,
-            named=given,
+            named=named,
             out=out,
             open_pictures=open_picture,
             json=json,
@@ -131,24 +128,60 @@ def viz(
             depth_file=depth_file,
             intrinsics=intrinsics,
             preset_note=note,
-            named=given,
+            named=named,
             out=out,
             config=config,
             say=say,
             spell=spelled,
         )
     else:
-        if key is None or depth_file is not None:
-            raise UsageError("--shards goes with --key, and not with --depth")
         from cuts3d_cli.inspection.viz_sample import draw_sample
 
-        drawn = draw_sample(expand_shards(shards, None, config), key=key, out=out, say=say)
+        drawn = draw_sample(expand_shards(shards, None, config), key=key or "", out=out, say=say)
     if json:
         print_json(drawn.to_json())
     else:
         print_line(str(drawn.path))
     if open_picture:
         typer.launch(str(drawn.path))
+
+
+def _check_source(photos: Sequence[Path] | None, *, shards: Sequence[str] | None, key: str | None) -> None:
+    """Make sure that what is to be drawn is named, once.
+
+    Raises:
+        UsageError: it is not; the line says what is missing.
+    """
+    if photos and shards is not None:
+        problem = " has no effect beside photos: name photos alone, or "
+        raise UsageError(Setting("shards"), problem, Setting("shards"), " and ", Setting("key"), " alone")
+    if photos and key is not None:
+        problem = "names a sample in shards, and photos are named: leave it out, or name "
+        raise SettingError("key", problem, Setting("shards"), " in place of the photos")
+    if shards is not None and key is None:
+        command = Command("inspect", arguments=("SHARD.tar",))
+        problem = " says which shards, and not which sample in them: name it by "
+        raise UsageError(Setting("shards"), problem, Setting("key"), "; ", command, " lists the keys")
+    if not photos and shards is None:
+        missing = "name the shards that hold the sample, by " if key is not None else "name a photo, or a sample by "
+        also = () if key is not None else (" and ", Setting("key"))
+        raise UsageError("nothing to draw: ", missing, Setting("shards"), *also)
+
+
+def _check_effect(options: Mapping[str, object], *, beside: Setting | None) -> None:
+    """Refuse options that have no effect beside another one.
+
+    Args:
+        options: name -> value, None where it was not given.
+        beside: the other one, if it was given: shards, of which is drawn what is stored, or a detector.
+
+    Raises:
+        SettingError: one of them was given.
+    """
+    for name, value in options.items():
+        if value is not None and beside is not None:
+            why = ", which draws what is stored" if beside.name == "shards" else ", which cuts nothing"
+            raise SettingError(name, "has no effect with ", beside, f"{why}: leave it out")
 
 
 def _draw_many(

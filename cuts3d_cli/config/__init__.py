@@ -3,8 +3,9 @@
 from cuts3d_cli.config.cutting import CutSettings, PseudoConfig, for_backbone, in_2d
 from cuts3d_cli.config.fields import Section, as_dict, former_switches, output_dict, section_fields, words_of
 from cuts3d_cli.config.presets import PAPER, PRESET_HELP, PRESETS, default_preset
-from cuts3d_cli.config.resolving import CONFIG_FILE, in_present_terms, names_preset, resolve, resolve_recorded
+from cuts3d_cli.config.resolving import CONFIG_FILE, in_present_terms, named_here, resolve, resolve_recorded
 from cuts3d_cli.config.sections import (
+    ALL_GPUS,
     MAX_IMAGE_PIXELS,
     ConfidenceConfig,
     Config,
@@ -22,10 +23,12 @@ from cuts3d_cli.config.sections import (
     recorded_limits,
     recorded_precision,
     section_types,
+    spread,
 )
 from cuts3d_cli.config.training import PYRAMID_LEVELS, SelfTrainConfig, TrainConfig
 
 __all__ = [
+    "ALL_GPUS",
     "CONFIG_FILE",
     "MAX_IMAGE_PIXELS",
     "PAPER",
@@ -59,10 +62,11 @@ __all__ = [
     "output_dict",
     "recorded_limits",
     "recorded_precision",
-    "names_preset",
+    "named_here",
     "resolve",
     "resolve_recorded",
     "section_fields",
     "section_types",
+    "spread",
     "words_of",
 ]

@@ -85,10 +85,8 @@ def resolve(
     if stored:
         layers.check()
     # Environment variables
-    for variable, text in sorted(environ.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {_PRESET_VARIABLE}:
-            section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
-            layers.put(section, {key: text}, where=f"variable {variable}")
+    for variable, section, key, text in _variables(environ):
+        layers.put(section, {key: text}, where=f"variable {variable}")
     # The command line
     for section, values in (overrides or {}).items():
         layers.put(section, values, where="")
@@ -96,9 +94,28 @@ def resolve(
     return layers.config
 
 
-def names_preset() -> bool:
-    """Tell whether a variable or `cuts3d.toml` in the working folder names a preset."""
-    return bool(os.environ.get(_PRESET_VARIABLE)) or "preset" in _default_file(None)[1]
+def named_here() -> frozenset[str]:
+    """Return the settings that variables, or `cuts3d.toml` in the working folder, set: "preset", "depth.backend", ...
+
+    Both are taken as `resolve` has checked them.
+    """
+    stored = _default_file(None)[1]
+    found = {"preset"} if os.environ.get(_PRESET_VARIABLE) or "preset" in stored else set()
+    variables = [(section, {key: text}) for _, section, key, text in _variables(os.environ)]
+    of_file = [(section, values) for section, values in stored.items() if section != "preset"]
+    for section, values in (*of_file, *variables):
+        found |= {f"{section}.{key}" for key in in_present_terms(section, values)}
+    return frozenset(found)
+
+
+def _variables(environ: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    """Return the variables that set fields: each with section, field and value, sorted."""
+    found = []
+    for variable, text in sorted(environ.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS | {_PRESET_VARIABLE}:
+            section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+            found.append((variable, section, key, text))
+    return found
 
 
 def resolve_recorded(path: Path, section: str, values: Any) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,6 +176,10 @@ class EvalConfig(Section):
     )
 
 
+ALL_GPUS = "cuda:all"
+"""The device that is every GPU of this machine, one process each: another name for so many `gpus`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Section):
     """How the work is done; none of it changes a result's meaning."""
@@ -241,8 +245,8 @@ class RunConfig(Section):
     )
     gpus: int | Literal["all"] = option(
         1,
-        "GPUs of this machine that work at once, each in a process of its own; they share the shards. all: every one. "
-        "Where the device is cpu, so many processes on its cores.",
+        "GPUs of this machine that work at once, each in a process of its own; they share the shards. all: every one, "
+        "as with the device cuda:all. Where the device is cpu, so many processes on its cores.",
         limits=(1, 1024),
         shapes_output=False,
         panel=_SHARING,
@@ -294,8 +298,9 @@ class RunConfig(Section):
     )
 
     def unread(self) -> dict[str, str]:
-        """Return the settings of a cluster where there is none."""
-        return dict.fromkeys(("ray_address", "ray_gpus"), "engine") if self.engine != "ray" else {}
+        """Return the settings of a cluster where there is none, and the number of GPUs where the device is all."""
+        of_cluster = dict.fromkeys(("ray_address", "ray_gpus"), "engine") if self.engine != "ray" else {}
+        return of_cluster | ({"gpus": "device"} if self.device == ALL_GPUS else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +317,11 @@ class Config:
     predict: PredictConfig = PredictConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig = RunConfig()
+
+
+def spread(run: RunConfig) -> RunConfig:
+    """Return how the work is done with the device `ALL_GPUS` as what it means, the device cuda on "all" GPUs."""
+    return replace(run, device="cuda", gpus="all") if run.device == ALL_GPUS else run
 
 
 def section_types() -> dict[str, type[Section]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cuts3d_cli.devices import NetworkPrecision
-from cuts3d_cli.errors import Parts
+from cuts3d_cli.errors import Command, Parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,8 @@ class DepthSpec:
         extra: the extra of this package to install (`pip install 'cuts3d[EXTRA]'`), or None where none is
             needed.
         settings: the fields of section `depth` that it alone takes; `weights` and `max_side` are all networks'.
-        weights_hint: what the user does where the weights are missing; ends an error line.
+        weights_hint: what the user does where the weights are missing, for one run.
+        pull: what brings them to where every run finds them; None: nothing does.
         prompted: whether it needs the map of a sensor beside each photo.
         max_depth: metres at which a metric network's maps end, where its file does not tell; None: it is not metric.
         folder: that the name itself stands for, where it is one.
@@ -89,6 +90,7 @@ class DepthSpec:
     extra: str | None
     settings: tuple[str, ...] = ()
     weights_hint: Parts
+    pull: Command | None = None
     prompted: bool = False
     max_depth: int | None = None
     folder: Path | None = None
@@ -96,6 +98,12 @@ class DepthSpec:
     from_hub: bool = False
     find: Callable[[DepthSpec], Path | None] | None = None
     load: LoadDepth | None
+
+    @property
+    def way_out(self) -> Parts:
+        """What the user does where the weights are missing; ends an error line."""
+        once_for_all = () if self.pull is None else (", or once and for all run ", self.pull)
+        return (*self.weights_hint, *once_for_all)
 
 
 class DepthBackend(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from cuts3d_cli.wording import choose_one
 EXTRAS = {"depth": ("transformers",), "marigold": ("diffusers", "transformers", "accelerate")}
 """An extra of ours -> the packages that it brings."""
 MIDAS_URL = "https://github.com/isl-org/MiDaS/releases/download/v2_1/midas_v21_small_256.pt"
-
-_FOR_ALL = ", or once and for all run "
 
 
 def _load_zoedepth(spec: DepthSpec, *, config: DepthConfig, device: str, precision: NetworkPrecision) -> DepthBackend:
@@ -66,16 +63,13 @@ def _find_midas(spec: DepthSpec) -> Path | None:
     return find_midas()
 
 
-def _folder_hint(repo: str, *, name: str) -> Parts:
+def _folder_hint(repo: str) -> Parts:
     download = f"`hf download {repo} --local-dir FOLDER`"
-    once = (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER", command="depth"))
-    return (*once, _FOR_ALL, Command("weights pull", arguments=(name, "--from", "FOLDER")))
+    return (f"where the hub is reachable, {download}, then give ", Setting("depth.weights", "FOLDER", command="depth"))
 
 
-def hint_of_pull(spec: DepthSpec) -> Parts:
-    """Return what the user does where the weights are missing that `weights pull` was to bring here."""
-    hint = spec.weights_hint
-    return hint[: hint.index(_FOR_ALL)] if _FOR_ALL in hint else hint
+def _pull(name: str, source: str = "FOLDER") -> Command:
+    return Command("weights pull", arguments=(name, "--from", source))
 
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -87,7 +81,8 @@ def _depth_anything(name: str, *, repo: str, **facts: Any) -> DepthSpec:
         model=f"depth-anything/{repo}",
         input_size="shorter side 518, aspect kept, multiples of 14",
         extra="depth",
-        weights_hint=_folder_hint(f"depth-anything/{repo}", name=name),
+        weights_hint=_folder_hint(f"depth-anything/{repo}"),
+        pull=_pull(name),
         from_hub=True,
         find=find_pretrained,
         load=_load_depth_anything,
@@ -105,7 +100,8 @@ _ALL = (
         licence="MIT",
         extra="depth",
         settings=("zoedepth_flip",),
-        weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti", name="zoedepth"),
+        weights_hint=_folder_hint("Intel/zoedepth-nyu-kitti"),
+        pull=_pull("zoedepth"),
         from_hub=True,
         find=find_pretrained,
         load=_load_zoedepth,
@@ -136,9 +132,8 @@ _ALL = (
         weights_hint=(
             f"`curl -LO {MIDAS_URL}` and give ",
             Setting("depth.weights", MIDAS_URL.rsplit("/", 1)[1], command="depth"),
-            _FOR_ALL,
-            Command("weights pull", arguments=("midas-small", "--from", "FILE")),
         ),
+        pull=_pull("midas-small", "FILE"),
         url=MIDAS_URL,
         find=_find_midas,
         load=_load_midas,
@@ -152,7 +147,8 @@ _ALL = (
         licence="see the model's card",
         extra="marigold",
         settings=("marigold_steps", "marigold_ensemble", "seed"),
-        weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1", name="marigold"),
+        weights_hint=_folder_hint("prs-eth/marigold-depth-v1-1"),
+        pull=_pull("marigold"),
         from_hub=True,
         find=find_pretrained,
         load=_load_marigold,
@@ -226,7 +222,8 @@ def depth_spec(name: str) -> DepthSpec:
         extra="depth",
         settings=_OF_ANY,
         folder=folder if is_folder else None,
-        weights_hint=_folder_hint(place, name=name),
+        weights_hint=_folder_hint(place),
+        pull=_pull(name),
         from_hub=not is_folder,
         find=find_pretrained,
         load=_load_any,
@@ -259,19 +256,35 @@ def check_available(config: DepthConfig) -> None:
             network's.
         HubUnreachableError: the weights are not in the cache and the hub does not answer.
     """
+    load_available(config, device="cpu", precision="float32")
+
+
+def load_available(config: DepthConfig, *, device: str, precision: Precision = "auto") -> DepthBackend | None:
+    """Load a depth network if its weights are here, to see that they fit; nothing is fetched.
+
+    Args:
+        config, device, precision: as for `load_depth`.
+
+    Returns:
+        The network, as `load_depth` returns it. None where it is no network, or its weights are still to be fetched.
+
+    Raises:
+        UsageError, WeightsError, HubUnreachableError: as `check_available`.
+    """
     spec = depth_spec(config.backend)
     if spec.load is None:
-        return
+        return None
     place = _look_for(spec, config)
     if place is None:
-        return
-    try:
-        check_loads(spec, replace(config, weights=place))
-    except WeightsError as error:
-        if config.weights or spec.folder:
-            raise
-        if not spec.from_hub or not can_complete(place):
+        return None
+    if config.weights or spec.folder or not spec.from_hub or not can_complete(place):
+        try:
+            return load_depth(config, device=device, precision=precision)
+        except WeightsError as error:
+            if config.weights or spec.folder or spec.from_hub:  # the latter tells the way out by itself
+                raise
             raise unusable(spec, error) from error
+    return None
 
 
 def _look_for(spec: DepthSpec, config: DepthConfig) -> Path | None:
@@ -290,14 +303,14 @@ def _look_for(spec: DepthSpec, config: DepthConfig) -> Path | None:
     if found is None:
         what = f"weights of {spec.name}"
         if not spec.from_hub:
-            raise WeightsError(f"{what} are not here: ", *spec.weights_hint)
-        require_hub(what, spec.weights_hint)
+            raise WeightsError(f"{what} are not here: ", *spec.way_out)
+        require_hub(what, spec.way_out)
     return found
 
 
 def _check_given(spec: DepthSpec, weights: Path) -> None:
     if not weights.exists():
-        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
+        raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.way_out)
 
 
 def check_packages(spec: DepthSpec) -> None:

@@ -160,7 +160,7 @@ def load_kbr(spec: DepthSpec, *, config: DepthConfig, device: str, precision: Ne
     """
     weights = config.weights
     if weights is None:
-        raise WeightsError(f"{spec.name} is not downloaded by cuts3d: ", *spec.weights_hint)
+        raise WeightsError(f"{spec.name} is not downloaded by cuts3d: ", *spec.way_out)
     net = KbrNet(ENCODER)
     load_into(net, rename_state(read_tensors(weights), path=weights), what=spec.name, path=weights)
     return KickBackRelax(loaded_spec(spec, weights), net=net, device=device, precision=precision, files=[weights])

@@ -201,7 +201,7 @@ def load_midas(spec: DepthSpec, *, config: DepthConfig, device: str, precision: 
     """
     weights = config.weights or find_midas()
     if weights is None:
-        raise WeightsError(f"weights of {spec.name} are not in {torch.hub.get_dir()}/checkpoints: ", *spec.weights_hint)
+        raise WeightsError(f"weights of {spec.name} are not in {torch.hub.get_dir()}/checkpoints: ", *spec.way_out)
     if weights.suffix.lower() == ".onnx":  # protobuf, which nothing in its content tells from others
         return load_midas_onnx(spec, path=weights)
     net = MidasSmallNet()
@@ -223,7 +223,7 @@ def load_midas_onnx(spec: DepthSpec, *, path: Path) -> MidasOnnx:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise WeightsError(
-            f"{path} needs onnxruntime: pip install onnxruntime, or for {spec.name}: ", *spec.weights_hint
+            f"{path} needs onnxruntime: pip install onnxruntime, or for {spec.name}: ", *spec.way_out
         ) from error
     import onnx
 

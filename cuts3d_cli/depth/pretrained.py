@@ -47,7 +47,7 @@ def require_pretrained(spec: DepthSpec, *, weights: Path | None) -> None:
         HubUnreachableError: nothing is in the cache, and the hub is switched off or does not answer.
     """
     if weights is None and find_pretrained(spec) is None:
-        require_hub(f"weights of {spec.name}", spec.weights_hint)
+        require_hub(f"weights of {spec.name}", spec.way_out)
 
 
 def pretrained_files(spec: DepthSpec, weights: Path | None) -> list[Path]:
@@ -82,7 +82,7 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
     """
     if weights is not None:
         if not weights.is_dir():
-            raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: ", *spec.weights_hint)
+            raise WeightsError(f"{weights} is a file, but {spec.name} loads a folder: ", *spec.way_out)
         return _attempt(lambda: load(str(weights), True), f"{weights} cannot be loaded as {spec.name}")
     require_pretrained(spec, weights=weights)
     folder = find_pretrained(spec)
@@ -95,7 +95,7 @@ def load_pretrained(load: Callable[[str, bool], T], spec: DepthSpec, *, weights:
     return _attempt(
         lambda: load(spec.model, False),
         f"weights of {spec.name} cannot be fetched from {spec.model}",
-        spec.weights_hint,
+        spec.way_out,
     )
 
 

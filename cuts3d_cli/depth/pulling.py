@@ -87,16 +87,16 @@ def _fetch_folder(spec: DepthSpec, *, again: bool, say: Say) -> Path:
 
     check_packages(spec)
     if not again:
-        require_hub(f"weights of {spec.name}", spec.weights_hint)
+        require_hub(f"weights of {spec.name}", spec.way_out)
     elif problem := hub_problem():
-        raise HubUnreachableError(f"weights of {spec.name} cannot be fetched: {problem}: ", *spec.weights_hint)
+        raise HubUnreachableError(f"weights of {spec.name} cannot be fetched: {problem}: ", *spec.way_out)
     say(f"fetching weights of {spec.name} from the model hub: {spec.model}")
     try:
         patterns, endpoint = list(_WANTED), hub_endpoint()
         return Path(snapshot_download(spec.model, allow_patterns=patterns, endpoint=endpoint, force_download=again))
     except Exception as error:  # the client raises types of its own, of its HTTP library and of the system
         reason = f"weights of {spec.name} cannot be fetched from {spec.model}: {cause(error)}: "
-        raise WeightsError(reason, *spec.weights_hint) from error
+        raise WeightsError(reason, *spec.way_out) from error
 
 
 def _take_folder(spec: DepthSpec, source: Path, *, say: Say) -> Path:
@@ -107,7 +107,7 @@ def _take_folder(spec: DepthSpec, source: Path, *, say: Say) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if not source.is_dir():
-        raise WeightsError(f"{source} is no folder, which the cache of the hub keeps: ", *spec.weights_hint)
+        raise WeightsError(f"{source} is no folder, which the cache of the hub keeps: ", *spec.way_out)
     if spec.extra == "depth":
         weights_file(source)  # that it holds weights
     _check(spec, source)
@@ -142,7 +142,7 @@ def _revision(spec: DepthSpec, folder: Path) -> str:
 def _take_file(spec: DepthSpec, source: Path, *, say: Say) -> Path:
     """Copy the file of a network into the cache of torch.hub, in place of what was there."""
     if not source.is_file():
-        raise WeightsError(f"{source} is no file: ", *spec.weights_hint)
+        raise WeightsError(f"{source} is no file: ", *spec.way_out)
     if source.suffix.lower() == ".onnx":
         own = (Setting("depth.backend", spec.name), Setting("depth.weights", str(source)))
         raise WeightsError(
@@ -175,9 +175,9 @@ def _fetch_file(spec: DepthSpec, url: str, *, say: Say) -> Path:
     """Fetch the file of a network into the cache of torch.hub."""
     if variable := hub_offline():
         problem = f"weights of {spec.name} are not here and downloads are switched off by {variable}: "
-        raise HubUnreachableError(problem, *spec.weights_hint)
+        raise HubUnreachableError(problem, *spec.way_out)
     if unreachable := server_problem(url):
-        raise HubUnreachableError(f"weights of {spec.name} are not here and {unreachable}: ", *spec.weights_hint)
+        raise HubUnreachableError(f"weights of {spec.name} are not here and {unreachable}: ", *spec.way_out)
     target = _place(url)
     with explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,5 +187,5 @@ def _fetch_file(spec: DepthSpec, url: str, *, say: Say) -> Path:
             shutil.copyfileobj(answer, file)
     except OSError as error:
         problem = f"weights of {spec.name} cannot be fetched ({cause(error)}): "
-        raise HubUnreachableError(problem, *spec.weights_hint) from error
+        raise HubUnreachableError(problem, *spec.way_out) from error
     return target

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,27 +19,13 @@ class ZoeDepth(TransformersDepth):
 
     Args:
         spec: what it gives.
-        model: `ZoeDepthForDepthEstimation`.
-        processor: its image processor.
-        device: of torch.
-        precision: what it computes in; in 16 bits by autocast.
         flip: average the maps of an image and of its mirror image, as the authors' `infer` does by default (open).
-        files: that it was read from.
+        settings: the model, a `ZoeDepthForDepthEstimation`, and the rest that `TransformersDepth` takes.
     """
 
-    def __init__(
-        self,
-        spec: DepthSpec,
-        *,
-        model: Any,
-        processor: Any,
-        device: str,
-        precision: NetworkPrecision,
-        flip: bool = False,
-        files: Sequence[Path] = (),
-    ) -> None:
+    def __init__(self, spec: DepthSpec, *, flip: bool = False, **settings: Any) -> None:
         """Move the model to the device."""
-        super().__init__(spec, model=model, processor=processor, device=device, precision=precision, files=files)
+        super().__init__(spec, **settings)
         self.flip = flip
 
     def infer(self, batch: torch.Tensor) -> torch.Tensor:

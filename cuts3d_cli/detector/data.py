@@ -29,7 +29,7 @@ from cuts3d_cli.detector.transfer import PackedSample, packed, unpacked
 from cuts3d_cli.devices import require_processes
 from cuts3d_cli.engine.worker import end_with_parent
 from cuts3d_cli.errors import Command, Cuts3dError, SampleError, Setting, ShardError
-from cuts3d_cli.shards.names import sidecar
+from cuts3d_cli.shards.names import failed_in, sidecar
 from cuts3d_cli.shards.reader import Sample, SidecarReader
 from cuts3d_cli.sidecars.confidence import current_confidence
 from cuts3d_cli.sidecars.confidence import decode as decode_confidence
@@ -191,7 +191,7 @@ class SampleStream(IterableDataset[Any]):
             if image is None:
                 raise SampleError("the base shard has no image of this key")
             if self.shards[shard].confidence is not None and confidence is None:
-                raise SampleError("the image failed in `cuts3d confidence`")
+                raise SampleError(f"the image {failed_in('confidence')}")
             picture = photo(image, max_pixels=self.max_image_pixels)
             seed = (self.config.seed, epoch, zlib.crc32(f"{base.name}/{key}".encode()))
             sample = training_sample(

@@ -16,7 +16,7 @@ import torch
 from cuts3d_cli.detector.checkpoints import write_torch
 from cuts3d_cli.detector.detectron2_config import config_tree, to_yaml
 from cuts3d_cli.detector.loading import StoredDetector
-from cuts3d_cli.errors import Cuts3dError, Setting, UsageError
+from cuts3d_cli.errors import Cuts3dError, OccupiedError, Setting
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
 from cuts3d_cli.wording import Say, cause
 
@@ -103,7 +103,7 @@ def export_detector(stored: StoredDetector, *, to: Target, out: Path, overwrite:
         say: prints a status line.
 
     Raises:
-        UsageError: one of the files is there already.
+        OccupiedError: one of the files is there already.
         WeightsError: the weights do not fit the detector's network.
         FileError: a file cannot be written.
         Cuts3dError: torch cannot convert the network, or the export computes something else; then nothing is written.
@@ -111,7 +111,7 @@ def export_detector(stored: StoredDetector, *, to: Target, out: Path, overwrite:
     files = [out / name for name in _FILES[to]]
     there = [path for path in files if path.exists()]
     if there and not overwrite:
-        raise UsageError(f"{there[0]} already exists: choose another folder, or ", Setting("overwrite", True))
+        raise OccupiedError(f"{there[0]} already exists: choose another folder, or ", Setting("overwrite", True))
     network = stored.build()
     out.mkdir(parents=True, exist_ok=True)
     if to == "detectron2":

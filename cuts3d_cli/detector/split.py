@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 
 from cuts3d_cli.config import SelfTrainConfig, TrainConfig
 from cuts3d_cli.detector.maps import ConfidenceMaps, IndexedMasks
+from cuts3d_cli.engine.batch_size import is_out_of_memory
 from cuts3d_cli.errors import Setting, SettingError, UsageError
 from cuts3d_cli.wording import counted
 
@@ -170,7 +171,9 @@ def fits_in_memory(model: torch.nn.Module, config: TrainConfig, *, count: int) -
     try:
         with torch.random.fork_rng(devices=[device]):
             trial_step(model, config, count=count)
-    except torch.cuda.OutOfMemoryError:
+    except Exception as error:  # libraries of CUDA have errors of their own for it
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         model.zero_grad(set_to_none=True)

@@ -15,8 +15,8 @@ from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
 from cuts3d_cli.detector.card import describes, write_card
 from cuts3d_cli.detector.processes import count_by_torchrun, rank_by_torchrun, train_in_processes
 from cuts3d_cli.detector.task import Task, check_fingerprint, same_training
-from cuts3d_cli.devices import choose_device, on_cuda
-from cuts3d_cli.errors import Cuts3dError, SettingError, UsageError, WeightsError
+from cuts3d_cli.devices import choose_device, count_gpus, on_cuda
+from cuts3d_cli.errors import Cuts3dError, OccupiedError, SettingError, UsageError, WeightsError
 from cuts3d_cli.shards.names import generation_of, masks_of
 from cuts3d_cli.wording import Say, counted
 
@@ -167,8 +167,6 @@ def check_processes(config: TrainConfig, *, gpus: int, device: str) -> None:
     Raises:
         UsageError: there are not so many GPUs, or they cannot share a batch.
     """
-    import torch
-
     from cuts3d_cli.detector.split import check_split
 
     started = count_by_torchrun()
@@ -178,8 +176,7 @@ def check_processes(config: TrainConfig, *, gpus: int, device: str) -> None:
             raise SettingError("gpus", f"is {gpus}, but torchrun has started {started} processes: leave it out")
         if not on_cuda(device):
             raise SettingError("gpus", f"is {gpus}, which needs CUDA, but training is on {device}")
-        if (there := torch.cuda.device_count()) < gpus:
-            raise SettingError("gpus", f"is {gpus}, but this machine has {there}")
+        count_gpus(gpus, named=("gpus", str(gpus)), instead=("leave it out",))
 
 
 def uses_confidence(config: TrainConfig) -> bool:
@@ -313,10 +310,10 @@ def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "res
             raise UsageError(f"{folder} holds no checkpoint to resume from: start a new training")
     elif folder.exists() and any(folder.iterdir()):
         if if_exists == "fail":
-            raise UsageError(
+            raise OccupiedError(
                 f"{folder} is not empty: resume the training in it, overwrite it, or choose another folder"
             )
         if not (folder / METRICS).exists() and not find_checkpoints(folder):
-            raise UsageError(f"{folder} is not empty and holds no run of `cuts3d train`: choose another folder")
+            raise OccupiedError(f"{folder} is not empty and holds no run of `cuts3d train`: choose another folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

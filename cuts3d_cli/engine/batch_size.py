@@ -13,7 +13,12 @@ AUTO_FIRST = 4
 """Images of the first batch where the size is left to the device, and of all batches off CUDA."""
 AUTO_MOST = 64
 """Images of the largest batch then: larger ones make no network faster."""
-_ALLOCATORS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+_ALLOCATORS = (
+    "DefaultCPUAllocator",
+    "_STATUS_ALLOC_FAILED",  # of cuBLAS, cuSOLVER, cuSPARSE and, up to its version 8, cuDNN
+    "_DEVICE_ALLOCATION_FAILED",  # of cuDNN
+    "CUDA error: out of memory",  # of the driver, which does not go through torch's allocator
+)
 """Parts of messages of torch, of errors of no type of their own, that memory has run out."""
 
 

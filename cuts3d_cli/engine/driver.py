@@ -13,7 +13,7 @@ from cuts3d_cli.engine.claims import Claim
 from cuts3d_cli.engine.replacing import OwnSettings, settle
 from cuts3d_cli.engine.results import Outcome, Progress, ShardResult, StageResult
 from cuts3d_cli.engine.sharing import Job, Sharing, share
-from cuts3d_cli.errors import Message, Setting, ShardError
+from cuts3d_cli.errors import Message, OccupiedError, Setting, ShardError
 from cuts3d_cli.shards.freshness import Freshness, check_freshness, check_unchanged, digest_input
 from cuts3d_cli.shards.manifest import (
     InputDigest,
@@ -70,7 +70,8 @@ def run_shards(
 
     Raises:
         OtherSettingsError: sidecars are of other settings, and `if_exists` is "resume".
-        ShardError: a sidecar exists and `if_exists` is "fail", no shard can be done, or nothing can be written.
+        OccupiedError: a sidecar exists and `if_exists` is "fail".
+        ShardError: no shard can be done, or nothing can be written.
     """
     begun = time.perf_counter()
     progress, sharing = progress or Progress(), sharing or Sharing()
@@ -177,7 +178,7 @@ def run_jobs(
     def is_of_others(job: Job) -> bool:
         return bool(own.other_values(job.tar) or own.other_files(job.tar, inputs(job.shard)))
 
-    def work(job: Job, claim: Claim) -> Manifest:
+    def write(job: Job, claim: Claim) -> Manifest:
         digests = {
             role: given if isinstance(given, InputDigest) else digest_input(given)
             for role, given in inputs(job.shard).items()
@@ -189,7 +190,7 @@ def run_jobs(
         jobs,
         state=state,
         is_of_others=is_of_others,
-        work=work,
+        write=write,
         if_exists=if_exists,
         sharing=sharing,
         progress=progress,
@@ -197,10 +198,10 @@ def run_jobs(
 
 
 def refuse_existing(tar: Path) -> None:
-    """Raise ShardError if a tar exists."""
+    """Raise OccupiedError if a tar exists."""
     if tar.exists():
         resume, overwrite = Setting("run.if_exists", "resume"), Setting("run.if_exists", "overwrite")
-        raise ShardError(
+        raise OccupiedError(
             f"{tar} exists: ", resume, " keeps what is finished and matches, ", overwrite, " writes all of it again"
         )
 

@@ -103,7 +103,7 @@ State = Callable[[Job], Freshness | None]
 """Checks whether an existing tar is what would be written now; None where there is none."""
 IsOfOthers = Callable[[Job], bool]
 """Tells whether an existing tar is finished, and of other settings."""
-Work = Callable[[Job, Claim], Manifest]
+Write = Callable[[Job, Claim], Manifest]
 """Writes a tar and its manifest. Raises ClaimLostError before it publishes what another process has taken over."""
 
 
@@ -112,7 +112,7 @@ def share(
     *,
     state: State,
     is_of_others: IsOfOthers,
-    work: Work,
+    write: Write,
     if_exists: IfExists,
     sharing: Sharing,
     progress: Progress,
@@ -126,7 +126,7 @@ def share(
         jobs: of this process's part.
         state: checks a tar.
         is_of_others: compares a tar's settings.
-        work: does one job.
+        write: does one job.
         if_exists: "resume" and "replace" leave what is fresh; else only that is left which another process, that does
             the same, has finished since this function began. "resume" and "fail" replace nothing of other settings.
         sharing: with other processes.
@@ -142,7 +142,7 @@ def share(
         jobs,
         state=state,
         is_of_others=is_of_others,
-        work=work,
+        write=write,
         if_exists=if_exists,
         sharing=sharing,
         progress=progress,
@@ -156,7 +156,7 @@ _OTHER_RUN = Message("another run has written it meanwhile, with other settings:
 class _ShardQueue:
     """Goes over the shards that are left, again and again, until each is finished by this process or another.
 
-    It is the `Work` that progress conducts.
+    It is the `results.Work` that progress conducts.
 
     Attributes:
         stamps: of each tar when the run began.
@@ -168,14 +168,14 @@ class _ShardQueue:
         *,
         state: State,
         is_of_others: IsOfOthers,
-        work: Work,
+        write: Write,
         if_exists: IfExists,
         sharing: Sharing,
         progress: Progress,
     ) -> None:
         self._state = state
         self._is_of_others = is_of_others
-        self._work = work
+        self._write = write
         self._resumes = if_exists in ("resume", "replace")
         self._replaces = if_exists in ("replace", "overwrite")
         self._sharing = sharing
@@ -261,7 +261,7 @@ class _ShardQueue:
             claimed.sweep()
             self._progress.start(job.shard, why=self._reason(found))
             try:
-                manifest = self._work(job, claimed)
+                manifest = self._write(job, claimed)
             except ClaimLostError as error:
                 self._progress.give_up(job.shard, why=str(error))
                 return HeldElsewhere(owner="another process")

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cuts3d_cli.config import Config
+from cuts3d_cli.config import ALL_GPUS, Config, spread
 from cuts3d_cli.devices import devices_of
 from cuts3d_cli.engine.processes import Tell, place_of, run_processes
 from cuts3d_cli.engine.results import Progress, ShardResult, StageResult, Stamp, Work
@@ -58,11 +58,12 @@ def run_in_team(
         SettingError: there are not so many GPUs.
         Cuts3dError: as `run` does, in whichever process.
     """
-    if config.run.gpus == 1:
+    if spread(config.run).gpus == 1:
         return run(shards, config=config, progress=progress, say=say, **arguments)
     if config.run.engine != "local":
-        asks = Setting("run.ray_gpus")
-        raise SettingError("run.gpus", "is for one machine: a task of Ray does one shard, on as many GPUs as ", asks)
+        named = "device" if config.run.device == ALL_GPUS else "gpus"
+        problem = f"is {getattr(config.run, named)}, which is for one machine: a task of Ray does one shard, on as many"
+        raise SettingError(f"run.{named}", f"{problem} GPUs as ", Setting("run.ray_gpus"))
     devices = devices_of(config.run, network=network)
     speaker = _Speaker(say)
 

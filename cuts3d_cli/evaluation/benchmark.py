@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-
-import numpy as np
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import PredictConfig, RunConfig
@@ -20,7 +16,6 @@ from cuts3d_cli.detector.train import require_detectron2
 from cuts3d_cli.devices import choose_device, devices_of
 from cuts3d_cli.engine.batch_size import AUTO_FIRST
 from cuts3d_cli.engine.results import Progress
-from cuts3d_cli.errors import UsageError
 from cuts3d_cli.evaluation.benchmark_photos import (
     AnyDetector,
     PhotoResult,
@@ -29,94 +24,19 @@ from cuts3d_cli.evaluation.benchmark_photos import (
     pending_photos,
     state_of,
 )
+from cuts3d_cli.evaluation.benchmark_results import add_results, compare_photos, results_file
 from cuts3d_cli.evaluation.benchmark_team import DetectingTeam
-from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, GROUPS
-from cuts3d_cli.evaluation.datasets.loading import Dataset, open_benchmark, open_own
+from cuts3d_cli.evaluation.datasets.loading import Dataset
 from cuts3d_cli.evaluation.journal import DetectionJournal, journal_path
-from cuts3d_cli.evaluation.metrics import Evaluator, Metrics, Prediction, sort_predictions
+from cuts3d_cli.evaluation.metrics import Prediction
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
-from cuts3d_cli.exports.coco import result
-from cuts3d_cli.exports.json_lists import JsonList
-from cuts3d_cli.files import atomic_file, make_folder
+from cuts3d_cli.evaluation.selection import Selection
+from cuts3d_cli.files import make_folder
 from cuts3d_cli.shards.manifest import digest_file
-from cuts3d_cli.sidecars.detections import Detections
-from cuts3d_cli.wording import Say, did_you_mean
+from cuts3d_cli.wording import Say
 
 DETECTIONS = "detections"
 """Folder beside a checkpoint for the journals of its detections."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What a detector is evaluated on.
-
-    Attributes:
-        dataset: names of benchmarks, of `GROUPS`, or COCO JSONs of the user's own; each may be several, separated by
-            commas.
-        root: the folder of the benchmarks; not needed for a user's own JSON.
-        images: the folder of the photos of the user's own JSON.
-        limit: most images of each dataset, evenly spread; None for all.
-        partial: take what is there of incomplete datasets.
-    """
-
-    dataset: Sequence[str]
-    root: Path | None = None
-    images: Path | None = None
-    limit: int | None = None
-    partial: bool = False
-
-    def names(self) -> list[str]:
-        """Return the datasets one by one, each once.
-
-        Raises:
-            UsageError: a name is unknown, there is none, or `images` goes with no JSON or with several.
-        """
-        # Resolve lists and groups; the name of a file may have a comma in it.
-        words = [word.strip() for name in self.dataset for word in ([name] if _is_file(name) else name.split(","))]
-        groups = [GROUPS[word]() if word in GROUPS else (word,) for word in words if word]
-        names = list(dict.fromkeys(itertools.chain.from_iterable(groups)))
-        known = ", ".join((*BENCHMARKS, *GROUPS))
-        if not names:
-            raise UsageError(f"no dataset was named: the datasets are {known}, and a COCO JSON of your own")
-        # What is no benchmark must be a single JSON with a folder of photos.
-        own = [name for name in names if name not in BENCHMARKS]
-        for name in own:
-            if not _is_file(name):
-                meant = did_you_mean(name, (*BENCHMARKS, *GROUPS))
-                raise UsageError(
-                    f"there is no dataset '{name}', nor a file of that name: the datasets are {known}{meant}"
-                )
-        if self.images is None and own:
-            raise UsageError(f"{own[0]}: name the folder of its photos (images)")
-        if self.images is not None and len(own) != 1:
-            raise UsageError(f"images goes with one COCO JSON of your own, and {len(own)} were named")
-        return names
-
-    def open(self, name: str, *, say: Callable[[str], None]) -> Dataset:
-        """Open one of the datasets.
-
-        Args:
-            name: one of `names`.
-            say: prints a status line before what takes long.
-
-        Raises:
-            UsageError: the folder of the benchmarks was not named, or the user's own JSON is unusable.
-            DatasetError: the dataset is missing, incomplete or damaged.
-        """
-        if name in BENCHMARKS:
-            if self.root is None:
-                raise UsageError(f"{name}: name the folder of the datasets (root)")
-            return open_benchmark(BENCHMARKS[name], self.root, partial=self.partial, say=say)
-        if self.images is None:
-            raise UsageError(f"{name}: name the folder of its photos (images)")
-        return open_own(Path(name), self.images, partial=self.partial)
-
-    def image_ids(self, dataset: Dataset) -> list[int]:
-        """Return the ids of the images to evaluate, in order: all of them, or `limit` from first to last."""
-        numbers = sorted(dataset.paths)
-        if self.limit is None or self.limit >= len(numbers):
-            return numbers
-        return [numbers[place * len(numbers) // self.limit] for place in range(self.limit)]
 
 
 def run_checkpoint(
@@ -284,10 +204,6 @@ def run(
     return BenchmarkReport(detector=label, results=results)
 
 
-def _is_file(name: str) -> bool:
-    return name not in BENCHMARKS and name not in GROUPS and Path(name).is_file()
-
-
 def _detect_in_team(
     dataset: Dataset,
     numbers: Sequence[int],
@@ -345,11 +261,11 @@ def _evaluate(
         else:
             progress.skip(shard)
     # Compare image by image.
-    with _results_file(export, dataset.name) as results:
+    with results_file(export, dataset.name) as results:
 
         def judged(photo: PhotoResult, predictions: Sequence[Prediction]) -> None:
             if results is not None:
-                _add_results(results, dataset.truth.images[photo.number].id or photo.number, predictions)
+                add_results(results, dataset.truth.images[photo.number].id or photo.number, predictions)
             if not photo.known:
                 progress.advance(failed=bool(photo.failure))
 
@@ -368,51 +284,6 @@ def _evaluate(
         seconds=time.perf_counter() - begun,
         warnings=dataset.truth.warnings,
     )
-
-
-def compare_photos(
-    dataset: Dataset,
-    photos: Iterable[PhotoResult],
-    *,
-    judged: Callable[[PhotoResult, Sequence[Prediction]], None] = lambda photo, predictions: None,
-) -> tuple[Metrics, list[dict[str, str]]]:
-    """Compare detections with the ground truth of their photos; one that failed counts as one without detections.
-
-    Args:
-        dataset: of the photos.
-        photos: each once.
-        judged: receives each photo with its predictions.
-
-    Returns:
-        The figures, and {"file": ..., "reason": ...} of each photo that failed.
-    """
-    evaluator = Evaluator(masks=dataset.masks)
-    failed: list[dict[str, str]] = []
-    for photo in photos:
-        predictions = predictions_of(photo.found, masks=dataset.masks) if photo.found is not None else []
-        evaluator.add(photo.number, predictions, dataset.truth.instances[photo.number])
-        if photo.failure:
-            failed.append({"file": str(dataset.paths[photo.number]), "reason": photo.failure})
-        judged(photo, predictions)
-    return evaluator.metrics(), failed
-
-
-def predictions_of(found: Detections, *, masks: bool) -> list[Prediction]:
-    """Return detections as they are evaluated: boxes in float32, as detectron2's evaluation takes them.
-
-    Args:
-        found: the detections in one photo.
-        masks: whether masks are evaluated as well.
-    """
-    boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]  # to width and height, in float32 as detectron2 does
-    scores = np.asarray(found.scores, dtype=np.float32).tolist()
-    codes = found.masks if masks else [None] * len(boxes)
-    classes = [None] * len(boxes) if found.classes is None else found.classes.tolist()
-    return [
-        Prediction(box=(x, y, width, height), score=score, mask=code, class_id=class_id)
-        for (x, y, width, height), score, code, class_id in zip(boxes.tolist(), scores, codes, classes, strict=True)
-    ]
 
 
 def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
@@ -440,22 +311,3 @@ def record_benchmarks(weights: Path, report: BenchmarkReport) -> bool:
     }
     record_results(weights, facts)
     return True
-
-
-def _add_results(results: JsonList, image_id: int | str, predictions: Sequence[Prediction]) -> None:
-    """Add the predictions of an image, in the order in which they are judged."""
-    for item in sort_predictions(predictions):
-        results.add(result(image_id=image_id, box=item.box, score=item.score, mask=item.mask, class_id=item.class_id))
-
-
-@contextmanager
-def _results_file(folder: Path | None, name: str) -> Iterator[JsonList | None]:
-    """Write results in COCO's format to FOLDER/NAME.json, which appears only when it is complete."""
-    if folder is None:
-        yield None
-        return
-    make_folder(folder)
-    with atomic_file(folder / f"{name}.json") as file:
-        results = JsonList(file)
-        yield results
-        results.close()

@@ -16,7 +16,7 @@ from cuts3d_cli.evaluation.metrics import Metrics, Prediction, evaluate
 from cuts3d_cli.evaluation.pairing import Pairing, ShardImage, pair_images
 from cuts3d_cli.json_reading import is_whole
 from cuts3d_cli.shards.manifest import load_manifest
-from cuts3d_cli.shards.names import manifest_path
+from cuts3d_cli.shards.names import failed_in, manifest_path
 from cuts3d_cli.shards.reader import Sample, read_shard
 from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.found import Found, FoundReader, have_confidence, stage_of
@@ -142,7 +142,7 @@ def run(
     if len(found.failed) == len(truth.images):
         images = f"all {len(truth.images)} images" if len(truth.images) > 1 else "the one image"
         raise ShardError(
-            f"{images} that {ground_truth} and the shards share failed in `cuts3d {made_by}`"
+            f"{images} that {ground_truth} and the shards share {failed_in(made_by)}"
             f" ({listed(found.failed)}): there is nothing to compare"
         )
     # Report what was left out, and compare.
@@ -313,12 +313,12 @@ def _warnings(
             warnings.append(f"{counted(len(pairs), 'image')} {be(len(pairs))} recognised by the {how}: {listed(pairs)}")
     if found.failed:
         warnings.append(
-            f"{counted(len(found.failed), 'image')} failed in `cuts3d {made_by}` and {be(len(found.failed))}"
+            f"{counted(len(found.failed), 'image')} {failed_in(made_by)} and {be(len(found.failed))}"
             f" counted as without a mask: {listed(found.failed)}"
         )
     if found.unscored:
         warnings.append(
-            f"{counted(len(found.unscored), 'image')} failed in `cuts3d confidence`, whose masks come last:"
+            f"{counted(len(found.unscored), 'image')} {failed_in('confidence')}, whose masks come last:"
             f" {listed(found.unscored)}"
         )
     return warnings

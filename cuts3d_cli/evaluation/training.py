@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import SelfTrainConfig, TrainConfig
 from cuts3d_cli.errors import Setting, SettingError
-from cuts3d_cli.evaluation.benchmark import Selection, compare_photos
 from cuts3d_cli.evaluation.benchmark_photos import PhotoResult, detect_photos
+from cuts3d_cli.evaluation.benchmark_results import compare_photos
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS
+from cuts3d_cli.evaluation.selection import Selection
 from cuts3d_cli.wording import Say, counted, listed
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from cuts3d_cli.exports.options import Options
 from cuts3d_cli.exports.output import Announce, IfExists, Output
 from cuts3d_cli.exports.photos import FoundInstance, FoundPhoto
 from cuts3d_cli.json_reading import is_whole
+from cuts3d_cli.shards.names import failed_in
 from cuts3d_cli.shards.reader import Sample, SidecarReader, read_shard
 from cuts3d_cli.sidecars.finished import mixed_settings, require
 from cuts3d_cli.sidecars.found import Found, FoundReader, Source, have_confidence, stage_of
@@ -153,13 +154,11 @@ def export(
     if report.failed:
         failed = [key for item in sidecars for key in item.failures]
         say(
-            f"warning: {counted(report.failed, 'photo')} failed in stage {stage} and {be(report.failed)}"
+            f"warning: {counted(report.failed, 'photo')} {failed_in(stage)} and {be(report.failed)}"
             f" left out: {listed(failed)}"
         )
     if report.unscored:
-        say(
-            f"warning: {counted(report.unscored, 'photo')} failed in `cuts3d confidence`, and have masks of the score 0"
-        )
+        say(f"warning: {counted(report.unscored, 'photo')} {failed_in('confidence')}, and have masks of the score 0")
     for what, number in report.changed.items():
         if number:
             say(f"{counted(number, 'instance')} {what.removeprefix('instances ')}")

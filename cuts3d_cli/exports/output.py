@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from cuts3d_cli import interrupts
-from cuts3d_cli.errors import FileError, Setting
+from cuts3d_cli.errors import OccupiedError, Setting
 from cuts3d_cli.files import explained, make_folder, rename, sweep_folder, temporary_name, to_disk
 from cuts3d_cli.paths import plain_path
 
 IfExists = Literal["resume", "overwrite", "fail"]
 """What to do about files that are there: keep those of the same content and refuse others, replace them, refuse all."""
 Announce = Callable[[Path, Path], None]
-"""Told a file, and another one that will take its name; may raise a FileError to keep it from that."""
+"""Told a file, and another one that will take its name; may raise a Cuts3dError to keep it from that."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 """Characters that are in no name of a file on some systems."""
 
@@ -114,7 +114,8 @@ class Output:
             The file, open for binary writing.
 
         Raises:
-            FileError: it cannot be written, or is there and `if_exists` forbids to replace it.
+            FileError: it cannot be written.
+            OccupiedError: it is there, and `if_exists` forbids to replace it.
         """
         path = self._prepared(name)
         with _temporary(path) as (file, temporary):
@@ -132,7 +133,7 @@ class Output:
             sweep_folder(path.parent)
             self._folders.add(path.parent)
         if self._if_exists == "fail" and path.exists():
-            raise FileError(f"{path} is there: choose another ", Setting("out"))
+            raise OccupiedError(f"{path} is there: choose another ", Setting("out"))
         return path
 
     def _is_new(self, temporary: Path, path: Path) -> bool:
@@ -143,7 +144,7 @@ class Output:
             self.same += 1
             return False
         if path.exists() and self._if_exists != "overwrite":
-            raise FileError(
+            raise OccupiedError(
                 f"{path} is there with another content: choose another ",
                 Setting("out"),
                 ", or set ",

@@ -75,7 +75,8 @@ class Finding:
 def findings() -> list[Finding]:
     """Look at this machine and return what was found. Asks once whether servers answer; everything else is local.
 
-    Weights that are here are read, to see whether they are whole and fit.
+    Weights of backbones and ResNets in the cache are judged by their sizes and formats; depth networks are loaded, to
+    see whether they are whole and fit.
     """
     found = [
         Finding(state="ok", what="cuts3d", found=__version__),
@@ -198,9 +199,10 @@ def _hub() -> list[Finding]:
 
 
 def _weights() -> list[Finding]:
-    found = [Finding(state="ok", what="cache", found=str(cache_dir()))]
+    checked = "sizes and formats of its weights are looked at here, `cuts3d weights verify` compares their digests"
+    found = [Finding(state="ok", what="cache", found=f"{cache_dir()}: {checked}")]
     known = all_weights()
-    damaged = {check.cached.name: check.problem for check in verify(known.values())}
+    damaged = {check.cached.name: check.problem for check in verify(known.values(), digests=False)}
     can_ask = _servers()
     for network in networks():
         name = network.name
@@ -259,7 +261,7 @@ def missing_depth(name: str, *, role: str = "", answers: bool = True) -> Message
     """
     spec = DEPTHS[name]
     pulled: Parts = (f"cuts3d weights pull {name}; or ",) if is_kept(spec) and answers else ()
-    return Message(f"not here{role}: ", *pulled, *spec.weights_hint)
+    return Message(f"not here{role}: ", *pulled, *spec.way_out)
 
 
 def _role(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cuts3d_cli.config import PAPER, Config
+from cuts3d_cli.config import PAPER, Config, spread
 from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.depth.catalogue import check_available as check_depth
 from cuts3d_cli.depth.catalogue import depth_spec
@@ -72,12 +72,12 @@ def _backbone(config: Config) -> Finding:
 def _of_cache(spec: WeightsSpec, what: str) -> Finding:
     """Look for weights in the cache, and where they would be taken from."""
     try:
-        check_weights(spec, weights=None)
+        check_weights(spec, weights=None, digests=False)
     except WeightsError as error:
         return Finding(state="missing", what=what, found=Message(*without_full_stop(error)))
     # Which index there is, pip alone knows.
     unasked = ", which was not asked" if isinstance(spec.source, WheelSource) else ""
-    for check in verify([spec]):
+    for check in verify([spec], digests=False):
         if check.problem is None:
             return Finding(state="ok", what=what, found=str(check.cached.path))
         again = f"{check.cached.path} {check.problem}: a run fetches it again, {spec.source}{unasked}"
@@ -89,7 +89,7 @@ def _of_cache(spec: WeightsSpec, what: str) -> Finding:
 
 
 def _device(config: Config) -> Finding:
-    device = choose_device(config.run.device)
+    device = choose_device(spread(config.run).device)
     slow = ": cutting is fast enough; networks and training are slow" if device == "cpu" else ""
     return Finding(state="note" if slow else "ok", what="device", found=f"{device}{slow}")
 

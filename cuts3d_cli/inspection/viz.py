@@ -123,7 +123,7 @@ def draw_photo(
         intrinsics: a file with the camera of the photo, as `camera_files.read_cameras` takes it.
         preset_note: why the settings are those of their preset, where nobody named one; said before the cut.
         spell: puts the notes on the picture into the reader's words.
-        named: the settings that the user typed: the networks that they name never fall back.
+        named: the settings that the user typed, or set elsewhere: the networks that they name never fall back.
 
     Returns:
         The picture.
@@ -161,7 +161,7 @@ class PhotoDrawer:
             say: prints a status line.
             preset_note: why the settings are those of their preset; said before the first cut.
             spell: puts the notes on the pictures into the reader's words.
-            named: the settings that the user typed: the networks that they name never fall back.
+            named: the settings that the user typed, or set elsewhere: the networks that they name never fall back.
         """
         self._named = frozenset(named)
         self._config, self._say, self._preset_note, self._spell = config, say, preset_note, spell

@@ -81,7 +81,7 @@ def draw_many(
         intrinsics: a file with the camera of the photos, or one of each.
         preset_note: why the settings are those of their preset, where nobody named one; said before the first cut.
         spell: puts the notes on the pictures into the reader's words.
-        named: the settings that the user typed: the networks that they name never fall back.
+        named: the settings that the user typed, or set elsewhere: the networks that they name never fall back.
 
     Returns:
         What was drawn. Photos that cannot be used are in it, with the reasons.

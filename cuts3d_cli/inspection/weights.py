@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuts3d_cli.depth.base import DepthSpec
-from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS, depth_spec, hint_of_pull, is_depth
+from cuts3d_cli.depth.catalogue import ANY_TRANSFORMERS, DEPTHS, depth_spec, is_depth
 from cuts3d_cli.depth.pretrained import pretrained_files
 from cuts3d_cli.depth.pulling import pull_depth
 from cuts3d_cli.detector.resnet import RESNETS
@@ -135,7 +135,8 @@ def pull(name: str, *, from_path: Path | None, say: Say) -> Path:
     """
     if name not in RESNETS and not is_backbone(name) and _has_weights(name):
         depth = depth_spec(name)
-        return pull_depth(replace(depth, weights_hint=hint_of_pull(depth)), source=from_path, say=say)
+        # That it can be pulled is known to whoever does.
+        return pull_depth(replace(depth, pull=None), source=from_path, say=say)
     spec = weights_spec(name)
     return cache.pull(replace(spec, way_out=_other_ways(spec, given=from_path)), from_file=from_path, say=say)
 

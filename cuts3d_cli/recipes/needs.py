@@ -11,7 +11,7 @@ from cuts3d_cli.cut.methods import get_method
 from cuts3d_cli.depth import catalogue as depths
 from cuts3d_cli.detector import resnet, train
 from cuts3d_cli.errors import Cuts3dError, Part, Setting, SettingError, UsageError
-from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.selection import Selection
 from cuts3d_cli.evaluation.training import evaluation_of
 from cuts3d_cli.features.extractor import FeatureExtractor
 from cuts3d_cli.files import check_folder

@@ -120,7 +120,15 @@ class Segmented:
         }
 
 
-def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collection[str] = ()) -> Segmented:
+def run(
+    wanted: Segmenting,
+    *,
+    config: Config,
+    bar: Bar,
+    say: Say,
+    given: Collection[str] = (),
+    named: Collection[str] = (),
+) -> Segmented:
     """Segment photos: pack them, estimate depth, cut masks or run a detector, export, draw.
 
     Everything is done by the stages, over shards in the folder of the results; these are removed at the end. A run that
@@ -131,7 +139,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         config: sections `pack`, `depth`, `features`, `pseudo`, `confidence`, `predict` and `run`.
         bar: makes a progress bar for the stage of a name.
         say: prints a status line.
-        given: names of the settings that the user typed, which never fall back to others.
+        given: names of the settings that the user typed.
+        named: those, and names of the settings that a variable or file sets: networks among them never fall back.
 
     Returns:
         What came out. Photos that failed are in it.
@@ -162,12 +171,14 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         )
     elif wanted.depth_dir is not None:
         config = with_maps(config, given=given)
-    if wanted.depth_dir is not None:
-        pair_maps(listing.photos, wanted.depth_dir)
+    # All files are listed once, and the file of cameras is read once.
+    pairs = pair_maps(listing.photos, wanted.depth_dir) if wanted.depth_dir is not None else None
+    cameras, limit = None, config.run.max_image_pixels
     if wanted.intrinsics is not None:
         check_effect(config.pseudo)
-        cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=config.run.max_image_pixels)
-    inputs = digests_of(listing, wanted.depth_dir, intrinsics=wanted.intrinsics)
+        cameras = cameras_of(listing.photos, wanted.intrinsics, root=listing.root, max_pixels=limit)
+    inputs = digests_of(listing, pairs, intrinsics=wanted.intrinsics)
+    run_pack = partial(pack, listing=listing, pairs=pairs, cameras=cameras)
     asked = Asked(inputs=inputs, settings=_settings(wanted, config))
     outputs = _outputs(wanted)
     folder = Folder(
@@ -182,7 +193,7 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
             if wanted.preset_note is not None:
                 say(wanted.preset_note)
             has_maps = wanted.depth_dir is not None
-            ready = ready_to_cut(config, has_maps=has_maps, given=given, say=say, spell=wanted.spell)
+            ready = ready_to_cut(config, has_maps=has_maps, named=named, say=say, spell=wanted.spell)
         else:
             require_detectron2()
             ready = Ready(config=config, stages=("predict",), title=wanted.checkpoint.name)
@@ -190,7 +201,8 @@ def run(wanted: Segmenting, *, config: Config, bar: Bar, say: Say, given: Collec
         outputs = {name: where for name, where in outputs.items() if where in begun.outputs}
         if begun.removed:
             say(f"removed {enumerated(begun.removed)}, which other photos or settings gave")
-        found = _find(wanted, replace(packing, out=folder.shards), listing, ready, bar=bar, say=say)
+        packed = partial(run_pack, replace(packing, out=folder.shards))
+        found = _find(wanted, packed, ready, bar=bar, say=say)
         exported = _export(wanted, found, outputs, announce=folder.note, bar=bar, say=say)
         drawn = _draw(wanted, found, outputs, announce=folder.note, bar=bar)
         names = {**begun.written, **{name: outputs[name] for name in (*exported, *drawn)}}
@@ -292,7 +304,7 @@ def _is_same(one: Path, other: Path) -> bool:
     return other.exists() and one.exists() and one.samefile(other)
 
 
-def _find(wanted: Segmenting, packing: Packing, listing: Listing, ready: Ready, *, bar: Bar, say: Say) -> _Found:
+def _find(wanted: Segmenting, run_pack: Callable[..., StageResult], ready: Ready, *, bar: Bar, say: Say) -> _Found:
     """Pack the photos and run the stages."""
     arguments: dict[str, Any] = {} if wanted.checkpoint is None else {"checkpoint": wanted.checkpoint}
     results: list[StageResult] = []
@@ -304,10 +316,12 @@ def _find(wanted: Segmenting, packing: Packing, listing: Listing, ready: Ready, 
         results.append(result)
         return result
 
-    packed = stage("pack", partial(pack, packing, listing=listing))
+    packed = stage("pack", run_pack)
     shards = [item.shard for item in packed.shards]
     for name in ready.stages if packed.count("samples_out") else ():
-        stage(name, partial(STAGES[name].run, shards, **arguments))
+        further: dict[str, Any] = {"loaded_before": tuple(ready.networks)} if name == "depth" else {}
+        stage(name, partial(STAGES[name].run, shards, **arguments, **further))
+        ready.networks.clear()  # what follows wants the memory
     source: Source = "masks" if wanted.checkpoint is None else "detections"
     return _Found(shards=shards, source=source, results=results, title=ready.title, notes=ready.notes)
 

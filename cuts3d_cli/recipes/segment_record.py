@@ -14,12 +14,13 @@ from typing import Any
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import IfExists
 from cuts3d_cli.engine.replacing import UNSET, Differences, listed_differences
-from cuts3d_cli.errors import FileError, Parts, Setting, UsageError
+from cuts3d_cli.errors import FileError, OccupiedError, Parts, Setting
 from cuts3d_cli.files import atomic_write_json, explained, one_writer
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.recipes.segment_written import Contents, WrittenFiles
 from cuts3d_cli.shards.freshness import changed_values
-from cuts3d_cli.stages.listing import Listing, files_in
+from cuts3d_cli.stages.depth_pairs import Pairs
+from cuts3d_cli.stages.listing import Listing
 from cuts3d_cli.stages.own_results import KEPT_SHARDS, RECORD, RECORD_FORMAT, is_record
 from cuts3d_cli.wording import enumerated
 
@@ -76,7 +77,8 @@ class Folder:
             known: names of all files and folders that any run may write: a record that names others is a stranger's.
 
         Raises:
-            FileError: the record is damaged, or not ours.
+            FileError: the record is damaged.
+            OccupiedError: it is not ours, or another version's.
         """
         self.path = path
         self._known = frozenset(known)
@@ -90,7 +92,8 @@ class Folder:
         """Note a file of the results that is about to take its name, as `WrittenFiles.note`.
 
         Raises:
-            FileError: the user's own file is there, or one of ours that the user has changed; or it cannot be noted.
+            FileError: it cannot be noted.
+            OccupiedError: the user's own file is there, or one of ours that the user has changed.
         """
         self._files.note(path, content)
 
@@ -108,8 +111,8 @@ class Folder:
             The result of a run that asked for the same and is finished; None where there is work to do.
 
         Raises:
-            UsageError: there are results of other photos or settings, or any, as `if_exists` says.
-            FileError: something else is in the place of the results, or they were changed.
+            OccupiedError: there are results of other photos or settings, or any, as `if_exists` says; something else
+                is in their place; or they were changed.
         """
         record = self._read()
         if self._keep and not self._had_kept:
@@ -119,7 +122,7 @@ class Folder:
             return None
         _, same = _compare(record, asked)
         if self._has_begun(record) and (if_exists == "fail" or (if_exists == "resume" and not same)):
-            raise UsageError(*self._refusal(record, asked))
+            raise OccupiedError(*self._refusal(record, asked))
         keeps = same and if_exists != "overwrite"
         result = record.get("result")
         done = keeps and record.get("finished") is True and set(outputs) <= self._whole(record)
@@ -208,7 +211,7 @@ class Folder:
         if not is_record(record):
             raise _stranger(path)
         if record["format"] != RECORD_FORMAT:
-            raise FileError(f"{path} is not of this version of cuts3d: choose another ", Setting("out"))
+            raise OccupiedError(f"{path} is not of this version of cuts3d: choose another ", Setting("out"))
         return record
 
     def _write(
@@ -305,8 +308,8 @@ class Folder:
                 path.unlink(missing_ok=True)
 
 
-def _stranger(path: Path) -> FileError:
-    return FileError(f"{path} is there, and was not written by `cuts3d segment`: choose another ", Setting("out"))
+def _stranger(path: Path) -> OccupiedError:
+    return OccupiedError(f"{path} is there, and was not written by `cuts3d segment`: choose another ", Setting("out"))
 
 
 def _compare(record: Mapping[str, Any], asked: Asked) -> tuple[bool, bool]:
@@ -346,22 +349,19 @@ def _output_of(file: str) -> str:
     return file.split("/")[0]
 
 
-def digests_of(listing: Listing, depth_dir: Path | None, *, intrinsics: Path | None = None) -> dict[str, str]:
+def digests_of(listing: Listing, pairs: Pairs | None, *, intrinsics: Path | None = None) -> dict[str, str]:
     """Identify photos, depth maps and cameras by names, ids, sizes and times of change, so that none need be read.
 
     Args:
         listing: the photos.
-        depth_dir: the folder of the maps.
+        pairs: the depth maps.
         intrinsics: the file of the cameras.
 
     Returns:
         For each of `_INPUTS`, 64 hexadecimal digits.
-
-    Raises:
-        UsageError: the folder of the maps cannot be listed.
     """
     photos = [([item.file, item.key, item.id], listing.root / item.file) for item in listing.photos]
-    maps = [] if depth_dir is None else [([file], depth_dir / file) for file in files_in(depth_dir).files]
+    maps = [] if pairs is None else [([file], pairs.folder / file) for file in pairs.files]
     cameras: list[tuple[list[object], Path]] = [] if intrinsics is None else [([], intrinsics)]
     return dict(zip(_INPUTS, (_digest(photos), _digest(maps), _digest(cameras)), strict=True))
 

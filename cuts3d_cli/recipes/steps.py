@@ -17,7 +17,7 @@ from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
 from cuts3d_cli.engine.sharing import on_gpus
 from cuts3d_cli.errors import UsageError
-from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.selection import Selection
 from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
 from cuts3d_cli.recipes import selftrain
 from cuts3d_cli.recipes.parts import masks_to_plan, pack_part, sidecars_part, training_part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,16 +109,6 @@ def _quality(record: PhotoRecord) -> float:
     if record.truth is None:
         return 2.0
     return 1.0 if record.truth.quality is None else record.truth.quality
-
-
-def reasons(record: PhotoRecord) -> Iterator[str]:
-    """Yield why a photo failed or has fewer masks, as the page lists it."""
-    if record.failed:
-        yield f"failed in {record.failed[0]}: {record.failed[1]}"
-    for _, reason in record.dropped:
-        yield f"dropped: {reason}"
-    if record.stopped:
-        yield f"stopped: {record.stopped}"
 
 
 def _share(value: float | None, *, digits: int = 4) -> float | None:

@@ -126,6 +126,15 @@ def maker_of(stage: str) -> str:
     return "selftrain" if "." in stage else stage
 
 
+def failed_in(stage: str) -> str:
+    """Say where images failed, in the same words in all messages: "failed in `cuts3d pseudo`".
+
+    Args:
+        stage: one of `stage_names()`, one in a generation, or "pack".
+    """
+    return f"failed in `cuts3d {maker_of(stage)}`"
+
+
 def command_for(tar: Path, *, again: bool = False) -> Command:
     """Return the command that writes a sidecar or a base shard, for messages.
 

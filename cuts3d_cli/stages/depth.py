@@ -42,7 +42,12 @@ _LATER_FIELDS = ("gives", "zoedepth_flip")
 
 
 def run(
-    shards: Sequence[Path], *, config: Config, progress: Progress | None = None, say: Say | None = None
+    shards: Sequence[Path],
+    *,
+    config: Config,
+    progress: Progress | None = None,
+    say: Say | None = None,
+    loaded_before: Sequence[DepthBackend] = (),
 ) -> StageResult:
     """Estimate, or take from the sensor, the depth of every image.
 
@@ -51,6 +56,7 @@ def run(
         config: sections `depth` and `run`.
         progress: receives progress events.
         say: prints a status line.
+        loaded_before: the network of these settings, where it is loaded already.
 
     Returns:
         A result for each shard.
@@ -82,6 +88,8 @@ def run(
 
         @functools.cache
         def loaded() -> DepthBackend:
+            if loaded_before:
+                return loaded_before[0]
             return load_depth(settings, device=device, precision=config.run.precision)
 
         def outcomes(base: Path) -> Iterator[Outcome]:
@@ -167,7 +175,7 @@ def _weight_files(settings: DepthConfig, spec: DepthSpec) -> dict[str, Path]:
     if path.is_dir():
         return {f"weights/{file.relative_to(path).as_posix()}": file for file in pretrained_files(spec, path)}
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file or folder; for {spec.name}: ", *spec.weights_hint)
+        raise WeightsError(f"{path}: no such file or folder; for {spec.name}: ", *spec.way_out)
     return {"weights": path}
 
 

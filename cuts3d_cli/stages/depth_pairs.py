@@ -29,12 +29,14 @@ class Pairs:
 
     Attributes:
         folder: of the maps.
+        files: all of the folder, as paths from it, sorted.
         maps: the file of a photo -> its maps, as paths from the folder; of several there should be one.
         unused: files of the folder that belong to no photo, or are of a kind that is not read.
         results: of cuts3d itself in the folder, which were left out.
     """
 
     folder: Path
+    files: Sequence[str]
     maps: Mapping[str, tuple[str, ...]]
     unused: Sequence[str]
     results: Sequence[Results] = ()
@@ -83,7 +85,7 @@ def pair_maps(photos: Sequence[Photo], folder: Path) -> Pairs:
     unused = [file for file in files if file not in used]
     if wanted and not maps:
         raise SettingError("depth_dir", _no_map(folder, wanted[0], unused))
-    return Pairs(folder=folder, maps=maps, unused=unused, results=listing.results)
+    return Pairs(folder=folder, files=files, maps=maps, unused=unused, results=listing.results)
 
 
 def unread_kinds(files: Sequence[str]) -> list[str]:

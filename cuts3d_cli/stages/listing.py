@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from cuts3d_cli.lookalikes import HEAD_BYTES
 from cuts3d_cli.shards.keys import is_meta
 from cuts3d_cli.stages.coco_names import first_guess, leads_outside, locate
 from cuts3d_cli.stages.own_results import PICTURE_ENDING, Results, pictures_among, results_in
-from cuts3d_cli.wording import listed
+from cuts3d_cli.wording import be, counted, listed
 
 OTHER_IMAGE_EXTENSIONS = frozenset(
     "avif bmp cr2 dng gif heic heif jfif jp2 jxl nef pgm pnm ppm tga tif tiff".split()  # noqa: SIM905
@@ -168,6 +168,11 @@ def photos_of(
     if not found.photos:
         others = [f"only {len(found.passed_over)} other files"] if found.passed_over else []
         others += [f"results of `cuts3d {item.command}` in {item.folder} are left out" for item in found.results]
+        others += [
+            f"and so is {item.folder / item.strangers[0]} among them, which segment has not written: move it away"
+            for item in found.results
+            if item.strangers
+        ]
         raise UsageError(", ".join([f"{source} holds no photos ({', '.join(IMAGE_EXTENSIONS)})", *others]))
     keys, renamed = assign_keys([file for file, _ in found.photos])
     numbers = range(1, len(found.photos) + 1) if ids is None else ids
@@ -183,6 +188,8 @@ def photos_of(
 def left_out_lines(results: Sequence[Results], *, out: Path | None = None) -> list[str]:
     """Say which results of cuts3d were not taken for photos or depth maps: a line a command.
 
+    A further line is about images that lie in folders of results and are none of these.
+
     Args:
         results: all that were left out.
         out: the folder that is written to, now and before: that its own results are left out goes without saying.
@@ -194,7 +201,16 @@ def left_out_lines(results: Sequence[Results], *, out: Path | None = None) -> li
         if item.folder.absolute() not in around:
             folders.setdefault(item.command, set()).add(str(item.folder))
     what = {"viz": f"pictures of viz (*{PICTURE_ENDING})"}
-    return [f"left out {what.get(name, f'results of {name}')}: {listed(sorted(of))}" for name, of in folders.items()]
+    lines = [f"left out {what.get(name, f'results of {name}')}: {listed(sorted(of))}" for name, of in folders.items()]
+    strangers = [str(item.folder / file) for item in results for file in item.strangers]
+    if strangers:
+        them = "it" if len(strangers) == 1 else "them"
+        lines.append(
+            f"warning: {counted(len(strangers), 'image')} {be(len(strangers))} left out in folders of results of"
+            f" segment, which has not written {them}: {listed(strangers)}; to take {them}, move {them} to another"
+            " folder"
+        )
+    return lines
 
 
 def assign_keys(files: Sequence[str]) -> tuple[list[str], int]:
@@ -325,7 +341,7 @@ def files_in(root: Path, leave_out: Collection[Path] = ()) -> Files:
         except OSError as error:
             raise UsageError(f"folder {root / folder} cannot be listed: {error.strerror}") from error
         own = results_in(root / folder, found)
-        results += own
+        results += [replace(item, strangers=_strangers(item, found)) for item in own]
         for name in found.keys() - {name for item in own for name in item.names}:
             path = f"{folder}/{name}" if folder else name
             if found[name]:
@@ -333,6 +349,25 @@ def files_in(root: Path, leave_out: Collection[Path] = ()) -> Files:
             else:
                 files.append(path)
     return Files(files=sorted(files), results=sorted(results, key=lambda item: (str(item.folder), item.command)))
+
+
+def _strangers(results: Results, present: Collection[str]) -> tuple[str, ...]:
+    """Return the images in folders of results that are none of these, as paths from their folder, sorted.
+
+    Args:
+        results: in one folder.
+        present: what lies in it: a record may name anything.
+    """
+    if results.written is None:
+        return ()
+    found = []
+    for name in results.names.intersection(present):
+        for around, folders, files in os.walk(results.folder / name):
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
+            paths = [Path(around, file) for file in files if not file.startswith(".")]
+            others = {path.relative_to(results.folder).as_posix(): path for path in paths}
+            found += [file for file in others.keys() - results.written if looks_of(others[file]) != Looks(None)]
+    return tuple(sorted(found))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

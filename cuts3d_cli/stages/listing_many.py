@@ -38,7 +38,7 @@ def list_sources(sources: Sequence[Path], *, images: Path | None, leave_out: Col
     if len(paths) == 1 and (paths[0].is_dir() or _is_json(paths[0])):
         return list_source(paths[0], images=images, leave_out=leave_out)
     if images is not None:
-        raise SettingError("images", "belongs to a COCO JSON, and none is named")
+        raise SettingError("images", "belongs to a COCO JSON, and none is named: leave it out")
     for path in paths:
         _check(path)
     root = _common_folder(paths)

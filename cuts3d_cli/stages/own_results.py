@@ -32,11 +32,15 @@ class Results:
         folder: that holds them.
         command: that wrote them.
         names: of the files and folders in it that are results; all others are the user's.
+        written: the files below it that the command wrote, as paths from it; None where no record says so.
+        strangers: images in those folders that it has not written, likewise; they are left out with them.
     """
 
     folder: Path
     command: str
     names: frozenset[str]
+    written: frozenset[str] | None = None
+    strangers: tuple[str, ...] = ()
 
 
 def results_in(folder: Path, names: Collection[str]) -> list[Results]:
@@ -50,8 +54,8 @@ def results_in(folder: Path, names: Collection[str]) -> list[Results]:
         The results, of at most one of each command.
     """
     found = []
-    if RECORD in names and (folder / RECORD).is_file() and (written := _written(folder / RECORD)):
-        found.append(Results(folder=folder, command="segment", names=written))
+    if RECORD in names and (folder / RECORD).is_file() and (record := _record(folder / RECORD)) is not None:
+        found.append(Results(folder=folder, command="segment", names=_names(record), written=_written(record)))
     if REPORT_DATA in names and is_report(folder):
         found.append(Results(folder=folder, command="report", names=frozenset({REPORT_DATA, *REPORT_PICTURES})))
     return found
@@ -89,13 +93,22 @@ def is_report(folder: Path) -> bool:
         return False
 
 
-def _written(path: Path) -> frozenset[str] | None:
-    """Return the names that a record of `segment` names, itself among them; None where it is no such record."""
+def _record(path: Path) -> dict[str, Any] | None:
+    """Return a record of `segment`; None where it is no such record."""
     try:
         record = read_json(path)
     except (OSError, JsonError):  # a file of that name which is nothing of ours
         return None
-    if not is_record(record):
-        return None
+    return record if is_record(record) else None
+
+
+def _names(record: dict[str, Any]) -> frozenset[str]:
+    """Return the names of the files and folders that a record names, itself among them."""
     kept = {KEPT_SHARDS} if record.get("keeps_shards") is True else set()
     return frozenset({RECORD, *kept, *(name for name in record["outputs"] if isinstance(name, str))})
+
+
+def _written(record: dict[str, Any]) -> frozenset[str] | None:
+    """Return the files that a record names; None where it is of a run that has not ended, or of an older version."""
+    files = record.get("files")
+    return frozenset(files) if record["finished"] and isinstance(files, dict) else None

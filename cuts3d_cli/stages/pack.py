@@ -23,7 +23,7 @@ from cuts3d_cli.engine.driver import refuse_existing, run_jobs, stage_result
 from cuts3d_cli.engine.replacing import OwnSettings, settle
 from cuts3d_cli.engine.results import Outcome, Progress
 from cuts3d_cli.engine.sharing import Job, Sharing
-from cuts3d_cli.errors import SampleError, Setting, SettingError, ShardError, UsageError
+from cuts3d_cli.errors import OccupiedError, SampleError, Setting, SettingError, UsageError
 from cuts3d_cli.images import Upright, decode_upright
 from cuts3d_cli.shards.keys import MAX_MEMBER_BYTES
 from cuts3d_cli.shards.manifest import InputDigest
@@ -111,6 +111,8 @@ def run(
     *,
     config: Config,
     listing: Listing | None = None,
+    pairs: Pairs | None = None,
+    cameras: Cameras | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> PackResult:
@@ -128,6 +130,8 @@ def run(
         packing: photos and shards.
         config: sections `pack` and `run`.
         listing: the photos, where they have been listed already.
+        pairs: of the photos and the maps in `packing.depth_dir`, where they have been found already.
+        cameras: of the photos in `packing.intrinsics`, where they have been found already.
         progress: receives progress events.
         say: receives, at the end, what was left out, and what is doubtful about depth maps and cameras.
 
@@ -139,19 +143,18 @@ def run(
         UsageError: a path or number is impossible, there is no photo, not one depth map or camera belongs to a photo,
             or a camera is impossible.
         OtherSettingsError: shards are of other settings, and `run.if_exists` is "resume".
-        ShardError: shards exist and `run.if_exists` is "fail", shards of another packing have the same name, or the
-            disk is full.
+        OccupiedError: shards exist and `run.if_exists` is "fail", or shards of another packing have the same name.
+        ShardError: the disk is full.
     """
     begun = time.perf_counter()
     progress, sharing, if_exists = progress or Progress(), Sharing.from_config(config.run), config.run.if_exists
     rules = _check(packing, config.pack)
     # List all photos before anything is written: which of them go into which shard depends on all.
     listing = listing or packing.listing()
-    pairs = None
-    if packing.depth_dir is not None:
+    if packing.depth_dir is not None and pairs is None:
         pairs = pair_maps(listing.photos, packing.depth_dir)
-    limit, cameras = config.run.max_image_pixels, None
-    if packing.intrinsics is not None:
+    limit = config.run.max_image_pixels
+    if packing.intrinsics is not None and cameras is None:
         cameras = cameras_of(listing.photos, packing.intrinsics, root=listing.root, max_pixels=limit)
     plan = plan_shards(listing.photos, out=packing.out, name=packing.name, shard_size=config.pack.shard_size)
     _make_room(plan, packing=packing, if_exists=if_exists)
@@ -275,7 +278,7 @@ def _make_room(plan: Mapping[Path, Any], *, packing: Packing, if_exists: IfExist
     shards = [file for file in present if re.fullmatch(re.escape(name) + r"-[0-9]+\.tar", file)]
     planned = {tar.name for tar in plan}
     if strangers := [file for file in shards if file not in planned]:
-        raise ShardError(
+        raise OccupiedError(
             f"{out / strangers[0]} is of another packing, this one ends at {max(planned)}: remove it and what follows "
             "it, or choose another ",
             *(Setting("name"), " or ", Setting("out")),

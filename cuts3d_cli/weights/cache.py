@@ -17,7 +17,7 @@ from typing import Any
 from cuts3d_cli.errors import FileError, WeightsError
 from cuts3d_cli.files import atomic_write_json, rename, to_disk
 from cuts3d_cli.json_reading import JsonError, read_json
-from cuts3d_cli.weights.kinds import weights_file
+from cuts3d_cli.weights.kinds import safetensors_problem, weights_file
 from cuts3d_cli.weights.sources import Fetched, check_source, fetch, file_sha256, is_wheel, refuse_wheel
 from cuts3d_cli.weights.specs import WeightsSpec
 from cuts3d_cli.wording import Say
@@ -107,12 +107,13 @@ def resolve_weights(spec: WeightsSpec, *, weights: Path | None, say: Say | None 
     return pull(spec, say=say)
 
 
-def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
+def check_available(spec: WeightsSpec, *, weights: Path | None, digests: bool = True) -> None:
     """Make sure that `resolve_weights` will find weights, as far as that can be known without fetching any.
 
     Args:
         spec: the network.
         weights: as for `resolve_weights`.
+        digests: hash what is cached, as `resolve_weights` does; else only its size and its format are looked at.
 
     Raises:
         WeightsError: a file is missing, or the network's own weights are in no public place.
@@ -122,7 +123,7 @@ def check_available(spec: WeightsSpec, *, weights: Path | None) -> None:
         refuse_wheel(spec, weights_file(weights))
         return
     cached = _cached(spec.name, _read_index())
-    problem = None if cached is None else _problem(cached, spec)
+    problem = None if cached is None else _problem(cached, spec, digests=digests)
     if cached is None or problem is not None:
         try:
             check_source(spec)
@@ -198,15 +199,19 @@ def list_weights(specs: Iterable[WeightsSpec]) -> list[WeightsStatus]:
     return [WeightsStatus(spec=spec, cached=item if item and item.path.is_file() else None) for spec, item in found]
 
 
-def verify(specs: Iterable[WeightsSpec]) -> list[WeightsCheck]:
-    """Hash the cached files of some networks again, and compare them with the index and with their known sources.
+def verify(specs: Iterable[WeightsSpec], *, digests: bool = True) -> list[WeightsCheck]:
+    """Compare the cached files of some networks with the index and with their known sources.
+
+    Args:
+        specs: of the networks.
+        digests: hash the files again; else only their sizes and their format are looked at, which takes no time.
 
     Raises:
         WeightsError: the index is damaged.
     """
     index, known = _read_index(), {spec.name: spec for spec in specs}
     cached = [item for name in index if name in known and (item := _cached(name, index))]
-    return [WeightsCheck(cached=item, problem=_problem(item, known[item.name])) for item in cached]
+    return [WeightsCheck(cached=item, problem=_problem(item, known[item.name], digests=digests)) for item in cached]
 
 
 def _unchecked(spec: WeightsSpec, fetched: Fetched, file: Path) -> str | None:
@@ -219,15 +224,23 @@ def _unchecked(spec: WeightsSpec, fetched: Fetched, file: Path) -> str | None:
     return f"{file} is not the file of {spec.source}, whose sha256 is {spec.sha256}: {found}"
 
 
-def _problem(cached: CachedWeights, spec: WeightsSpec) -> str | None:
-    """Return what is wrong with a cached file, as the end of a sentence that begins with its path, or None."""
+def _problem(cached: CachedWeights, spec: WeightsSpec, *, digests: bool = True) -> str | None:
+    """Return what is wrong with a cached file, as the end of a sentence that begins with its path, or None.
+
+    Args:
+        cached: what the index says of it.
+        spec: of its network.
+        digests: hash it; else only its size and its format are looked at.
+    """
     if not cached.path.is_file():
         return "is gone"
     size = cached.path.stat().st_size
     if size != cached.size:
         return f"has {size} bytes instead of {cached.size}"
-    sha256 = file_sha256(cached.path)
-    if sha256 != cached.sha256:
+    if not digests:
+        if (why := safetensors_problem(cached.path)) is not None:
+            return f"is damaged ({why})"
+    elif (sha256 := file_sha256(cached.path)) != cached.sha256:
         return f"is damaged (sha256 {sha256[:12]}... instead of {cached.sha256[:12]}...)"
     if spec.sha256 and cached.source == str(spec.source) and cached.source_sha256 != spec.sha256:
         return f"came from another file than the known one (sha256 {cached.source_sha256[:12]}...)"

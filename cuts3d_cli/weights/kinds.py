@@ -8,6 +8,7 @@ from typing import Literal
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.lookalikes import HEAD_BYTES, lookalike
+from cuts3d_cli.wording import cause
 
 Kind = Literal["safetensors", "torch zip", "pickle"]
 """`torch zip`: what `torch.save` writes since torch 1.6. `pickle`: what it wrote before, or `pickle.dump` writes."""
@@ -96,6 +97,21 @@ def kind_of(path: Path) -> Kind | None:
     if head.startswith(_ZIP):
         return "torch zip"
     return "pickle" if head.startswith(_PICKLE) else None
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """Return why a file is no whole safetensors file, in a few words, or None. Reads its header, not its tensors.
+
+    Args:
+        path: of the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"as safetensors: {cause(error)}"
 
 
 def what_instead(path: Path) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuts3d_cli import Detector, SettingError, WeightsError, draw, to_coco
+from cuts3d_cli import Detector, SampleError, Segmentation, SettingError, WeightsError, draw, to_coco
 from cuts3d_cli.cut.masks import decode_rle
 from tests.support.photos import scene_of
 
@@ -78,6 +78,34 @@ def test_seconds_are_of_all_steps(tiny_detector: Path):
     for found in detector.batch([scene_of(0).image] * 2):
         assert list(found.seconds) == ["read", "detect"]
         assert found._repr_png_() is not None
+
+
+def test_a_photo_that_cannot_be_used_stops_no_other(tiny_detector: Path, tmp_path: Path):
+    """Whatever batch it falls into, and first in it too: what is before it is given, what is after it as if alone."""
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff damaged")
+    detector = Detector(tiny_detector, device="cpu")
+    photos = [scene_of(number).image for number in range(2)]
+    alone = [detector(photo) for photo in photos]
+    for batch_size in (1, 2, 3, 8):
+        images = [damaged, photos[0], damaged, photos[1], damaged]
+        found = list(detector.batch(images, batch_size=batch_size, errors="return"))
+        assert [isinstance(item, SampleError) for item in found] == [True, False, True, False, True]
+        for item, expected in zip(found[1::2], alone, strict=True):
+            assert isinstance(item, Segmentation)
+            assert np.array_equal(item.image, expected.image)
+            assert np.array_equal(item.scores, expected.scores)
+        assert "damaged.jpg" in str(found[0])
+        assert found[0].__traceback__ is None  # type: ignore[union-attr]
+        # Without it, the first such photo ends the loop, after the results of those before it.
+        results = detector.batch([photos[0], damaged, photos[1]], batch_size=batch_size)
+        assert np.array_equal(next(results).scores, alone[0].scores)
+        with pytest.raises(SampleError, match=r"damaged\.jpg"):
+            next(results)
+    with pytest.raises(SampleError, match=r"damaged\.jpg"):
+        detector(damaged)
+    with pytest.raises(SettingError, match=r"^errors is 'ignore': choose one of raise, return"):
+        list(detector.batch(photos, errors="ignore"))  # type: ignore[call-overload]
 
 
 def test_wrong_arguments(tiny_detector: Path, tmp_path: Path):

@@ -64,9 +64,39 @@ def test_wrong_usage_is_2(cuts3d: Callable[..., Ran], arguments: list[str]):
         (["inspect", "nothing.tar"], 1, ["nothing.tar", "no such file"]),
         (["config", "show", "--preset", "papper"], 2, ["no preset 'papper'", "paper, best, objects, maskcut, offline"]),
         (["weights", "pull", "vit"], 2, ["vit", "dino-vitb8"]),
-        (["viz"], 2, ["name photos, or --shards with --key"]),
-        (["viz", "a.jpg", "--key", "k"], 2, ["--key goes with --shards"]),
-        (["viz", "--shards", "a.tar"], 2, ["--shards goes with --key"]),
+        (["viz"], 2, ["nothing to draw: name a photo, or a sample by --shards and --key"]),
+        (["viz", "--key", "k"], 2, ["nothing to draw: name the shards that hold the sample, by --shards"]),
+        (["viz", "a.jpg", "--key", "k"], 2, ["--key names a sample in shards, and photos are named: leave it out"]),
+        (["viz", "a.jpg", "--shards", "a.tar"], 2, ["--shards has no effect beside photos: name photos alone, or "]),
+        (
+            ["viz", "--shards", "a.tar"],
+            2,
+            [
+                "--shards says which shards, and not which sample in them: name it by --key; `cuts3d inspect SHARD.tar`"
+                " lists the keys"
+            ],
+        ),
+        (
+            ["viz", "--shards", "a.tar", "--key", "k", "--depth", "d.png"],
+            2,
+            ["--depth has no effect with --shards, which draws what is stored: leave it out"],
+        ),
+        (
+            ["viz", "a.jpg", "-c", "x.pth", "--depth", "d.png"],
+            2,
+            ["--depth has no effect with --checkpoint, which cuts"],
+        ),
+        (["train", "--resume", "--overwrite"], 2, ["--resume goes on with the run in the folder, and --overwrite del"]),
+        (
+            ["predict", "-c", "d.pth", "--out", "o"],
+            2,
+            ["--out is for the results of photos, and none are named: add a photo"],
+        ),
+        (
+            ["predict", "-c", "d.pth", "--shards", "a.tar", "--out", "o"],
+            2,
+            ["has no effect with --shards: leave it out; of shards `cuts"],
+        ),
         (["viz", "a.jpg"], 1, ["a.jpg"]),
     ],
 )

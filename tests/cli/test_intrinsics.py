@@ -286,4 +286,4 @@ def test_viz_takes_cameras(photos: Path, cuts3d: Callable[..., Ran], weights: Pa
     ran = cuts3d(*one, "--intrinsics", c, "--cloud", "paper")
     assert "has no effect with --cloud paper" in ran.line
     ran = cuts3d("viz", "--shards", "d", "--key", "p0", "--intrinsics", c)
-    assert ran.line == "cuts3d: --intrinsics goes with photos, and not with --checkpoint"
+    assert ran.line == "cuts3d: --intrinsics has no effect with --shards, which draws what is stored: leave it out"

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuts3d_cli.config import DepthConfig
+from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.errors import FileError
 from cuts3d_cli.exports.output import Output
 from cuts3d_cli.files import one_writer
 from cuts3d_cli.recipes import segment as recipe
 from cuts3d_cli.stages.pack import Packing
+from tests.support.depth_networks import zoedepth
 from tests.support.photos import encoded, scene_of, write_photos
 from tests.support.running import Ran
 
@@ -141,7 +144,7 @@ def test_files_of_others_are_never_touched(photos: Path, cuts3d: Callable[..., R
     Path("out/masks/mine.png").touch()
     for how in ("resume", "replace", "overwrite"):
         ran = cuts3d("segment", "photos", "--depth-dir", "maps", "--out", "out", "--if-exists", how, *settings)
-        assert ran.code == 1
+        assert ran.code == 2
         assert ran.line.startswith("cuts3d: out/masks is there, and was not written by `cuts3d segment`")
     assert sorted(path.name for path in Path("out").rglob("*")) == ["masks", "mine.png"]
 
@@ -158,7 +161,7 @@ def test_photos_that_fail_are_listed_and_the_others_done(
         result = json.loads(ran.out)
         assert result["photos"] == 1
         assert [(item["file"], item["stage"]) for item in result["failed"]] == [("p0.jpg", "pack"), ("p1.jpg", "depth")]
-        assert "failed: p1.jpg: depth: there is no depth map of it in maps" in ran.err
+        assert "failed: p1.jpg: failed in `cuts3d depth`: there is no depth map of it in maps" in ran.err
     assert [path.name for path in Path("out/pictures").iterdir()] == ["p2.jpg"]
 
 
@@ -203,6 +206,37 @@ def test_what_the_user_named_never_falls_back(photos: Path, cuts3d: Callable[...
     assert list(Path("out").iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["variable", "file"])
+def test_what_a_variable_or_a_file_names_never_falls_back(
+    photos: Path,
+    cuts3d: Callable[..., Ran],
+    settings: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+):
+    """The defaults, named: a value of the same name that nobody chose would fall back."""
+
+    def name(section: str, field: str, value: str) -> None:
+        if where == "variable":
+            monkeypatch.setenv(f"CUTS3D_{section}_{field}".upper(), value)
+        else:
+            Path("cuts3d.toml").write_text(f'[{section}]\n{field} = "{value}"\n')
+
+    name("features", "backbone", "dino-vitb8")
+    for command in (("segment", "photos", "--out", "out"), ("viz", "photos/p0.jpg")):
+        ran = cuts3d(*command, *FAST)
+        assert (ran.code, "weights of dino-vitb8" in ran.err.splitlines()[-1]) == (1, True), ran.err
+        assert "falling back" not in ran.err
+    monkeypatch.delenv("CUTS3D_FEATURES_BACKBONE", raising=False)
+    name("depth", "backend", "zoedepth")
+    for command in (("segment", "photos", "--out", "out"), ("viz", "photos/p0.jpg")):
+        ran = cuts3d(*command, *settings)
+        assert (ran.code, "weights of zoedepth" in ran.err.splitlines()[-1]) == (1, True), ran.err
+    # Maps of one command take the place of a network that is named for all of them.
+    ran = cuts3d("segment", "photos/p0.jpg", "--depth-dir", "maps", "--out", "out", *settings)
+    assert ran.code == 0, ran.err
+
+
 def test_depth_weights_that_cannot_be_loaded_are_told_before_any_work(
     photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]
 ):
@@ -223,6 +257,62 @@ def test_depth_weights_that_cannot_be_loaded_are_told_before_any_work(
     told = f"no depth, so the photos are cut in 2D: {place} cannot be loaded as zoedepth: "
     assert told in ran.err.partition("== pack")[0]
     assert "replace it by `cuts3d weights pull zoedepth --from FOLDER`; --depth-dir DIR takes maps" in ran.err
+
+
+def test_every_folder_is_listed_once_and_the_cameras_are_read_once(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    from cuts3d_cli.stages import camera_pairs, depth_pairs
+
+    looked: list[str] = []
+
+    def noted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def wrapper(path: Path, *arguments: Any, **named: Any) -> Any:
+            looked.append(path.name)
+            return original(path, *arguments, **named)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    noted(depth_pairs, "files_in")
+    noted(camera_pairs, "read_cameras")
+    Path("cameras.json").write_text(json.dumps({"fx": 300, "fy": 300}))
+    command = ("segment", "photos", "--depth-dir", "maps", "--intrinsics", "cameras.json", "--out", "out", *settings)
+    ran = cuts3d(*command)
+    assert ran.code == 0, ran.err
+    assert sorted(looked) == ["cameras.json", "maps"]
+    # A map more is of another run.
+    encoded_map = (photos / "maps/p0.png").read_bytes()
+    (photos / "maps/p9.png").write_bytes(encoded_map)
+    assert "depth maps" in cuts3d(*command).err
+
+
+def test_a_depth_network_is_loaded_once(
+    photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """To see that it can be, and then to run: with the maps of a network that `cuts3d depth` loads."""
+    from cuts3d_cli.depth import zoedepth as module
+
+    network = zoedepth(photos / "network")
+    loads: list[Path | None] = []
+
+    def load(spec: DepthSpec, *, config: DepthConfig, **further: Any) -> DepthBackend:
+        loads.append(config.weights)
+        return original(spec, config=config, **further)
+
+    original = module.load_zoedepth
+    monkeypatch.setattr(module, "load_zoedepth", load)
+    ran = cuts3d("segment", "photos", "--out", "out", "--depth-weights", network, "--keep-shards", *settings)
+    assert ran.code == 0, ran.err
+    assert "no depth, so" not in ran.err
+    assert loads == [network]
+    (depth,) = Path("out/shards").glob("*.depth.tar")
+    before = depth.read_bytes()
+    again = cuts3d("depth", "--shards", "out/shards", "--depth-weights", network, "--if-exists", "overwrite")
+    assert again.code == 0, again.err
+    assert loads == [network, network]
+    assert depth.read_bytes() == before
 
 
 def test_further_formats_and_no_pictures(photos: Path, cuts3d: Callable[..., Ran], settings: tuple[object, ...]):
@@ -357,7 +447,7 @@ def test_a_users_files_among_results_are_not_removed(done: tuple[object, ...], c
     mine = Path("out/annotations.json")
     mine.write_text("mine")
     ran = cuts3d(*done, "--to", "coco", "--if-exists", "replace")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "out/annotations.json is there, and was not written by `cuts3d segment`" in ran.line
     assert mine.read_text() == "mine"
 
@@ -374,7 +464,7 @@ def test_what_the_user_has_changed_is_kept(done: tuple[object, ...], cuts3d: Cal
     other.unlink()
     for further in ((), ("-n", "1", "--if-exists", "replace")):
         ran = cuts3d(*done, *further)
-        assert ran.code == 1
+        assert ran.code == 2
         assert ran.err.splitlines()[-1] == (
             f"cuts3d: {mask} was changed since `cuts3d segment` wrote it: move it away, choose another --out, or set"
             " --if-exists overwrite to replace it"
@@ -402,7 +492,7 @@ def test_formats_that_are_not_asked_for_stay_as_long_as_they_are_of_the_same_set
     for how in ("replace", "overwrite"):
         ran = cuts3d(*done, "-n", "1", "--if-exists", how)
         last = f"cuts3d: {corrected} was changed since `cuts3d segment` wrote it: move it away, or choose another --out"
-        assert (ran.code, ran.err.splitlines()[-1]) == (1, last)
+        assert (ran.code, ran.err.splitlines()[-1]) == (2, last)
         assert corrected.read_text() == "corrected"
     corrected.unlink()
     ran = cuts3d(*done, "-n", "1", "--if-exists", "replace")
@@ -430,7 +520,7 @@ def test_a_users_file_among_interrupted_results_is_not_removed(
     mine = Path("out/pictures/p2.jpg")
     mine.write_text("mine")
     ran = cuts3d(*command)
-    assert ran.code == 1
+    assert ran.code == 2
     last = ran.err.splitlines()[-1]
     assert (
         last == "cuts3d: out/pictures/p2.jpg was not written by `cuts3d segment`: move it away, or choose another --out"
@@ -442,7 +532,7 @@ def test_a_users_file_among_interrupted_results_is_not_removed(
     before = picture.read_bytes()
     picture.write_text("mine too")
     ran = cuts3d(*command)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "out/pictures/p0.jpg was changed since `cuts3d segment` wrote it" in ran.err.splitlines()[-1]
     assert "== pack" not in ran.err
     picture.write_bytes(before)
@@ -543,7 +633,7 @@ def test_a_strangers_record_is_left_alone(photos: Path, cuts3d: Callable[..., Ra
     Path("out").mkdir()
     Path("out/segment.json").write_text('{"segments": []}')
     ran = cuts3d("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "out/segment.json is there, and was not written by `cuts3d segment`: choose another --out" in ran.line
     assert [path.name for path in Path("out").iterdir()] == ["segment.json"]
 
@@ -619,7 +709,7 @@ def test_a_folder_named_shards_is_not_taken_over(
     mine.mkdir(parents=True)
     command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", *QUICK, *settings)
     ran = cuts3d(*command, "--keep-shards")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "out/shards is there, and was not written by `cuts3d segment`" in ran.line
     assert cuts3d(*command).code == 0
     assert list(mine.iterdir()) == []

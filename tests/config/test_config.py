@@ -14,6 +14,7 @@ from cuts3d_cli.config import (
     Config,
     RunConfig,
     as_dict,
+    named_here,
     output_dict,
     recorded_limits,
     recorded_precision,
@@ -66,6 +67,19 @@ def test_the_preset_itself_comes_from_option_variable_or_file(tmp_path: Path):
     assert found(tmp_path, toml="preset = 'maskcut'").pseudo.method == "maskcut"
     assert found(tmp_path, environment=variable) == PRESETS["offline"]
     assert found(tmp_path, environment=variable, preset="paper") == PAPER
+
+
+def test_what_variables_and_the_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert named_here() == frozenset()
+    (tmp_path / "cuts3d.toml").write_text('preset = "best"\n[depth]\nbackend = "midas"\n[run]\nhalf = true\n')
+    monkeypatch.setenv("CUTS3D_FEATURES_BACKBONE", "dino-vits8")
+    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path))
+    # A former switch counts as the field that has replaced it.
+    assert named_here() == {"preset", "depth.backend", "run.precision", "features.backbone"}
+    (tmp_path / "cuts3d.toml").unlink()
+    monkeypatch.setenv("CUTS3D_PRESET", "best")
+    assert named_here() == {"preset", "features.backbone"}
 
 
 def test_presets_differ_from_the_paper_where_they_say_and_nowhere_else():

@@ -68,7 +68,7 @@ def test_what_is_wrong_with_features_is_said_for_each_image_as_for_one():
         assert str(caught.value) == reason
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 def test_a_gpu_makes_the_same_edges():
     features = torch.from_numpy(made())
     maps = torch.from_numpy(np.random.default_rng(1).random((3, *GRID)).astype(np.float32))

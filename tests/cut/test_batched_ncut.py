@@ -105,7 +105,7 @@ def test_two_nodes_cannot_be_cut():
         solve([np.ones((2, 2), dtype=bool)])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("solver", ["lanczos", "dense"])
 def test_a_gpu_gives_the_same_eigenvectors(solver: str):
     graphs = [scattered(seed, 50) for seed in range(3)]

@@ -165,7 +165,7 @@ def test_the_filter_is_near_the_gaussian_it_stands_for():
     np.testing.assert_allclose(response, response[::-1], atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.usefixtures("gpu")
 def test_cuda_gives_the_masks_of_the_cpu_and_the_same_digits_every_time():
     image, masks = scene(120, 160), boxes(120, 160, 5)
     once = batched_crf.foreground([image], [masks], iterations=10, device="cuda")[0]

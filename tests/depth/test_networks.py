@@ -466,7 +466,7 @@ def test_bfloat16_on_a_cpu_is_close(
     assert np.abs(values - full).mean() < 0.05 * (full.max() - full.min())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_half_precision_on_cuda(name: str, request: pytest.FixtureRequest, load: Any, images: list[np.ndarray]) -> None:
     weights = request.getfixturevalue(NETWORKS[name])

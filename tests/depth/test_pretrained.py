@@ -70,7 +70,7 @@ def test_hub_after_the_cache(hub: list) -> None:
     load = Loader()
     assert load_pretrained(load, SPEC, weights=None) == "net"
     assert load.calls == [(SPEC.model, False)]
-    assert hub == [("weights of zoedepth", SPEC.weights_hint)]
+    assert hub == [("weights of zoedepth", SPEC.way_out)]
 
 
 @pytest.mark.usefixtures("answers")

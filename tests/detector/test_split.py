@@ -121,3 +121,27 @@ def test_a_trial_is_a_step_on_images_of_the_largest_size():
     assert sizes == [(3, 64, 96)] * 2
     assert all(parameter.grad is not None for parameter in model.roi_heads.mask_head.parameters())
     assert fits_in_memory(model, settings, count=10**6)  # of a CPU, nothing is tried out
+
+
+@pytest.mark.parametrize(
+    ("error", "fits"),
+    [
+        (None, True),
+        (torch.OutOfMemoryError("CUDA out of memory."), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), False),
+        (RuntimeError("CUDA error: device-side assert triggered"), None),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_is_tried_out(monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None, fits: bool | None):
+    def trial(model: torch.nn.Module, config: TrainConfig, *, count: int) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("cuts3d_cli.detector.split.trial_step", trial)
+    model = torch.nn.Linear(1, 1).to("cuda")
+    if fits is None:
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            fits_in_memory(model, config(), count=2)
+    else:
+        assert fits_in_memory(model, config(), count=2) is fits

@@ -367,7 +367,10 @@ def test_the_command_trains_and_predicts(
     assert drawn.code == 0, drawn.err
     assert json.loads(drawn.out)["masks"] >= 1
     assert (tmp_path / "d.png").stat().st_size > 1000
-    assert "--checkpoint goes with photos" in cuts3d("viz", "--shards", ".", "--key", "001", "-c", out).err
+    assert (
+        "--checkpoint has no effect with --shards, which draws what is stored"
+        in cuts3d("viz", "--shards", ".", "--key", "001", "-c", out).err
+    )
 
 
 def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):

@@ -224,6 +224,22 @@ def test_a_training_of_torchrun_takes_no_gpus(
     assert line == "cuts3d: --gpus is 2, but torchrun has started 2 processes: leave it out"
 
 
+@pytest.mark.parametrize("command", ["train", "selftrain"])
+def test_gpus_of_a_training_are_counted(
+    bases: list[Path], cuts3d: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: str
+):
+    words = (command, "--shards", bases[0].parent)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    none = "but this machine has 0 GPUs"
+    assert cuts3d(*words, "--gpus", "all").line == f"cuts3d: --gpus is all, {none}: leave it out"
+    ran = cuts3d(*words, "--device", "cuda:all", "--gpus", 3)
+    warning = "warning: --gpus has no effect with --device cuda:all"
+    assert (ran.code, ran.err) == (2, f"{warning}\ncuts3d: --device is cuda:all, {none}: take --device cpu\n")
+    assert cuts3d(*words, "--gpus", 0).line == "cuts3d: --gpus is '0': it must be at least 1"
+    wrong = cuts3d(*words, "--gpus", "some")
+    assert (wrong.code, wrong.line) == (2, "cuts3d: --gpus is 'some': it must be a whole number, or all")
+
+
 def test_other_processes_of_torchrun_say_nothing(cuts3d: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)

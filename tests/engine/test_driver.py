@@ -16,7 +16,7 @@ from cuts3d_cli.engine.driver import run_shards
 from cuts3d_cli.engine.replacing import OtherSettingsError, compare_settings
 from cuts3d_cli.engine.results import Outcome, Progress, StageResult
 from cuts3d_cli.engine.sharing import Sharing
-from cuts3d_cli.errors import FileError, Message, ShardError, UnwritableError, UsageError
+from cuts3d_cli.errors import FileError, Message, OccupiedError, ShardError, UnwritableError, UsageError
 from cuts3d_cli.shards import freshness
 from cuts3d_cli.shards import manifest as manifest_module
 from cuts3d_cli.shards.manifest import Manifest, load_manifest, save_manifest
@@ -296,7 +296,7 @@ def test_overwrite_redoes_all_and_gives_the_same_bytes(bases: list[Path]):
 def test_fail_stops_before_anything_is_done(bases: list[Path]):
     run(bases[1:])
     before = state(bases)
-    with pytest.raises(ShardError, match=r"s-1\.depth\.tar exists: run\.if_exists='resume' keeps"):
+    with pytest.raises(OccupiedError, match=r"s-1\.depth\.tar exists: run\.if_exists='resume' keeps"):
         run(bases, if_exists="fail")
     assert state(bases) == before
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cuts3d_cli.config import PAPER, Config
 from cuts3d_cli.engine import team
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.engine.team import run_in_team
-from cuts3d_cli.errors import Message, ShardError, UsageError, WeightsError
+from cuts3d_cli.errors import Message, OccupiedError, UsageError, WeightsError
 from cuts3d_cli.shards.names import sidecar
 from tests.engine.test_driver import Watcher
 from tests.support import team_stage
@@ -148,7 +149,7 @@ def test_each_shard_is_written_once_whatever_exists(bases: list[Path], tmp_path:
     if status == "done":
         assert sorted(name for name, *_ in log(tmp_path)) == [base.name for base in bases]
     if if_exists == "fail":
-        with pytest.raises(ShardError, match="exists"):
+        with pytest.raises(OccupiedError, match="exists"):
             go(bases, 2, run={"if_exists": if_exists})
 
 
@@ -374,7 +375,42 @@ def test_too_many_gpus_are_refused_before_anything_is_done(
     of_cores = cuts3d(*words, "--gpus", "all", "--device", "cpu").line
     assert of_cores == "cuts3d: --gpus is all, which counts GPUs: with --device cpu name a number of processes"
     assert "--gpus" in cuts3d(*words, "--gpus", 2, "--device", "cpu", "--engine", "ray").line
+    on_ray = cuts3d(*words, "--device", "cuda:all", "--engine", "ray").line
+    assert on_ray.startswith("cuts3d: --device is cuda:all, which is for one machine: ")
     assert sorted(alone.iterdir()) == before
+
+
+@pytest.mark.parametrize("stage", ["depth", "features", "pseudo", "confidence", "predict"])
+def test_all_gpus_can_be_named_as_a_device(
+    cuts3d: Callable[..., Ran], alone: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+):
+    """`--device cuda:all` is `--gpus all`, also where a variable or a file says so."""
+    import torch
+
+    pack_photos(alone, 2, shard_size=1, with_depth=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    words = (stage, "--shards", ".", *(("--checkpoint", "none.pth") if stage == "predict" else ()))
+    none = "is {}, but this machine has 0 GPUs: take --device cpu"
+    assert cuts3d(*words, "--gpus", "all").line == f"cuts3d: --gpus {none.format('all')}"
+    ran = cuts3d(*words, "--device", "cuda:all")
+    assert (ran.code, ran.line) == (2, f"cuts3d: --device {none.format('cuda:all')}")
+    assert "warning" not in ran.err
+    told = cuts3d(*words, "--device", "cuda:all", "--gpus", 2).err
+    assert "warning: --gpus has no effect with --device cuda:all\n" in told
+    monkeypatch.setenv("CUTS3D_RUN_DEVICE", "cuda:all")
+    assert cuts3d(*words).line == ran.line
+
+
+@pytest.mark.parametrize("words", [("segment", "photo.jpg", "--out", "out"), ("viz", "photo.jpg")])
+def test_a_command_of_one_process_refuses_all_gpus(cuts3d: Callable[..., Ran], alone: Path, words: tuple[str, ...]):
+    Image.new("RGB", (64, 64)).save(alone / "photo.jpg")
+    ran = cuts3d(*words, "--device", "cuda:all")
+    assert (ran.code, ran.line) == (
+        2,
+        "cuts3d: --device is cuda:all, which is for what several GPUs do at once: here take auto, cuda, or cuda:0,"
+        " cuda:1, ...",
+    )
+    assert not (alone / "out").exists()
 
 
 def test_messages_keep_their_settings():

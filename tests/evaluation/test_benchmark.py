@@ -20,11 +20,12 @@ from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.card import write_card
 from cuts3d_cli.engine.results import Progress
 from cuts3d_cli.errors import DatasetError, FileError, UsageError
-from cuts3d_cli.evaluation.benchmark import Selection, record_benchmarks, run, run_checkpoint
+from cuts3d_cli.evaluation.benchmark import record_benchmarks, run, run_checkpoint
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, PAPER
 from cuts3d_cli.evaluation.datasets.loading import list_datasets
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, evaluate
 from cuts3d_cli.evaluation.report import BenchmarkReport, DatasetResult
+from cuts3d_cli.evaluation.selection import Selection
 from tests.support.adversarial import Seen, seen
 from tests.support.datasets import coco, kitti_line, write
 from tests.support.shapes import annotation, coco_file, image
@@ -314,7 +315,7 @@ def test_names_are_benchmarks_groups_or_files(own: Path):
         ([" , "], None, "no dataset was named"),
         (["coc0"], None, "there is no dataset 'coc0', nor a file of that name: the datasets are coco, coco20k"),
         ([str(own)], None, r"own\.json: name the folder of its photos \(images\)"),
-        (["coco"], folder, "images goes with one COCO JSON of your own, and 0 were named"),
+        (["coco"], folder, "images is the folder of the photos of one COCO JSON of your own, and none is named"),
     ):
         with pytest.raises(UsageError, match=words):
             named(*names, images=images)

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuts3d_cli.cut.masks import decode_rle
-from cuts3d_cli.evaluation.benchmark import predictions_of
+from cuts3d_cli.evaluation.benchmark_results import predictions_of
 from cuts3d_cli.evaluation.datasets.ground_truth import read_ground_truth
 from cuts3d_cli.evaluation.metrics import STATS, KindMetrics, evaluate, sort_instances
 from cuts3d_cli.images import decode_image

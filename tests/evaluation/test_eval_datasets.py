@@ -320,20 +320,29 @@ def test_a_checkpoint_that_is_none_is_one_line(cuts3d: Eval, sets: Path, detecto
         (["-c", "x.pth", "-d", "coc0"], "there is no dataset 'coc0', nor a file of that name: the datasets are coco,"),
         (
             ["-c", "x.pth", "-d", "coco", "--images", "p"],
-            "images goes with one COCO JSON of your own, and 0 were named",
+            "--images is the folder of the photos of one COCO JSON of your own, and none is named: leave it out",
         ),
-        (["-c", "x.pth", "-d", "coco", "--gt", "g.json"], "--gt: --checkpoint goes with --dataset; for shards run"),
+        (
+            ["-c", "x.pth", "-d", "coco", "--gt", "g.json"],
+            "--gt is for results in shards, and --checkpoint is for a det",
+        ),
         (
             ["-c", "x.pth", "--shards", "s.tar"],
-            "--shards: --checkpoint goes with --dataset; for shards run `cuts3d pre",
+            "--dataset; or, for shards, run `cuts3d predict --checkpoint FILE`, then",
         ),
-        (["-c", "x.pth", "-d", "coco", "--csv", "--json"], "--json and --csv: pass one of them"),
-        (["-d", "coco"], "--dataset: that is for a detector: pass one with --checkpoint"),
-        (["--shards", "s.tar"], "--shards: shards are compared with a ground truth: pass its COCO JSON with --gt"),
-        (["--shards", "s.tar", "--gt", "g.json", "--images", "p"], "--images: that is for a detector"),
-        (["--shards", "s.tar", "--gt", "g.json", "--csv"], "--csv: that is for a detector on datasets: pass --json"),
-        (["--list", "-c", "x.pth"], "--checkpoint: --list goes with --root and --json alone"),
-        (["--list", "--markdown"], "--markdown: --list goes with --root and --json alone"),
+        (["-c", "x.pth", "-d", "coco", "--csv", "--json"], "--json and --csv are several formats: pass one of them"),
+        (["-d", "coco"], "--dataset is for a detector on datasets, and no detector is named: add --checkpoint"),
+        (
+            ["--shards", "s.tar"],
+            "--shards is for results in shards, which need a ground truth: name its COCO JSON by --gt",
+        ),
+        (["--shards", "s.tar", "--gt", "g.json", "--images", "p"], "--images is for a detector"),
+        (
+            ["--shards", "s.tar", "--gt", "g.json", "--csv"],
+            "--csv is for a detector on datasets: for shards take --json",
+        ),
+        (["--list", "-c", "x.pth"], "--checkpoint has no effect with --list"),
+        (["--list", "--markdown"], "--markdown has no effect with --list, which shows the"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(cuts3d: Eval, line: list[str], words: str):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cuts3d_cli.evaluation.benchmark import Selection
 from cuts3d_cli.evaluation.datasets.catalogue import BENCHMARKS, Benchmark
 from cuts3d_cli.evaluation.datasets.files import read_lines
 from cuts3d_cli.evaluation.datasets.parsed import ParsedDataset, ParsedImage, box_instance
 from cuts3d_cli.evaluation.metrics import Instance
+from cuts3d_cli.evaluation.selection import Selection
 from tests.support.datasets import photo, write
 from tests.support.running import Ran
 

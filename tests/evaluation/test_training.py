@@ -17,7 +17,7 @@ from cuts3d_cli.config import PRESETS, TrainConfig
 from cuts3d_cli.cut.masks import encode_rle
 from cuts3d_cli.detector.evaluating import Share
 from cuts3d_cli.errors import SettingError
-from cuts3d_cli.evaluation.benchmark import Selection
+from cuts3d_cli.evaluation.selection import Selection
 from cuts3d_cli.evaluation.training import TrainingEvaluation, evaluation_of
 from cuts3d_cli.sidecars.detections import Detections
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cuts3d_cli.errors import FileError, SettingError, ShardError
+from cuts3d_cli.errors import FileError, OccupiedError, SettingError, ShardError
 from cuts3d_cli.exports.exporting import Exported, Request, export
 from cuts3d_cli.exports.formats import FORMATS, Format
 from cuts3d_cli.exports.options import Options
@@ -46,7 +46,7 @@ def test_every_format_counts_alike_is_deterministic_and_leaves_the_shards_alone(
     lines: list[str] = []
     report = export(shards, Request(to=to, out=tmp_path / "out"), say=lambda line: lines.append(str(line)))
     assert (report.photos, report.instances, report.empty, report.failed, report.below) == (3, 4, 1, 1, 0)
-    assert "warning: 1 photo failed in stage pseudo and is left out: failed" in lines
+    assert "warning: 1 photo failed in `cuts3d pseudo` and is left out: failed" in lines
     assert report.written == len(files_in(tmp_path / "out")) > 0
     again = exported(shards, to, tmp_path / "again")
     assert files_in(tmp_path / "again") == files_in(tmp_path / "out")
@@ -67,11 +67,11 @@ def test_files_of_another_content_are_never_replaced_without_a_word(tmp_path: Pa
     name = next(name for name in whole if name.endswith((".json", ".png", ".npz", ".xml", ".txt")))
     (tmp_path / "out" / name).write_bytes(b"mine")
     with pytest.raises(
-        FileError, match=r"is there with another content: choose another out, or set if_exists='overwrite'"
+        OccupiedError, match=r"is there with another content: choose another out, or set if_exists='overwrite'"
     ):
         exported(shards, to, tmp_path / "out")
     assert (tmp_path / "out" / name).read_bytes() == b"mine"
-    with pytest.raises(FileError, match="is there: choose another out"):
+    with pytest.raises(OccupiedError, match="is there: choose another out"):
         exported(shards, to, tmp_path / "out", if_exists="fail")
     assert exported(shards, to, tmp_path / "out", if_exists="overwrite").written == 1
     assert files_in(tmp_path / "out") == whole
@@ -250,7 +250,7 @@ def test_the_command(cuts3d: Callable[..., Ran], alone: Path):
     )
     (alone / "maps/sub/a.png").write_bytes(b"mine")
     ran = cuts3d("export", "shards", "--to", "labelmap", "--out", "maps")
-    assert ran.code == 1
+    assert ran.code == 2
     assert ran.line.endswith("choose another --out, or set --if-exists overwrite to replace it")
     assert cuts3d("export", "shards", "--to", "svg", "--out", "x").code == 2
 

@@ -269,9 +269,8 @@ def test_bfloat16_on_a_cpu_is_close(tiny: BackboneSpec, tiny_state: dict[str, to
     assert cosines.min() > 0.99
 
 
+@pytest.mark.usefixtures("gpu")
 def test_half_precision_on_cuda(tiny: BackboneSpec, tiny_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("this machine has no CUDA device")
     save_file(tiny_state, tmp_path / "w.safetensors")
     half = load("tiny", tmp_path / "w.safetensors", device="cuda", precision="float16").extract(noise(1))
     full = load("tiny", tmp_path / "w.safetensors").extract(noise(1))

@@ -41,7 +41,7 @@ def test_versions_devices_and_places(found: Callable[[], dict[str, tuple[str, st
     assert facts["cores"][1].endswith("for --workers")
     assert "cuda" in facts or "cuda:0" in facts
     assert facts["model hub"] == ("note", "switched off by HF_HUB_OFFLINE")
-    assert facts["cache"] == ("ok", str(alone.parent / "cache"))
+    assert (facts["cache"][0], facts["cache"][1].partition(": ")[0]) == ("ok", str(alone.parent / "cache"))
     assert "no cuts3d.toml" in facts["configuration"][1]
     (alone / "cuts3d.toml").write_text("")
     assert found()["configuration"] == ("ok", "cuts3d.toml")
@@ -62,7 +62,7 @@ def test_weights_that_are_missing_come_with_the_way_to_get_them(found: Callable[
     for name, depth in DEPTHS.items():
         if name != "sensor":
             assert facts[name][0] == "note"
-            assert spelled(Message(*depth.weights_hint)) in facts[name][1]
+            assert spelled(Message(*depth.way_out)) in facts[name][1]
     assert "(the default depth)" in facts["zoedepth"][1]
 
 
@@ -75,6 +75,23 @@ def test_weights_that_are_here_come_with_their_place(
     midas(place)
     assert found()["dino-vits16"] == ("ok", path)
     assert found()["midas-small"] == ("ok", str(place))
+
+
+def test_weights_of_another_size_are_seen_and_what_was_looked_at_is_said(
+    found: Callable[[], dict[str, tuple[str, str]]], cuts3d: Callable[..., Ran], weights: Path
+):
+    path = Path(cuts3d("weights", "pull", "dino-vits16", "--from", weights).out.strip())
+    state, said = found()["cache"]
+    assert (state, said.partition(": ")[2]) == (
+        "ok",
+        "sizes and formats of its weights are looked at here, `cuts3d weights verify` compares their digests",
+    )
+    path.write_bytes(path.read_bytes()[:-1])
+    state, said = found()["dino-vits16"]
+    assert state == "missing"
+    assert said.startswith(
+        f"{path} has {path.stat().st_size} bytes instead of {path.stat().st_size + 1}: cuts3d weights"
+    )
 
 
 def test_missing_packages_come_with_the_way_to_get_them(

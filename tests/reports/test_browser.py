@@ -133,9 +133,9 @@ def test_photos_are_filtered_by_number_score_name_and_reason(page: Page, plain: 
     assert page.texts("#photos") == ["No photo fits the filters."]
     page.find('#controls [type="reset"]')[0].click()
     page.wait("return document.querySelectorAll('.card').length === 60")
-    page.put("reason", "failed in pseudo: it is broken")
+    page.put("reason", "failed in `cuts3d pseudo`: it is broken")
     assert page.names() == ["p05.jpg"]
-    assert page.texts(".card .reason") == ["failed in pseudo: it is broken"]
+    assert page.texts(".card .reason") == ["failed in `cuts3d pseudo`: it is broken"]
     page.put("reason", "-")
     assert len(page.names()) == 60
     assert "p05.jpg" not in page.names()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,48 @@ def results(folder: Path, **record: Any) -> None:
 
 def listed(source: Path) -> list[str]:
     return [photo.file for photo in list_source(source, images=None).photos]
+
+
+def test_a_photo_among_results_is_told(tmp_path: Path, cuts3d: Callable[..., Ran]):
+    """It is left out with their folder; whether it is a result, the record says."""
+    fill(tmp_path, "a.png")
+    own = {"masks/a-001.png": "1-0", "pictures/a.jpg": "1-0", "annotations.json": "1-0"}
+    results(tmp_path / "out", format=2, files=own)
+    listing = list_source(tmp_path, images=None)
+    assert left_out_lines(listing.results) == [f"left out results of segment: {tmp_path / 'out'}"]
+    fill(tmp_path / "out", "masks/holiday.png", "masks/.hidden/b.png")
+    (tmp_path / "out/masks/notes.txt").write_text("no image")
+    listing = list_source(tmp_path, images=None)
+    assert [photo.file for photo in listing.photos] == ["a.png", "out/mine.png", "out/other/b.png"]
+    told = (
+        "warning: 1 image is left out in folders of results of segment, which has not written it:"
+        f" {tmp_path / 'out/masks/holiday.png'}; to take it, move it to another folder"
+    )
+    assert left_out_lines(listing.results)[1:] == [told]
+    # A run's own results go without saying, and what is none of them does not.
+    assert left_out_lines(listing.results, out=tmp_path / "out") == [told]
+    assert told in cuts3d("pack", tmp_path, "--out", tmp_path / "shards").err
+    fill(tmp_path / "out", "pictures/deep/c.png")
+    line = left_out_lines(list_source(tmp_path, images=None).results)[1]
+    assert line.startswith(
+        "warning: 2 images are left out in folders of results of segment, which has not written them"
+    )
+    # Where a record says nothing of files, as that of a run under way, nothing is known.
+    results(tmp_path / "out", format=2, finished=False, files=own)
+    assert len(left_out_lines(list_source(tmp_path, images=None).results)) == 1
+    # A record may name anything: what does not lie beside it is not looked at.
+    fill(tmp_path, "outside/d.png")
+    results(tmp_path / "deep/out", format=2, files={}, outputs=["../../outside", str(tmp_path / "outside")])
+    listing = list_source(tmp_path / "deep", images=None)
+    assert left_out_lines(listing.results) == [f"left out results of segment: {tmp_path / 'deep/out'}"]
+    shutil.rmtree(tmp_path / "deep")
+    shutil.rmtree(tmp_path / "outside")
+    # Where there is nothing else to take, it is part of the error.
+    results(tmp_path / "out", format=2, files=own)
+    for file in ("a.png", "out/mine.png", "out/other/b.png"):
+        (tmp_path / file).unlink()
+    with pytest.raises(UsageError, match=r"are left out, and so is .*holiday\.png among them, which seg"):
+        list_source(tmp_path, images=None)
 
 
 def test_results_of_segment_are_no_photos_and_what_lies_beside_them_is(tmp_path: Path):

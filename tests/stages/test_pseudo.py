@@ -378,7 +378,7 @@ def test_a_run_goes_on_where_it_was_left(cuts3d: Callable[..., Ran], shards: lis
     assert "s-000.tar: redone, config changed: pseudo.crf true -> false, pseudo.tau_knn 0.115 -> 0.2" in changed.err
 
     refused = cuts3d(*arguments, "--if-exists", "fail")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "s-000.pseudo.tar exists: --if-exists resume keeps" in refused.line
 
     assert cuts3d(*arguments, "--if-exists", "overwrite").code == 0

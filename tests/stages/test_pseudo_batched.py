@@ -226,7 +226,7 @@ def test_masks_of_real_photos_are_those_of_the_workers(test_data: Path, offline_
     assert [key for key, record in found["device"].items() if record != found["workers"][key]] == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 def test_a_gpu_finds_the_same_masks(alone: Path, weights: Path):
     bases = pack_photos(alone, 5, shard_size=3)
     features.run(bases, config=config(weights))  # on the CPU, so that only the cutting differs
@@ -237,7 +237,7 @@ def test_a_gpu_finds_the_same_masks(alone: Path, weights: Path):
     assert bytes_of(bases) == expected
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 def test_two_runs_on_a_gpu_give_the_same_bytes(alone: Path, weights: Path):
     bases = pack_photos(alone, 5, shard_size=3)
     runs = []

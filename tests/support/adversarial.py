@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuts3d_cli.cut.masks import Rle, decode_rle, encode_rle, rle_box
-from cuts3d_cli.evaluation.benchmark import predictions_of
+from cuts3d_cli.evaluation.benchmark_results import predictions_of
 from cuts3d_cli.evaluation.metrics import Instance, Prediction, sort_predictions
 from cuts3d_cli.sidecars.detections import Detections as Found
 

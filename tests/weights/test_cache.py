@@ -188,6 +188,24 @@ def test_verify_sees_a_flipped_byte_a_cut_and_a_loss(filled: Path) -> None:
     assert [check.problem for check in weights.verify(all_weights().values())] == ["is gone"]
 
 
+def test_sizes_and_formats_are_looked_at_without_digests(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed(path: Path) -> str:
+        raise AssertionError(f"{path} was hashed")
+
+    monkeypatch.setattr("cuts3d_cli.weights.cache.file_sha256", hashed)
+    known = list(all_weights().values())
+    (check,) = weights.verify(known, digests=False)
+    assert check.problem is None
+    content = filled.read_bytes()
+    filled.write_bytes(content[:-1])
+    (check,) = weights.verify(known, digests=False)
+    assert check.problem == f"has {len(content) - 1} bytes instead of {len(content)}"
+    filled.write_bytes(b"\xff" * len(content))  # of the right size
+    (check,) = weights.verify(known, digests=False)
+    assert check.problem is not None
+    assert check.problem.startswith("is damaged (as safetensors: ")
+
+
 def test_damaged_cached_weights_are_fetched_again(filled: Path, fake_hub: Any, tmp_path: Path) -> None:
     filled.unlink()
     filled.write_bytes(fake_hub.content[:-1] + b"?")

@@ -13,6 +13,8 @@
   }
   const noun = report.source === "detections" ? "detection" : "mask";
   const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  const command = (stage) => (stage.includes(".") ? "selftrain" : stage === "drawing" ? "report" : stage);
+  const failedIn = (photo) => `failed in \`cuts3d ${command(photo.failed[0])}\``;
   const percent = (share) => `${(100 * share).toPrecision(share < 0.1 ? 2 : 3)} %`;
 
   // ---- the photos, and what they are filtered and sorted by
@@ -22,7 +24,7 @@
     const sum = scores.reduce((total, score) => total + score, 0);
     const truth = photo.truth || null;
     const reasons = [];
-    if (photo.failed) reasons.push(`failed in ${photo.failed[0]}: ${photo.failed[1]}`);
+    if (photo.failed) reasons.push(`${failedIn(photo)}: ${photo.failed[1]}`);
     for (const [, reason] of photo.dropped || []) reasons.push(`dropped: ${reason}`);
     if (photo.stopped) reasons.push(`stopped: ${photo.stopped}`);
     return {
@@ -231,7 +233,7 @@
     const rows = [["shard", photo.shard], ["key", photo.key]];
     if (photo.size) rows.push(["size", `${photo.size[0]} x ${photo.size[1]} pixels`]);
     if (photo.depth !== undefined) rows.push(["depth known", percent(photo.depth)]);
-    if (photo.failed) rows.push([`failed in ${photo.failed[0]}`, photo.failed[1]]);
+    if (photo.failed) rows.push([failedIn(photo), photo.failed[1]]);
     for (const [iteration, reason] of photo.dropped || []) rows.push([`cut ${iteration} dropped`, reason]);
     if (photo.stopped) rows.push(["stopped", photo.stopped]);
     if (photo.truth) {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuts3d_cli.evaluation.benchmark import predictions_of
+from cuts3d_cli.evaluation.benchmark_results import predictions_of
 from cuts3d_cli.evaluation.metrics import STATS, Evaluator, Instance, Kind, KindMetrics, Prediction, evaluate
 from cuts3d_cli.evaluation.metrics.averages import Averages
 from tests.support.adversarial import CASES, Case, detections, made_up
