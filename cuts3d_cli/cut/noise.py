@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_NOISE = 0.4
+MOST_NOISE = 0.5
 """Largest noise of the points' z, in distances of neighbours on the grid. An edge of a level surface is then kept, at
-`cuts3d_cli.cut.localcut.AUTO_TAU`, unless its noise is over twice what is usual."""
+`cuts3d_cli.cut.localcut.AUTO_TAU`, unless its noise is over one and a half times what is usual."""
 _OF_NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 _OF_SECOND_DIFFERENCE = 6.0**0.5
