@@ -29,7 +29,8 @@ from cuts3d_cli.api.settings import (
 )
 from cuts3d_cli.config import Config, DepthOrientation, Precision
 from cuts3d_cli.cut.image import CutTask, cut_image
-from cuts3d_cli.cut.perspective import RELATIVE_NOTE
+from cuts3d_cli.cut.methods import cuts_in_perspective
+from cuts3d_cli.cut.perspective import NOISY_NOTE, RELATIVE_NOTE
 from cuts3d_cli.depth.fitting import MapRules
 from cuts3d_cli.depth.intrinsics import Intrinsics
 from cuts3d_cli.depth.maps import DepthMap
@@ -319,6 +320,8 @@ class Segmenter(Fixed):
         given = self._cutter.prepare(photo.image, depth_map, focal=focal, timer=timer)
         if self._cutter.settings.cloud == "perspective" and given.depth is not None and given.view is None:
             _LOG.warning("%s: pass depth_unit='metre' if it is in metres", RELATIVE_NOTE)
+        if given.view is not None and given.view.flattened and cuts_in_perspective(self._cutter.settings):
+            _LOG.warning("the depth %s", NOISY_NOTE)
         return given
 
 

@@ -185,6 +185,11 @@ def without_camera(settings: PseudoConfig) -> str | None:
     return unread(settings).get("focal") or ("focal" if settings.focal != "auto" else None)
 
 
+def cuts_in_perspective(settings: PseudoConfig) -> bool:
+    """Return whether masks of metric depth are cut in the point cloud in perspective."""
+    return settings.cloud == "perspective" and "cloud" not in unread(settings)
+
+
 def get_method(name: str) -> Method:
     """Return a method by its name in `METHODS`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.cloud import (
+    FINE_NORMAL_SIGMA,
+    NORMAL_SIGMA,
     SURROUNDINGS_SIGMA,
     Surface,
     mean_curvature_around,
@@ -18,8 +21,11 @@ from cuts3d_cli.cut.cloud import (
 )
 from cuts3d_cli.cut.focal import Focal, seen_by
 from cuts3d_cli.cut.grid import fill_holes, patch_distance, patch_medians
+from cuts3d_cli.cut.noise import depth_noise, steady_focal
 from cuts3d_cli.cut.planes import background_planes
 
+NOISY_NOTE = "is noisy: less steep in perspective than the focal length says, or it would fall into pieces"
+"""What is said, after "the depth", where noise flattens the point cloud."""
 RELATIVE_NOTE = "the depth is relative: cut in the paper's point cloud, since perspective needs metres"
 """What is said where the settings ask for perspective and depth is not metric."""
 MEASURED_SHARE = 0.25
@@ -38,6 +44,8 @@ class Perspective:
             asks for it.
         focal: the photo's own focal length, if the cloud was made with it; None for that of the settings, or the
             default.
+        flattened: whether depth is so noisy that the cloud is less steep than its focal length makes it, see
+            `cuts3d_cli.cut.noise.steady_focal`.
     """
 
     points: NDArray[np.float64]
@@ -45,6 +53,7 @@ class Perspective:
     planes: NDArray[np.bool_] | None = None
     measured: NDArray[np.float64] | None = None
     focal: Focal | None = None
+    flattened: bool = False
 
 
 def in_perspective(
@@ -72,26 +81,43 @@ def in_perspective(
         return None
     focal = focal if settings.focal == "auto" else None
     length, size = seen_by(focal, size=(distance.shape[0], distance.shape[1]), settings=settings)
-    points = perspective_cloud(patch_distance(distance, grid), size=size, focal=length)
-    fine = planes = measured = None
+    medians, measured = patch_medians(distance, grid)
+    values = patch_distance(distance, grid)
+    spacing = _spacing(perspective_cloud(values, size=size, focal=length))
+    fine = planes = fine_values = None
+
+    # The finest grid shows most of the noise.
+    noise = depth_noise(np.where(measured > 0, values, np.nan))
+    step = spacing / math.sqrt(2.0)
     if settings.parts != "off":
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
         fine_medians, share = patch_medians(distance, cells)
         enough = share >= MEASURED_SHARE
-        values = fill_holes(np.where(enough, fine_medians, np.nan) if enough.any() else fine_medians)
-        fine = perspective_cloud(values, size=size, focal=length)
-    if settings.planes != "off" or settings.measured != "off":
-        medians, measured = patch_medians(distance, grid)
-        if settings.planes != "off":
-            step = points[1, 1, :2] - points[0, 0, :2]
-            planes = background_planes(
-                medians,
-                measured > 0,
-                spacing=float(np.hypot(*step)),
-                focal=length,
-                smallest=settings.planes,
-            )
-    return Perspective(points=points, fine=fine, planes=planes, measured=measured, focal=focal)
+        known = np.where(enough, fine_medians, np.nan) if enough.any() else fine_medians
+        fine_values = fill_holes(known)
+        noise = depth_noise(known)
+        step = _spacing(perspective_cloud(fine_values, size=size, focal=length)) / math.sqrt(2.0)
+    steady = steady_focal(length, noise=noise, step=step)
+
+    points = perspective_cloud(values, size=size, focal=steady)
+    if fine_values is not None:
+        fine = perspective_cloud(fine_values, size=size, focal=steady)
+    if settings.planes != "off":
+        planes = background_planes(medians, measured > 0, spacing=spacing, focal=length, smallest=settings.planes)
+    asked = settings.planes != "off" or settings.measured != "off"
+    return Perspective(
+        points=points,
+        fine=fine,
+        planes=planes,
+        measured=measured if asked else None,
+        focal=focal,
+        flattened=steady < length,
+    )
+
+
+def _spacing(points: NDArray[np.float64]) -> float:
+    """Return the distance between diagonal neighbours of a cloud on a grid, as seen: without their depth."""
+    return float(np.hypot(*(points[1, 1, :2] - points[0, 0, :2])))
 
 
 def surface_of(depth: NDArray[np.floating], view: Perspective | None, *, settings: CutSettings) -> Surface:
@@ -124,6 +150,6 @@ def _surface(
     """Return a surface, with normals where the settings ask for them; its grid is `scale` times that of the patches."""
     if settings.concavity == "off":
         return Surface(cloud=cloud, level=level, fine=fine)
-    normals = surface_normals(cloud)
+    normals = surface_normals(cloud, sigma=NORMAL_SIGMA if scale == 1 else FINE_NORMAL_SIGMA)
     around = mean_curvature_around(cloud, normals, sigma=SURROUNDINGS_SIGMA * scale)
     return Surface(cloud=cloud, level=level, normals=normals, around=around, fine=fine)

@@ -14,6 +14,7 @@ from cuts3d_cli.api.cutter import PhotoCutter, PreparedPhoto
 from cuts3d_cli.api.detector import as_segmentation
 from cuts3d_cli.api.images import to_depth
 from cuts3d_cli.config import Config, in_2d
+from cuts3d_cli.cut.methods import cuts_in_perspective
 from cuts3d_cli.cut.perspective import RELATIVE_NOTE
 from cuts3d_cli.depth.camera_files import read_cameras
 from cuts3d_cli.depth.fitting import MapRules
@@ -45,7 +46,7 @@ from cuts3d_cli.stages.camera_pairs import check_effect, pair_cameras
 from cuts3d_cli.stages.depth_pairs import pair_maps
 from cuts3d_cli.stages.listing import Photo
 from cuts3d_cli.stages.own_results import PICTURE_ENDING
-from cuts3d_cli.stages.pseudo_notes import focal_note, sensor_note
+from cuts3d_cli.stages.pseudo_notes import NOISY_DEPTH, focal_note, noise_note, sensor_note
 from cuts3d_cli.wording import Say, Spell
 
 if TYPE_CHECKING:
@@ -212,8 +213,16 @@ class PhotoDrawer:
         return save(result, target, title=f"{path.name}: {result.title}", notes=lines)
 
     def _tell_focal(self, photo: PreparedPhoto, cutter: PhotoCutter) -> None:
-        """Say where the focal length of a photo comes from, of the first one for which it comes from there."""
-        if photo.view is None or cutter.without_camera is not None:
+        """Say where the focal length of a photo comes from, of the first one for which it comes from there.
+
+        Of the first one whose depth is too noisy for it, that is said, too.
+        """
+        if photo.view is None:
+            return
+        if cuts_in_perspective(cutter.settings) and photo.view.flattened and NOISY_DEPTH not in self._told:
+            self._told.add(NOISY_DEPTH)
+            self._say(noise_note(1))
+        if cutter.without_camera is not None:
             return
         focal = photo.view.focal
         source = "default" if focal is None else focal.source

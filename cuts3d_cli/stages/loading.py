@@ -47,7 +47,7 @@ class ImageCut:
         result: its masks; None where it failed.
         failure: why it has no result.
         seconds: by step, of all steps.
-        is_relative, focal: as of what was read.
+        is_relative, is_flattened, focal: as of what was read.
     """
 
     key: str
@@ -56,6 +56,7 @@ class ImageCut:
     failure: str | None
     seconds: Mapping[str, float]
     is_relative: bool = False
+    is_flattened: bool = False
     focal: Focal | None = None
 
 

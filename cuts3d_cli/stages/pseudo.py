@@ -27,7 +27,7 @@ from cuts3d_cli.sidecars.depth import finished_depth
 from cuts3d_cli.sidecars.masks import encode, from_cut
 from cuts3d_cli.stages.features import stored_features
 from cuts3d_cli.stages.loading import ImageCut, load_shard, sample_features, with_features
-from cuts3d_cli.stages.pseudo_notes import cut_notes, focal_counts
+from cuts3d_cli.stages.pseudo_notes import cut_notes, depth_counts, focal_counts
 from cuts3d_cli.stages.reading import Loaded
 from cuts3d_cli.timing import add_seconds
 from cuts3d_cli.wording import Say
@@ -156,6 +156,7 @@ def _cutter(
                 failure=failure,
                 seconds=seconds,
                 is_relative=image.is_relative,
+                is_flattened=image.is_flattened,
                 focal=image.focal,
             )
 
@@ -178,7 +179,7 @@ def _outcome(image: ImageCut, *, settings: PseudoConfig) -> Outcome:
             "dense_fallbacks": result.extraction.fallbacks,
             "stopped_early": int(result.extraction.stopped is not None),
             "no_structure": int(result.extraction.stopped == NO_STRUCTURE_REASON),
-            **({"relative_depth": int(image.is_relative)} if settings.cloud == "perspective" else {}),
+            **depth_counts(image, settings=settings),
             **focal_counts(image, settings=settings),
         },
         seconds=image.seconds,

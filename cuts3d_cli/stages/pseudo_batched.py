@@ -329,5 +329,6 @@ class _Job:
             failure=self.failure,
             seconds=add_seconds(self.image.seconds, self.seconds, result.seconds if result else {}),
             is_relative=self.image.is_relative,
+            is_flattened=self.image.is_flattened,
             focal=self.image.focal,
         )

@@ -8,7 +8,8 @@ from typing import Literal
 
 from cuts3d_cli.config import PAPER, PseudoConfig
 from cuts3d_cli.cut.focal import DEFAULT_FOCAL, FocalSource
-from cuts3d_cli.cut.methods import get_method, without_camera
+from cuts3d_cli.cut.methods import cuts_in_perspective, get_method, without_camera
+from cuts3d_cli.cut.perspective import NOISY_NOTE
 from cuts3d_cli.engine.results import StageResult
 from cuts3d_cli.errors import Message, Setting, ShardError
 from cuts3d_cli.sidecars.depth import finished_depth
@@ -21,6 +22,8 @@ FOCAL_COUNTS: Mapping[str, FocalSource | Literal["default"]] = {
     "focal_default": "default",
 }
 """Name of a count of photos in perspective -> where their focal length comes from."""
+NOISY_DEPTH = "noisy_depth"
+"""The count of photos whose point cloud in perspective is less steep than their focal length makes it."""
 _MOST = 0.5
 """Share of the photos from which on all cuts were made in "most" of them."""
 
@@ -44,6 +47,8 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
     if relative := sum(shard.counts.get("relative_depth", 0) for shard in done):
         line = f"the depth of {counted(relative, 'photo')} is relative: cut in the paper's point cloud, since "
         notes.append(Message(line, Setting("pseudo.cloud", "perspective"), " needs metres"))
+    if flattened := sum(shard.counts.get(NOISY_DEPTH, 0) for shard in done):
+        notes.append(noise_note(flattened))
     # How photos are seen.
     if note := focal_note({name: sum(shard.counts.get(name, 0) for shard in done) for name in FOCAL_COUNTS}):
         notes.append(note)
@@ -56,6 +61,24 @@ def cut_notes(result: StageResult, *, settings: PseudoConfig) -> list[Message]:
         line = f"in {full} of {counted(photos, 'photo')} {made_all}: there may be more objects, which a larger "
         notes.append(Message(line, Setting("pseudo.instances"), " finds"))
     return notes
+
+
+def depth_counts(image: ImageCut, *, settings: PseudoConfig) -> dict[str, int]:
+    """Return the counts of one photo that was cut, by what its depth is good for; none without perspective.
+
+    Args:
+        image: as it was cut.
+        settings: that it was cut with.
+    """
+    if settings.cloud != "perspective":
+        return {}
+    noisy = {NOISY_DEPTH: int(image.is_flattened)} if cuts_in_perspective(settings) else {}
+    return {"relative_depth": int(image.is_relative), **noisy}
+
+
+def noise_note(photos: int) -> Message:
+    """Say of how many photos the point cloud was made less steep, since it would have fallen into pieces."""
+    return Message(f"the depth of {counted(photos, 'photo')} {NOISY_NOTE}")
 
 
 def focal_counts(image: ImageCut, *, settings: PseudoConfig) -> dict[str, int]:

@@ -54,6 +54,11 @@ class Loaded:
         return None if self.view is None else self.view.focal
 
     @property
+    def is_flattened(self) -> bool:
+        """Whether noise of the depth made the point cloud in perspective less steep."""
+        return self.view is not None and self.view.flattened
+
+    @property
     def is_relative(self) -> bool:
         """Whether depth has no view in perspective: it is not metric, or none was asked for."""
         return self.depth is not None and self.view is None

@@ -5,6 +5,7 @@ pseudo      seconds per image for each step of both methods, against MaskCut as 
 crf         one CRF per mask against ours
 precision   masks of the networks' precisions against those of float32
 quality     AP, AR, recall and precision on the sets of real photos: the order of Table 4, sweeps, and robustness
+focal       preset objects with the true focal lengths of the sets against the default, on photos and parts of them
 robustness  cost of all instances, rank correlation of confidence and IoU, and masks where depth is worse
 scale       images per second against workers, peak memory against the number of images
 costs       disk space and time of the features of each backbone
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import costs, device, gallery, precision, pseudo, quality, robustness, scale, selftrain, speed, train
+from bench import costs, device, focal, gallery, precision, pseudo, quality, robustness, scale, selftrain, speed, train
 from bench.common import BenchError, Report, load_average, log, machine, print_machine, print_report
 from bench.data import RENDERED, WITH_DEPTH, WITHOUT_DEPTH, Features, Photo, data_folder, read_set, some_photos
 from cuts3d_cli.config import PRESETS
@@ -41,6 +42,7 @@ NAMES = (
     "crf",
     "precision",
     "quality",
+    "focal",
     "robustness",
     "scale",
     "costs",
@@ -95,6 +97,7 @@ def _run(name: str, options: argparse.Namespace) -> Report:
         "crf": _crf,
         "precision": _precision,
         "quality": _quality,
+        "focal": _focal,
         "robustness": _robustness,
         "scale": _scale,
         "costs": _costs,
@@ -180,6 +183,14 @@ def _robustness(options: argparse.Namespace) -> Report:
     report = robustness.robustness(
         [photo for photo in photos if photo.metres is not None], features=_features(options.cache)
     )
+    report.skipped += skipped
+    return report
+
+
+def _focal(options: argparse.Namespace) -> Report:
+    found, skipped = _sets(options, names=tuple(focal.FOCALS))
+    photos = {name: quality.half_of(some, options.half) for name, some in found.items() if name in focal.FOCALS}
+    report = focal.focal(photos, features=_features(options.cache))
     report.skipped += skipped
     return report
 

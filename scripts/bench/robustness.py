@@ -164,9 +164,9 @@ def robustness(photos: Sequence[Photo], *, features: Features, conditions: Mappi
             # MaskCut sees no depth.
             if condition != plain and not variant.in_3d:
                 continue
-            cuts = list(_cuts(photos, config, change=conditions[condition], features=features))
+            cuts = list(cuts_of_photos(photos, config, change=conditions[condition], features=features))
             if name in COMPARED:
-                rows.append({"depth": condition if variant.in_3d else "any", "variant": name, **_figures(cuts)})
+                rows.append({"depth": condition if variant.in_3d else "any", "variant": name, **figures_of(cuts)})
             if condition == plain and name in RANKED:
                 ranks.append({"variant": name, **_ranking(cuts, config)})
             if condition == plain and name in COSTED:
@@ -190,7 +190,8 @@ def robustness(photos: Sequence[Photo], *, features: Features, conditions: Mappi
     )
 
 
-def _cuts(photos: Sequence[Photo], config: Config, *, change: Change, features: Features) -> Iterator[Cut]:
+def cuts_of_photos(photos: Sequence[Photo], config: Config, *, change: Change, features: Features) -> Iterator[Cut]:
+    """Cut photos by a configuration, with their depth changed; what is drawn at random depends on the photo's name."""
     for photo, vectors in zip(photos, features.of(photos, config), strict=True):
         changed = photo
         if photo.metres is not None:
@@ -200,7 +201,8 @@ def _cuts(photos: Sequence[Photo], config: Config, *, change: Change, features: 
         yield Cut(photo=changed, task=task, result=cut_image(task))
 
 
-def _figures(cuts: Sequence[Cut]) -> Row:
+def figures_of(cuts: Sequence[Cut]) -> Row:
+    """Return the figures of all masks together: counts, AP, recall and others in [0, 1]."""
     found = evaluate(
         {number: cut.predictions() for number, cut in enumerate(cuts)},
         {number: cut.truth() for number, cut in enumerate(cuts)},

@@ -705,6 +705,10 @@ def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pyte
     caplog.clear()
     assert "LocalCut in perspective" in cutter(photo, depth=depth, depth_unit="metre").title
     assert "relative" not in caplog.text
+    assert "noisy" not in caplog.text
+    noisy = depth * np.exp(0.2 * np.random.default_rng(0).standard_normal(depth.shape))
+    cutter(photo, depth=noisy, depth_unit="metre")
+    assert "the depth is noisy: less steep in perspective than the focal length says" in caplog.text
 
 
 IN_PERSPECTIVE = {"cloud": "perspective", "confidence__tau_knn_min": "auto"}

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from cuts3d_cli.cut.grid import clip_depth, depth_to_grid, fill_holes, patch_depth
+from cuts3d_cli.cut.grid import (
+    clip_depth,
+    depth_to_grid,
+    fill_holes,
+    patch_depth,
+    patch_distance,
+    patch_medians,
+)
 from cuts3d_cli.errors import SampleError
 
 NAN = float("nan")
@@ -102,3 +109,52 @@ class TestFillHoles:
     def test_nothing_to_fill_from(self) -> None:
         with pytest.raises(SampleError, match="the depth map has no valid pixel"):
             fill_holes(np.full((3, 3), NAN, dtype=np.float32))
+
+
+def test_metric_depth_is_the_median_around_the_centre_of_each_patch():
+    distance = np.full((8, 16), 9.0)  # Two patches of 8x8: the central half of each has 4x4 pixels.
+    distance[2:6, 2:6] = np.arange(1.0, 17.0).reshape(4, 4)
+    distance[2:6, 10:14] = 3.0
+    distance[3, 11] = 8.0
+    np.testing.assert_array_equal(patch_distance(distance, (1, 2)), [[8.5, 3.0]])
+    distance[2:6, 2:6][distance[2:6, 2:6] > 3] = NAN
+    np.testing.assert_array_equal(patch_distance(distance, (1, 2)), [[2.0, 3.0]])
+
+
+def test_a_patch_without_a_measurement_around_its_centre_takes_the_nearest_pixel():
+    distance = np.full((8, 16), 9.0)
+    distance[:, 10:] = 3.0
+    distance[1:7, 10:14] = NAN
+    distance[4, 14] = 2.0  # At 2 from the centre, pixel (4, 12); (4, 9) and (7, 12) lie at 3.
+    np.testing.assert_array_equal(patch_distance(distance, (1, 2)), [[9.0, 2.0]])
+
+
+def test_noise_of_pixels_is_less_in_patches_and_a_step_stays_where_it_is():
+    chance = np.random.default_rng(0)
+    distance = np.where(np.arange(240) < 100, 1.0, 1.5) * np.exp(0.02 * chance.standard_normal((240, 240)))
+    patches = patch_distance(distance, (24, 24))
+    np.testing.assert_allclose(patches[:, :10], 1.0, atol=0.02)
+    np.testing.assert_allclose(patches[:, 10:], 1.5, atol=0.03)
+    assert patches[:, :10].std() < 0.3 * 0.02
+
+
+@pytest.mark.parametrize("size", [(2, 3), (46, 46), (97, 131), (480, 640)])
+def test_a_mirrored_map_gives_mirrored_patches(size: tuple[int, int]):
+    distance = 1.0 + np.random.default_rng(1).random(size)
+    distance[np.random.default_rng(2).random(size) < 0.2] = NAN
+    both = [patch_medians(item, (46, 46), central=True)[0] for item in (distance, distance[::-1, ::-1])]
+    np.testing.assert_array_equal(both[0], both[1][::-1, ::-1])
+
+
+def test_medians_and_measured_shares_by_hand():
+    distance = np.array([[1.0, 2.0, NAN, 8.0], [4.0, NAN, NAN, NAN], [NAN, NAN, 5.0, 7.0], [NAN, NAN, 1.0, 9.0]])
+    medians, share = patch_medians(distance, (2, 2))
+    np.testing.assert_array_equal(medians, [[2.0, 8.0], [NAN, 6.0]])
+    np.testing.assert_array_equal(share, [[0.75, 0.25], [0.0, 1.0]])
+
+
+def test_a_map_smaller_than_the_grid_is_enlarged():
+    distance = np.array([[1.0, 2.0]])
+    np.testing.assert_array_equal(patch_distance(distance, (2, 4)), [[1.0, 1.0, 2.0, 2.0]] * 2)
+    with pytest.raises(SampleError, match="no valid pixel"):
+        patch_distance(np.full((4, 4), NAN), (2, 2))

@@ -13,7 +13,8 @@ from cuts3d_cli.config import PAPER, PRESETS, in_2d
 from cuts3d_cli.engine.results import ShardResult, StageResult
 from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
-from cuts3d_cli.stages.pseudo_notes import cut_notes, sensor_note
+from cuts3d_cli.stages.loading import ImageCut
+from cuts3d_cli.stages.pseudo_notes import cut_notes, depth_counts, sensor_note
 from tests.support.photos import pack_photos
 from tests.support.running import Ran
 from tests.support.stored import store_depth
@@ -73,6 +74,30 @@ def test_relative_depth_has_no_perspective():
     (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
     begin = "the depth of 4 photos is relative: cut in the paper's point cloud, since "
     assert str(note) == f"{begin}pseudo.cloud='perspective' needs metres"
+
+
+def test_noisy_depth_in_perspective():
+    shards = [
+        ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, "noisy_depth": count})
+        for count in (1, 0, 3)
+    ]
+    (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
+    said = "is noisy: less steep in perspective than the focal length says, or it would fall into pieces"
+    assert str(note) == f"the depth of 4 photos {said}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"relative_depth": 0, "noisy_depth": 1}),
+        ({"cut": "component"}, {"relative_depth": 0}),
+        ({"cloud": "paper"}, {}),
+    ],
+)
+def test_noise_is_counted_where_it_matters(changes: dict[str, str], expected: dict[str, int]):
+    settings = replace(PRESETS["objects"].pseudo, **changes)
+    image = ImageCut(key="a", size=(1, 1), result=None, failure=None, seconds={}, is_flattened=True)
+    assert depth_counts(image, settings=settings) == expected
 
 
 def test_relative_depth_is_counted_and_told(cuts3d: Callable[..., Ran], alone: Path, weights: Path):
