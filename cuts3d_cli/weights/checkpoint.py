@@ -261,16 +261,17 @@ def fit(
         )
         raise WeightsError(f"{path} does not fit {what}: {told}")
     found = {name: tensors[name] for name in expected if name in tensors}
-    broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    fitted = {
+        name: (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in found.items()
+    }
+    broken = [name for name, tensor in fitted.items() if not tensor.isfinite().all()]
     if broken:
         of_what = f"{counted(len(broken), 'tensor')} of {what} ({listed(broken)})"
         raise WeightsError(
             f"{path} holds NaN or infinite weights, in {of_what}: take an earlier checkpoint, or another file"
         )
-    return {
-        name: (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in found.items()
-    }
+    return fitted
 
 
 def load_into(
