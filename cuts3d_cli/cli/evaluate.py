@@ -242,7 +242,7 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 def _record(checkpoint: Path, report: BenchmarkReport) -> None:
     """Put the results into the detector's model card, if there is one that can be written."""
-    from cuts3d_cli.detector.card import CARD
+    from cuts3d_cli.detector import CARD
     from cuts3d_cli.evaluation.benchmark import record_benchmarks
 
     try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import typer
 
+from cuts3d_cli.config import section_fields, section_types
+
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
@@ -50,6 +52,9 @@ def flag_of(setting: str, command: Callable[..., None]) -> str | None:
         return flags[name]
     if taken.redirects and (others := [name for place, name in taken.options.items() if place.endswith(f".{key}")]):
         return flags[others[0]]
+    # Manifests record more than can be set, such as a detector's pixel_mean.
+    if section not in section_types() or key not in {item.name for item, _ in section_fields(section_types()[section])}:
+        return None
     return f"--set {setting}" if section in taken.sections or taken.redirects else None
 
 

@@ -175,8 +175,11 @@ def with_config(
                 value = arguments.pop(name)
                 if value is not None:
                     overrides.setdefault(section, {})[key] = value.value if isinstance(value, Enum) else value
+            by_option = {(section, key) for section, values in overrides.items() for key in values}
             for assignment in arguments.pop("set") or []:
                 section, key, text = _assignment(assignment, names)
+                if (section, key) in by_option:
+                    raise SettingError(f"{section}.{key}", f"stands beside --set {assignment}: leave one out")
                 overrides.setdefault(section, {})[key] = text
             overrides = {section: in_present_terms(section, values) for section, values in overrides.items()}
             # Options of one section may fill another one.
@@ -237,7 +240,8 @@ def check_choices(config: Config) -> None:
         value = getattr(getattr(config, section), field)
         start = OPEN_CHOICES.get((section, field))
         if value not in choices and not (start and value.startswith(start)):
-            raise SettingError(f"{section}.{field}", f"is '{value}': {choose_one(value, choices)}")
+            named = (*choices, f"{start}OWNER/NAME", f"{start}FOLDER") if start else choices
+            raise SettingError(f"{section}.{field}", f"is '{value}': {choose_one(value, named)}")
 
 
 def _metavar(section: str, key: str, kind: Any) -> str | None:

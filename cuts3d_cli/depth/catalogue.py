@@ -309,6 +309,10 @@ def _look_for(spec: DepthSpec, config: DepthConfig) -> Path | None:
 
 
 def _check_given(spec: DepthSpec, weights: Path) -> None:
+    if spec.folder not in (None, weights):
+        raise SettingError(
+            "depth.weights", f"is {weights}, but {spec.name} is the network in {spec.folder}: leave one out"
+        )
     if not weights.exists():
         raise WeightsError(f"{weights}: no such file or folder; for {spec.name}: ", *spec.way_out)
 

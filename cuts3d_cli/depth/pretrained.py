@@ -10,7 +10,7 @@ from cuts3d_cli.depth.base import DepthSpec
 from cuts3d_cli.errors import Command, Cuts3dError, Parts, WeightsError, without_full_stop
 from cuts3d_cli.json_reading import JsonError, read_json
 from cuts3d_cli.weights.hub import hub_problem, require_hub
-from cuts3d_cli.weights.kinds import weights_files
+from cuts3d_cli.weights.kinds import check_kinds, weights_files
 from cuts3d_cli.wording import be, cause, counted
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def load_transformers(
         common: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         processor = processor_class.from_pretrained(source, **common)
         files = weights_files(Path(source)) if Path(source).is_dir() else []
+        check_kinds(files)
         if files and files[0].suffix == ".bin":
             # Pickles are read by the one reader of checkpoints, never by transformers.
             config = model_class.config_class.from_pretrained(source, **common)

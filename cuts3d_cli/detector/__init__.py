@@ -10,6 +10,14 @@ CHECKPOINTS = "checkpoint-*.pth"
 """Pattern of the checkpoints there."""
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.png"
+CARD, READABLE_CARD = "model-card.json", "model-card.md"
+NONFINITE = "nonfinite-*.pth"
+"""Pattern of batches whose loss was no number."""
+WRITTEN = (
+    *(CHECKPOINTS, FINAL_WEIGHTS, BEST_WEIGHTS, METRICS, SAMPLES, CARD, READABLE_CARD, NONFINITE),
+    "events.out.tfevents.*",  # TensorBoard's
+)
+"""Patterns of what a training writes into its folder. Beside them lie digests, and damaged files under other names."""
 
 # detectron2 0.6 uses functions that torch has deprecated since; users cannot do anything about it.
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)

@@ -6,13 +6,14 @@ authors and `cuts3d train` share.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from cuts3d_cli.config import TrainConfig
+from cuts3d_cli.config import PYRAMID_LEVELS, TrainConfig
 from cuts3d_cli.errors import WeightsError
 from cuts3d_cli.images import IMAGENET_MEAN, IMAGENET_STD
 from cuts3d_cli.wording import counted
@@ -130,6 +131,24 @@ class Conventions:
     def of_training(cls, config: TrainConfig) -> Conventions:
         """Return the conventions of a detector of `cuts3d train`."""
         return cls(anchor_sizes=config.anchor_sizes)
+
+    def problem(self) -> str | None:
+        """Return what no detector can have, as "colours are 'L', not RGB or BGR"; None where all is well."""
+        if self.colours not in get_args(ColourOrder):
+            return f"colours are {self.colours!r}, not {' or '.join(get_args(ColourOrder))}"
+        if len(self.anchor_sizes) not in (1, PYRAMID_LEVELS):
+            return f"there are anchors for {len(self.anchor_sizes)} levels, not for {PYRAMID_LEVELS}"
+        if not isinstance(self.mask_pool, int) or self.mask_pool < 4:
+            return f"the mask head gets {self.mask_pool} features a side"
+        counts = {"pixel_mean": 3, "pixel_std": 3}
+        lists = {name: getattr(self, name) for name in ("pixel_mean", "pixel_std", "anchor_sizes", "aspect_ratios")}
+        lists |= {f"box_weights of head {number}": weights for number, weights in enumerate(self.box_weights)}
+        for name, values in lists.items():
+            count = counts.get(name, 4 if name.startswith("box") else len(values))
+            positive = name == "pixel_mean" or all(value > 0 for value in values)
+            if len(values) != count or not values or not positive or not all(map(math.isfinite, values)):
+                return f"{name} is {list(values)}"
+        return None
 
 
 def own_tensors_of(tensors: Mapping[str, Tensor], *, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuts3d_cli.config import as_dict
-from cuts3d_cli.detector import FINAL_WEIGHTS, METRICS
+from cuts3d_cli.detector import CARD, FINAL_WEIGHTS, METRICS, READABLE_CARD
 from cuts3d_cli.errors import ShardError
 from cuts3d_cli.files import atomic_write_bytes, atomic_write_json
 from cuts3d_cli.json_reading import as_object, parse_json, read_json
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from cuts3d_cli.detector.task import Task
 
 FORMAT = 1
-CARD, READABLE = "model-card.json", "model-card.md"
-"""The two files of a card, in the folder of the training."""
 _SHOWN_SHARDS = 10
 _FIGURES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@100": "ar100"}
 
@@ -94,7 +92,7 @@ def describes(weights: Path) -> bool:
         same: bool = card["format"] == FORMAT and card["weights"]["sha256"] == digest_file(weights).sha256
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return same and weights.with_name(READABLE).is_file()
+    return same and weights.with_name(READABLE_CARD).is_file()
 
 
 def as_markdown(card: Mapping[str, Any]) -> str:
@@ -149,7 +147,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
 
 def _save(folder: Path, card: Mapping[str, Any]) -> Path:
     """Write both files; return the JSON file."""
-    atomic_write_bytes(folder / READABLE, as_markdown(card).encode())
+    atomic_write_bytes(folder / READABLE_CARD, as_markdown(card).encode())
     atomic_write_json(folder / CARD, card)  # last: `describes` looks for it
     return folder / CARD
 

@@ -19,7 +19,7 @@ import torch
 
 from cuts3d_cli._version import __version__
 from cuts3d_cli.config import TrainConfig, output_dict, resolve
-from cuts3d_cli.detector import CHECKPOINTS, FINAL_WEIGHTS, METRICS
+from cuts3d_cli.detector import CHECKPOINTS, WRITTEN
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.files import atomic_file, atomic_write_bytes
 from cuts3d_cli.json_reading import parse_json
@@ -36,6 +36,8 @@ from cuts3d_cli.weights.sources import file_sha256
 from cuts3d_cli.wording import absence
 
 FORMAT = 1
+_DIGEST, _DAMAGED = ".sha256", ".damaged"
+"""What follows the name of a file in that of its digest, and in the name under which a damaged one is set aside."""
 _NAME = re.compile(r"checkpoint-([0-9]{7,})\.pth")
 
 
@@ -110,7 +112,7 @@ class _HashingFile:
 
 def digest_path(path: Path) -> Path:
     """Return the path of the digest of a checkpoint or of final weights."""
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{_DIGEST}")
 
 
 def _write_digest(path: Path, sha256: str) -> None:
@@ -140,14 +142,21 @@ def keep_last(folder: Path, count: int) -> None:
 def set_aside(path: Path) -> None:
     """Rename a damaged checkpoint to `NAME.damaged`, so that nothing resumes from it or counts it."""
     digest_path(path).unlink(missing_ok=True)
-    path.replace(path.with_name(f"{path.name}.damaged"))
+    path.replace(path.with_name(f"{path.name}{_DAMAGED}"))
 
 
 def clear_unfinished(folder: Path) -> None:
     """Delete files that a killed training left half written. No other training may be running in the folder."""
-    for name in (CHECKPOINTS, FINAL_WEIGHTS, METRICS):
+    for name in WRITTEN:
+        # A digest's name begins with that of its file.
         for path in folder.glob(f".{name}.*.tmp"):
             path.unlink()
+
+
+def written_by_training(folder: Path) -> list[Path]:
+    """Return the files of trainings in a folder, sorted; nothing that others have put there."""
+    patterns = [f"{name}{end}" for name in WRITTEN for end in ("", _DIGEST, _DAMAGED)]
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -196,7 +205,7 @@ def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainConfig | Non
         WeightsError: it is missing or damaged, holds no tensors, or is of another version of `cuts3d train`.
     """
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: name a detector, from `cuts3d train` or another program")
+        raise WeightsError(f"{path} {absence(path)}: name a detector, from `cuts3d train` or another program")
     if not is_intact(path):
         raise WeightsError(
             f"{path} is damaged (its SHA-256 is not that of {digest_path(path).name}): train again, or restore the file"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 _MOST_BYTES, _MOST_VALUES, _MOST_BASES = 1_000_000, 100_000, 10
+_MOST_PROPOSALS = 10**6
 _BASE, _VERSION = "_BASE_", 2
 _ALIKE = {
     **dict.fromkeys(("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN"), "batch norm"),
@@ -172,23 +173,33 @@ def conventions_of(config: CfgNode, *, path: Path) -> Conventions:
     model = config.MODEL
     cascaded = "Cascade" in str(model.ROI_HEADS.NAME)
     try:
-        return Conventions(
+        found = Conventions(
             colours=config.INPUT.FORMAT,
             pixel_mean=tuple(map(float, model.PIXEL_MEAN)),
             pixel_std=tuple(map(float, model.PIXEL_STD)),
             stride_in_1x1=model.RESNETS.STRIDE_IN_1X1,
-            anchor_sizes=tuple(float(sizes[0]) for sizes in model.ANCHOR_GENERATOR.SIZES),
+            anchor_sizes=tuple(_number(sizes[0]) for sizes in model.ANCHOR_GENERATOR.SIZES),
             aspect_ratios=tuple(map(float, model.ANCHOR_GENERATOR.ASPECT_RATIOS[0])),
             box_weights=tuple(
-                tuple(map(float, weights))
+                tuple(map(_number, weights))
                 for weights in (
                     model.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS if cascaded else [model.ROI_BOX_HEAD.BBOX_REG_WEIGHTS]
                 )
             ),
             mask_pool=model.ROI_MASK_HEAD.POOLER_RESOLUTION,
         )
+        problem = found.problem()
     except (TypeError, ValueError, IndexError) as error:
         raise FileError(f"{path} is no configuration of a Mask R-CNN with an FPN: {cause(error)}") from error
+    if problem:
+        raise FileError(f"{path} is no configuration of a detector that can be built: {problem}")
+    return found
+
+
+def _number(value: Any) -> float:
+    """Return a number as trainings record it, whole ones without a fraction: equal settings are written alike."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def inference_of(config: CfgNode, *, path: Path) -> InferenceSettings:
@@ -218,6 +229,13 @@ def inference_of(config: CfgNode, *, path: Path) -> InferenceSettings:
         nms=settings.nms,
         max_detections=settings.detections,
     )
+    for name, value, least, most in (
+        ("PRE_NMS_TOPK_TEST", settings.proposals_a_level, 1, _MOST_PROPOSALS),
+        ("POST_NMS_TOPK_TEST", settings.proposals, 1, _MOST_PROPOSALS),
+        ("NMS_THRESH", settings.proposal_nms, 0, 1),
+    ):
+        if not least <= value <= most:
+            raise FileError(f"{path}: MODEL.RPN.{name} is {value}: it must lie between {least} and {most}")
     for item in fields(as_wanted):
         if problem := limits_problem(item, getattr(as_wanted, item.name)):
             raise FileError(f"{path}: what corresponds to ", Setting(f"predict.{item.name}"), f" {problem}")

@@ -17,7 +17,7 @@ from cuts3d_cli.detector.checkpoints import write_torch
 from cuts3d_cli.detector.detectron2_config import config_tree, to_yaml
 from cuts3d_cli.detector.loading import StoredDetector
 from cuts3d_cli.errors import Cuts3dError, OccupiedError, Setting
-from cuts3d_cli.files import atomic_file, atomic_write_bytes
+from cuts3d_cli.files import atomic_file, atomic_write_bytes, check_folder, make_folder
 from cuts3d_cli.wording import Say, cause
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Comparison:
     """How the detections of an export compare with those of the detector, over some images.
 
     Attributes:
-        detections: of the detector.
-        same: how many of them the export has, too.
+        detections: of the detector, or of the export where that has more.
+        same: how many the two share.
         box: largest difference of a corner among these, pixels.
         score: largest difference of a score among these.
         mask: largest difference of a pixel's mask among these.
@@ -67,6 +67,8 @@ class Comparison:
     mask: float
 
     def __str__(self) -> str:
+        if not self.detections:
+            return "no image of the test has a detection over the score, so this says nothing of how they compare"
         if self.same == self.detections and not any((self.box, self.score, self.mask)):
             return f"equal to the bit in {self.detections} detections"
         differ = f"boxes by {self.box:.1g} pixels, scores by {self.score:.1g}, masks by {self.mask:.1g}"
@@ -112,8 +114,8 @@ def export_detector(stored: StoredDetector, *, to: Target, out: Path, overwrite:
     there = [path for path in files if path.exists()]
     if there and not overwrite:
         raise OccupiedError(f"{there[0]} already exists: choose another folder, or ", Setting("overwrite", True))
+    check_folder(out, setting="out")
     network = stored.build()
-    out.mkdir(parents=True, exist_ok=True)
     if to == "detectron2":
         return _to_detectron2(stored, network, files)
     images = [_image(size) for size in _SIZES]
@@ -142,6 +144,7 @@ def export_detector(stored: StoredDetector, *, to: Target, out: Path, overwrite:
         "nms": settings.nms,
         "most detections": settings.detections,
     }
+    make_folder(out)
     atomic_write_bytes(files[0], data)
     atomic_write_bytes(files[1], json.dumps(description, indent=2).encode() + b"\n")
     say(f"not in the file: {_LEFT_OUT}; {files[1]} describes input and outputs")
@@ -149,7 +152,11 @@ def export_detector(stored: StoredDetector, *, to: Target, out: Path, overwrite:
 
 
 def _to_detectron2(stored: StoredDetector, network: GeneralizedRCNN, files: Sequence[Path]) -> Exported:
-    """Write weights and a configuration, and compare the network that plain detectron2 builds of them."""
+    """Write weights and a configuration, and compare the network that plain detectron2 builds of them.
+
+    Raises:
+        Cuts3dError: it computes something else; then nothing is written.
+    """
     from detectron2.modeling import build_model
 
     from cuts3d_cli.detector.detectron2_config import read_config
@@ -157,15 +164,18 @@ def _to_detectron2(stored: StoredDetector, network: GeneralizedRCNN, files: Sequ
     weights, config = files
     tree = config_tree(stored.architecture, stored.conventions, stored.inference)
     tree["MODEL"]["WEIGHTS"] = str(weights.absolute())
-    with atomic_file(weights) as file:
+    make_folder(config.parent)
+    with atomic_file(config) as settings, atomic_file(weights) as file:
         write_torch(file, {"model": network.state_dict()})
-    atomic_write_bytes(config, to_yaml(tree))
-    # What detectron2 makes of the two files.
-    read = read_config(config, say=lambda line: None)
-    read.MODEL.DEVICE = "cpu"
-    theirs = build_model(read).eval()
-    theirs.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
-    comparison = _compare(_reference(network), _reference(theirs), [_image(size) for size in _SIZES])
+        settings.write(to_yaml(tree))
+        for written in (file, settings):
+            written.flush()
+        # What detectron2 makes of the two files, before they take their names.
+        read = read_config(Path(settings.name), say=lambda line: None)
+        read.MODEL.DEVICE = "cpu"
+        theirs = build_model(read).eval()
+        theirs.load_state_dict(torch.load(file.name, map_location="cpu", weights_only=True)["model"])
+        comparison = _compare(_reference(network), _reference(theirs), [_image(size) for size in _SIZES])
     return Exported(files=files, comparison=comparison)
 
 
@@ -270,9 +280,9 @@ def _compare(
     count, same = 0, 0
     largest = [0.0, 0.0, 0.0]
     for image in images:
-        theirs = found(image)
-        for box, score, label, mask in zip(*expected(image), strict=True):
-            count += 1
+        ours, theirs = expected(image), found(image)
+        count += max(len(ours[0]), len(theirs[0]))
+        for box, score, label, mask in zip(*ours, strict=True):
             if not len(theirs[0]):
                 continue
             # The nearest detection of the same class.
@@ -287,5 +297,7 @@ def _compare(
                 same += 1
                 largest = [max(pair) for pair in zip(largest, differences, strict=True)]
     if same < _LEAST_SAME * count:
-        raise Cuts3dError(f"the export has {same} of the detector's {count} detections in a test: it is not to be used")
+        raise Cuts3dError(
+            f"the export shares {same} of {count} detections with the detector in a test: it is not to be used"
+        )
     return Comparison(detections=count, same=same, box=largest[0], score=largest[1], mask=largest[2])

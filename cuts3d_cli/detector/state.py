@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cuts3d_cli.config import as_dict
+from cuts3d_cli.config import SelfTrainConfig, as_dict
 from cuts3d_cli.detector.checkpoints import (
     checkpoint_path,
     find_checkpoints,
@@ -34,9 +34,29 @@ from cuts3d_cli.detector.split import (
 from cuts3d_cli.detector.task import Task, TrainingError, check_fingerprint, plain
 from cuts3d_cli.detector.team import Team
 from cuts3d_cli.devices import own_device
-from cuts3d_cli.errors import Message, WeightsError
+from cuts3d_cli.errors import Message, SettingError, WeightsError
 from cuts3d_cli.weights.checkpoint import load_into
 from cuts3d_cli.wording import Say, first_line
+
+
+def load_initial(model: torch.nn.Module, task: Task, *, say: Say) -> None:
+    """Load what a training begins with: a detector, or the weights of the backbone, or nothing.
+
+    Args:
+        model: as `build_model` builds it; takes the weights.
+        task: the training.
+        say: prints a status line.
+
+    Raises:
+        WeightsError, FileError, SettingError: they are missing, damaged, or of another network.
+    """
+    if task.init is not None:
+        load_start(model, task.init, config=task.config, say=say)
+    elif task.config.backbone_weights != "random":
+        from cuts3d_cli.detector.resnet import load_resnet
+
+        bottom_up: Any = model.backbone.bottom_up  # type: ignore[union-attr]
+        say(f"backbone: {load_resnet(bottom_up, task.config.backbone_weights, say=say)}")
 
 
 class TrainingState:
@@ -144,13 +164,7 @@ class TrainingState:
         Raises:
             WeightsError: they are missing, damaged, or of another network.
         """
-        if self._task.init is not None:
-            load_start(self.model, self._task.init, config=self._config, say=self._say)
-        elif self._config.backbone_weights != "random":
-            from cuts3d_cli.detector.resnet import load_resnet
-
-            path = load_resnet(self.model.backbone.bottom_up, self._config.backbone_weights, say=self._say)
-            self._say(f"backbone: {path}")
+        load_initial(self.model, self._task, say=self._say)
 
     def _first_split(self) -> Split:
         """Return how batches are shared in a training that begins.
@@ -173,7 +187,9 @@ class TrainingState:
                 " min_sizes and max_size"
             )
         split = split_of(config, processes=world, parts=parts, device=self.device)
-        self._say(f"gradients are accumulated over {split}")
+        self._say(
+            f"gradients are accumulated over {split}" if parts > 1 else "the batch goes through the network at once"
+        )
         return split
 
     def _restore(self) -> None:
@@ -214,6 +230,10 @@ class TrainingState:
     def _restore_content(self, content: Mapping[str, Any], path: Path) -> None:
         # Check that it is the same training, and that batch norm mixes as many images as before.
         rescheduled = check_fingerprint(content["fingerprint"], self._fingerprint, path=path)
+        if (done := int(content["iteration"])) > self._config.max_iter:
+            section = "selftrain" if isinstance(self._config, SelfTrainConfig) else "train"
+            problem = f"is {self._config.max_iter}, but {path} is after {done} iterations: set it to {done} or more, or"
+            raise SettingError(f"{section}.max_iter", f"{problem} train into another folder")
         # A resumed run need not name the detector that it started from.
         self._fingerprint["init"] = content["fingerprint"].get("init") or self._fingerprint["init"]
         every, world = content["processes"], self._team.world

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +137,8 @@ def run(
             return TrainingResult(weights=finished, out=folder, images=images)
         if_exists = "resume" if has_checkpoint(folder) else "overwrite" if (folder / METRICS).exists() else "fail"
     if first:
+        if if_exists == "overwrite":
+            check_beginning(task)
         prepare_folder(folder, if_exists=if_exists)
 
     # Point out settings that do not fit each other.
@@ -292,17 +293,41 @@ def batch_warning(config: TrainConfig) -> str | None:
     )
 
 
+def check_beginning(task: Task) -> None:
+    """Check that a training can begin, before the one that its folder holds is thrown away for it.
+
+    Args:
+        task: the training.
+
+    Raises:
+        UsageError: it begins with weights that would be thrown away.
+        WeightsError, FileError, SettingError: it begins with weights that are missing, damaged, or of another network.
+    """
+    from cuts3d_cli.detector.checkpoints import written_by_training
+    from cuts3d_cli.detector.model import build_model
+    from cuts3d_cli.detector.state import load_initial
+
+    lost = {path.resolve() for path in written_by_training(task.out)}
+    begins = task.init or Path(task.config.backbone_weights).expanduser()
+    if begins.resolve() in lost:
+        raise UsageError(
+            f"{begins} is of the training in {task.out}, which is to be overwritten: choose another folder"
+        )
+    load_initial(build_model(task.config, device="cpu"), task, say=lambda line: None)  # said when it begins
+
+
 def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "resume"]) -> None:
     """Create the folder of a training, or check that the one that exists can be used.
 
     Args:
         folder: of the training.
-        if_exists: "resume" needs a checkpoint in it, "fail" needs it to be empty, "overwrite" deletes a training in it.
+        if_exists: "resume" needs a checkpoint in it, "fail" needs it to be empty, "overwrite" deletes a training in it,
+            and nothing else that is there.
 
     Raises:
         UsageError: the folder does not fit the request, or holds other things than a training.
     """
-    from cuts3d_cli.detector.checkpoints import clear_unfinished, find_checkpoints
+    from cuts3d_cli.detector.checkpoints import clear_unfinished, find_checkpoints, written_by_training
 
     clear_unfinished(folder)
     if if_exists == "resume":
@@ -315,5 +340,6 @@ def prepare_folder(folder: Path, *, if_exists: Literal["fail", "overwrite", "res
             )
         if not (folder / METRICS).exists() and not find_checkpoints(folder):
             raise OccupiedError(f"{folder} is not empty and holds no run of `cuts3d train`: choose another folder")
-        shutil.rmtree(folder)
+        for path in written_by_training(folder):
+            path.unlink()
     folder.mkdir(parents=True, exist_ok=True)

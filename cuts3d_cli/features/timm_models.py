@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def fit_timm(tensors: Mapping[str, Tensor], *, spec: BackboneSpec, path: Path) -
     """Fit the tensors of a checkpoint to a network of timm; see `timm_tensors`."""
     what = f"{spec.name} ({spec.architecture})"
     expected = expected_shapes(spec)
-    anchor = "patch_embed.proj.weight" if "patch_embed.proj.weight" in expected else next(iter(expected))
+    anchor = "patch_embed.proj.weight" if "patch_embed.proj.weight" in expected else _anchor(expected)
     own, others = original_names(tensors, anchor=anchor, what=what, path=path)
     own = _timm_names(own, spec=spec, expected=expected, path=path)
 
@@ -113,6 +113,11 @@ def fit_timm(tensors: Mapping[str, Tensor], *, spec: BackboneSpec, path: Path) -
         unknown=[key for key in others if not _HEADS.match(key)],
         same_shape=same_shape,
     )
+
+
+def _anchor(names: Collection[str]) -> str:
+    """Return the first of a network's names that ends no other: "conv1.weight" also ends "layer1.0.conv1.weight"."""
+    return next(name for name in names if not any(other.endswith(f".{name}") for other in names))
 
 
 def prefix_positions(spec: BackboneSpec, expected: Mapping[str, torch.Size]) -> int:

@@ -321,13 +321,20 @@ class DetectionDrawer:
         from cuts3d_cli.detector.inference import Detector
 
         run = self._config.run
-        return Detector.load(
+        detector = Detector.load(
             self._checkpoint,
             device=choose_device(run.device),
             precision=run.precision,
             wanted=self._config.predict,
             say=self._say,
         )
+        # The detector's own limit may be lower, and has just been said.
+        if self._config.predict.min_score is None and detector.settings.score < MIN_SCORE:
+            other = Setting("predict.min_score")
+            self._say(
+                Message(f"what is found with a score of at least {MIN_SCORE:g} is drawn: ", other, " sets another")
+            )
+        return detector
 
 
 def picture_path(out: Path | None, name: str) -> Path:

@@ -120,8 +120,10 @@ class Folder:
         if record is None:
             self._check_free(outputs)
             return None
-        _, same = _compare(record, asked)
-        if self._has_begun(record) and (if_exists == "fail" or (if_exists == "resume" and not same)):
+        same_photos, same = _compare(record, asked)
+        if self._has_begun(record, same_photos=same_photos) and (
+            if_exists == "fail" or (if_exists == "resume" and not same)
+        ):
             raise OccupiedError(*self._refusal(record, asked))
         keeps = same and if_exists != "overwrite"
         result = record.get("result")
@@ -260,13 +262,17 @@ class Folder:
         gone = {_output_of(file) for file in own.keys() - self._files.those_there(own)}
         return set(self._names(record, "complete")) - gone
 
-    def _has_begun(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether anything came of a run: one that ended at once leaves nothing to be kept."""
+    def _has_begun(self, record: Mapping[str, Any], *, same_photos: bool) -> bool:
+        """Tell whether anything came of a run: one that ended at once leaves nothing to be kept.
+
+        Of the same photos, base shards stay whatever the settings, and depth has settings of its own.
+        """
+        results = ("*.pseudo.tar", "*.predict.tar") if same_photos else ("*.tar",)
         work = [self.path / KEPT, self.path / WORKING]
         return (
             record.get("finished") is True
             or bool(self._files.those_there(self._own_files(record)))
-            or any(next(folder.glob("*.tar"), None) is not None for folder in work)
+            or any(next(folder.glob(pattern), None) is not None for folder in work for pattern in results)
         )
 
     def _own_files(self, record: Mapping[str, Any]) -> Contents:

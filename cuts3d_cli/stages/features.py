@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cuts3d_cli.config import Config, recorded_limits
 from cuts3d_cli.engine.batch_size import BatchSize
 from cuts3d_cli.engine.batches import infer_in_batches
@@ -60,6 +62,8 @@ def run(
         for item in results:
             if item.output is None:
                 yield Outcome(key=item.sample.key, failure=item.failure)
+            elif not np.isfinite(item.output).all():
+                yield Outcome(key=item.sample.key, failure="its features are NaN, or too large for float16")
             else:
                 stored = StoredFeatures(
                     features=item.output,

@@ -243,7 +243,8 @@ def fit(
         In the order of `expected`, contiguous, floating point numbers as float32.
 
     Raises:
-        WeightsError: tensors are missing, unknown or of another shape; the error counts them and names the first few.
+        WeightsError: tensors are missing, unknown, of another shape, or not finite; the error counts them and names the
+            first few.
     """
     problems = {
         "missing": [name for name in expected if name not in tensors and not name.endswith(COUNTER)],
@@ -260,10 +261,17 @@ def fit(
         )
         raise WeightsError(f"{path} does not fit {what}: {told}")
     found = {name: tensors[name] for name in expected if name in tensors}
-    return {
+    fitted = {
         name: (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in found.items()
     }
+    broken = [name for name, tensor in fitted.items() if not tensor.isfinite().all()]
+    if broken:
+        of_what = f"{counted(len(broken), 'tensor')} of {what} ({listed(broken)})"
+        raise WeightsError(
+            f"{path} holds NaN or infinite weights, in {of_what}: take an earlier checkpoint, or another file"
+        )
+    return fitted
 
 
 def load_into(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +65,18 @@ def weights_files(folder: Path) -> list[Path]:
         if (index := folder / f"{name}.index.json").is_file():
             return [folder / part for part in _parts(index, ending=Path(name).suffix)]
     raise WeightsError(f"{folder} is a folder without {' or '.join(OF_FOLDERS)}")
+
+
+def check_kinds(files: Sequence[Path]) -> None:
+    """Check that files of weights are such by their content, where another program reads them.
+
+    Raises:
+        WeightsError: one is something else, such as a pointer of Git LFS; the line says what, and what to do.
+    """
+    for path in files:
+        if kind_of(path) is None:
+            reason, way_out = what_instead(path)
+            raise WeightsError(f"{path} cannot be read: {reason}; {way_out}")
 
 
 def _parts(index: Path, *, ending: str) -> list[str]:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cuts3d_cli.detector import METRICS
-from cuts3d_cli.detector.card import CARD, READABLE
+from cuts3d_cli.detector import CARD, METRICS, READABLE_CARD
 from scenes import render_scene
 from scenes.files import write_photo
 from stress.forks import Fork, HungError, fork, learn, start, wait_for
@@ -268,7 +267,7 @@ def content(path: Path) -> bytes:
     data = path.read_bytes()
     if path.name == METRICS:
         return json.dumps(training_losses(path)).encode()
-    if path.name == READABLE:
+    if path.name == READABLE_CARD:
         return data.partition(b"## Versions")[0]
     if path.name == CARD:
         return json.dumps({**json.loads(data), "versions": None}, sort_keys=True).encode()

@@ -290,3 +290,10 @@ def test_options_outside_the_limits_are_told_in_a_line(cuts3d: Callable[..., Ran
     ran = cuts3d("pseudo", "--shards", "s.tar", "--beta", "1.5")
     assert ran.code == 2
     assert "--beta is 1.5: it must lie between 0.0 and 1.0" in ran.line
+
+
+def test_an_option_and_set_for_the_same_field_are_refused(cuts3d: Callable[..., Ran]):
+    """Whichever of the two won, the other would have no effect, and nothing would say so."""
+    for assignment in ("tau_knn=0.2", "pseudo.tau_knn=0.1"):
+        ran = cuts3d("pseudo", "a.tar", "--tau-knn", "0.1", "--set", assignment)
+        assert (ran.code, ran.line) == (2, f"cuts3d: --tau-knn stands beside --set {assignment}: leave one out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cuts3d_cli.config import DepthConfig
 from cuts3d_cli.depth.base import DepthBackend, DepthSpec
 from cuts3d_cli.errors import FileError
 from cuts3d_cli.exports.output import Output
+from cuts3d_cli.features.catalogue import BACKBONES
 from cuts3d_cli.files import one_writer
 from cuts3d_cli.recipes import segment as recipe
 from cuts3d_cli.stages.pack import Packing
@@ -250,11 +252,11 @@ def test_depth_weights_that_cannot_be_loaded_are_told_before_any_work(
     command = ("segment", "photos", "--out", "out", *settings)
     ran = cuts3d(*command, "--depth-backend", "zoedepth")
     assert ran.code == 1
-    assert ran.err.splitlines()[-1].startswith(f"cuts3d: {place} ")
+    assert ran.err.splitlines()[-1].startswith(f"cuts3d: {place}/model.safetensors cannot be read: it is JSON")
     assert "== pack" not in ran.err
     ran = cuts3d(*command)
     assert ran.code == 0, ran.err
-    told = f"no depth, so the photos are cut in 2D: {place} cannot be loaded as zoedepth: "
+    told = f"no depth, so the photos are cut in 2D: {place}/model.safetensors cannot be read: it is JSON"
     assert told in ran.err.partition("== pack")[0]
     assert "replace it by `cuts3d weights pull zoedepth --from FOLDER`; --depth-dir DIR takes maps" in ran.err
 
@@ -555,6 +557,21 @@ def test_a_run_that_did_nothing_leaves_nothing_to_replace(
         assert cuts3d(*command, "--depth-dir", "maps").code == 1
     assert Path("out/segment.json").exists()
     assert cuts3d(*command, "--depth-dir", "maps", "-n", "1").code == 0
+
+
+def test_advice_that_comes_with_an_error_can_be_followed(
+    photos: Path, cuts3d: Callable[..., Ran], weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run that ended before its first mask leaves packed photos, which are the same with other settings."""
+    monkeypatch.setitem(BACKBONES, "dino-vits16", replace(BACKBONES["dino-vits16"], tau_ncut=None))
+    backbone = ("--backbone", "dino-vits16", "--weights", weights, *FAST)
+    command = ("segment", "photos", "--depth-dir", "maps", "--out", "out", *backbone)
+    asked = cuts3d(*command)
+    assert asked.code == 2
+    assert "--tau-ncut auto takes" in asked.err.splitlines()[-1]
+    assert cuts3d(*command, "--tau-ncut", "auto").code == 0
+    # Masks are results.
+    assert "holds results of other settings" in cuts3d(*command, "--tau-ncut", "0.5").err
 
 
 def test_formats_are_added_to_finished_results(

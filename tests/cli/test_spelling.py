@@ -56,6 +56,9 @@ def _none_is_running() -> Iterator[None]:
         ("run", Setting("run.if_exists", "replace"), "--set run.if_exists=replace"),
         ("weights", Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
         (None, Setting("pseudo.tau_knn"), "pseudo.tau_knn"),
+        # Manifests record facts of a detector that nobody can set.
+        ("predict", Setting("predict.pixel_mean"), "predict.pixel_mean"),
+        ("predict", Setting("predict.test_max_size"), "--set predict.test_max_size"),
     ],
 )
 def test_a_setting_is_named_as_the_command_takes_it(command: str | None, setting: Setting, option: str):

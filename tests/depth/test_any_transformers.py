@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,21 @@ def cubic(distance: float, *, a: float = -0.75) -> float:
     if x <= 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
     return a * (x**3 - 5 * x**2 + 8 * x - 4)
+
+
+def test_a_folder_beside_another_is_refused(depth_anything_folder: Path, zoedepth_folder: Path, load: Any) -> None:
+    for check in (
+        lambda name, path: load(name, path),
+        lambda name, path: check_available(DepthConfig(backend=name, weights=path)),
+    ):
+        with pytest.raises(SettingError, match=r"depth.weights is .*, but hf:.* is the network in .*: leave one out"):
+            check(f"hf:{depth_anything_folder}", zoedepth_folder)
+
+
+def test_a_pointer_in_place_of_weights_is_told(depth_anything_folder: Path, load: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(depth_anything_folder, tmp_path / "network")
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(
+        WeightsError, match=r"model.safetensors cannot be read: it is a Git LFS pointer .*; run `git lfs"
+    ):
+        load(f"hf:{folder}", None)

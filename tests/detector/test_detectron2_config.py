@@ -19,7 +19,7 @@ from cuts3d_cli.detector.detectron2_config import (
 )
 from cuts3d_cli.detector.inference_settings import InferenceSettings
 from cuts3d_cli.errors import FileError
-from tests.support.released import CASCADE, MANY, PLAIN, ZOO, Family, write_config
+from tests.support.released import CASCADE, MANY, PLAIN, ZOO, Family, merged, write_config
 
 ARCHITECTURE = Architecture(
     head="cascade",
@@ -145,3 +145,36 @@ def test_a_configuration_of_another_detector_is_refused(changes: dict[str, Any],
     assert f"{config} does not describe the detector in final.pth" in str(told.value)
     assert field in str(told.value)
     assert "leave it aside with predict.test_settings" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("INPUT", {"FORMAT": "YUV-BT.601"}, "can be built: colours are 'YUV-BT.601', not RGB or BGR"),
+        ("INPUT", {"FORMAT": "L"}, "can be built: colours are 'L', not RGB or BGR"),
+        ("MODEL", {"PIXEL_MEAN": [1.0, 2.0]}, r"can be built: pixel_mean is \[1.0, 2.0\]"),
+        ("MODEL", {"PIXEL_MEAN": [1.0, 2.0, float("nan")]}, r"can be built: pixel_mean is \[1.0, 2.0, nan\]"),
+        ("MODEL", {"PIXEL_STD": [1.0, 1.0, 0.0]}, r"can be built: pixel_std is \[1.0, 1.0, 0.0\]"),
+        ("MODEL", {"ANCHOR_GENERATOR": {"SIZES": [[32], [64]]}}, "there are anchors for 2 levels, not for 5"),
+        ("MODEL", {"ANCHOR_GENERATOR": {"SIZES": [[0]] * 5}}, r"anchor_sizes is \[0, 0, 0, 0, 0\]"),
+        ("MODEL", {"ANCHOR_GENERATOR": {"ASPECT_RATIOS": [[-1.0]]}}, r"aspect_ratios is \[-1.0\]"),
+        (
+            "MODEL",
+            {"ROI_BOX_CASCADE_HEAD": {"BBOX_REG_WEIGHTS": [[0.0] * 4] * 3}},
+            r"box_weights of head 0 is \[0, 0, 0",
+        ),
+        (
+            "MODEL",
+            {"ROI_BOX_CASCADE_HEAD": {"BBOX_REG_WEIGHTS": [[1.0] * 3] * 3}},
+            r"box_weights of head 0 is \[1, 1, 1",
+        ),
+        ("MODEL", {"ROI_MASK_HEAD": {"POOLER_RESOLUTION": 0}}, "the mask head gets 0 features a side"),
+        ("MODEL", {"RPN": {"PRE_NMS_TOPK_TEST": -1}}, "MODEL.RPN.PRE_NMS_TOPK_TEST is -1: it must lie between 1 and"),
+        ("MODEL", {"RPN": {"POST_NMS_TOPK_TEST": 0}}, "MODEL.RPN.POST_NMS_TOPK_TEST is 0: it must lie between 1 and"),
+        ("MODEL", {"RPN": {"NMS_THRESH": float("nan")}}, "MODEL.RPN.NMS_THRESH is nan: it must lie between 0 and 1"),
+    ],
+)
+def test_values_that_no_detector_can_have_are_refused(section: str, values: dict[str, Any], told: str, tmp_path: Path):
+    tree = merged(CASCADE.tree(), {section: values})
+    with pytest.raises(FileError, match=told):
+        described(write_config(tmp_path / "config.yaml", tree))

@@ -59,6 +59,12 @@ def plain_config(folder: Path) -> Any:
     return config
 
 
+def again_of(export: Path, out: Path) -> bytes:
+    """The configuration of an export that is exported once more, with the file of weights that the first one names."""
+    export_detector(stored(export / "model.pth"), to="detectron2", out=out, overwrite=False, say=quiet)
+    return (out / "config.yaml").read_bytes().replace(str(out).encode(), str(export).encode())
+
+
 def test_plain_detectron2_finds_the_same(lively: Path, tmp_path: Path):
     exported = export_detector(stored(lively), to="detectron2", out=tmp_path, overwrite=False, say=quiet)
     assert [path.name for path in exported.files] == ["model.pth", "config.yaml"]
@@ -76,6 +82,7 @@ def test_plain_detectron2_finds_the_same(lively: Path, tmp_path: Path):
     back = stored(tmp_path / "model.pth")
     assert (back.architecture, back.inference) == (stored(lively).architecture, stored(lively).inference)
     assert all(torch.equal(tensor, back.weights[name]) for name, tensor in stored(lively).weights.items())
+    assert (tmp_path / "config.yaml").read_bytes() == again_of(tmp_path, tmp_path / "again")
 
 
 def test_the_round_trip_of_a_released_detector_is_exact(tmp_path: Path):
@@ -131,9 +138,28 @@ def test_an_export_that_computes_something_else_is_not_kept(
         return data, lambda image: run(image.flip(2))
 
     monkeypatch.setattr(exporting, "_traced", wrong)
-    with pytest.raises(Cuts3dError, match=r"the export has \d+ of the detector's 60 detections in a test"):
+    with pytest.raises(Cuts3dError, match=r"the export shares \d+ of 60 detections with the detector in a test"):
         export_detector(stored(lively), to="torchscript", out=tmp_path, overwrite=False, say=quiet)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_for_detectron2_that_computes_something_else_leaves_the_earlier_one(
+    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    export_detector(stored(lively), to="detectron2", out=tmp_path, overwrite=False, say=quiet)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    right = exporting._reference
+    built: list[Any] = []
+
+    def reference(network: Any) -> Any:
+        built.append(network)
+        flipped = len(built) == 2  # the one that detectron2 builds
+        return lambda image: right(network)(image.flip(2) if flipped else image)
+
+    monkeypatch.setattr(exporting, "_reference", reference)
+    with pytest.raises(Cuts3dError, match=r"the export shares \d+ of 60 detections with the detector in a test"):
+        export_detector(stored(lively), to="detectron2", out=tmp_path, overwrite=True, say=quiet)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_torch_cannot_convert_is_said(lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -168,6 +194,20 @@ def test_detections_are_compared_whatever_their_order():
     assert 0 < found.box < 1e-3
     assert str(found).startswith("2 of 2 detections are the same, and differ by at most: boxes by 0.0001 pixels")
     assert str(Comparison(detections=3, same=3, box=0, score=0, mask=0)) == "equal to the bit in 3 detections"
+
+
+def test_a_comparison_of_nothing_says_so():
+    nothing = (torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4, 4))
+    found = exporting._compare(lambda image: nothing, lambda image: nothing, [torch.zeros(3, 4, 4)])
+    assert str(found).startswith("no image of the test has a detection over the score")
+
+
+def test_detections_that_only_the_export_has_count_against_it():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    both = (boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), torch.zeros(2, 4, 4))
+    first = tuple(item[:1] for item in both)
+    with pytest.raises(Cuts3dError, match="shares 1 of 2 detections with the detector"):
+        exporting._compare(lambda image: first, lambda image: both, [torch.zeros(3, 4, 4)])
 
 
 def test_the_command_writes_and_does_not_replace(lively: Path, cuts3d: Callable[..., Ran], alone: Path):

@@ -33,7 +33,7 @@ from cuts3d_cli.detector.schedule import learning_rate
 from cuts3d_cli.detector.task import TrainingError
 from cuts3d_cli.detector.team import Team
 from cuts3d_cli.detector.training import train
-from cuts3d_cli.errors import ShardError, UsageError, WeightsError
+from cuts3d_cli.errors import SettingError, ShardError, UsageError, WeightsError
 from tests.support.running import Ran
 from tests.support.training_data import make_shards, photo_of
 from tests.support.trainings import LINE, Noted, command, ground_truth, same, small, task, trained_config, weights
@@ -94,6 +94,11 @@ def test_a_run_goes_on_only_as_it_was(bases: list[Path], tmp_path: Path):
     assert noted.steps[-1].learning_rate == 0.001
     with pytest.raises(UsageError, match=r"trained on other masks \(a-001.tar\)"):
         train(task(bases[:1], tmp_path, resume=True), Noted())
+    told = r"^train.max_iter is 2, but .*checkpoint-0000003.pth is after 3 iterations: set it to 3 or more"
+    before = contents(tmp_path)
+    with pytest.raises(SettingError, match=told):
+        train(task(bases, tmp_path, resume=True, max_iter=2), Noted())
+    assert contents(tmp_path) == before
 
 
 def test_a_signal_while_batch_norm_is_recomputed_ends_the_run(bases: list[Path], tmp_path: Path):
@@ -330,7 +335,7 @@ def test_the_command_trains_and_predicts(
 ):
     monkeypatch.chdir(bases[0].parent)
     out = tmp_path / "out"
-    ran = cuts3d("train", *LINE, "--max-iter", "2", "--out", out)  # one set of shards is here: it needs no name
+    ran = cuts3d("train", *LINE, "--set", "max_iter=2", "--out", out)  # one set of shards is here: it needs no name
     assert (ran.code, ran.out.strip()) == (0, str(out / "model-final.safetensors"))
     assert "8 images, batch 2, learning rate 0.004" in ran.err
     assert "warning: learning rate 0.004 is for a batch of 4, this one has 2" in ran.err
@@ -338,7 +343,7 @@ def test_the_command_trains_and_predicts(
     again = cuts3d("train", *LINE, "--out", out)
     assert again.code == 2
     assert "is not empty: resume the training in it, overwrite it, or choose another folder" in again.err
-    resumed = cuts3d("train", *LINE, "--max-iter", "3", "--out", out, "--resume", "--json")
+    resumed = cuts3d("train", *LINE, "--set", "max_iter=3", "--out", out, "--resume", "--json")
     assert json.loads(resumed.out) == {
         "weights": str(out / "model-final.safetensors"),
         "out": str(out),
@@ -366,6 +371,7 @@ def test_the_command_trains_and_predicts(
     drawn = cuts3d("viz", photo, "--checkpoint", out / "model-final.safetensors", "-o", tmp_path / "d.png", "--json")
     assert drawn.code == 0, drawn.err
     assert json.loads(drawn.out)["masks"] >= 1
+    assert drawn.err.splitlines()[1].endswith("with a score of at least 0.5 is drawn: --min-score sets another")
     assert (tmp_path / "d.png").stat().st_size > 1000
     assert (
         "--checkpoint has no effect with --shards, which draws what is stored"
@@ -392,10 +398,49 @@ def test_bad_folders_and_devices_are_told(bases: list[Path], tmp_path: Path, cut
     assert "does not exist" in cuts3d("predict", *shards, "-c", tmp_path / "none.pth").line
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_training_is_overwritten_only_by_one_that_can_begin(
+    bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]
+):
+    out = tmp_path / "detector"
+    train(task(bases, out), Noted())
+    (out / "notes.txt").write_text("mine")
+    (out / "notes.txt.sha256").write_text("mine, too")
+    (out / ".model-best.safetensors.0-0-0.00000000.tmp").write_text("half of a file that a killed training left")
+    before = {name: data for name, data in contents(out).items() if not name.endswith(".tmp")}
+    line = ("train", "--shards", bases[0].parent, *LINE, "--device", "cpu", "--out", out, "--overwrite")
+    (tmp_path / "page.pth").write_text("<html>")
+    for arguments, why in (
+        (("--init", tmp_path / "none.pth"), "none.pth does not exist"),
+        (("--init", tmp_path), "is a folder"),
+        (("--init", tmp_path / "page.pth"), "it is a web page"),
+        (("--init", out / "model-final.safetensors", "--head", "standard"), "is to be overwritten"),
+        (("--init", out / "model-final.safetensors"), "is to be overwritten: choose another folder"),
+        (("--backbone-weights", tmp_path / "page.pth"), "it is a web page"),
+        (("--backbone-weights", tmp_path / "none.pth"), "none.pth does not exist"),
+    ):
+        ran = cuts3d(*line, *arguments)
+        assert ran.code in (1, 2), arguments
+        assert why in ran.line, arguments
+        left = contents(out)
+        left.pop(".model-best.safetensors.0-0-0.00000000.tmp", None)
+        assert left == before, arguments
+    # One that can begin leaves what is no training's.
+    ran = cuts3d(*line, "--backbone-weights", "random", "--seed", "5")
+    assert ran.code == 0, ran.err
+    after = contents(out)
+    assert after["model-final.safetensors"] != before["model-final.safetensors"]
+    assert [name for name in sorted(after) if name.startswith(("notes", "."))] == ["notes.txt", "notes.txt.sha256"]
+    assert sum(name.startswith("events.out.tfevents.") for name in after) == 1
+
+
 def test_a_killed_run_goes_on(bases: list[Path], tmp_path: Path):
     """Real processes: one is killed, interrupted or terminated in the middle, and resumed; another never is."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    rest = ("train", "--shards", bases[0].parent, *LINE, "--max-iter", "8")
+    rest = ("train", "--shards", bases[0].parent, *LINE, "--set", "max_iter=8")
     subprocess.run(command(*rest, "--out", tmp_path / "whole"), env=environment, check=True, capture_output=True)
     endings = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
     for how in (signal.SIGKILL, *endings):

@@ -150,7 +150,7 @@ def test_settings_without_effect_are_refused(bases: list[Path], cuts3d: Callable
 def test_the_command_evaluates_while_it_trains(bases: list[Path], tmp_path: Path, cuts3d: Callable[..., Ran]):
     evaluation = ("--eval-every", "1", "--eval-dataset", ground_truth(tmp_path), "--eval-images", photos_of(bases))
     shards = ("--shards", bases[0].parent)
-    ran = cuts3d("train", *shards, *LINE, "--max-iter", "1", "--out", tmp_path / "out", *evaluation)
+    ran = cuts3d("train", *shards, *LINE, "--set", "max_iter=1", "--out", tmp_path / "out", *evaluation)
     assert ran.code == 0, ran.err
     assert "iteration 1: gt box AP " in ran.err
     assert (tmp_path / "out" / "model-best.safetensors").read_bytes() == (

@@ -18,6 +18,7 @@ from cuts3d_cli.errors import HubUnreachableError, SettingError, UsageError, Wei
 from cuts3d_cli.features.base import EXACT, OFFSET
 from cuts3d_cli.features.catalogue import BACKBONES, backbone_spec, load_backbone, with_tensor
 from cuts3d_cli.features.open_names import hub_backbone
+from cuts3d_cli.features.timm_models import build_model, timm_tensors
 from cuts3d_cli.shards.names import sidecar
 from cuts3d_cli.weights.specs import HubSource
 from tests.support.photos import pack_photos, records
@@ -74,6 +75,17 @@ def test_other_means_and_deviations() -> None:
 def test_wrong_names(name: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         backbone_spec(name)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "timm:test_resnet", "timm:test_convnext", "timm:test_efficientnet"])
+def test_the_file_of_a_network_that_is_no_vit_fits_it(name: str, tmp_path: Path) -> None:
+    spec = backbone_spec(name)
+    torch.manual_seed(0)
+    state = build_model(spec, size=64).state_dict()
+    own = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "w.pth.tar")
+    found = timm_tensors(spec, tmp_path / "w.pth.tar")
+    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
 
 
 class TestHub:

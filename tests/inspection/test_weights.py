@@ -16,6 +16,7 @@ from cuts3d_cli.depth.catalogue import check_available, load_depth
 from cuts3d_cli.detector.resnet import RESNETS
 from cuts3d_cli.errors import UsageError, WeightsError
 from cuts3d_cli.features.catalogue import BACKBONES, backbone_spec
+from cuts3d_cli.features.open_names import hub_backbone
 from cuts3d_cli.inspection.weights import all_weights, weights_spec
 from tests.support.depth_networks import midas, zoedepth
 from tests.support.running import Ran
@@ -215,6 +216,7 @@ def test_a_pull_that_fails_advises_its_own_options(
     cuts3d: Callable[..., Ran], alone: Path, given: tuple[str, ...], told: str
 ) -> None:
     (alone / "w.whl").touch()
+    hub_backbone.cache_clear()  # another test may have made a repository of that name
     ran = cuts3d("weights", "pull", *given)
     assert (ran.code, ran.line) == (1, f"cuts3d: {told}")
 

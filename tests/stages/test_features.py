@@ -113,6 +113,26 @@ def test_a_network_that_breaks_on_an_image_loses_that_image_alone(
     assert sizes == [4, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_not_stored(
+    alone: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, value: float
+):
+    (base,) = pack_photos(alone, 3, with_depth=False)
+    original = FeatureExtractor.extract_squares
+
+    def extract(self: FeatureExtractor, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
+        found = original(self, squares)
+        found[1] = found[1].copy()
+        found[1][0, 0, 0] = value
+        return found
+
+    monkeypatch.setattr(FeatureExtractor, "extract_squares", extract)
+    result = stage.run([base], config=config(weights))
+    reason = "its features are NaN, or too large for float16"
+    assert result.failed == [{"shard": str(base), "key": "p1", "reason": reason}]
+    assert list(arrays(base)) == ["p0", "p2"]
+
+
 def test_readers_change_nothing(alone: Path, weights: Path):
     """Photos are read in other processes: the same bytes in the same order, the same failures."""
     whole = encoded(two_boxes().image)

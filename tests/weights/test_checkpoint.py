@@ -243,6 +243,14 @@ class TestOwnTensors:
 
 
 class TestFit:
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_weights_that_are_no_numbers_are_refused(self, value: float) -> None:
+        """As a training leaves them that has diverged."""
+        net = nn.ModuleDict({"a": nn.Linear(3, 2)})
+        told = r"^f holds NaN or infinite weights, in 1 tensor of net \(a\.bias\): take an earlier"
+        with pytest.raises(WeightsError, match=told):
+            load_into(net, {**TENSORS, "a.bias": torch.tensor([1, value])}, what="net", path=Path("f"))
+
     def test_every_tensor_is_taken(self) -> None:
         net = nn.ModuleDict({"a": nn.Linear(3, 2)})
         load_into(net, TENSORS, what="net", path=Path("f"))
