@@ -11,8 +11,6 @@ from scipy import ndimage
 
 NORMAL_SIGMA = 0.8
 """Gaussian by which depth is smoothed before normals are taken from it, in patches."""
-FINE_NORMAL_SIGMA = 1.2
-"""The same on a finer grid, in its cells: fewer pixels are measured in each, so that there is more noise."""
 SURROUNDINGS_SIGMA = 3.0
 """Gaussian over the surroundings with which a concave edge is compared, in patches."""
 

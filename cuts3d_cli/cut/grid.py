@@ -46,16 +46,16 @@ def patch_distance(distance: NDArray[np.floating], grid: tuple[int, int]) -> NDA
         grid: (H, W).
 
     Returns:
-        (H, W) float64, over 0; where nothing was measured around the centre, the nearest pixel that was.
+        (H, W) float64, over 0; where the pixel at the centre was not measured, the nearest one that was.
 
     Raises:
         SampleError: no pixel is valid.
     """
-    medians, _ = patch_medians(distance, grid, central=True)
-    if np.isfinite(medians).all():
-        return medians
     rows, columns = _centres(distance.shape, grid)
-    return np.where(np.isfinite(medians), medians, fill_holes(distance)[rows, columns])
+    medians, _ = patch_medians(distance, grid, central=True)
+    missing = ~np.isfinite(distance[rows, columns])
+    filled = fill_holes(distance) if missing.any() else distance
+    return np.where(missing | np.isnan(medians), filled[rows, columns], medians)
 
 
 def patch_medians(
@@ -69,7 +69,7 @@ def patch_medians(
         central: of each patch, take only the pixels whose centres lie in its central half, along either side.
 
     Returns:
-        (H, W) float64, NaN where none of the pixels that are taken was measured; and the measured share of these,
+        (H, W) float64, the lower median, NaN where none of the pixels that are taken was measured; and the measured share of these,
         (H, W) float64 in [0, 1], 0 also where a patch is smaller than a pixel and has none.
     """
     count = grid[0] * grid[1]
@@ -86,8 +86,7 @@ def patch_medians(
     starts = np.cumsum(measured) - measured
     has = measured > 0
     medians = np.full(count, np.nan)
-    ordered, below, above = values[valid][order], starts + (measured - 1) // 2, starts + measured // 2
-    medians[has] = (ordered[below[has]] + ordered[above[has]]) / 2.0
+    medians[has] = values[valid][order][(starts + (measured - 1) // 2)[has]]
     share = np.divide(measured, pixels, out=np.zeros(count), where=pixels > 0)
     return medians.reshape(grid), share.reshape(grid)
 
@@ -164,9 +163,10 @@ def depth_to_grid(
 def _pixels_of(side: int, cells: int, *, central: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the patch of each pixel along one side, and those pixels: all, or those in the central half of theirs."""
     pixels = np.arange(side)
-    # In units of which a patch is 2 * side wide, so that centres of pixels are whole numbers.
-    patches, offsets = np.divmod((2 * pixels + 1) * cells, 2 * side)
+    patches = pixels * cells // side
     if central:
+        # Where the pixel's centre lies in its patch, in units of which a patch is 2 * side wide: whole numbers.
+        offsets = (2 * pixels + 1) * cells - 2 * side * patches
         kept = (side <= 2 * offsets) & (2 * offsets <= 3 * side)
         patches, pixels = patches[kept], pixels[kept]
     return patches, pixels

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from cuts3d_cli.config import CutSettings
 from cuts3d_cli.cut.cloud import (
-    FINE_NORMAL_SIGMA,
-    NORMAL_SIGMA,
     SURROUNDINGS_SIGMA,
     Surface,
     mean_curvature_around,
@@ -150,6 +148,6 @@ def _surface(
     """Return a surface, with normals where the settings ask for them; its grid is `scale` times that of the patches."""
     if settings.concavity == "off":
         return Surface(cloud=cloud, level=level, fine=fine)
-    normals = surface_normals(cloud, sigma=NORMAL_SIGMA if scale == 1 else FINE_NORMAL_SIGMA)
+    normals = surface_normals(cloud)
     around = mean_curvature_around(cloud, normals, sigma=SURROUNDINGS_SIGMA * scale)
     return Surface(cloud=cloud, level=level, normals=normals, around=around, fine=fine)
