@@ -69,8 +69,8 @@ def patch_medians(
         central: of each patch, take only the pixels whose centres lie in its central half, along either side.
 
     Returns:
-        (H, W) float64, the lower median, NaN where none of the pixels that are taken was measured; and the measured share of these,
-        (H, W) float64 in [0, 1], 0 also where a patch is smaller than a pixel and has none.
+        (H, W) float64, the lower median, NaN where none of the pixels that are taken was measured; and the measured
+        share of these, (H, W) float64 in [0, 1], 0 also where a patch is smaller than a pixel and has none.
     """
     count = grid[0] * grid[1]
     (rows, of_rows), (columns, of_columns) = (

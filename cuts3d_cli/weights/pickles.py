@@ -7,6 +7,7 @@ A pickle that names what no weights have a use for, such as `os.system`, is refu
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ _HOSTILE_BUILTINS = frozenset(
 )
 _BUILTINS = frozenset({"builtins", "__builtin__", "__builtins__"})
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(b1|[iufc](1|2|4|8|16)|[US][0-9]{1,6}|\?)")
+_MAX_REPEATED = 1 << 20
+"""Most elements of a tensor that repeats the numbers of its storage."""
 _PACKED = "torch.storage._load_from_bytes"
 _TORCH_DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -228,6 +231,9 @@ def _tensor(
     # A dtype among the rest is that of types which have no storage of their own.
     dtype = next((item for item in rest if isinstance(item, torch.dtype)), storage.dtype)
     values = storage.view(dtype)
+    # A stride of 0 repeats numbers: a few bytes could stand for more than the memory holds.
+    if math.prod(size) > max(_MAX_REPEATED, values.untyped_storage().nbytes() // dtype.itemsize):
+        raise ValueError("a tensor has more elements than its storage")
     return torch.as_strided(values, tuple(size), tuple(stride), values.storage_offset() + int(offset))
 
 

@@ -33,7 +33,7 @@ def read_zip(path: Path) -> Any:
         As `pickles.plain` gives it.
 
     Raises:
-        NoStateError: the archive is a TorchScript program, or of another program.
+        NoStateError: the archive is a TorchScript program, or of another program, or a compressed one.
         pickles.HostileError: the pickle names what no weights have a use for.
         Exception: the file is damaged; of many types.
     """
@@ -51,6 +51,8 @@ def read_zip(path: Path) -> Any:
         def find_storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
             if key not in storages:
                 info = archive.getinfo(f"{root}data/{key}")
+                if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                    raise NoStateError("its records are compressed, as torch.save never writes them")
                 with archive.open(info) as record:
                     storages[key] = _read_bytes(record.read, info.file_size)
             return _elements(storages[key], dtype, count)

@@ -287,6 +287,27 @@ class TestHostile:
         with pytest.raises(UnreadableError, match="damaged"):
             read_checkpoint(tmp_path / "w")
 
+    @pytest.mark.parametrize("width", [1 << 20, 1 << 21, 1 << 40])
+    def test_tensors_that_repeat_few_numbers_many_times(self, tmp_path: Path, width: int) -> None:
+        torch.save({"a": torch.ones(4).as_strided((width,), (0,))}, tmp_path / "w")
+        if width == 1 << 20:
+            found = read_checkpoint(tmp_path / "w")["a"]
+            assert (found.shape, found.stride()) == ((width,), (0,))
+            return
+        with pytest.raises(UnreadableError, match="a tensor has more elements than its storage"):
+            read_checkpoint(tmp_path / "w")
+
+    def test_compressed_archives_are_not_unpacked(self, tmp_path: Path) -> None:
+        torch.save({"a": torch.zeros(1000)}, tmp_path / "whole")
+        with (
+            zipfile.ZipFile(tmp_path / "whole") as whole,
+            zipfile.ZipFile(tmp_path / "w", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for name in whole.namelist():
+                packed.writestr(name, whole.read(name))
+        with pytest.raises(UnreadableError, match="its records are compressed"):
+            read_checkpoint(tmp_path / "w")
+
     @pytest.mark.parametrize(
         "data",
         [
