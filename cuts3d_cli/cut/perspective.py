@@ -22,7 +22,7 @@ from cuts3d_cli.cut.grid import fill_holes, patch_distance, patch_medians
 from cuts3d_cli.cut.noise import depth_noise, steady_focal
 from cuts3d_cli.cut.planes import background_planes
 
-NOISY_NOTE = "is noisy: less steep in perspective than the focal length says, or it would fall into pieces"
+NOISY_NOTE = "is noisy: it is taken as less steep than the focal length says, so that surfaces stay whole"
 """What is said, after "the depth", where noise flattens the point cloud."""
 RELATIVE_NOTE = "the depth is relative: cut in the paper's point cloud, since perspective needs metres"
 """What is said where the settings ask for perspective and depth is not metric."""

@@ -260,6 +260,28 @@ def test_cameras_without_effect_are_refused(
     assert not Path("out").exists()
 
 
+NOISY = "is noisy: it is taken as less steep than the focal length says, so that surfaces stay whole"
+
+
+def test_noisy_depth_is_counted_and_told(photos: Path, cuts3d: Callable[..., Ran], weights: Path):
+    """The noise of a long lens's photo, in two of four maps; the others are clean."""
+    chance = np.random.default_rng(0)
+    for number in range(2):
+        scene = scene_of(number)
+        depth = scene.depth * np.exp(0.05 * chance.standard_normal(scene.depth.shape))
+        (photos / f"maps/p{number}.png").write_bytes(encoded(depth.astype(np.uint16), "PNG"))
+    network = (*FAST[:-2], "--weights", weights, *IN_PERSPECTIVE, "--focal", "3")
+    assert pack(cuts3d).code == 0
+    assert cuts3d("depth", "--shards", "d", "--depth-backend", "sensor").code == 0
+    ran = cuts3d("pseudo", "--shards", "d", *network, "-j", "0")
+    assert ran.code == 0, ran.err
+    assert f"the depth of 2 photos {NOISY}" in ran.err.splitlines()
+    assert load_manifest(Path("d/s-000.pseudo.json")).counts["noisy_depth"] == 2
+    ran = cuts3d("viz", "photos", "--depth", "maps", "--out", "pictures", *network)
+    assert ran.code == 0, ran.err
+    assert ran.err.count(NOISY) == 1
+
+
 def test_segment_refuses_a_bad_file_before_any_work(photos: Path, cuts3d: Callable[..., Ran], weights: Path):
     ran = segment(cuts3d, weights, "--depth-dir", "maps", "--intrinsics", written("c.json", {"fx": 0, "fy": 1}))
     assert (ran.code, ran.line) == (2, "cuts3d: --intrinsics c.json: it has 0 for fx")

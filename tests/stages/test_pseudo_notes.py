@@ -82,7 +82,7 @@ def test_noisy_depth_in_perspective():
         for count in (1, 0, 3)
     ]
     (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
-    said = "is noisy: less steep in perspective than the focal length says, or it would fall into pieces"
+    said = "is noisy: it is taken as less steep than the focal length says, so that surfaces stay whole"
     assert str(note) == f"the depth of 4 photos {said}"
 
 
