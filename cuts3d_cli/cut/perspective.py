@@ -79,29 +79,26 @@ def in_perspective(
         return None
     focal = focal if settings.focal == "auto" else None
     length, size = seen_by(focal, size=(distance.shape[0], distance.shape[1]), settings=settings)
-    medians, measured = patch_medians(distance, grid)
     values = patch_distance(distance, grid)
-    spacing = _spacing(perspective_cloud(values, size=size, focal=length))
-    fine = planes = fine_values = None
-
-    # The finest grid shows most of the noise.
-    noise = depth_noise(np.where(measured > 0, values, np.nan))
-    step = spacing / math.sqrt(2.0)
+    points = perspective_cloud(values, size=size, focal=length)
+    medians, measured = patch_medians(distance, grid)
+    fine = planes = None
+    finest, known = points, np.where(measured > 0, values, np.nan)
     if settings.parts != "off":
         cells = (grid[0] * settings.parts, grid[1] * settings.parts)
         fine_medians, share = patch_medians(distance, cells)
         enough = share >= MEASURED_SHARE
         known = np.where(enough, fine_medians, np.nan) if enough.any() else fine_medians
-        fine_values = fill_holes(known)
-        noise = depth_noise(known)
-        step = _spacing(perspective_cloud(fine_values, size=size, focal=length)) / math.sqrt(2.0)
-    steady = steady_focal(length, noise=noise, step=step)
-
-    points = perspective_cloud(values, size=size, focal=steady)
-    if fine_values is not None:
-        fine = perspective_cloud(fine_values, size=size, focal=steady)
+        finest = fine = perspective_cloud(fill_holes(known), size=size, focal=length)
     if settings.planes != "off":
+        spacing = _spacing(points)
         planes = background_planes(medians, measured > 0, spacing=spacing, focal=length, smallest=settings.planes)
+
+    # The finest grid shows most of the noise.
+    steady = steady_focal(length, noise=depth_noise(known), step=_spacing(finest) / math.sqrt(2.0))
+    if steady < length:
+        for cloud in (points,) if fine is None else (points, fine):
+            cloud[..., 2] *= steady / length
     asked = settings.planes != "off" or settings.measured != "off"
     return Perspective(
         points=points,
