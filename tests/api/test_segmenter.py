@@ -708,7 +708,7 @@ def test_relative_depth_under_preset_objects_is_told(weights: Path, caplog: pyte
     assert "noisy" not in caplog.text
     noisy = depth * np.exp(0.2 * np.random.default_rng(0).standard_normal(depth.shape))
     cutter(photo, depth=noisy, depth_unit="metre")
-    assert "the depth is noisy: less steep in perspective than the focal length says" in caplog.text
+    assert "the depth is noisy: it is taken as less steep than the focal length says" in caplog.text
 
 
 IN_PERSPECTIVE = {"cloud": "perspective", "confidence__tau_knn_min": "auto"}
