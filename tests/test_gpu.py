@@ -16,6 +16,7 @@ from cuts3d_cli.shards.manifest import load_manifest
 from cuts3d_cli.shards.names import manifest_path, sidecar
 from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.features import read_features
+from tests.support import depth_networks
 from tests.support.photos import pack_photos, records
 from tests.support.pretended_cuda import Device, pretended_cuda
 from tests.support.running import Ran
@@ -113,16 +114,7 @@ def test_masks(cuts3d: Command, alone: Path, weights: Path, gpu: Device | None, 
 @pytest.fixture(scope="module")
 def midas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiDaS small with random weights."""
-    from cuts3d_cli.depth.midas import MidasSmallNet
-
-    torch.manual_seed(0)
-    net = MidasSmallNet()
-    with torch.no_grad():
-        net.scratch.output_conv[4].weight.abs_()
-        net.scratch.output_conv[4].bias.fill_(0.1)
-    path = tmp_path_factory.mktemp("midas") / "midas.pt"
-    torch.save(net.state_dict(), path)
-    return path
+    return depth_networks.midas(tmp_path_factory.mktemp("midas") / "midas.pt")
 
 
 def test_depth(cuts3d: Command, alone: Path, midas: Path, gpu: Device | None):

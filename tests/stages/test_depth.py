@@ -24,6 +24,7 @@ from cuts3d_cli.shards.reader import read_shard
 from cuts3d_cli.sidecars.depth import decode_depth_png
 from cuts3d_cli.sidecars.photos import FACTS
 from cuts3d_cli.stages import depth as stage
+from tests.support import depth_networks
 from tests.support.photos import encoded, pack_photos, records, scene_of, settings, two_boxes, write_shard
 from tests.support.running import Ran
 
@@ -33,18 +34,7 @@ SENSOR = settings({"depth": {"backend": "sensor"}})
 @pytest.fixture(scope="module")
 def midas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiDaS small with random weights; a file of the kind that is released."""
-    import torch
-
-    from cuts3d_cli.depth.midas import MidasSmallNet
-
-    torch.manual_seed(0)
-    net = MidasSmallNet()
-    with torch.no_grad():
-        net.scratch.output_conv[4].weight.abs_()
-        net.scratch.output_conv[4].bias.fill_(0.1)
-    path = tmp_path_factory.mktemp("midas") / "midas.pt"
-    torch.save(net.state_dict(), path)
-    return path
+    return depth_networks.midas(tmp_path_factory.mktemp("midas") / "midas.pt")
 
 
 def network(weights: Path, **changes: Any) -> Config:

@@ -66,23 +66,17 @@ def test_numbers_of_cuts_and_photos_agree_with_their_words(photos: int, instance
     assert str(note).startswith(said)
 
 
-def test_relative_depth_has_no_perspective():
-    shards = [
-        ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, "relative_depth": count})
-        for count in (1, 0, 3)
-    ]
-    (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
-    begin = "the depth of 4 photos is relative: cut in the paper's point cloud, since "
-    assert str(note) == f"{begin}pseudo.cloud='perspective' needs metres"
+RELATIVE = "is relative: cut in the paper's point cloud, since pseudo.cloud='perspective' needs metres"
+NOISY = "is noisy: it is taken as less steep than the focal length says, so that surfaces stay whole"
 
 
-def test_noisy_depth_in_perspective():
+@pytest.mark.parametrize(("count", "said"), [("relative_depth", RELATIVE), ("noisy_depth", NOISY)])
+def test_depth_that_does_not_suit_perspective_is_told_once_for_all_shards(count: str, said: str):
     shards = [
-        ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, "noisy_depth": count})
-        for count in (1, 0, 3)
+        ShardResult(shard=Path("none.tar"), status="done", counts={"samples_out": 3, count: photos})
+        for photos in (1, 0, 3)
     ]
     (note,) = cut_notes(StageResult(stage="pseudo", shards=shards, seconds=1.0), settings=PRESETS["objects"].pseudo)
-    said = "is noisy: it is taken as less steep than the focal length says, so that surfaces stay whole"
     assert str(note) == f"the depth of 4 photos {said}"
 
 
